@@ -1,0 +1,1 @@
+"""The vocabulary that every other room speaks: errors, config sections, records, names, files, events."""

@@ -1,0 +1,168 @@
+"""Config sections: frozen, typed, with no unknown key, and errors that teach.
+
+A section is a pydantic model; a recipe is a section of sections read from YAML. Each field says
+what it does (`description`) and, where it helps, what people usually take (`hint`, printed with an
+error). Where alternatives exist (`method`, `objective`), a union on `type` makes a bad combination
+impossible to write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from tunesmith.core.errors import ConfigError, MissingError
+from tunesmith.core.names import did_you_mean
+
+
+class Section(BaseModel):
+    """Base of every config section."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=False)
+
+
+def option(default: Any, description: str, hint: str = "", **limits: Any) -> Any:
+    """A field with its sentence for the reference and its hint for errors."""
+    extra = {"hint": hint} if hint else None
+    return Field(default, description=description, json_schema_extra=extra, **limits)
+
+
+SectionType = TypeVar("SectionType", bound=Section)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        MissingError: there is no such file.
+        ConfigError: it is not YAML, or not a mapping.
+    """
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MissingError(f"{path}: no such recipe. `recipes/` holds examples.") from None
+    except (IsADirectoryError, PermissionError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+        raise ConfigError(f"{where}: not YAML ({getattr(error, 'problem', error)}).") from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: a recipe is a mapping with sections such as `model:` and `data:`.")
+    return value  # pyright: ignore[reportUnknownVariableType]
+
+
+def with_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with dotted keys set: `{"optim.learning_rate": 1e-4}`."""
+    result: dict[str, Any] = dict(values)
+    for key, value in overrides.items():
+        head, _, tail = key.partition(".")
+        if not tail:
+            result[head] = value
+            continue
+        inner: Any = result.get(head) or {}
+        if not isinstance(inner, dict):
+            raise ConfigError(f"{key}: {head!r} is a value, not a section.")
+        result[head] = with_overrides(inner, {tail: value})  # pyright: ignore[reportUnknownArgumentType]
+    return result
+
+
+def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
+    """`["optim.epochs=3"]` as a mapping; values are read as YAML."""
+    overrides: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"--set {assignment!r}: write section.field=value, for example optim.learning_rate=1e-4.")
+        try:
+            overrides[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"--set {assignment!r}: the value is not YAML.") from None
+    return overrides
+
+
+def validate(section: type[SectionType], values: Mapping[str, Any], where: str) -> SectionType:
+    """A section made of plain values.
+
+    Args:
+        section: the class to make.
+        values: plain data, as YAML gives it.
+        where: the file's name, for errors.
+
+    Raises:
+        ConfigError: with the first few faults, each naming its field.
+    """
+    try:
+        return section.model_validate(values)
+    except ValidationError as error:
+        faults = [_sentence(section, fault) for fault in error.errors()]
+        more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
+        raise ConfigError(f"{where} " + "; ".join(faults[:3]) + more) from None
+
+
+def _sentence(section: type[Section], fault: Any) -> str:
+    """One fault of pydantic's, as a sentence: `optim.epochs = 0: must be ...`."""
+    path = [str(part) for part in fault["loc"]]
+    parents = list(_sections_along(section, path))
+    if fault["type"] == "extra_forbidden":
+        owner = parents[-1] if parents else section
+        return f"{_dotted(section, path)}: unknown key; {did_you_mean(path[-1], owner.model_fields)}"
+    if fault["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        allowed = fault["ctx"].get("expected_tags", "'full', 'lora'")
+        return f"{_dotted(section, path)}.type: must be one of {allowed}"
+    field = _field(section, path)
+    message = str(fault["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
+    message = message if message.startswith(("must", "give", "Field required")) else f"must be {message}"
+    if fault["type"] == "missing":
+        return f"{_dotted(section, path)}: missing. {field.description if field else ''}".rstrip()
+    extra = field.json_schema_extra if field else None
+    hint = f" {extra['hint']}" if isinstance(extra, dict) and "hint" in extra else ""
+    found = fault["input"] if not isinstance(fault["input"], dict) else "a section"
+    return f"{_dotted(section, path)} = {found!r}: {message}.{hint}"
+
+
+def union_members(field: FieldInfo) -> list[type[Section]]:
+    """The sections that a field may hold: one, or the alternatives of a union on `type`."""
+    candidates = getattr(field.annotation, "__args__", None) or [field.annotation]
+    return [kind for kind in candidates if isinstance(kind, type) and issubclass(kind, Section)]
+
+
+def _sections_along(section: type[Section], path: list[str]) -> Iterable[type[Section]]:
+    """The section classes that the path of a fault walks through; a union adds its tag to the path."""
+    yield section
+    members: list[type[Section]] = []
+    for part in path:
+        if tagged := [kind for kind in members if kind.model_fields["type"].default == part]:
+            section, members = tagged[0], []
+            yield section
+        elif part in section.model_fields:
+            members = union_members(section.model_fields[part])
+            if len(members) == 1:
+                section, members = members[0], []
+                yield section
+
+
+def _field(section: type[Section], path: list[str]) -> FieldInfo | None:
+    return next((kind.model_fields[path[-1]] for kind in reversed(list(_sections_along(section, path))) 
+                 if path[-1] in kind.model_fields), None)
+
+
+def _dotted(section: type[Section], path: list[str]) -> str:
+    """The path as people write it: without the tag that a union puts in."""
+    tags = {
+        str(kind.model_fields["type"].default)
+        for field in section.model_fields.values()
+        for kind in union_members(field)
+        if "type" in kind.model_fields
+    }
+    return ".".join(part for i, part in enumerate(path) if not (i == 1 and part in tags))
+
+
+def to_yaml(section: Section) -> str:
+    """The section, complete and resolved, as YAML."""
+    return yaml.safe_dump(section.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

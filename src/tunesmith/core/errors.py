@@ -1,0 +1,35 @@
+"""Mistakes that a user can mend. Each prints as one sentence, without a traceback.
+
+The sentence says where, what was found, what is allowed and what to do next. Our own mistakes are
+`assert` failures and ordinary exceptions, and keep their tracebacks.
+"""
+
+from __future__ import annotations
+
+
+class TunesmithError(Exception):
+    """Base of all errors that a user can mend."""
+
+
+class ConfigError(TunesmithError, ValueError):
+    """A recipe or an option is wrong."""
+
+
+class DataError(TunesmithError, ValueError):
+    """A data file, or rows of it, cannot be used."""
+
+
+class ModelError(TunesmithError, ValueError):
+    """A base model, a template or a published model cannot be used."""
+
+
+class MissingError(TunesmithError, LookupError):
+    """A file, folder, run or model that was named is not there."""
+
+
+class TrainingError(TunesmithError, ArithmeticError):
+    """Training cannot go on: a loss that is not finite, or weights that did not change."""
+
+
+class JobError(TunesmithError, RuntimeError):
+    """A child process ended without a result."""

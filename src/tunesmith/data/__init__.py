@@ -1,0 +1,1 @@
+"""Rows in, a sealed version out: readers, checks, ledger, splits, rendering and the packing plan. No torch."""

@@ -1,0 +1,35 @@
+"""The recipe's `data` section."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from tunesmith.core.config import Section, option
+
+
+class DataConfig(Section):
+    """Which rows to train on, to watch during training, and to measure at the end."""
+
+    train: str = option(..., "File of training rows. `hotel` is the embedded example.")
+    validation: str | float = option(
+        0.1, "File, or share of the training rows, that is watched during training. 0 for none."
+    )
+    test: str | float = option(
+        0.1, "File, or share of the training rows, on which base and tuned model are compared at the end. 0 for none."
+    )
+    format: str | None = option(None, "Row format; found by looking if absent. `tunesmith check` names it.")
+    train_on: Literal["assistant", "last", "all"] = option(
+        "assistant", "Which tokens are trained on: every assistant turn, only the last one, or all tokens."
+    )
+    system: str | None = option(None, "System message for rows that have none.")
+    max_length: int | None = option(
+        None, "Longest row in tokens; the model's own limit, at most 2048, if absent.", ge=8
+    )
+    over_long: Literal["fail", "drop", "truncate"] = option(
+        "fail", "What to do with rows longer than max_length. Truncated rows lose their end."
+    )
+    bad_rows: Literal["fail", "drop"] = option("fail", "What to do with rows that cannot be read.")
+    duplicates: Literal["drop", "keep"] = option("drop", "What to do with rows that are exactly equal to earlier ones.")
+    packing: Literal["auto", "off"] = option(
+        "auto", "Put several rows into one sequence, each attending only to itself. `off` pads instead."
+    )

@@ -1,0 +1,100 @@
+"""Run a job in a child process on this machine and listen to it.
+
+The child is `python -m tunesmith.jobs NAME`. It reads its arguments as one JSON line from standard
+input, then keeps that pipe open: when it closes, the parent is gone and the child exits. It writes
+events as JSON lines to standard output; what libraries print goes to a log file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunesmith.core.errors import JobError, TunesmithError
+from tunesmith.core.events import Report
+
+# Keep freed memory inside the process between steps: large tensors come and go at every layer.
+ALLOCATOR = "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=4294967296"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to run: the job's name and its arguments, plain JSON values."""
+
+    name: str
+    arguments: dict[str, Any]
+
+
+def run_child(job: Job, log: Path, report: Report) -> dict[str, Any]:
+    """Run `job` to its end and return what it says it made (its `done` event).
+
+    Args:
+        job: the work.
+        log: file for everything the child prints that is not an event.
+        report: hears each event.
+
+    Raises:
+        TunesmithError: the job failed with a sentence for the user.
+        JobError: the child ended without a word; the message names the log.
+        KeyboardInterrupt: after the child has been stopped.
+    """
+    environment = {**os.environ, "GLIBC_TUNABLES": ALLOCATOR, "TOKENIZERS_PARALLELISM": "false"}
+    with log.open("a", encoding="utf-8") as log_file:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "tunesmith.jobs", job.name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log_file,
+            env=environment,
+            text=True,
+            encoding="utf-8",
+            start_new_session=True,  # Ctrl-C reaches the parent alone, which then stops the child
+        )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    last: dict[str, Any] = {}
+    try:
+        child.stdin.write(json.dumps(job.arguments) + "\n")
+        child.stdin.flush()
+        for line in child.stdout:
+            last = json.loads(line)
+            report(last)
+    except BrokenPipeError:
+        pass  # the child died before it read its arguments: its exit code tells
+    finally:
+        _stop(child)
+    if last.get("kind") == "done":
+        return last
+    if last.get("kind") == "failed" and last.get("sentence"):
+        raise TunesmithError(last["sentence"])
+    raise JobError(_epitaph(child.returncode, log))
+
+
+def _stop(child: subprocess.Popen[str]) -> None:
+    """Close the pipe that keeps the child alive and wait for its end."""
+    for pipe in (child.stdin, child.stdout):
+        if pipe is not None:
+            try:
+                pipe.close()
+            except BrokenPipeError:
+                pass
+    try:
+        child.wait(timeout=30)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def _epitaph(code: int, log: Path) -> str:
+    """How a child ended that left no result, as a sentence."""
+    if code < 0:
+        name = signal.Signals(-code).name
+        advice = " The system may have run out of memory: lower data.max_length or plan.micro_tokens."
+        return f"the job was killed by {name}.{advice if name == 'SIGKILL' else ''} Its log: {log}"
+    return f"the job ended with exit code {code} and no result. Its log: {log}"

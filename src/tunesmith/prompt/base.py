@@ -1,0 +1,116 @@
+"""A base model's name resolved to a folder on this machine: embedded, local, or from the Hugging Face hub.
+
+Only configuration, tokenizer and safetensors files are ever fetched: nothing that could run code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from tunesmith.core.errors import MissingError, ModelError
+from tunesmith.core.files import home, publish_folder, sha256_of
+
+EMBEDDED = "ember"
+WANTED = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model")
+UNWANTED = ("onnx/*", "original/*", "*.msgpack", "*.bin", "runs/*", "coreml/*")
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model on disk."""
+
+    name: str
+    folder: Path
+
+    def fingerprint(self) -> str:
+        """SHA-256 over weights, configuration and tokenizer: what `base hash` means in every record."""
+        digest = hashlib.sha256()
+        for path in sorted(self.folder.glob("*.safetensors")) + [
+            self.folder / name for name in ("config.json", "tokenizer.json") if (self.folder / name).exists()
+        ]:
+            digest.update(f"{path.name} {sha256_of(path)}\n".encode())
+        return digest.hexdigest()
+
+
+def resolve(name: str, revision: str | None = None) -> Base:
+    """Find the base model called `name`, downloading it when it is a hub id that is not cached.
+
+    Raises:
+        MissingError: no such folder, hub id or cached copy; the sentence says what to do.
+        ModelError: the folder is not a model that can be loaded.
+    """
+    if name == EMBEDDED:
+        return Base(name, _unpack_embedded())
+    if (folder := Path(name).expanduser()).is_dir():
+        return Base(name, _checked(folder.resolve()))
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise MissingError(
+            f"model.base = {name!r}: no such folder. Give a folder, a Hugging Face id such as "
+            f"HuggingFaceTB/SmolLM2-135M, or {EMBEDDED!r}."
+        )
+    return Base(name, _checked(_download(name, revision)))
+
+
+def _unpack_embedded() -> Path:
+    """The embedded model in the user's cache, under the hash of its weights, copied there at first use."""
+    with as_file(files("tunesmith") / "assets" / "base") as source:
+        target = home() / "models" / f"{EMBEDDED}-{sha256_of(source / 'model.safetensors')[:12]}"
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with publish_folder(target) as temporary:
+                for file in source.iterdir():
+                    shutil.copyfile(file, temporary / file.name)
+        return target
+
+
+def _checked(folder: Path) -> Path:
+    """Refuse, with the reason, a folder that cannot be a base model."""
+    if not (folder / "config.json").exists():
+        hint = " It is an adapter: name the model that it was trained on." if (
+            folder / "adapter_config.json"
+        ).exists() else ""
+        raise ModelError(f"{folder}: not a base model, config.json is missing.{hint}")
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(f"{folder}: no *.safetensors weights. Pickled weights are never loaded; convert them first.")
+    if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")):
+        raise ModelError(f"{folder}: no tokenizer (tokenizer.json). Copy the tokenizer's files of its base into it.")
+    return folder
+
+
+def _download(name: str, revision: str | None) -> Path:
+    """A snapshot of a hub model; `HF_HOME`, `HF_TOKEN` and `HF_HUB_OFFLINE` count."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=WANTED, ignore_patterns=UNWANTED))
+    except GatedRepoError:
+        raise MissingError(
+            f"model.base = {name!r}: gated. Accept its licence on its hub page, then set HF_TOKEN to a token of yours."
+        ) from None
+    except RevisionNotFoundError:
+        raise MissingError(f"model.revision = {revision!r}: {name} has no such branch, tag or commit.") from None
+    except RepositoryNotFoundError:
+        raise MissingError(
+            f"model.base = {name!r}: no such folder here and no such model on the hub "
+            "(a private one needs HF_TOKEN). Check the spelling."
+        ) from None
+    except HFValidationError:
+        raise MissingError(f"model.base = {name!r}: neither a folder nor a possible Hugging Face id.") from None
+    except (OfflineModeIsEnabled, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise MissingError(
+            f"model.base = {name!r}: not in the cache and the hub cannot be reached ({type(error).__name__}). "
+            f"Connect, give a local folder, or use {EMBEDDED!r}."
+        ) from None

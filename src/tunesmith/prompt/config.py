@@ -1,0 +1,23 @@
+"""The recipe's `model` section."""
+
+from __future__ import annotations
+
+from tunesmith.core.config import Section, option
+
+
+class ModelConfig(Section):
+    """Which base model, and how it reads a chat."""
+
+    base: str = option(
+        "ember",
+        "`ember` (embedded, needs no download), a local folder, or a Hugging Face id such as "
+        "`HuggingFaceTB/SmolLM2-135M`.",
+    )
+    revision: str | None = option(None, "Branch, tag or commit of a Hugging Face id; the default branch if absent.")
+    template: str | None = option(
+        None,
+        "Name of a chat template from tunesmith's library, for a base model that has none of its own.",
+    )
+    dropout: float | None = option(
+        None, "Sets every dropout rate that the architecture has; absent keeps the model's own.", ge=0, lt=1
+    )
