@@ -169,19 +169,20 @@ def train(steps: int, batch_tokens: int, seed: int) -> None:
     others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
     optimizers = [
         torch.optim.Muon(matrices, lr=4e-3, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=4e-3, betas=(0.9, 0.95), weight_decay=0.0),
+        torch.optim.AdamW(others, lr=4e-3, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
     ]
     base_rates = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
     held_out = list(itertools.islice(batches(batch_tokens, seed=99, skip_last=0), 4))
     stream = batches(batch_tokens, seed, skip_last=0)
-    compiled = torch.compile(model, dynamic=True)
+    for layer in model.model.layers:
+        layer.compile(dynamic=True)
     log, seen, started = open(WORK / "train.jsonl", "a", buffering=1), 0, time.time()
     for step in range(steps):
         factor = learning_rate_factor(step, steps)
         for optimizer, rate in zip(optimizers, base_rates, strict=True):
             optimizer.param_groups[0]["lr"] = rate * factor
         batch = next(stream)
-        loss = loss_of(compiled, batch)
+        loss = loss_of(model, batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
@@ -193,7 +194,7 @@ def train(steps: int, batch_tokens: int, seed: int) -> None:
             log.write(json.dumps({"step": step, "loss": round(loss.item(), 4), "tokens": seen, "rate": round(rate)}) + "\n")
         if step % 200 == 199 or step == steps - 1:
             with torch.no_grad():
-                value = torch.stack([loss_of(compiled, batch) for batch in held_out]).mean().item()
+                value = torch.stack([loss_of(model, batch) for batch in held_out]).mean().item()
             log.write(json.dumps({"step": step, "seen_loss": round(value, 4)}) + "\n")
             save(model, WORK / "last")
 

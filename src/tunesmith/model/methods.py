@@ -1,0 +1,75 @@
+"""Ways to change a base model, as a table over the peft library: one entry for each method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import LoraConfig as PeftLora
+from peft import TaskType, get_peft_model
+
+from tunesmith.core.errors import ModelError
+from tunesmith.core.names import look_up
+from tunesmith.model.config import FullConfig, LoraConfig
+
+Change = Callable[[torch.nn.Module, Any], torch.nn.Module]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to change a model.
+
+    Attributes:
+        apply: returns the model with its trainable weights marked (`requires_grad`).
+        freezes_base: whether the base's own weights stay as they are.
+        learning_rate: the tested default.
+    """
+
+    apply: Change
+    freezes_base: bool
+    learning_rate: float
+
+
+def _full(model: torch.nn.Module, config: FullConfig) -> torch.nn.Module:
+    return model.requires_grad_(True)
+
+
+def _lora(model: torch.nn.Module, config: LoraConfig) -> torch.nn.Module:
+    """LoRA: y = W x + (alpha / r) B A x, with B starting at zero."""
+    peft_config = PeftLora(
+        task_type=TaskType.CAUSAL_LM,
+        r=config.rank,
+        lora_alpha=config.alpha,  # pyright: ignore[reportArgumentType]  peft takes any number
+        lora_dropout=config.dropout,
+        target_modules=config.targets,
+    )
+    try:
+        return get_peft_model(model, peft_config)  # pyright: ignore[reportArgumentType]
+    except ValueError as error:
+        linear = sorted({name.rpartition(".")[2] for name, part in model.named_modules() if is_linear(part)})
+        raise ModelError(
+            f"method.targets = {config.targets}: no layer of the model matches. Its linear layers: {', '.join(linear)}."
+        ) from error
+
+
+def is_linear(module: torch.nn.Module) -> bool:
+    """Whether a layer is a matrix product, whatever its class is called (GPT-2 has its own)."""
+    return isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"
+
+
+METHODS: dict[str, Method] = {
+    "full": Method(_full, freezes_base=False, learning_rate=2e-5),
+    "lora": Method(_lora, freezes_base=True, learning_rate=2e-4),
+}
+
+
+def method_for(config: FullConfig | LoraConfig) -> Method:
+    """The table's entry for a `method` section."""
+    return look_up(METHODS, config.type, "method")
+
+
+def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """The weights that training changes, by name."""
+    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}

@@ -1,0 +1,78 @@
+"""Rows as tensors: packed into one sequence, or padded to the longest.
+
+Axes: B sequences, T tokens, N trained positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from tunesmith.data.prepare import Prepared
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch.
+
+    Attributes:
+        inputs: keyword arguments of the model's forward pass; `logits_to_keep` selects positions
+            when rows are packed.
+        picked_N: where trained positions stand among the logits (flattened), or None when
+            `logits_to_keep` has selected them already.
+        target_N: the token to predict at each trained position.
+        rows: the rows inside, for errors.
+        tokens: tokens read, padding left out.
+    """
+
+    inputs: dict[str, object]
+    picked_N: torch.Tensor | None
+    target_N: torch.Tensor
+    rows: Sequence[Prepared]
+    tokens: int
+
+    @property
+    def units(self) -> dict[str, int]:
+        """How much of each normaliser this batch holds."""
+        return {"tokens": len(self.target_N), "rows": len(self.rows)}
+
+
+def packed(rows: Sequence[Prepared], device: str) -> Batch:
+    """The rows one after another in a single sequence (B = 1), positions starting anew with each."""
+    ids = torch.tensor([i for row in rows for i in row.ids], dtype=torch.long)
+    positions = torch.cat([torch.arange(len(row.ids)) for row in rows])
+    # A position is trained when the next token is a trained token of the same row.
+    trained = torch.tensor([m for row in rows for m in [*row.mask[1:], False]])
+    offsets = torch.tensor([0, *(len(row.ids) for row in rows)], dtype=torch.int32).cumsum(0, dtype=torch.int32)
+    keep_N = trained.nonzero()[:, 0]
+    longest = max(len(row.ids) for row in rows)
+    inputs = {
+        "input_ids": ids[None].to(device),
+        "position_ids": positions[None].to(device),
+        "cu_seq_lens_q": offsets,
+        "cu_seq_lens_k": offsets,
+        "max_length_q": longest,
+        "max_length_k": longest,
+        "logits_to_keep": keep_N.to(device),
+        "use_cache": False,
+    }
+    return Batch(inputs, None, ids[keep_N + 1].to(device), rows, len(ids))
+
+
+def padded(rows: Sequence[Prepared], device: str) -> Batch:
+    """One row in each sequence, padded on the right."""
+    longest = max(len(row.ids) for row in rows)
+    ids_BT = torch.zeros(len(rows), longest, dtype=torch.long)
+    seen_BT = torch.zeros(len(rows), longest, dtype=torch.long)
+    trained_BT = torch.zeros(len(rows), longest, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        length = len(row.ids)
+        ids_BT[i, :length] = torch.tensor(row.ids)
+        seen_BT[i, :length] = 1
+        trained_BT[i, : length - 1] = torch.tensor(row.mask[1:], dtype=torch.bool)
+    picked_N = trained_BT.flatten().nonzero()[:, 0]
+    target_N = ids_BT.roll(-1, dims=1).flatten()[picked_N]
+    inputs = {"input_ids": ids_BT.to(device), "attention_mask": seen_BT.to(device), "use_cache": False}
+    return Batch(inputs, picked_N.to(device), target_N.to(device), rows, int(seen_BT.sum()))

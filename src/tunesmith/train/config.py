@@ -1,0 +1,62 @@
+"""The recipe's `objective` and `optim` sections."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from tunesmith.core.config import Section, option
+
+
+class SftConfig(Section):
+    """Supervised fine-tuning: predict the trained tokens of each row."""
+
+    type: Literal["sft"] = "sft"
+
+
+ObjectiveConfig = SftConfig
+
+
+class OptimConfig(Section):
+    """How weights are updated: AdamW (Loshchilov and Hutter, 2019) under a learning-rate schedule."""
+
+    learning_rate: float | None = option(
+        None,
+        "Peak learning rate; the method's tested default if absent (lora 2e-4, full 2e-5).",
+        "LoRA runs usually take 1e-4 to 5e-4, full ones 1e-5 to 5e-5; the tiny ember takes ten times that.",
+        gt=0,
+        le=0.1,
+    )
+    epochs: float = option(3.0, "Passes over the training rows; a part of one is possible.", gt=0)
+    steps: int | None = option(None, "Optimizer steps; overrides epochs.", ge=1)
+    batch_size: int = option(16, "Rows in one optimizer step.", "Usually 8 to 128.", ge=1)
+    accumulation: int | None = option(
+        None, "Micro-batches in one step; as many as memory needs if absent. It never changes the result.", ge=1
+    )
+    weight_decay: float = option(0.0, "Decoupled weight decay; norms and biases are left out.", ge=0)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = option(
+        (0.9, 0.999), "AdamW's decay rates of the first and second moment."
+    )
+    clip: float = option(1.0, "Largest gradient norm; 0 for no clipping.", ge=0)
+    warmup: float = option(
+        0.03, "Warm-up from zero: a share of all steps if below 1, else a number of steps.", ge=0
+    )
+    scheduler: Literal["constant", "linear", "cosine"] = option(
+        "cosine", "After the warm-up: stay, fall in a line to zero, or fall along a cosine to zero."
+    )
+
+    @model_validator(mode="after")
+    def _whole_epochs_are_positive(self) -> OptimConfig:
+        if self.warmup >= 1 and self.warmup != int(self.warmup):
+            raise ValueError("give warmup as a share below 1 or as a whole number of steps")
+        return self
+
+
+class EvaluateConfig(Section):
+    """The recipe's `evaluate` section: what is measured during training and at its end."""
+
+    every: int | None = option(None, "Steps between looks at the validation rows; ten looks a run if absent.", ge=1)
+    rows: int = option(200, "Most test rows used for the comparison with the base model.", ge=1)
+    max_new_tokens: int = option(128, "Longest answer generated for the comparison.", ge=1)
+    samples: int = option(5, "Questions shown with the answers before and after.", ge=0)

@@ -1,0 +1,1 @@
+"""What is learned: each objective says where its batches come from and what its loss terms are."""

@@ -1,0 +1,103 @@
+"""The model that is trained, with its optimizer and schedule."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from tunesmith.core.errors import TrainingError
+from tunesmith.model.methods import trainable
+from tunesmith.train.config import OptimConfig
+from tunesmith.train.plan import Plan
+from tunesmith.train.terms import total_units
+
+
+class Policy:
+    """A trainable model: forward passes in the plan's precision, backward, and the step.
+
+    Attributes:
+        model: as the method left it.
+        step_number: optimizer steps taken.
+    """
+
+    def __init__(self, model: Any, optim: OptimConfig, learning_rate: float, steps: int, plan: Plan) -> None:
+        self.model = model.to(plan.device)
+        self.step_number = 0
+        self._clip = optim.clip
+        self._plan = plan
+        self._weights = trainable(model)
+        self.optimizer = torch.optim.AdamW(
+            decay_groups(self._weights, optim.weight_decay), lr=learning_rate, betas=optim.betas, fused=True
+        )
+        factor = schedule(optim.scheduler, optim.warmup, steps)
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the next step."""
+        return self._schedule.get_last_lr()[0]
+
+    def autocast(self) -> contextlib.AbstractContextManager[None]:
+        """Matrix products in the plan's precision."""
+        if self._plan.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self._plan.device, torch.bfloat16)
+
+    def sum_over_ranks(self, units: list[dict[str, int]]) -> dict[str, int]:
+        """Units of the whole step. One process today, so the sum over its micro-batches."""
+        return total_units(units)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradient of `loss`."""
+        loss.backward()
+
+    def step(self) -> float:
+        """Update the weights and return the gradient norm before clipping.
+
+        Raises:
+            TrainingError: the gradient is not finite; the weights are as before.
+        """
+        limit = self._clip or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(self._weights.values(), limit).item()
+        if not math.isfinite(norm):
+            raise TrainingError(
+                f"step {self.step_number + 1}: the gradient is {norm}. Lower optim.learning_rate "
+                "or set precision=fp32. The weights of the last checkpoint are intact."
+            )
+        self.optimizer.step()
+        self._schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step_number += 1
+        return norm
+
+
+def decay_groups(weights: dict[str, torch.nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay; norms and biases (one axis) do not."""
+    return [
+        {"params": [w for w in weights.values() if w.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [w for w in weights.values() if w.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def schedule(kind: str, warmup: float, steps: int) -> Callable[[int], float]:
+    """The factor on the peak learning rate for each step, counted from 0.
+
+    The warm-up rises in a line; the fall reaches zero just after the last step.
+    """
+    rise = int(warmup) if warmup >= 1 else math.ceil(warmup * steps)
+
+    def factor(step: int) -> float:
+        if step < rise:
+            return (step + 1) / rise
+        done = (step - rise) / max(1, steps - rise)
+        if kind == "linear":
+            return max(0.0, 1 - done)
+        if kind == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        return 1.0
+
+    return factor
