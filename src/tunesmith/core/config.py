@@ -58,17 +58,23 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def with_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` with dotted keys set: `{"optim.learning_rate": 1e-4}`."""
+    """`values` with some set otherwise: `{"optim.learning_rate": 1e-4}` or `{"optim": {"learning_rate": 1e-4}}`.
+
+    A section that changes its `type` starts from nothing, since the old type's fields mean nothing to the new.
+    """
     result: dict[str, Any] = dict(values)
     for key, value in overrides.items():
         head, _, tail = key.partition(".")
-        if not tail:
-            result[head] = value
+        change: Any = {tail: value} if tail else value
+        if not isinstance(change, dict):
+            result[head] = change
             continue
         inner: Any = result.get(head) or {}
         if not isinstance(inner, dict):
             raise ConfigError(f"{key}: {head!r} is a value, not a section.")
-        result[head] = with_overrides(inner, {tail: value})  # pyright: ignore[reportUnknownArgumentType]
+        if "type" in change and change["type"] != inner.get("type"):  # pyright: ignore[reportUnknownMemberType]
+            inner = {}
+        result[head] = with_overrides(inner, change)  # pyright: ignore[reportUnknownArgumentType]
     return result
 
 

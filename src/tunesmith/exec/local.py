@@ -97,4 +97,5 @@ def _epitaph(code: int, log: Path) -> str:
         name = signal.Signals(-code).name
         advice = " The system may have run out of memory: lower data.max_length or plan.micro_tokens."
         return f"the job was killed by {name}.{advice if name == 'SIGKILL' else ''} Its log: {log}"
-    return f"the job ended with exit code {code} and no result. Its log: {log}"
+    words = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return f"the job ended with exit code {code}: {words[-1].strip() if words else 'no word'}. Its log: {log}"

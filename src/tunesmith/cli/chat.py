@@ -1,0 +1,52 @@
+"""`tunesmith chat MODEL`: talk to a model in the terminal."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+
+def chat(
+    model: Annotated[str, typer.Argument(help="A run folder, a published model or a base model.")] = "ember",
+    system: Annotated[str | None, typer.Option(help="System message.")] = None,
+    once: Annotated[str | None, typer.Option(help="Ask this one question, print the answer and exit.")] = None,
+    temperature: Annotated[float, typer.Option(min=0, max=2, help="0 is greedy.")] = 0.0,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 256,
+) -> None:
+    """Chat with a model. An empty line or Ctrl-D ends, /new forgets what was said."""
+    from tunesmith.jobs.start import load
+
+    speaker = load(model)
+    head = [{"role": "system", "content": system}] if system else []
+    options = {"temperature": temperature, "max_new_tokens": max_new_tokens}
+    if once is not None:
+        answer(speaker, [*head, {"role": "user", "content": once}], options)
+        return
+    typer.secho(f"{model}. An empty line or Ctrl-D ends, /new forgets what was said.", dim=True)
+    turns = list(head)
+    while (question := ask()) is not None:
+        if question == "/new":
+            turns = list(head)
+            continue
+        turns.append({"role": "user", "content": question})
+        turns.append({"role": "assistant", "content": answer(speaker, turns, options)})
+
+
+def ask() -> str | None:
+    """The user's next line, or None at the end."""
+    try:
+        return input("you> ").strip() or None
+    except EOFError:
+        typer.echo()
+        return None
+
+
+def answer(speaker: Any, turns: list[dict[str, str]], options: dict[str, Any]) -> str:
+    """Print the answer as it comes and return it whole."""
+    pieces: list[str] = []
+    for piece in speaker.stream(turns, **options):
+        pieces.append(piece)
+        typer.echo(piece, nl=False)
+    typer.echo()
+    return "".join(pieces).strip()

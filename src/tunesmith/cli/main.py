@@ -1,0 +1,54 @@
+"""`tunesmith`: the commands, and how errors reach the terminal."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from tunesmith.cli.chat import chat
+from tunesmith.cli.check import check
+from tunesmith.cli.demo import demo
+from tunesmith.cli.evaluate import evaluate
+from tunesmith.cli.runs import runs, show
+from tunesmith.cli.train import train
+from tunesmith.core.errors import TunesmithError
+
+app = typer.Typer(
+    help="From a file of examples to a measured, better language model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for command in (demo, check, train, evaluate, chat, runs, show):
+    app.command()(command)
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    context: typer.Context,
+    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+) -> None:
+    """From a file of examples to a measured, better language model."""
+    if version:
+        from tunesmith import __version__
+
+        typer.echo(f"tunesmith {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def run() -> None:
+    """Run the command line; a user's mistake is one sentence on standard error and exit code 1."""
+    try:
+        app()
+    except TunesmithError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:  # `tunesmith runs | head`
+        sys.exit(0)

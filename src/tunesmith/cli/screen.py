@@ -1,0 +1,149 @@
+"""What the terminal shows: a live bar, tables of scores, answers before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from tunesmith.core.events import Report
+
+console = Console(highlight=False, soft_wrap=False)
+
+
+class Screen:
+    """Turns a job's events into what people see. One method for each kind of event."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.task: TaskID | None = None
+        self.validation = ""
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Show one event; kinds that people need not see are passed over."""
+        handler = getattr(self, f"on_{event['kind']}", None)
+        if handler is not None:
+            handler(event)
+
+    def say(self, text: str) -> None:
+        """A line above the live bar."""
+        self.progress.console.print(text)
+
+    def on_folder(self, event: dict[str, Any]) -> None:
+        self.say(f"run folder [bold]{event['folder']}[/bold]")
+
+    def on_warning(self, event: dict[str, Any]) -> None:
+        self.say(f"[yellow]note:[/yellow] {event['sentence']}")
+
+    def on_data(self, event: dict[str, Any]) -> None:
+        rows, tokens = event["rows"], event["tokens"]
+        self.say(
+            f"data: {rows['train']} rows to train on, {rows['validation']} to watch, {rows['test']} held out; "
+            f"{tokens['median']:.0f} tokens in the middle row, {tokens['most']} in the longest"
+        )
+
+    def on_plan(self, event: dict[str, Any]) -> None:
+        self.say(
+            f"plan: {event['precision']} on {event['device']} ({event['machine']}), "
+            f"{'packed' if event['packing'] else 'padded'}, {event['trainable']:,} weights to train"
+        )
+
+    def on_step(self, event: dict[str, Any]) -> None:
+        if self.task is None:
+            self.task = self.progress.add_task("training", total=event["steps"], numbers="")
+        numbers = (
+            f"loss {event['loss']:.3f}  {event['tokens_per_second']:,.0f} tokens/s  "
+            f"{event['memory_bytes'] / 2**30:.2f} GB{self.validation}"
+        )
+        self.progress.update(self.task, completed=event["step"], numbers=numbers)
+        if not self.progress.console.is_terminal and event["step"] % max(1, event["steps"] // 10) == 0:
+            self.say(f"step {event['step']}/{event['steps']}  {numbers}")
+        if event["step"] == event["steps"]:
+            self._end_bar()
+
+    def on_validation(self, event: dict[str, Any]) -> None:
+        self.validation = f"  validation {event['loss']:.3f}"
+
+    def on_pulse(self, event: dict[str, Any]) -> None:
+        if self.task is None:
+            self.task = self.progress.add_task(event["doing"], total=event["of"], numbers="")
+        self.progress.update(self.task, completed=event["done"])
+        if event["done"] == event["of"]:
+            self._end_bar()
+
+    def on_phase(self, event: dict[str, Any]) -> None:
+        self.say(f"[dim]{event['name']} ...[/dim]")
+
+    def on_published(self, event: dict[str, Any]) -> None:
+        self.say(f"model: [bold]{event['folder']}[/bold]")
+
+    def on_scores(self, event: dict[str, Any]) -> None:
+        self.progress.console.print(scores_table(event["scores"], event["rows"], event["against"]))
+
+    def on_samples(self, event: dict[str, Any]) -> None:
+        for sample in event["samples"]:
+            show_sample(self.progress.console, sample)
+
+    def _end_bar(self) -> None:
+        assert self.task is not None
+        self.progress.stop_task(self.task)
+        self.task = None
+
+
+@contextmanager
+def live_screen() -> Iterator[Report]:
+    """A `Report` that draws on the terminal until the block ends."""
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TextColumn("{task.fields[numbers]}"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        console=console,
+    )
+    with progress:
+        yield Screen(progress)
+
+
+def number(value: float) -> str:
+    """With the digits that matter."""
+    return f"{value:.3f}" if abs(value) < 1 else f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def interval(score: dict[str, float] | None) -> str:
+    """`12.3 (11.0 to 13.9)`."""
+    return "" if score is None else f"{number(score['value'])} ({number(score['low'])} to {number(score['high'])})"
+
+
+def scores_table(scores: list[dict[str, Any]], rows: int, against: str | None) -> Table:
+    """Each metric with its 95% interval, beside the other model's where there is one."""
+    table = Table(title=f"{rows} held-out rows, 95% intervals", title_justify="left", title_style="bold")
+    table.add_column("metric")
+    if against:
+        table.add_column(f"before ({against})", justify="right")
+    table.add_column("after" if against else "score", justify="right")
+    if against:
+        table.add_column("difference", justify="right")
+        table.add_column("")
+    colours = {"better": "green", "worse": "red"}
+    for score in scores:
+        cells = [score["metric"], interval(score["score"])]
+        if against:
+            colour = colours.get(score["verdict"], "yellow")
+            verdict = f"[{colour}]{score['verdict']}[/{colour}]"
+            cells = [cells[0], interval(score["other"]), cells[1], interval(score["difference"]), verdict]
+        table.add_row(*cells)
+    return table
+
+
+def show_sample(target: Console, sample: dict[str, Any]) -> None:
+    """A question with its answers. Text of data and models is printed as it is, never as markup."""
+    target.print()
+    target.print(f"Q       {sample['messages'][-1]['content']}", style="bold", markup=False)
+    if sample["other"] is not None:
+        target.print(f"before  {sample['other']}", style="dim", markup=False)
+    target.print(f"after   {sample['answer']}", markup=False)

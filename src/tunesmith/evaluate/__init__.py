@@ -1,0 +1,1 @@
+"""Suites, comparison with intervals, and the report."""

@@ -1,0 +1,91 @@
+"""The page about a run: self-contained HTML that opens from disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+
+from tunesmith.evaluate.compare import EvalReport, Sample
+from tunesmith.evaluate.pictures import length_histogram, loss_curve
+from tunesmith.score.interval import Interval
+
+
+@dataclass(frozen=True)
+class Story:
+    """All that the page tells.
+
+    Attributes:
+        title: its heading.
+        lead: one sentence below it.
+        steps: `step` events.
+        validations: `validation` events.
+        lengths: tokens of each training row.
+        trained: trained tokens of each training row.
+        ledger: the ledger's sentence.
+        recipe: YAML.
+        plan: plain values of plan.json.
+        report: the comparison, or None if there were no rows for it.
+        samples: how many of its samples to show.
+    """
+
+    title: str
+    lead: str
+    steps: Sequence[dict[str, Any]]
+    validations: Sequence[dict[str, Any]]
+    lengths: Sequence[int]
+    trained: Sequence[int]
+    ledger: str
+    recipe: str
+    plan: dict[str, Any]
+    report: EvalReport | None
+    samples: int
+
+
+def show_interval(interval: Interval) -> str:
+    """`12.3 (11.0 to 13.9)`, with the digits that matter."""
+    digits = 3 if abs(interval.value) < 1 else 2 if abs(interval.value) < 10 else 1
+    return f"{interval.value:.{digits}f} ({interval.low:.{digits}f} to {interval.high:.{digits}f})"
+
+
+def pick_samples(report: EvalReport | None, count: int) -> list[Sample]:
+    """`count` samples spread evenly over the rows."""
+    if report is None or not count:
+        return []
+    stride = max(1, len(report.samples) // count)
+    return report.samples[::stride][:count]
+
+
+def render_page(story: Story) -> str:
+    """The page as HTML text. Everything from data or models is escaped."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters["interval"] = show_interval
+    text = (files("tunesmith.evaluate") / "report.html.jinja").read_text(encoding="utf-8")
+    last = story.steps[-1]
+    return environment.from_string(text).render(
+        title=story.title,
+        lead=story.lead,
+        tiles=[
+            {"name": "steps", "value": last["step"]},
+            {"name": "final loss", "value": f"{last['loss']:.3f}"},
+            {"name": "training rows", "value": len(story.lengths)},
+            {"name": "tokens/s", "value": f"{median_speed(story.steps):,.0f}"},
+            {"name": "peak memory", "value": f"{max(step['memory_bytes'] for step in story.steps) / 2**30:.2f} GB"},
+        ],
+        report=story.report,
+        samples=pick_samples(story.report, story.samples),
+        loss_svg=loss_curve(story.steps, story.validations),
+        length_svg=length_histogram(story.lengths, story.trained),
+        ledger=story.ledger,
+        recipe=story.recipe,
+        plan=json.dumps(story.plan, indent=2),
+    )
+
+
+def median_speed(steps: Sequence[dict[str, Any]]) -> float:
+    """Tokens per second of the middle step: untouched by the slow first one."""
+    return sorted(step["tokens_per_second"] for step in steps)[len(steps) // 2]

@@ -1,0 +1,28 @@
+"""`python -m tunesmith.jobs NAME`: the child process of `exec/local`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from tunesmith.core.events import Report
+from tunesmith.core.names import look_up
+from tunesmith.exec.child import serve
+
+
+def _finetune(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+    from tunesmith.jobs.finetune import finetune
+
+    return finetune(arguments, report)
+
+
+def _evaluate(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+    from tunesmith.jobs.measure import evaluate_model
+
+    return evaluate_model(arguments, report)
+
+
+JOBS = {"finetune": _finetune, "evaluate": _evaluate}
+
+if __name__ == "__main__":
+    sys.exit(serve(look_up(JOBS, sys.argv[1], "job")))

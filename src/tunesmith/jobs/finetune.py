@@ -1,0 +1,226 @@
+"""The main road, in nine steps: from a recipe to a measured model. Runs in a child process."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tunesmith.core.errors import DataError, TrainingError
+from tunesmith.core.events import Report, to_folder
+from tunesmith.core.files import read_lines, write_json, write_text
+from tunesmith.data.prepare import Prepared, prepare, spread
+from tunesmith.data.split import Splits, load_splits
+from tunesmith.evaluate.compare import EvalReport, compare
+from tunesmith.evaluate.report import Story, pick_samples, render_page
+from tunesmith.evaluate.suite import measure
+from tunesmith.infer.local import LocalEngine
+from tunesmith.jobs.recipe import Recipe, read_recipe
+from tunesmith.model.load import context_length, load_model
+from tunesmith.model.methods import method_for, trainable
+from tunesmith.model.publish import find_published, publish
+from tunesmith.prompt.base import resolve
+from tunesmith.prompt.contract import Contract, load_contract
+from tunesmith.train.checkpoint import save_checkpoint
+from tunesmith.train.loop import Course, train
+from tunesmith.train.objectives.sft import Sft
+from tunesmith.train.plan import Plan, make_plan
+from tunesmith.train.policy import Policy
+from tunesmith.train.probe import why_not_packed
+
+LONGEST = 2048  # tokens of a row, when neither recipe nor model says less
+
+
+def finetune(arguments: dict[str, Any], forward: Report) -> dict[str, Any]:
+    """Do the whole run in `arguments["folder"]`, which holds config.yaml.
+
+    Returns:
+        `folder` and, where rows were held out, `scores`.
+    """
+    folder = Path(arguments["folder"])
+    report = to_folder(folder, forward)
+
+    # 1. The recipe, complete and resolved.
+    recipe = read_recipe(folder / "config.yaml")
+    torch.manual_seed(recipe.seed)
+
+    # 2. Rows, checked and parted.
+    report({"kind": "phase", "name": "reading data"})
+    splits = load_splits(recipe.data)
+
+    # 3. The base model's prompt contract.
+    base = resolve(recipe.model.base, recipe.model.revision)
+    contract = load_contract(base.folder, recipe.model.template, recipe.data.train_on)
+
+    # 4. Rows as token ids and masks.
+    max_length = recipe.data.max_length or min(LONGEST, context_length(base.folder) or LONGEST)
+    rows, validation_rows, test_rows = (
+        prepare(part, contract, max_length, recipe.data.over_long)
+        for part in (splits.train, splits.validation, splits.test)
+    )
+    refuse_nothing_to_learn(rows)
+    report({"kind": "data", **describe(splits, rows)})
+    if leaked := splits.leaked():
+        report({"kind": "warning", "sentence": f"{leaked} of {len(test_rows)} test rows are training rows too."})
+
+    # 5. The plan: every automatic decision, once.
+    plan = make_plan(recipe.precision, recipe.data.packing, recipe.micro_tokens)
+
+    # 6. The model and the way it is changed.
+    report({"kind": "phase", "name": "loading the model"})
+    method = method_for(recipe.method)
+    dtype = plan.dtype if method.freezes_base else torch.float32
+    model = load_model(base.folder, dtype, recipe.model.dropout).to(plan.device)
+    plan = settle_packing(plan, model, rows, report)
+    write_json(folder / "plan.json", plan.to_json())
+    torch.manual_seed(recipe.seed)
+    model = method.apply(model, recipe.method)
+    weights = trainable(model)
+    report({"kind": "plan", **plan.to_json(), "trainable": sum(w.numel() for w in weights.values())})
+
+    # 7. Training.
+    objective = Sft(rows, recipe.optim.batch_size, recipe.optim.accumulation, recipe.seed, plan)
+    course = plan_course(recipe, objective)
+    rate = recipe.optim.learning_rate or method.learning_rate
+    policy = Policy(model, recipe.optim, rate, course.steps, plan)
+    before = sums(weights)
+    watched = objective.batches(validation_rows) if validation_rows else []
+    train(objective, policy, course, watched, saver(folder, recipe.output.keep_last, report), report)
+    refuse_unchanged(before, sums(weights))
+
+    # 8. The model, published.
+    report({"kind": "phase", "name": "publishing"})
+    card = make_card(recipe, base.fingerprint(), contract, splits, plan)
+    publish(model, contract, folder / "model", card, recipe.output.merge)
+    del model, policy, objective, weights
+    report({"kind": "published", "folder": str(folder / "model")})
+
+    # 9. Base and tuned model, loaded from their folders, on rows that neither has seen.
+    result = evaluate_both(recipe, folder, contract, splits.test.id, test_rows, report) if test_rows else None
+    write_report(folder, recipe, splits, rows, plan, result)
+    report({"kind": "finished"})
+    return {"folder": str(folder), "scores": result.to_json()["scores"] if result else []}
+
+
+def refuse_nothing_to_learn(rows: list[Prepared]) -> None:
+    """A row whose mask is empty teaches nothing: an error, before the first step."""
+    empty = [row for row in rows if not row.trained]
+    if empty:
+        raise DataError(
+            f"{len(empty)} rows have no trained token (first: {empty[0].row.source}). Look at data.train_on and at weights."
+        )
+
+
+def describe(splits: Splits, rows: list[Prepared]) -> dict[str, Any]:
+    """What the data is, in numbers."""
+    return {
+        "format": splits.train.format,
+        "ledger": splits.train.ledger.counts(),
+        "rows": {"train": len(rows), "validation": len(splits.validation.rows), "test": len(splits.test.rows)},
+        "tokens": asdict(spread([len(row.ids) for row in rows])),
+        "trained_tokens": sum(row.trained for row in rows),
+        "id": splits.train.id,
+    }
+
+
+def settle_packing(plan: Plan, model: Any, rows: list[Prepared], report: Report) -> Plan:
+    """The plan with packing off if this model computes something else when packed."""
+    reason = why_not_packed(model, rows) if plan.packing else None
+    if reason is None:
+        return plan
+    report({"kind": "warning", "sentence": reason})
+    return Plan(**{**plan.to_json(), "packing": False, "reasons": {**plan.reasons, "packing": reason}})
+
+
+def plan_course(recipe: Recipe, objective: Sft) -> Course:
+    """How many steps, and how often to look and save."""
+    steps = recipe.optim.steps or max(1, math.ceil(recipe.optim.epochs * objective.steps_per_epoch))
+    return Course(
+        steps,
+        validate_every=recipe.evaluate.every or max(1, math.ceil(steps / 10)),
+        checkpoint_every=recipe.output.checkpoint_every or max(objective.steps_per_epoch, math.ceil(steps / 10)),
+    )
+
+
+def saver(folder: Path, keep_last: int, report: Report) -> Callable[[Policy], None]:
+    """What the loop calls to save a checkpoint."""
+
+    def save(policy: Policy) -> None:
+        written = save_checkpoint(policy, folder / "checkpoints", keep_last)
+        report({"kind": "checkpoint", "step": policy.step_number, "folder": str(written)})
+
+    return save
+
+
+def sums(weights: dict[str, torch.nn.Parameter]) -> list[float]:
+    """A number for each weight, to see whether it changed."""
+    return [weight.detach().double().sum().item() for weight in weights.values()]
+
+
+def refuse_unchanged(before: list[float], after: list[float]) -> None:
+    """A run that changed nothing, or left weights that are not finite, has not succeeded."""
+    if before == after:
+        raise TrainingError("training changed no weight. Raise optim.learning_rate.")
+    if not all(map(math.isfinite, after)):
+        raise TrainingError("training left weights that are not finite. Lower optim.learning_rate.")
+
+
+def make_card(recipe: Recipe, base_hash: str, contract: Contract, splits: Splits, plan: Plan) -> dict[str, Any]:
+    """What `tunesmith.json` says: enough to trace the model to its base, rows and code."""
+    return {
+        "base": {"name": recipe.model.base, "sha256": base_hash},
+        "method": recipe.method.model_dump(mode="json"),
+        "contract": {"id": contract.id, "train_on": contract.train_on, "stop_ids": list(contract.stop_ids)},
+        "data": {"id": splits.train.id, "rows": len(splits.train.rows)},
+        "seed": recipe.seed,
+        "versions": plan.versions,
+    }
+
+
+def evaluate_both(
+    recipe: Recipe, folder: Path, contract: Contract, data: str, rows: list[Prepared], report: Report
+) -> EvalReport:
+    """Measure the base and the published model on the same rows."""
+    report({"kind": "phase", "name": "evaluating"})
+    rows = rows[: recipe.evaluate.rows]
+    measured = []
+    for name, label in ((recipe.model.base, "base"), (str(folder / "model"), "tuned")):
+        model = find_published(name).load(torch.float32) if label == "tuned" else load_model(
+            resolve(name, recipe.model.revision).folder, torch.float32
+        )
+        engine = LocalEngine(model, contract.stop_ids)
+        measured.append(measure(engine, contract, rows, recipe.evaluate.max_new_tokens, report, label))
+    result = compare(measured[1], measured[0], ("tuned", recipe.model.base), data, rows)
+    report({"kind": "scores", "rows": result.rows, "against": result.against, "scores": result.to_json()["scores"]})
+    samples = [asdict(sample) for sample in pick_samples(result, recipe.evaluate.samples)]
+    report({"kind": "samples", "samples": samples})
+    return result
+
+
+def write_report(
+    folder: Path, recipe: Recipe, splits: Splits, rows: list[Prepared], plan: Plan, result: EvalReport | None
+) -> None:
+    """report/report.html and report/report.json."""
+    target = folder / "report"
+    target.mkdir(exist_ok=True)
+    method = recipe.method.type
+    story = Story(
+        title=folder.name,
+        lead=f"{recipe.model.base}, {method}, {len(rows)} rows of {Path(recipe.data.train).name}",
+        steps=read_lines(folder / "metrics.jsonl"),
+        validations=[event for event in read_lines(folder / "events.jsonl") if event["kind"] == "validation"],
+        lengths=[len(row.ids) for row in rows],
+        trained=[row.trained for row in rows],
+        ledger=splits.train.ledger.sentence(),
+        recipe=(folder / "config.yaml").read_text(encoding="utf-8"),
+        plan=plan.to_json(),
+        report=result,
+        samples=recipe.evaluate.samples,
+    )
+    write_text(target / "report.html", render_page(story))
+    if result is not None:
+        write_json(target / "report.json", result.to_json())

@@ -1,0 +1,60 @@
+"""The recipe: every section of a run, read from YAML. Parsing it needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from tunesmith.core.config import Section, option, read_yaml, validate, with_overrides
+from tunesmith.data.config import DataConfig
+from tunesmith.model.config import LoraConfig, MethodConfig
+from tunesmith.prompt.config import ModelConfig
+from tunesmith.train.config import EvaluateConfig, ObjectiveConfig, OptimConfig, SftConfig
+
+
+class OutputConfig(Section):
+    """The recipe's `output` section: where a run goes and what it leaves."""
+
+    folder: str = option("runs", "Folder that holds the run folders.")
+    name: str | None = option(
+        None, "Name of the run folder; the recipe's file name if absent. A name in use gets -2, -3, ...",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+    )
+    merge: bool = option(False, "Publish the adapter folded into its base, as a full model.")
+    checkpoint_every: int | None = option(None, "Steps between checkpoints; once an epoch if absent.", ge=1)
+    keep_last: int = option(2, "Checkpoints that are kept.", ge=1)
+
+
+class Recipe(Section):
+    """A whole run."""
+
+    model: ModelConfig = option(ModelConfig(), "The base model.")
+    method: MethodConfig = option(LoraConfig(), "How the base model is changed: `full` or `lora`.")
+    objective: ObjectiveConfig = option(SftConfig(), "What is learned: `sft`.")
+    data: DataConfig = option(..., "The rows.")
+    optim: OptimConfig = option(OptimConfig(), "How weights are updated.")
+    evaluate: EvaluateConfig = option(EvaluateConfig(), "What is measured.")
+    output: OutputConfig = option(OutputConfig(), "Where the run goes.")
+    precision: Literal["auto", "fp32", "bf16"] = option(
+        "auto", "Of matrix products. `auto` takes bf16 where a measured product is faster."
+    )
+    micro_tokens: int = option(2048, "Most tokens in one forward pass: what memory allows. Never changes the result.", ge=8)
+    seed: int = option(0, "Of the order of rows, the adapter's start and dropout.", ge=0)
+
+
+def read_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """The recipe in a YAML file, with some fields set otherwise.
+
+    Args:
+        path: the file.
+        overrides: dotted keys or nested mappings.
+
+    Raises:
+        MissingError: there is no such file.
+        ConfigError: with the field, what was found and what is allowed.
+    """
+    recipe = validate(Recipe, with_overrides(read_yaml(path), overrides or {}), str(path))
+    if recipe.output.name is None:
+        recipe = recipe.model_copy(update={"output": recipe.output.model_copy(update={"name": path.stem})})
+    return recipe
