@@ -72,7 +72,7 @@ def with_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> d
         inner: Any = result.get(head) or {}
         if not isinstance(inner, dict):
             raise ConfigError(f"{key}: {head!r} is a value, not a section.")
-        if "type" in change and change["type"] != inner.get("type"):  # pyright: ignore[reportUnknownMemberType]
+        if "type" in change and inner.get("type") not in (None, change["type"]):  # pyright: ignore[reportUnknownMemberType]
             inner = {}
         result[head] = with_overrides(inner, change)  # pyright: ignore[reportUnknownArgumentType]
     return result

@@ -1,0 +1,109 @@
+"""Config sections, names and files."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunesmith.core.config import parse_overrides, to_yaml, with_overrides
+from tunesmith.core.errors import ConfigError, MissingError
+from tunesmith.core.files import publish_folder, read_lines, write_text
+from tunesmith.core.names import did_you_mean, look_up
+from tunesmith.jobs.recipe import read_recipe
+
+
+@pytest.fixture
+def recipe_file(tmp_path):
+    path = tmp_path / "chat.yaml"
+    path.write_text("data: {train: hotel}\n")
+    return path
+
+
+def test_a_recipe_takes_its_name_from_its_file_and_survives_a_round_trip(recipe_file, tmp_path):
+    recipe = read_recipe(recipe_file)
+    assert recipe.output.name == "chat"
+    again = tmp_path / "again.yaml"
+    again.write_text(to_yaml(recipe))
+    assert read_recipe(again) == recipe
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ({"optim.learning_rate": -0.1}, ["optim.learning_rate = -0.1", "greater than 0", "LoRA runs usually take"]),
+        ({"optim.learning_rate": 5}, ["optim.learning_rate = 5", "less than or equal to 0.1"]),
+        ({"optim.learnin_rate": 1}, ["optim.learnin_rate: unknown key", "did you mean 'learning_rate'?"]),
+        ({"method": {"type": "lora", "rnk": 4}}, ["method.rnk: unknown key", "did you mean 'rank'?"]),
+        ({"method.type": "lorra"}, ["method.type", "'full', 'lora'"]),
+        ({"method.rank": 0, "method.type": "lora"}, ["method.rank = 0", "greater than or equal to 1"]),
+        ({"dta": {}}, ["dta: unknown key", "did you mean 'data'?"]),
+        ({"data.over_long": "cut"}, ["data.over_long = 'cut'", "'fail', 'drop' or 'truncate'"]),
+        ({"optim.betas": [0.9, 1.5]}, ["optim.betas", "less than 1"]),
+        ({"optim.warmup": 1.5}, ["give warmup as"]),
+        ({"output.name": "../up"}, ["output.name = '../up'", "match pattern"]),
+    ],
+)
+def test_a_bad_field_is_named_with_what_is_allowed(recipe_file, override, words):
+    with pytest.raises(ConfigError) as caught:
+        read_recipe(recipe_file, override)
+    for word in [str(recipe_file), *words]:
+        assert word in str(caught.value)
+
+
+def test_a_missing_recipe_and_a_missing_section_are_named(tmp_path, recipe_file):
+    with pytest.raises(MissingError, match="no such recipe"):
+        read_recipe(tmp_path / "none.yaml")
+    recipe_file.write_text("seed: 1\n")
+    with pytest.raises(ConfigError, match=r"data: missing\. The rows\."):
+        read_recipe(recipe_file)
+    recipe_file.write_text("data: [\n")
+    with pytest.raises(ConfigError, match=r"chat\.yaml:2:1: not YAML"):
+        read_recipe(recipe_file)
+    recipe_file.write_text("- 1\n")
+    with pytest.raises(ConfigError, match="a recipe is a mapping"):
+        read_recipe(recipe_file)
+
+
+def test_overrides_set_dotted_keys_and_a_new_type_starts_afresh():
+    values = {"method": {"type": "lora", "rank": 8}, "optim": {"epochs": 1}}
+    changed = with_overrides(values, {"method.type": "full", "optim": {"steps": 3}, "a.b.c": 1})
+    assert changed == {"method": {"type": "full"}, "optim": {"epochs": 1, "steps": 3}, "a": {"b": {"c": 1}}}
+    assert values["method"] == {"type": "lora", "rank": 8}
+    assert parse_overrides(["optim.steps=5", "a.b=[x, y]", "c.d=1=2"]) == {
+        "optim.steps": 5, "a.b": ["x", "y"], "c.d": "1=2",
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match=r"write section\.field=value"):
+        parse_overrides(["optim.steps"])
+    with pytest.raises(ConfigError, match="is a value, not a section"):
+        with_overrides({"seed": 1}, {"seed.x": 2})
+
+
+def test_an_unknown_name_gets_a_suggestion_or_the_list():
+    assert did_you_mean("lorra", ["lora", "full"]) == "did you mean 'lora'?"
+    assert did_you_mean("zzz", ["lora", "full"]) == "known: full, lora."
+    with pytest.raises(ConfigError, match="unknown method 'x'"):
+        look_up({"lora": 1}, "x", "method")
+
+
+def test_a_folder_is_published_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "model"
+    with publish_folder(target) as temporary:
+        (temporary / "a").write_text("1")
+    with pytest.raises(RuntimeError), publish_folder(target) as temporary:
+        (temporary / "b").write_text("2")
+        raise RuntimeError
+    assert [p.name for p in target.iterdir()] == ["a"]
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+@given(st.lists(st.text(min_size=1), max_size=5), st.integers(min_value=0, max_value=30))
+def test_a_log_cut_anywhere_still_gives_its_whole_lines(tmp_path_factory, words, cut):
+    import json
+
+    path = tmp_path_factory.mktemp("log") / "events.jsonl"
+    text = "".join(json.dumps({"word": word}) + "\n" for word in words)
+    write_text(path, text[: max(0, len(text) - cut)])
+    read = [line["word"] for line in read_lines(path)]
+    assert read == words[: len(read)]
+    assert len(read) >= text[: max(0, len(text) - cut)].count("\n")
