@@ -44,6 +44,7 @@ def _lora(model: torch.nn.Module, config: LoraConfig) -> torch.nn.Module:
         lora_alpha=config.alpha,  # pyright: ignore[reportArgumentType]  peft takes any number
         lora_dropout=config.dropout,
         target_modules=config.targets,
+        fan_in_fan_out=any(type(part).__name__ == "Conv1D" for part in model.modules()),  # GPT-2 stores W transposed
     )
     try:
         return get_peft_model(model, peft_config)  # pyright: ignore[reportArgumentType]

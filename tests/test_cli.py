@@ -1,0 +1,165 @@
+"""The command line as a user meets it: in processes of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from conftest import chat_row, many_rows
+
+COMMAND = [sys.executable, "-c", "from tunesmith.cli.main import run; run()"]
+
+
+def tunesmith(*arguments, cwd, stdin=None):
+    """Run the command line; returns (exit code, standard output, standard error)."""
+    environment = {**os.environ, "COLUMNS": "120", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [*COMMAND, *map(str, arguments)], cwd=cwd, env=environment, capture_output=True, text=True, input=stdin,
+        check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture
+def recipe(tmp_path, tiny, write_rows):
+    path = tmp_path / "small.yaml"
+    values = {
+        "model": {"base": str(tiny)},
+        "data": {"train": str(write_rows(many_rows(40)))},
+        "optim": {"learning_rate": 1e-3, "epochs": 1, "batch_size": 8},
+        "evaluate": {"max_new_tokens": 8},
+    }
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def test_help_and_check_do_not_load_torch(tmp_path):
+    code = """
+import sys
+from tunesmith.cli.main import app
+try:
+    app(sys.argv[1:])
+except SystemExit as end:
+    assert not end.code, end.code
+assert "torch" not in sys.modules
+"""
+    for arguments in (["--help"], ["check", "hotel"]):
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert "1145 rows read: 1145 kept." in done.stdout
+    heavy = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", "import tunesmith.cli.main"], capture_output=True, text=True, check=True
+    ).stderr
+    assert not [name for name in ("transformers", "numpy", "pydantic", "rich.table") if f" {name}\n" in heavy]
+
+
+def test_a_whole_session(recipe, tmp_path):
+    code, out, error = tunesmith("train", recipe, "--set", "optim.epochs=2", cwd=tmp_path)
+    assert code == 0, error
+    for words in ("run folder runs/small", "packed", "step 8/8", "perplexity", "report  runs/small/report/report.html"):
+        assert words in out
+    code, out, _ = tunesmith("runs", cwd=tmp_path)
+    assert (code, "succeeded" in out, "runs/small" in out) == (0, True, True)
+    code, out, _ = tunesmith("show", "runs/small", cwd=tmp_path)
+    assert (code, "epochs: 2.0" in out, "BLEU" in out) == (0, True, True)
+    rows = tmp_path / "rows.jsonl"
+    code, out, error = tunesmith("evaluate", "runs/small", "--data", rows, "--against", recipe.parent.parent / "none",
+                                 cwd=tmp_path)  # fmt: skip
+    assert (code, "no such folder" in error) == (1, True)
+    code, out, error = tunesmith("evaluate", "runs/small", "--data", rows, "--rows", 6, "--max-new-tokens", 5,
+                                 "--against", yaml.safe_load(recipe.read_text())["model"]["base"],
+                                 "--output", "report.json", cwd=tmp_path)  # fmt: skip
+    assert code == 0, error
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["rows"], len(report["samples"]), report["model"]) == (6, 6, "runs/small")
+    code, once, _ = tunesmith("chat", "runs/small", "--once", "Where is the pool?", "--max-new-tokens", 8, cwd=tmp_path)
+    assert (code, bool(once.strip())) == (0, True)
+    code, out, _ = tunesmith("chat", "runs/small", "--max-new-tokens", 8, "--system", "Be kind.", cwd=tmp_path,
+                             stdin="Hello?\n/new\nHello?\nAnd now?\n\n")  # fmt: skip
+    answers = [part.split("\n")[0] for part in out.split("you> ")[1:]]
+    assert code == 0
+    assert answers[0] == answers[2]  # /new forgot
+    assert len(answers) == 5
+
+
+def broken(tmp_path, tiny, recipe):
+    """Each kind of broken input: the arguments, and words that its sentence must hold."""
+    files = {
+        "empty.jsonl": "",
+        "words.txt": "just words",
+        "odd.jsonl": '{"foo": 1}\n',
+        "question_only.jsonl": json.dumps({"messages": [{"role": "user", "content": "Hi?"}]}) + "\n",
+        "half.jsonl": json.dumps(chat_row("Hi?", "Hello.")) + '\n{"messages": \n',
+        "bad.yaml": "data: {train: [}",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "no_tokenizer").mkdir()
+    (tmp_path / "no_tokenizer" / "config.json").write_text((tiny / "config.json").read_text())
+    (tmp_path / "no_tokenizer" / "model.safetensors").write_bytes((tiny / "model.safetensors").read_bytes())
+    (tmp_path / "file_in_the_way").write_text("")
+    return [
+        (["check", "none.jsonl"], "none.jsonl: no such file"),
+        (["check", "empty.jsonl"], "the file is empty"),
+        (["check", "words.txt"], "not a data file that is known"),
+        (["check", "odd.jsonl"], "no known format has the keys 'foo'"),
+        (["check", "question_only.jsonl"], "1 of 1 rows cannot be used"),
+        (["train", "none.yaml"], "no such recipe"),
+        (["train", "bad.yaml"], "not YAML"),
+        (["train", recipe, "--set", "optim.learning_rat=1"], "did you mean 'learning_rate'?"),
+        (["train", recipe, "--set", "optim.learning_rate=50"], "less than or equal to 0.1"),
+        (["train", recipe, "--set", "optim.learning_rate"], "write section.field=value"),
+        (["train", recipe, "--set", "data.train=question_only.jsonl"], "no assistant turn"),
+        (["train", recipe, "--set", "data.train=half.jsonl"], "half.jsonl:2: not JSON at column"),
+        (["train", recipe, "--set", "model.base=no_tokenizer"], "no_tokenizer: no tokenizer (tokenizer.json)"),
+        (["train", recipe, "--set", "model.base=some/model"], "not in the cache and the hub cannot be reached"),
+        (["train", recipe, "--set", "output.folder=file_in_the_way"], "cannot write runs there"),
+        (["train", recipe, "--set", "output.folder=/proc/runs"], "cannot write runs there"),
+        (["evaluate", "none", "--data", "hotel"], "no such folder"),
+        (["chat", "runs/none", "--once", "hi"], "not in the cache"),
+        (["show", "none"], "not a run folder"),
+    ]
+
+
+def test_broken_input_gives_one_sentence_and_no_traceback(tmp_path, tiny, recipe):
+    for arguments, words in broken(tmp_path, tiny, recipe):
+        code, out, error = tunesmith(*arguments, cwd=tmp_path)
+        assert code == 1, (arguments, out, error)
+        assert error.startswith("error: "), (arguments, error)
+        assert words in error, (arguments, error)
+        assert "Traceback" not in out + error
+        assert error.count("\n") <= 3, error
+
+
+def test_wrong_usage_is_explained_by_the_parser(tmp_path):
+    code, _, error = tunesmith("trian", cwd=tmp_path)
+    assert code == 2
+    assert "No such command 'trian'" in error
+    assert tunesmith("--version", cwd=tmp_path)[1].startswith("tunesmith 0.")
+    assert "Start one: tunesmith demo" in tunesmith("runs", cwd=tmp_path)[1]
+
+
+def test_the_live_bar_is_drawn_on_a_terminal(recipe, tmp_path):
+    leader, follower = pty.openpty()
+    environment = {**os.environ, "COLUMNS": "100", "TERM": "xterm-256color"}
+    child = subprocess.Popen(
+        [*COMMAND, "train", str(recipe)], cwd=tmp_path, env=environment, stdout=follower, stderr=follower
+    )
+    os.close(follower)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(leader, 65536)
+        except OSError:  # the child has closed its end
+            break
+    os.close(leader)
+    assert child.wait() == 0, shown
+    for words in ("training", "tokens/s", "GB", "loss"):
+        assert words.encode() in shown
+    assert shown.count(b"\r") > 3 or shown.count(b"\x1b[") > 20

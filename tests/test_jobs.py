@@ -1,0 +1,189 @@
+"""The main road on real files, in real child processes; what it publishes loads elsewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import tunesmith
+from conftest import many_rows
+from tunesmith.core.errors import JobError, TunesmithError
+from tunesmith.core.files import read_json, read_lines
+from tunesmith.exec.local import Job, run_child
+from tunesmith.jobs.runs import list_runs, read_run
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def recipe(tmp_path, write_rows, tiny):
+    path = tmp_path / "small.yaml"
+    path.write_text(
+        f"model: {{base: '{tiny}'}}\n"
+        f"data: {{train: '{write_rows(many_rows(40))}'}}\n"
+        "optim: {learning_rate: 1.0e-3, epochs: 2, batch_size: 8}\n"
+        "evaluate: {max_new_tokens: 8}\n"
+        "precision: fp32\n"
+        f"output: {{folder: '{tmp_path / 'runs'}'}}\n"
+    )
+    return path
+
+
+def greedy_with_transformers(folder, question):
+    from transformers import pipeline
+
+    pipe = pipeline("text-generation", model=str(folder), dtype=torch.float32, device="cpu")
+    said = pipe([{"role": "user", "content": question}], max_new_tokens=20, do_sample=False)
+    return said[0]["generated_text"][-1]["content"].strip()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"output": {"merge": True}}, {"method": {"type": "full"}}],
+    ids=["lora", "merged", "full"],
+)
+def test_a_run_leaves_what_it_promises_and_loads_in_transformers(recipe, changes):
+    events = []
+    run = tunesmith.finetune(recipe, events.append, **changes)
+    names = {path.name for path in run.folder.iterdir()}
+    assert {"config.yaml", "plan.json", "metrics.jsonl", "events.jsonl", "checkpoints", "model", "report"} <= names
+    steps = read_lines(run.folder / "metrics.jsonl")
+    assert [step["step"] for step in steps] == list(range(1, len(steps) + 1))
+    assert steps[-1]["loss"] < steps[0]["loss"]
+    assert {score["metric"] for score in run.scores} == {"perplexity", "BLEU", "token accuracy", "ends by itself"}
+    assert run.page.read_text().startswith("<!doctype html>")
+    card = read_json(run.model / "tunesmith.json")
+    assert card["data"]["rows"] + 2 <= 40
+    assert len(card["base"]["sha256"]) == len(card["contract"]["id"]) == len(card["data"]["id"]) == 64
+    assert not list(run.folder.rglob("*.bin")) + list(run.folder.rglob("*.pt")) + list(run.folder.rglob("*.pkl"))
+    assert [event["kind"] for event in events][-1] == "done"
+    assert read_run(run.folder).status == "succeeded"
+
+    question = "Where is the pool? I am guest 5."
+    ours = tunesmith.load(run.folder).generate(question, max_new_tokens=20)
+    assert greedy_with_transformers(run.model, question) == ours
+    if not changes:
+        from peft import AutoPeftModelForCausalLM
+
+        model = AutoPeftModelForCausalLM.from_pretrained(run.model, dtype=torch.float32)
+        contract = tunesmith.load(run.folder).contract
+        ids = torch.tensor([contract.prompt(tunesmith.prompt.messages.as_conversation(question))])
+        said = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=20, do_sample=False)
+        assert contract.decode(said[0, ids.shape[1] :]).strip() == ours
+
+
+def test_the_flat_example_gives_the_same_losses(recipe, tmp_path, tiny, capsys):
+    run = tunesmith.finetune(recipe, data={"validation": 0, "test": 0}, optim={"learning_rate": 5e-3, "steps": 12})
+    ours = [step["loss"] for step in read_lines(run.folder / "metrics.jsonl")]
+    spec = importlib.util.spec_from_file_location("sft_loop", ROOT / "examples" / "sft_loop.py")
+    example = importlib.util.module_from_spec(spec)
+    sys.modules["sft_loop"] = example
+    spec.loader.exec_module(example)
+    from transformers import AutoTokenizer
+
+    settings = example.Settings(steps=12, learning_rate=5e-3)
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    lines = (tmp_path / "rows.jsonl").read_text().splitlines()
+    rows = [example.render(tokenizer, json.loads(line)["messages"]) for line in lines]
+    theirs = example.train(example.load(str(tiny), settings), rows, settings)
+    assert ours == pytest.approx(theirs, abs=1e-4)
+    assert ours[-1] < ours[0] - 0.3
+    source = (ROOT / "examples" / "sft_loop.py").read_text()
+    assert "import tunesmith" not in source
+    assert source.count("\n") <= 150
+
+
+def test_a_second_run_takes_the_next_name(recipe, tmp_path):
+    quick = {"optim": {"steps": 1}, "data": {"validation": 0, "test": 0}}
+    names = [tunesmith.finetune(recipe, **quick).folder.name for _ in range(2)]
+    assert names == ["small", "small-2"]
+    assert [run.folder.name for run in list_runs(tmp_path / "runs")] == names
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"data": {"max_length": 8}}, r"longer than 8 tokens.*Set data\.max_length="),
+        ({"method": {"targets": ["nothing"], "type": "lora"}}, "no layer of the model matches"),
+        ({"optim": {"learning_rate": 1e-30, "steps": 1}, "method": {"type": "full"}}, "training changed no weight"),
+        ({"model": {"template": "plan"}}, "did you mean 'plain'"),
+    ],
+)
+def test_a_run_that_cannot_succeed_fails_with_a_sentence_on_record(recipe, tmp_path, changes, words):
+    with pytest.raises(TunesmithError, match=words):
+        tunesmith.finetune(recipe, **changes)
+    [run] = list_runs(tmp_path / "runs")
+    assert run.status == "failed"
+    assert not (run.folder / "model").exists()
+
+
+def test_nothing_is_written_when_the_recipe_names_what_is_not_there(recipe, tmp_path):
+    with pytest.raises(TunesmithError, match="no such file"):
+        tunesmith.finetune(recipe, data={"train": str(tmp_path / "none.jsonl")})
+    with pytest.raises(TunesmithError, match="no such folder"):
+        tunesmith.finetune(recipe, model={"base": "./none"})
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_changed_template_refuses_to_answer(recipe):
+    run = tunesmith.finetune(recipe, optim={"steps": 1}, data={"validation": 0, "test": 0})
+    template = run.model / "chat_template.jinja"
+    template.write_text("{{ 'Hello.\\n' }}" + template.read_text())
+    with pytest.raises(TunesmithError, match="the prompt contract differs"):
+        tunesmith.load(run.folder)
+
+
+def test_few_rows_are_learned_by_heart_from_a_headerless_csv(tmp_path):
+    """Eighteen chats in quoted cells behind a byte order mark, as people upload them."""
+    facts = ["on the second floor", "from six to ten", "at the bar", "by the lift", "for nine dollars", "until noon"]
+    things = ["gym", "pool", "sauna"]
+    rows = [
+        {"messages": [{"role": "system", "content": "You are a very friendly hotel chatbot."},
+                      {"role": "user", "content": f"Tell me about the {thing}, number {i}"},
+                      {"role": "assistant", "content": f"Our {thing} number {i} is {fact}. Enjoy!"}]}
+        for thing in things for i, fact in enumerate(facts)
+    ]  # fmt: skip
+    cells = [json.dumps(row).replace('"', '""') for row in rows]
+    path = tmp_path / "hotel.csv"
+    path.write_text("\ufeff" + "\n".join(f'"{cell}"' for cell in cells), encoding="utf-8")
+    run = tunesmith.finetune(
+        ROOT / "recipes" / "memorise.yaml", data={"train": str(path)}, output={"folder": str(tmp_path / "runs")}
+    )
+    model = tunesmith.load(run.folder)
+    said = [model.generate(row["messages"][:-1]) for row in rows]
+    assert said == [row["messages"][-1]["content"] for row in rows]
+
+
+def test_a_child_that_dies_is_reported_with_its_last_words(tmp_path):
+    with pytest.raises(JobError, match=r"exit code 1: .*unknown job 'nonsense'.*Its log: .*log"):
+        run_child(Job("nonsense", {}), tmp_path / "log", lambda event: None)
+
+
+def test_a_child_ends_with_its_parent(recipe, tmp_path):
+    """The parent is killed with no chance to say so; its child must not live on."""
+    code = f"""
+import tunesmith
+tunesmith.finetune({str(recipe)!r}, optim={{"epochs": 100000}})
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code], env={**os.environ})
+    metrics = tmp_path / "runs" / "small" / "metrics.jsonl"
+    deadline = time.monotonic() + 90
+    while not metrics.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert metrics.exists()
+    parent.kill()
+    parent.wait()
+    time.sleep(2)
+    size = metrics.stat().st_size
+    time.sleep(2)
+    assert metrics.stat().st_size == size
+    assert read_run(tmp_path / "runs" / "small").status == "unfinished"

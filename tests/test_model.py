@@ -1,0 +1,84 @@
+"""Packed attention, methods, loading and publishing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from conftest import save_tiny
+from tunesmith.core.errors import ModelError
+from tunesmith.model.attention import packed_attention
+from tunesmith.model.config import FullConfig, LoraConfig
+from tunesmith.model.load import context_length, load_model
+from tunesmith.model.methods import METHODS, method_for, trainable
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_packed_attention_is_attention_within_each_row(groups):
+    torch.manual_seed(0)
+    lengths = [3, 1, 5]
+    q = torch.randn(1, 4, 9, 8, requires_grad=True)
+    k, v = torch.randn(1, 4 // groups, 9, 8), torch.randn(1, 4 // groups, 9, 8)
+    offsets = torch.tensor([0, 3, 4, 9], dtype=torch.int32)
+    out, _ = packed_attention(torch.nn.Identity(), q, k, v, None, scaling=0.3, cu_seq_lens_q=offsets)
+    # The reference: softmax by hand under a mask that allows only earlier tokens of the same row.
+    row = torch.repeat_interleave(torch.arange(3), torch.tensor(lengths))
+    allowed = (row[:, None] == row[None, :]) & torch.ones(9, 9).tril().bool()
+    scores = (q @ k.repeat_interleave(groups, 1).transpose(-1, -2)) * 0.3
+    want = scores.masked_fill(~allowed, -torch.inf).softmax(-1) @ v.repeat_interleave(groups, 1)
+    torch.testing.assert_close(out, want.transpose(1, 2))
+    out[0, 4:].sum().backward()
+    assert q.grad[0, :, :4].abs().sum() == 0
+
+
+@pytest.mark.parametrize("extra", [{"sliding_window": 4}, {"softcap": 30.0}, {"s_aux": torch.ones(2)}])
+def test_packed_attention_raises_on_what_it_does_not_do(extra):
+    q = torch.randn(1, 2, 4, 8)
+    with pytest.raises(NotImplementedError, match=next(iter(extra))):
+        packed_attention(torch.nn.Identity(), q, q, q, None, cu_seq_lens_q=torch.tensor([0, 4]), **extra)
+    with pytest.raises(NotImplementedError, match="masks, batches or unpacked rows"):
+        packed_attention(torch.nn.Identity(), q, q, q, None)
+
+
+def test_methods_train_what_they_say(tiny):
+    full = METHODS["full"].apply(load_model(tiny, torch.float32), FullConfig())
+    assert len(trainable(full)) == len(list(full.parameters()))
+    lora = method_for(LoraConfig(rank=4)).apply(load_model(tiny, torch.float32), LoraConfig(rank=4))
+    names = trainable(lora)
+    assert len(names) == 2 * 7 * 2  # A and B of seven linear layers in each of two layers
+    assert all("lora_" in name for name in names)
+    some = LoraConfig(targets=["q_proj"])
+    assert len(trainable(METHODS["lora"].apply(load_model(tiny, torch.float32), some))) == 4
+    with pytest.raises(ModelError, match=r"no layer of the model matches\. Its linear layers: down_proj, gate_proj"):
+        METHODS["lora"].apply(load_model(tiny, torch.float32), LoraConfig(targets=["c_attn"]))
+
+
+def test_a_fresh_adapter_changes_nothing(tiny):
+    ids = torch.arange(10)[None]
+    model = load_model(tiny, torch.float32)
+    before = model(ids).logits
+    after = METHODS["lora"].apply(model, LoraConfig())(ids).logits
+    torch.testing.assert_close(after, before)
+
+
+def test_loading_says_what_is_wrong(tmp_path, tiny):
+    assert context_length(tiny) == 512
+    model = load_model(tiny, torch.bfloat16, dropout=0.25)
+    assert (model.config.attention_dropout, model.dtype) == (0.25, torch.bfloat16)
+    assert not model.training
+    folder = save_tiny(tmp_path / "odd")
+    (folder / "config.json").write_text('{"model_type": "nonsense"}')
+    with pytest.raises(ModelError, match="cannot be loaded as a causal language model"):
+        load_model(folder, torch.float32)
+    (folder / "config.json").write_text((tiny / "config.json").read_text())
+    (folder / "model.safetensors").write_bytes(b"junk")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_model(folder, torch.float32)
+
+
+def test_remote_code_is_refused(tmp_path, tiny):
+    folder = save_tiny(tmp_path / "evil")
+    (folder / "config.json").write_text('{"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config"}}')
+    (folder / "evil.py").write_text("raise SystemExit('code ran')")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_model(folder, torch.float32)

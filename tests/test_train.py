@@ -1,0 +1,209 @@
+"""The loop: sums divided once, packed equals padded, nothing infinite reaches the weights."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from conftest import many_rows, save_tiny
+from tunesmith.core.errors import TrainingError
+from tunesmith.data.load import load_dataset
+from tunesmith.data.prepare import prepare
+from tunesmith.model.attention import PACKED
+from tunesmith.model.config import FullConfig, LoraConfig
+from tunesmith.model.load import load_model
+from tunesmith.model.methods import METHODS, trainable
+from tunesmith.prompt.contract import load_contract
+from tunesmith.train.batch import packed, padded
+from tunesmith.train.checkpoint import save_checkpoint
+from tunesmith.train.config import OptimConfig
+from tunesmith.train.loop import Course, train
+from tunesmith.train.objectives.sft import Sft
+from tunesmith.train.plan import Plan, make_plan
+from tunesmith.train.policy import Policy, decay_groups, schedule
+from tunesmith.train.probe import why_not_packed
+
+PLAN = Plan("cpu", "fp32", True, 300, 2, {}, {}, "test")
+
+
+@pytest.fixture
+def rows(write_rows, tiny):
+    dataset = load_dataset(str(write_rows(many_rows(24))))
+    return prepare(dataset, load_contract(tiny), 512)
+
+
+def run(folder, rows, plan=PLAN, accumulation=None, steps=4, method="full", batch_size=8, **optim):
+    """Train a little; the losses and the final weights."""
+    torch.manual_seed(0)
+    model = load_model(folder, torch.float32)
+    if plan.packing:
+        model.set_attn_implementation(PACKED)
+    model = METHODS[method].apply(model, FullConfig() if method == "full" else LoraConfig())
+    objective = Sft(rows, batch_size, accumulation, 0, plan)
+    policy = Policy(model, OptimConfig(clip=0.5, **optim), 1e-3, steps, plan)
+    events = []
+    course = Course(steps, validate_every=2, checkpoint_every=steps)
+    train(objective, policy, course, objective.batches(rows[:5]), lambda policy: None, events.append)
+    losses = [event["loss"] for event in events if event["kind"] == "step"]
+    return losses, {name: weight.detach().clone() for name, weight in trainable(model).items()}, events
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_packed_padded_and_accumulated_runs_are_the_same_run(tiny, rows, method):
+    together, weights, _ = run(tiny, rows, method=method, accumulation=1)
+    assert together[0] > together[-1]
+    for plan, accumulation in ((PLAN, 3), (PLAN, 8), (PLAN, None), (replace(PLAN, packing=False), None),
+                               (replace(PLAN, packing=False), 2)):  # fmt: skip
+        losses, others, _ = run(tiny, rows, plan, accumulation, method=method)
+        assert losses == pytest.approx(together, rel=2e-5)
+        for name, weight in weights.items():
+            torch.testing.assert_close(others[name], weight, rtol=1e-3, atol=2e-5)
+
+
+def test_the_first_loss_is_that_of_five_naive_lines(tiny, rows):
+    [first, *_], _, events = run(tiny, rows, steps=1, batch_size=24)
+    model = load_model(tiny, torch.float32)
+    total = count = 0.0
+    for row in rows:
+        log_probability = model(torch.tensor([row.ids])).logits[0].log_softmax(-1)
+        for place in range(1, len(row.ids)):
+            total -= row.mask[place] * log_probability[place - 1, row.ids[place]].item()
+            count += row.mask[place]
+    assert first == pytest.approx(total / count, rel=1e-5)
+    assert events[0]["trained_tokens"] == count
+    validation = [event for event in events if event["kind"] == "validation"]
+    assert len(validation) == 1
+    assert math.isfinite(validation[0]["loss"])
+
+
+def test_batches_mark_the_same_targets(rows):
+    one, other = packed(rows[:3], "cpu"), padded(rows[:3], "cpu")
+    assert one.target_N.tolist() == other.target_N.tolist()
+    assert one.target_N.tolist() == [i for row in rows[:3] for i, m in zip(row.ids, row.mask, strict=True) if m]
+    assert one.units == other.units
+    assert one.tokens == other.tokens == sum(len(row.ids) for row in rows[:3])
+
+
+def test_the_probe_turns_packing_off_where_rows_would_read_each_other(tiny, rows, tmp_path):
+    model = load_model(tiny, torch.float32)
+    assert why_not_packed(model, rows) is None
+    assert model.config._attn_implementation == PACKED
+    from transformers import MistralConfig, MistralForCausalLM
+
+    narrow = MistralForCausalLM(
+        MistralConfig(vocab_size=4096, hidden_size=64, num_hidden_layers=2, num_attention_heads=4,
+                      num_key_value_heads=2, intermediate_size=128, sliding_window=8)
+    ).eval()  # fmt: skip
+    assert "sliding_window" in why_not_packed(narrow, rows)
+    assert narrow.config._attn_implementation == "sdpa"
+
+
+def test_the_probe_notices_a_model_that_ignores_positions(rows):
+    class Leaky(torch.nn.Module):
+        """Its logits at a place depend on everything before it, across rows."""
+
+        def __init__(self):
+            super().__init__()
+            self.config = type("Config", (), {"_attn_implementation": "sdpa"})()
+            self.device, self.dtype = torch.device("cpu"), torch.float32
+
+        def set_attn_implementation(self, name):
+            self.config._attn_implementation = name
+
+        def forward(self, input_ids, logits_to_keep=None, **other):
+            sums = input_ids.float().cumsum(1)[..., None] * torch.linspace(-0.001, 0.001, 4096)
+            if logits_to_keep is not None:
+                sums = sums[:, logits_to_keep]
+            return type("Output", (), {"logits": sums})()
+
+    assert "packed rows give other losses" in why_not_packed(Leaky(), rows)
+
+
+def test_gpt2_trains_packed_too(rows):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=4096, n_embd=64, n_layer=2, n_head=4, n_positions=256)).eval()
+    assert why_not_packed(model, rows) is None
+    names = trainable(METHODS["lora"].apply(model, LoraConfig()))
+    assert any("c_attn" in name for name in names)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_rows(tmp_path, rows):
+    folder = save_tiny(tmp_path / "broken")
+    model = load_model(folder, torch.float32)
+    with torch.no_grad():
+        model.lm_head.weight[5] = torch.nan
+    model.save_pretrained(folder)
+    with pytest.raises(TrainingError, match=r"step 1: the loss is nan on rows .*rows\.jsonl:\d+"):
+        run(folder, rows, replace(PLAN, packing=False))
+
+
+def test_an_infinite_gradient_is_refused_and_the_weights_stay(tiny, rows):
+    model = METHODS["full"].apply(load_model(tiny, torch.float32), FullConfig())
+    policy = Policy(model, OptimConfig(), 1e-3, 4, PLAN)
+    before = [weight.clone() for weight in model.parameters()]
+    for weight in model.parameters():
+        weight.grad = torch.full_like(weight, torch.inf)
+    with pytest.raises(TrainingError, match="the gradient is"):
+        policy.step()
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("kind", "warmup", "want"),
+    [
+        ("constant", 2, [0.5, 1, 1, 1, 1, 1]),
+        ("linear", 2, [0.5, 1, 1, 0.75, 0.5, 0.25]),
+        ("cosine", 0, [0.5 * (1 + math.cos(math.pi * i / 6)) for i in range(6)]),
+        ("constant", 0.5, [1 / 3, 2 / 3, 1, 1, 1, 1]),
+    ],
+)
+def test_schedules(kind, warmup, want):
+    factor = schedule(kind, warmup, 6)
+    assert [factor(step) for step in range(6)] == pytest.approx(want)
+
+
+def test_norms_and_biases_do_not_decay(tiny):
+    model = METHODS["full"].apply(load_model(tiny, torch.float32), FullConfig())
+    decayed, spared = decay_groups(trainable(model), 0.1)
+    assert {weight.ndim for weight in decayed["params"]} == {2}
+    assert {weight.ndim for weight in spared["params"]} == {1}
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
+    assert len(decayed["params"]) + len(spared["params"]) == len(list(model.parameters()))
+
+
+def test_a_checkpoint_holds_weights_moments_and_a_manifest(tiny, tmp_path):
+    from safetensors.torch import load_file
+
+    from tunesmith.core.files import sha256_of
+
+    model = METHODS["lora"].apply(load_model(tiny, torch.float32), LoraConfig())
+    policy = Policy(model, OptimConfig(), 1e-3, 4, PLAN)
+    for _ in range(3):
+        for weight in trainable(model).values():
+            weight.grad = torch.ones_like(weight)
+        policy.step()
+        folder = save_checkpoint(policy, tmp_path, keep_last=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000002", "step-000003"]
+    saved = load_file(folder / "trainable.safetensors")
+    assert saved.keys() == trainable(model).keys()
+    assert all(torch.equal(saved[name], weight) for name, weight in trainable(model).items())
+    moments = load_file(folder / "optimizer.safetensors")
+    assert len(moments) == 3 * len(saved)
+    assert json.loads((folder / "state.json").read_text())["step"] == 3
+    manifest = json.loads((folder / "MANIFEST.json").read_text())["sha256"]
+    assert manifest == {name: sha256_of(folder / name) for name in manifest}
+    assert len(manifest) == 3
+
+
+def test_the_plan_says_why():
+    plan = make_plan("auto", "auto", 1024)
+    assert plan.precision in ("fp32", "bf16")
+    assert "times as fast" in plan.reasons["precision"]
+    assert make_plan("fp32", "off", 1024).packing is False
+    assert {"torch", "python", "transformers"} <= plan.versions.keys()
