@@ -116,9 +116,7 @@ def train(model, rows: list[Row], settings: Settings) -> list[float]:
 def load(folder: str, settings: Settings):
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     torch.manual_seed(settings.seed)
-    config = LoraConfig(
-        task_type="CAUSAL_LM", r=settings.rank, lora_alpha=settings.alpha, target_modules="all-linear"
-    )
+    config = LoraConfig(task_type="CAUSAL_LM", r=settings.rank, lora_alpha=settings.alpha, target_modules="all-linear")
     return get_peft_model(model, config)
 
 

@@ -54,7 +54,10 @@ assert "torch" not in sys.modules
         assert done.returncode == 0, done.stderr
     assert "1145 rows read: 1145 kept." in done.stdout
     heavy = subprocess.run(
-        [sys.executable, "-X", "importtime", "-c", "import tunesmith.cli.main"], capture_output=True, text=True, check=True
+        [sys.executable, "-X", "importtime", "-c", "import tunesmith.cli.main"],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stderr
     assert not [name for name in ("transformers", "numpy", "pydantic", "rich.table") if f" {name}\n" in heavy]
 
@@ -118,11 +121,11 @@ def broken(tmp_path, tiny, recipe):
         (["train", recipe, "--set", "data.train=question_only.jsonl"], "no assistant turn"),
         (["train", recipe, "--set", "data.train=half.jsonl"], "half.jsonl:2: not JSON at column"),
         (["train", recipe, "--set", "model.base=no_tokenizer"], "no_tokenizer: no tokenizer (tokenizer.json)"),
-        (["train", recipe, "--set", "model.base=some/model"], "not in the cache and the hub cannot be reached"),
+        (["train", recipe, "--set", "model.base=some/model"], "not in the cache, and the hub cannot be reached"),
         (["train", recipe, "--set", "output.folder=file_in_the_way"], "cannot write runs there"),
         (["train", recipe, "--set", "output.folder=/proc/runs"], "cannot write runs there"),
         (["evaluate", "none", "--data", "hotel"], "no such folder"),
-        (["chat", "runs/none", "--once", "hi"], "not in the cache"),
+        (["chat", "runs/none", "--once", "hi"], "'runs/none': no such folder, not in the cache"),
         (["show", "none"], "not a run folder"),
     ]
 

@@ -90,7 +90,7 @@ def test_a_folder_is_published_whole_or_not_at_all(tmp_path):
     target = tmp_path / "model"
     with publish_folder(target) as temporary:
         (temporary / "a").write_text("1")
-    with pytest.raises(RuntimeError), publish_folder(target) as temporary:
+    with pytest.raises(RuntimeError), publish_folder(target) as temporary:  # noqa: PT012
         (temporary / "b").write_text("2")
         raise RuntimeError
     assert [p.name for p in target.iterdir()] == ["a"]

@@ -33,7 +33,9 @@ exchanges = st.lists(st.tuples(words, words), min_size=1, max_size=3)
 
 def conversation(pairs, system=None):
     head = [Message("system", system)] if system else []
-    return tuple(head + [Message(role, text) for pair in pairs for role, text in zip(("user", "assistant"), pair)])
+    return tuple(
+        head + [Message(role, text) for pair in pairs for role, text in zip(("user", "assistant"), pair, strict=True)]
+    )
 
 
 @settings(max_examples=150, deadline=None)
@@ -161,7 +163,9 @@ class Hub(BaseHTTPRequestHandler):
         if "team/small" not in path:
             return self.reply(404, b"{}", body, {"X-Error-Code": "RepoNotFound"})
         if "/tree/" in path:
-            tree = [{"type": "file", "path": f.name, "size": f.stat().st_size, "oid": f.name} for f in self.folder.iterdir()]
+            tree = [
+                {"type": "file", "path": f.name, "size": f.stat().st_size, "oid": f.name} for f in self.folder.iterdir()
+            ]
             tree.append({"type": "file", "path": "evil.bin", "size": 1, "oid": "evil"})
             return self.reply(200, json.dumps(tree).encode(), body, {"Content-Type": "application/json"})
         if path.startswith("/api/models/"):

@@ -176,7 +176,7 @@ def train(steps: int, batch_tokens: int, seed: int) -> None:
     stream = batches(batch_tokens, seed, skip_last=0)
     for layer in model.model.layers:
         layer.compile(dynamic=True)
-    log, seen, started = open(WORK / "train.jsonl", "a", buffering=1), 0, time.time()
+    log, seen, started = (WORK / "train.jsonl").open("a", buffering=1), 0, time.time()
     for step in range(steps):
         factor = learning_rate_factor(step, steps)
         for optimizer, rate in zip(optimizers, base_rates, strict=True):
@@ -191,7 +191,9 @@ def train(steps: int, batch_tokens: int, seed: int) -> None:
         seen += int((batch >= 0).sum())
         if step % 20 == 0 or step == steps - 1:
             rate = seen / (time.time() - started)
-            log.write(json.dumps({"step": step, "loss": round(loss.item(), 4), "tokens": seen, "rate": round(rate)}) + "\n")
+            log.write(
+                json.dumps({"step": step, "loss": round(loss.item(), 4), "tokens": seen, "rate": round(rate)}) + "\n"
+            )
         if step % 200 == 199 or step == steps - 1:
             with torch.no_grad():
                 value = torch.stack([loss_of(model, batch) for batch in held_out]).mean().item()

@@ -1,8 +1,9 @@
 """Synthetic everyday and hospitality English: an endless stream of documents."""
+
 from __future__ import annotations
 
+from collections.abc import Iterator
 from random import Random
-from typing import Iterator
 
 from .everyday import everyday
 from .hospitality import hospitality

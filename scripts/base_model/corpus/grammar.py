@@ -3,12 +3,13 @@
 Slots are looked up in a ``Facts`` object, which invents each value once per
 document, so that a fact is the same wherever it is mentioned.
 """
+
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from collections.abc import Callable
+from functools import cache
 from random import Random
-from typing import Callable
 
 _TOKEN = re.compile(r"[\[\]|]|\{[^}]*\}|[^\[\]|{}]+")
 _SPACES = re.compile(r"  +")
@@ -19,7 +20,7 @@ _BEFORE_MARK = re.compile(r" +([.,!?;])")
 _VOWEL_SOUND = re.compile(r"(?i)(?!uni|use|usu|euro|one\b|once)([aeiou]|hour|honest|8|11\b|18\b)")
 
 
-@lru_cache(maxsize=None)
+@cache
 def parse(text: str) -> tuple:
     """Turn template text into nested alternatives of literal and slot items."""
     tokens = _TOKEN.findall(text)
@@ -91,13 +92,40 @@ def article(noun: str) -> str:
 
 
 _IRREGULAR = {
-    "man": "men", "woman": "women", "child": "children", "foot": "feet", "tooth": "teeth",
-    "mouse": "mice", "goose": "geese", "sheep": "sheep", "fish": "fish", "deer": "deer",
-    "knife": "knives", "wife": "wives", "leaf": "leaves", "wolf": "wolves", "shelf": "shelves",
-    "loaf": "loaves", "half": "halves", "calf": "calves", "scarf": "scarves", "thief": "thieves",
-    "person": "people", "ox": "oxen", "potato": "potatoes", "tomato": "tomatoes", "life": "lives",
-    "hero": "heroes", "salmon": "salmon", "trout": "trout", "mango": "mangoes", "policeman": "policemen",
-    "fisherman": "fishermen", "postman": "postmen", "snowman": "snowmen", "series": "series",
+    "man": "men",
+    "woman": "women",
+    "child": "children",
+    "foot": "feet",
+    "tooth": "teeth",
+    "mouse": "mice",
+    "goose": "geese",
+    "sheep": "sheep",
+    "fish": "fish",
+    "deer": "deer",
+    "knife": "knives",
+    "wife": "wives",
+    "leaf": "leaves",
+    "wolf": "wolves",
+    "shelf": "shelves",
+    "loaf": "loaves",
+    "half": "halves",
+    "calf": "calves",
+    "scarf": "scarves",
+    "thief": "thieves",
+    "person": "people",
+    "ox": "oxen",
+    "potato": "potatoes",
+    "tomato": "tomatoes",
+    "life": "lives",
+    "hero": "heroes",
+    "salmon": "salmon",
+    "trout": "trout",
+    "mango": "mangoes",
+    "policeman": "policemen",
+    "fisherman": "fishermen",
+    "postman": "postmen",
+    "snowman": "snowmen",
+    "series": "series",
 }
 
 
@@ -142,8 +170,9 @@ class Facts(dict):
         mode, _, name = key.rpartition(":")
         if mode:
             value = self[name]
-            value = {"a": article, "A": lambda n: cap(article(n)), "s": plural,
-                     "S": lambda n: cap(plural(n))}[mode](value)
+            value = {"a": article, "A": lambda n: cap(article(n)), "s": plural, "S": lambda n: cap(plural(n))}[mode](
+                value
+            )
         elif key[0].isupper():
             value = cap(self[key[0].lower() + key[1:]])
         else:

@@ -31,7 +31,10 @@ def check(
     if dataset.rows:
         contract = load_contract(resolve(model).folder)
         rendered = [contract.render(row.conversation) for row in dataset.rows]
-        for name, values in (("tokens", [len(r.ids) for r in rendered]), ("trained tokens", [r.trained for r in rendered])):
+        for name, values in (
+            ("tokens", [len(r.ids) for r in rendered]),
+            ("trained tokens", [r.trained for r in rendered]),
+        ):
             s = spread(values)
             console.print(
                 f"{name} a row: mean {s.mean}, median {s.median:.0f}, 5% {s.p5:.0f}, 95% {s.p95:.0f}, "

@@ -21,4 +21,6 @@ def demo() -> None:
     with live_screen() as screen:
         run = start_run(recipe, screen)
     say_next(str(run.folder))
-    console.print("yours   tunesmith check your-file.jsonl, then recipes/chat.yaml with your file in it", soft_wrap=True)
+    console.print(
+        "yours   tunesmith check your-file.jsonl, then recipes/chat.yaml with your file in it", soft_wrap=True
+    )

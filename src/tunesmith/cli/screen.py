@@ -1,12 +1,16 @@
 """What the terminal shows: a live bar, tables of scores, answers before and after."""
 
+# ruff: noqa: D102  (the handlers say by their names which event they show)
+
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
+from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -16,12 +20,13 @@ console = Console(highlight=False, soft_wrap=False)
 
 
 class Screen:
-    """Turns a job's events into what people see. One method for each kind of event."""
+    """Turns a job's events into what people see: `on_<kind>` for each kind that is shown."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
         self.task: TaskID | None = None
         self.validation = ""
+        self.speeds: list[float] = []
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Show one event; kinds that people need not see are passed over."""
@@ -34,10 +39,10 @@ class Screen:
         self.progress.console.print(text)
 
     def on_folder(self, event: dict[str, Any]) -> None:
-        self.say(f"run folder [bold]{event['folder']}[/bold]")
+        self.say(f"run folder [bold]{escape(event['folder'])}[/bold]")
 
     def on_warning(self, event: dict[str, Any]) -> None:
-        self.say(f"[yellow]note:[/yellow] {event['sentence']}")
+        self.say(f"[yellow]note:[/yellow] {escape(event['sentence'])}")
 
     def on_data(self, event: dict[str, Any]) -> None:
         rows, tokens = event["rows"], event["tokens"]
@@ -62,8 +67,11 @@ class Screen:
         self.progress.update(self.task, completed=event["step"], numbers=numbers)
         if not self.progress.console.is_terminal and event["step"] % max(1, event["steps"] // 10) == 0:
             self.say(f"step {event['step']}/{event['steps']}  {numbers}")
+        self.speeds.append(event["tokens_per_second"])
         if event["step"] == event["steps"]:
-            self._end_bar()
+            seconds = self._end_bar()
+            middle = sorted(self.speeds)[len(self.speeds) // 2]
+            self.say(f"trained {event['steps']} steps in {seconds:.0f} s, {middle:,.0f} tokens/s in the middle step")
 
     def on_validation(self, event: dict[str, Any]) -> None:
         self.validation = f"  validation {event['loss']:.3f}"
@@ -79,7 +87,7 @@ class Screen:
         self.say(f"[dim]{event['name']} ...[/dim]")
 
     def on_published(self, event: dict[str, Any]) -> None:
-        self.say(f"model: [bold]{event['folder']}[/bold]")
+        self.say(f"model: [bold]{escape(event['folder'])}[/bold]")
 
     def on_scores(self, event: dict[str, Any]) -> None:
         self.progress.console.print(scores_table(event["scores"], event["rows"], event["against"]))
@@ -88,14 +96,17 @@ class Screen:
         for sample in event["samples"]:
             show_sample(self.progress.console, sample)
 
-    def _end_bar(self) -> None:
+    def _end_bar(self) -> float:
+        """Take the bar away and return how many seconds it was there."""
         assert self.task is not None
-        self.progress.stop_task(self.task)
+        seconds = self.progress.tasks[-1].elapsed or 0.0
+        self.progress.remove_task(self.task)
         self.task = None
+        return seconds
 
 
 @contextmanager
-def live_screen() -> Iterator[Report]:
+def live_screen() -> Generator[Report]:
     """A `Report` that draws on the terminal until the block ends."""
     progress = Progress(
         TextColumn("{task.description}"),
@@ -111,32 +122,51 @@ def live_screen() -> Iterator[Report]:
 
 def number(value: float) -> str:
     """With the digits that matter."""
-    return f"{value:.3f}" if abs(value) < 1 else f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
+    size = abs(value)
+    return (
+        f"{value:.3f}"
+        if 0 < size < 1
+        else f"{value:.2f}"
+        if 0 < size < 10
+        else f"{value:.1f}"
+        if size < 100
+        else f"{value:.0f}"
+    )
 
 
-def interval(score: dict[str, float] | None) -> str:
-    """`12.3 (11.0 to 13.9)`."""
-    return "" if score is None else f"{number(score['value'])} ({number(score['low'])} to {number(score['high'])})"
+def interval(score: dict[str, float]) -> str:
+    """`12.3 [11.0, 13.9]`."""
+    return f"{number(score['value'])} [{number(score['low'])}, {number(score['high'])}]"
+
+
+MARKS = {
+    "better": "[green]better[/green]",
+    "worse": "[red]worse[/red]",
+    "no difference shown": "[yellow]none shown[/yellow]",
+}
 
 
 def scores_table(scores: list[dict[str, Any]], rows: int, against: str | None) -> Table:
     """Each metric with its 95% interval, beside the other model's where there is one."""
-    table = Table(title=f"{rows} held-out rows, 95% intervals", title_justify="left", title_style="bold")
-    table.add_column("metric")
-    if against:
-        table.add_column(f"before ({against})", justify="right")
-    table.add_column("after" if against else "score", justify="right")
-    if against:
-        table.add_column("difference", justify="right")
-        table.add_column("")
-    colours = {"better": "green", "worse": "red"}
+    table = Table(
+        title=f"{rows} rows, 95% intervals",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("metric", no_wrap=True)
+    if not against:
+        table.add_column("score", justify="right", no_wrap=True)
+        for score in scores:
+            table.add_row(score["metric"], escape(interval(score["score"])))
+        return table
+    for name in ("before", "after", "difference"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("")
     for score in scores:
-        cells = [score["metric"], interval(score["score"])]
-        if against:
-            colour = colours.get(score["verdict"], "yellow")
-            verdict = f"[{colour}]{score['verdict']}[/{colour}]"
-            cells = [cells[0], interval(score["other"]), cells[1], interval(score["difference"]), verdict]
-        table.add_row(*cells)
+        cells = [escape(interval(score[part])) for part in ("other", "score", "difference")]
+        table.add_row(score["metric"], *cells, MARKS[score["verdict"]])
     return table
 
 

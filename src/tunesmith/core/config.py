@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
 from tunesmith.core.errors import ConfigError, MissingError
@@ -28,7 +29,7 @@ class Section(BaseModel):
 
 def option(default: Any, description: str, hint: str = "", **limits: Any) -> Any:
     """A field with its sentence for the reference and its hint for errors."""
-    extra = {"hint": hint} if hint else None
+    extra: JsonDict | None = {"hint": hint} if hint else None
     return Field(default, description=description, json_schema_extra=extra, **limits)
 
 
@@ -154,8 +155,14 @@ def _sections_along(section: type[Section], path: list[str]) -> Iterable[type[Se
 
 
 def _field(section: type[Section], path: list[str]) -> FieldInfo | None:
-    return next((kind.model_fields[path[-1]] for kind in reversed(list(_sections_along(section, path))) 
-                 if path[-1] in kind.model_fields), None)
+    return next(
+        (
+            kind.model_fields[path[-1]]
+            for kind in reversed(list(_sections_along(section, path)))
+            if path[-1] in kind.model_fields
+        ),
+        None,
+    )
 
 
 def _dotted(section: type[Section], path: list[str]) -> str:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,9 @@ def require_rows(dataset: Dataset, name: str, bad_rows: str) -> None:
         shown = "\n  ".join(map(str, dropped[:5]))
         more = f"\n  and {len(dropped) - 5} more" if len(dropped) > 5 else ""
         advice = "" if not dataset.rows else " Mend them, or set data.bad_rows=drop to go on without them."
-        raise DataError(f"{name}: {len(dropped)} of {dataset.ledger.read} rows cannot be used.{advice}\n  {shown}{more}")
+        raise DataError(
+            f"{name}: {len(dropped)} of {dataset.ledger.read} rows cannot be used.{advice}\n  {shown}{more}"
+        )
     if not dataset.rows:
         raise DataError(f"{name}: no rows.")
 
@@ -172,7 +174,7 @@ def check_conversation(conversation: Conversation) -> None:
         raise RowFault("no_assistant", "no assistant turn that is trained on.", "Add the answer, or weight 1.")
     if "user" not in roles:
         raise RowFault("no_user", "no user turn.", "Add the question.")
-    for number, (one, two) in enumerate(zip(roles, roles[1:], strict=False), start=2):
+    for number, (one, two) in enumerate(pairwise(roles), start=2):
         if one == two:
             raise RowFault("repeated_role", f"turns {number - 1} and {number} are both {one}.", "Join or reorder them.")
     first = roles[1] if roles[0] == "system" else roles[0]

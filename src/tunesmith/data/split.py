@@ -58,9 +58,7 @@ def load_splits(config: DataConfig) -> Splits:
     if not parts["train"]:
         raise DataError(f"{config.train}: no rows are left to train on. Lower data.validation and data.test.")
     files = {
-        name: _load(config, given)
-        for name in ("validation", "test")
-        if isinstance(given := getattr(config, name), str)
+        name: _load(config, given) for name in ("validation", "test") if isinstance(given := getattr(config, name), str)
     }
     return Splits(
         train=with_rows(whole, parts["train"]),

@@ -60,8 +60,9 @@ class EvalReport:
         return asdict(self)
 
 
-def compare(measured: Measured, other: Measured | None, names: tuple[str, str | None],
-            data: str, rows: Sequence[Prepared]) -> EvalReport:
+def compare(
+    measured: Measured, other: Measured | None, names: tuple[str, str | None], data: str, rows: Sequence[Prepared]
+) -> EvalReport:
     """Put what was measured into a report.
 
     Args:

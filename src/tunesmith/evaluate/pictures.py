@@ -59,8 +59,12 @@ def length_histogram(lengths: Sequence[int], trained: Sequence[int]) -> str:
     figure, axes = _figure(2.6)
     edges = 30 if max(lengths) > 30 else max(lengths)
     axes.hist(
-        [lengths, trained], bins=edges, color=[ACCENT, SECOND], label=["whole row", "trained tokens"],
-        histtype="stepfilled", alpha=0.7,
+        [lengths, trained],
+        bins=edges,
+        color=[ACCENT, SECOND],
+        label=["whole row", "trained tokens"],
+        histtype="stepfilled",
+        alpha=0.7,
     )
     axes.set_xlabel("tokens", color=INK)
     axes.set_ylabel("rows", color=INK)

@@ -37,7 +37,7 @@ def serve(work: Work) -> int:
     except TunesmithError as error:
         report({"kind": "failed", "sentence": str(error)})
         return 1
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  whatever it was, the parent must hear that the job failed
         traceback.print_exc()
         report({"kind": "failed", "sentence": "", "error": repr(error)})
         return 2

@@ -7,6 +7,7 @@ events as JSON lines to standard output; what libraries print goes to a log file
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -80,10 +81,8 @@ def _stop(child: subprocess.Popen[str]) -> None:
     """Close the pipe that keeps the child alive and wait for its end."""
     for pipe in (child.stdin, child.stdout):
         if pipe is not None:
-            try:
+            with contextlib.suppress(BrokenPipeError):
                 pipe.close()
-            except BrokenPipeError:
-                pass
     try:
         child.wait(timeout=30)
     except subprocess.TimeoutExpired:

@@ -74,7 +74,8 @@ def finetune(arguments: dict[str, Any], forward: Report) -> dict[str, Any]:
     report({"kind": "phase", "name": "loading the model"})
     method = method_for(recipe.method)
     dtype = plan.dtype if method.freezes_base else torch.float32
-    model = load_model(base.folder, dtype, recipe.model.dropout).to(plan.device)
+    model: Any = load_model(base.folder, dtype, recipe.model.dropout)
+    model = model.to(plan.device)
     plan = settle_packing(plan, model, rows, report)
     write_json(folder / "plan.json", plan.to_json())
     torch.manual_seed(recipe.seed)
@@ -111,7 +112,8 @@ def refuse_nothing_to_learn(rows: list[Prepared]) -> None:
     empty = [row for row in rows if not row.trained]
     if empty:
         raise DataError(
-            f"{len(empty)} rows have no trained token (first: {empty[0].row.source}). Look at data.train_on and at weights."
+            f"{len(empty)} rows have no trained token (first: {empty[0].row.source}). "
+            "Look at data.train_on and at the turns' weights."
         )
 
 
@@ -189,8 +191,10 @@ def evaluate_both(
     rows = rows[: recipe.evaluate.rows]
     measured = []
     for name, label in ((recipe.model.base, "base"), (str(folder / "model"), "tuned")):
-        model = find_published(name).load(torch.float32) if label == "tuned" else load_model(
-            resolve(name, recipe.model.revision).folder, torch.float32
+        model = (
+            find_published(name).load(torch.float32)
+            if label == "tuned"
+            else load_model(resolve(name, recipe.model.revision).folder, torch.float32)
         )
         engine = LocalEngine(model, contract.stop_ids)
         measured.append(measure(engine, contract, rows, recipe.evaluate.max_new_tokens, report, label))

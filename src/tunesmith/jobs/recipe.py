@@ -18,7 +18,8 @@ class OutputConfig(Section):
 
     folder: str = option("runs", "Folder that holds the run folders.")
     name: str | None = option(
-        None, "Name of the run folder; the recipe's file name if absent. A name in use gets -2, -3, ...",
+        None,
+        "Name of the run folder; the recipe's file name if absent. A name in use gets -2, -3, ...",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
     )
     merge: bool = option(False, "Publish the adapter folded into its base, as a full model.")
@@ -39,7 +40,9 @@ class Recipe(Section):
     precision: Literal["auto", "fp32", "bf16"] = option(
         "auto", "Of matrix products. `auto` takes bf16 where a measured product is faster."
     )
-    micro_tokens: int = option(2048, "Most tokens in one forward pass: what memory allows. Never changes the result.", ge=8)
+    micro_tokens: int = option(
+        2048, "Most tokens in one forward pass: what memory allows. Never changes the result.", ge=8
+    )
     seed: int = option(0, "Of the order of rows, the adapter's start and dropout.", ge=0)
 
 

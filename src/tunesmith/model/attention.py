@@ -17,7 +17,14 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 PACKED = "tunesmith_packed"
-UNDERSTOOD = {"position_ids", "cu_seq_lens_k", "max_length_q", "max_length_k", "use_cache", "is_causal"}  # change nothing
+UNDERSTOOD = {
+    "position_ids",
+    "cu_seq_lens_k",
+    "max_length_q",
+    "max_length_k",
+    "use_cache",
+    "is_causal",
+}  # change nothing
 
 
 def packed_attention(

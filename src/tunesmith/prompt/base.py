@@ -49,7 +49,7 @@ def resolve(name: str, revision: str | None = None) -> Base:
         return Base(name, _checked(folder.resolve()))
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise MissingError(
-            f"model.base = {name!r}: no such folder. Give a folder, a Hugging Face id such as "
+            f"model {name!r}: no such folder. Give a folder, a Hugging Face id such as "
             f"HuggingFaceTB/SmolLM2-135M, or {EMBEDDED!r}."
         )
     return Base(name, _checked(_download(name, revision)))
@@ -70,9 +70,11 @@ def _unpack_embedded() -> Path:
 def _checked(folder: Path) -> Path:
     """Refuse, with the reason, a folder that cannot be a base model."""
     if not (folder / "config.json").exists():
-        hint = " It is an adapter: name the model that it was trained on." if (
-            folder / "adapter_config.json"
-        ).exists() else ""
+        hint = (
+            " It is an adapter: name the model that it was trained on."
+            if (folder / "adapter_config.json").exists()
+            else ""
+        )
         raise ModelError(f"{folder}: not a base model, config.json is missing.{hint}")
     if not any(folder.glob("*.safetensors")):
         raise ModelError(f"{folder}: no *.safetensors weights. Pickled weights are never loaded; convert them first.")
@@ -95,22 +97,24 @@ def _download(name: str, revision: str | None) -> Path:
     )
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=WANTED, ignore_patterns=UNWANTED))
+        return Path(
+            snapshot_download(name, revision=revision, allow_patterns=list(WANTED), ignore_patterns=list(UNWANTED))
+        )
     except GatedRepoError:
         raise MissingError(
-            f"model.base = {name!r}: gated. Accept its licence on its hub page, then set HF_TOKEN to a token of yours."
+            f"model {name!r}: gated. Accept its licence on its hub page, then set HF_TOKEN to a token of yours."
         ) from None
     except RevisionNotFoundError:
         raise MissingError(f"model.revision = {revision!r}: {name} has no such branch, tag or commit.") from None
     except RepositoryNotFoundError:
         raise MissingError(
-            f"model.base = {name!r}: no such folder here and no such model on the hub "
+            f"model {name!r}: no such folder here and no such model on the hub "
             "(a private one needs HF_TOKEN). Check the spelling."
         ) from None
     except HFValidationError:
-        raise MissingError(f"model.base = {name!r}: neither a folder nor a possible Hugging Face id.") from None
+        raise MissingError(f"model {name!r}: neither a folder nor a possible Hugging Face id.") from None
     except (OfflineModeIsEnabled, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise MissingError(
-            f"model.base = {name!r}: not in the cache and the hub cannot be reached ({type(error).__name__}). "
-            f"Connect, give a local folder, or use {EMBEDDED!r}."
+            f"model {name!r}: no such folder, not in the cache, and the hub cannot be reached "
+            f"({type(error).__name__}). Check the spelling, connect, or use {EMBEDDED!r}."
         ) from None

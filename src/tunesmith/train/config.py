@@ -39,9 +39,7 @@ class OptimConfig(Section):
         (0.9, 0.999), "AdamW's decay rates of the first and second moment."
     )
     clip: float = option(1.0, "Largest gradient norm; 0 for no clipping.", ge=0)
-    warmup: float = option(
-        0.03, "Warm-up from zero: a share of all steps if below 1, else a number of steps.", ge=0
-    )
+    warmup: float = option(0.03, "Warm-up from zero: a share of all steps if below 1, else a number of steps.", ge=0)
     scheduler: Literal["constant", "linear", "cosine"] = option(
         "cosine", "After the warm-up: stay, fall in a line to zero, or fall along a cosine to zero."
     )

@@ -38,7 +38,12 @@ class Course:
 
 
 def train(
-    objective: Sft, policy: Policy, course: Course, validation: list[Batch], save: Callable[[Policy], None], report: Report
+    objective: Sft,
+    policy: Policy,
+    course: Course,
+    validation: list[Batch],
+    save: Callable[[Policy], None],
+    report: Report,
 ) -> None:
     """Train `policy` for the whole course.
 

@@ -39,9 +39,9 @@ class Policy:
     @property
     def learning_rate(self) -> float:
         """The rate of the next step."""
-        return self._schedule.get_last_lr()[0]
+        return float(self._schedule.get_last_lr()[0])
 
-    def autocast(self) -> contextlib.AbstractContextManager[None]:
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Matrix products in the plan's precision."""
         if self._plan.precision == "fp32":
             return contextlib.nullcontext()
