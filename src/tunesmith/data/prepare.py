@@ -49,7 +49,8 @@ def prepare(dataset: Dataset, contract: Contract, max_length: int, over_long: st
     if too_long and over_long == "fail":
         raise DataError(
             f"{len(too_long)} of {len(rendered)} rows are longer than {max_length} tokens "
-            f"(first: {too_long[0].source}). Set data.max_length={longest} to fit them all, or data.over_long to drop or truncate."
+            f"(first: {too_long[0].source}). Set data.max_length={longest} to fit them all, "
+            "or data.over_long to drop or truncate."
         )
     prepared = [
         one for row, text in rendered if (one := _fitted(row, text, max_length, over_long, dataset.ledger)) is not None
