@@ -12,12 +12,12 @@ from tunesmith.core.events import silent
 from tunesmith.data.load import load_dataset
 from tunesmith.data.prepare import prepare
 from tunesmith.evaluate.compare import compare, verdict
-from tunesmith.evaluate.report import Story, pick_samples, render_page, show_interval
+from tunesmith.evaluate.report import Story, pick_samples, render_page
 from tunesmith.evaluate.suite import METRICS, Measured, measure
 from tunesmith.infer.engine import Completion, RowScore
 from tunesmith.prompt.base import resolve
 from tunesmith.prompt.contract import load_contract
-from tunesmith.score.interval import Interval
+from tunesmith.score.interval import Interval, show
 from tunesmith.score.metrics import BLEU_SCORE, PERPLEXITY
 
 
@@ -71,9 +71,8 @@ def test_verdicts():
     assert verdict(PERPLEXITY, Interval(3, -1, 5)) == "no difference shown"
 
 
-def test_intervals_show_the_digits_that_matter():
-    assert show_interval(Interval(80.52, 75.31, 85.3)) == "80.5 (75.3 to 85.3)"
-    assert show_interval(Interval(0.1234, 0.1, 0.2)) == "0.123 (0.100 to 0.200)"
+def test_scores_show_the_digits_that_matter():
+    assert [show(value) for value in (931.7, -80.52, 1.104, 0.1234, 0.0)] == ["932", "-80.5", "1.10", "0.123", "0.0"]
 
 
 def test_the_page_is_self_contained_and_escapes_what_models_say(setting):

@@ -14,8 +14,9 @@ def runs(
     """List the runs, the latest last."""
     from rich.table import Table
 
-    from tunesmith.cli.screen import console, number
+    from tunesmith.cli.screen import console
     from tunesmith.jobs.runs import list_runs
+    from tunesmith.score.interval import show as digits
 
     found = list_runs(folder)
     if not found:
@@ -27,7 +28,7 @@ def runs(
     for name in ("steps", "loss", "perplexity", "BLEU"):
         table.add_column(name, justify="right")
     for run in found:
-        scores = {score["metric"]: number(score["score"]["value"]) for score in run.scores}
+        scores = {score["metric"]: digits(score["score"]["value"]) for score in run.scores}
         table.add_row(
             str(run.folder),
             run.status,

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from tunesmith.core.events import Report
+from tunesmith.score.interval import show
 
 console = Console(highlight=False, soft_wrap=False)
 
@@ -120,23 +121,9 @@ def live_screen() -> Generator[Report]:
         yield Screen(progress)
 
 
-def number(value: float) -> str:
-    """With the digits that matter."""
-    size = abs(value)
-    return (
-        f"{value:.3f}"
-        if 0 < size < 1
-        else f"{value:.2f}"
-        if 0 < size < 10
-        else f"{value:.1f}"
-        if size < 100
-        else f"{value:.0f}"
-    )
-
-
 def interval(score: dict[str, float]) -> str:
     """`12.3 [11.0, 13.9]`."""
-    return f"{number(score['value'])} [{number(score['low'])}, {number(score['high'])}]"
+    return f"{show(score['value'])} [{show(score['low'])}, {show(score['high'])}]"
 
 
 MARKS = {

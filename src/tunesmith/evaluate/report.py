@@ -12,7 +12,7 @@ import jinja2
 
 from tunesmith.evaluate.compare import EvalReport, Sample
 from tunesmith.evaluate.pictures import length_histogram, loss_curve
-from tunesmith.score.interval import Interval
+from tunesmith.score.interval import show
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,6 @@ class Story:
     samples: int
 
 
-def show_interval(interval: Interval) -> str:
-    """`12.3 (11.0 to 13.9)`, with the digits that matter."""
-    digits = 3 if abs(interval.value) < 1 else 2 if abs(interval.value) < 10 else 1
-    return f"{interval.value:.{digits}f} ({interval.low:.{digits}f} to {interval.high:.{digits}f})"
-
-
 def pick_samples(report: EvalReport | None, count: int) -> list[Sample]:
     """`count` samples spread evenly over the rows."""
     if report is None or not count:
@@ -63,7 +57,7 @@ def pick_samples(report: EvalReport | None, count: int) -> list[Sample]:
 def render_page(story: Story) -> str:
     """The page as HTML text. Everything from data or models is escaped."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters["interval"] = show_interval
+    environment.filters["number"] = show
     text = (files("tunesmith.evaluate") / "report.html.jinja").read_text(encoding="utf-8")
     last = story.steps[-1]
     return environment.from_string(text).render(
