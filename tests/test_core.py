@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tunesmith.core.config import parse_overrides, to_yaml, with_overrides
 from tunesmith.core.errors import ConfigError, MissingError
-from tunesmith.core.files import publish_folder, read_lines, write_text
+from tunesmith.core.files import append_line, publish_folder, read_lines, write_text
 from tunesmith.core.names import did_you_mean, look_up
 from tunesmith.jobs.recipe import read_recipe
 
@@ -35,13 +35,13 @@ def test_a_recipe_takes_its_name_from_its_file_and_survives_a_round_trip(recipe_
         ({"optim.learning_rate": 5}, ["optim.learning_rate = 5", "less than or equal to 0.1"]),
         ({"optim.learnin_rate": 1}, ["optim.learnin_rate: unknown key", "did you mean 'learning_rate'?"]),
         ({"method": {"type": "lora", "rnk": 4}}, ["method.rnk: unknown key", "did you mean 'rank'?"]),
-        ({"method.type": "lorra"}, ["method.type", "'full', 'lora'"]),
+        ({"method.type": "lorra"}, ["method.type", "must be one of full, lora"]),
         ({"method.rank": 0, "method.type": "lora"}, ["method.rank = 0", "greater than or equal to 1"]),
         ({"dta": {}}, ["dta: unknown key", "did you mean 'data'?"]),
         ({"data.over_long": "cut"}, ["data.over_long = 'cut'", "'fail', 'drop' or 'truncate'"]),
         ({"optim.betas": [0.9, 1.5]}, ["optim.betas", "less than 1"]),
         ({"optim.warmup": 1.5}, ["give warmup as"]),
-        ({"output.name": "../up"}, ["output.name = '../up'", "match pattern"]),
+        ({"output.name": "../up"}, ["output.name = '../up'", "must match"]),
     ],
 )
 def test_a_bad_field_is_named_with_what_is_allowed(recipe_file, override, words):
@@ -75,6 +75,8 @@ def test_overrides_set_dotted_keys_and_a_new_type_starts_afresh():
     }  # fmt: skip
     with pytest.raises(ConfigError, match=r"write section\.field=value"):
         parse_overrides(["optim.steps"])
+    later = {"method.rank": 64, "method.type": "lora"}
+    assert with_overrides({"method": {"type": "full"}}, later) == {"method": {"type": "lora", "rank": 64}}
     with pytest.raises(ConfigError, match="is a value, not a section"):
         with_overrides({"seed": 1}, {"seed.x": 2})
 
@@ -97,12 +99,28 @@ def test_a_folder_is_published_whole_or_not_at_all(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
+def test_a_run_is_named_after_its_recipe_whatever_that_is_called(tmp_path):
+    for stem, name in (("my recipe", "my-recipe"), ("_draft", "draft"), ("über", "ber"), ("日本", "run")):
+        path = tmp_path / f"{stem}.yaml"
+        path.write_text("data: {train: hotel}")
+        assert read_recipe(path).output.name == name
+
+
+@pytest.mark.parametrize("text", ["output: {name: 2024-13-45}", "optim: {warmup: .inf}", "seed: 99999999999999999999",
+                                  "optim: {epochs: .inf}", "{1: 2}", "[" * 5000])  # fmt: skip
+def test_odd_yaml_is_refused_in_a_sentence(tmp_path, text):
+    path = tmp_path / "odd.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError):
+        read_recipe(path)
+
+
 @given(st.lists(st.text(min_size=1), max_size=5), st.integers(min_value=0, max_value=30))
 def test_a_log_cut_anywhere_still_gives_its_whole_lines(tmp_path_factory, words, cut):
-    import json
-
     path = tmp_path_factory.mktemp("log") / "events.jsonl"
-    text = "".join(json.dumps({"word": word}) + "\n" for word in words)
+    for word in words:
+        append_line(path, {"word": word})
+    text = path.read_text() if words else ""
     write_text(path, text[: max(0, len(text) - cut)])
     read = [line["word"] for line in read_lines(path)]
     assert read == words[: len(read)]

@@ -59,11 +59,14 @@ def test_containers(tmp_path):
         "bom_crlf.jsonl": "\ufeff" + "\r\n".join(map(json.dumps, rows)) + "\r\n\r\n",
         "trailing.json": json.dumps(rows, indent=2)[:-2] + ",\n]",
         "wrapped.json": json.dumps({"data": rows}, indent=1),
+        "compact.json": json.dumps({"data": rows}),
         "cells.csv": "\ufeff" + "\r\n".join(f'"{cell}"' for cell in cells),
     }
     for name, text in texts.items():
         (tmp_path / name).write_bytes(text.encode())
         assert read(tmp_path / name) == want, name
+    (tmp_path / "pretty.json").write_text(json.dumps(rows[0], indent=2))
+    assert read(tmp_path / "pretty.json") == want[:1]
     (tmp_path / "header.csv").write_text('question,answer,intent\nHi?,Hello.,greet\n"Bye,\nnow?",Goodbye.,part\n')
     dataset = load_dataset(str(tmp_path / "header.csv"))
     assert dataset.rows[1].conversation[0].content == "Bye,\nnow?"
@@ -91,11 +94,17 @@ def turns(*pairs):
         ("{broken", "bad_json"),
         ("[1, 2]", "not_an_object"),
         ("[" * 100_000, "too_deep"),
+        ('{"messages": ' + "9" * 5000 + "}", "bad_json"),
         ({"text": "x"}, "missing_key"),
-        ({"messages": "hello"}, "not_a_list"),
+        ({"messages": "hello"}, "bad_json"),
+        ({"messages": {"a": 1}}, "not_a_list"),
         ({"messages": []}, "not_a_list"),
         ({"messages": ["hello"]}, "not_an_object"),
         (turns(("user", "Hi?"), ("robot", "Hello.")), "unknown_role"),
+        (turns((["user"], "Hi?"), ("assistant", "Hello.")), "unknown_role"),
+        (turns(("user", [{"type": "text", "text": None}]), ("assistant", "Hello.")), "not_text"),
+        ({"messages": [{"role": "user", "content": "Hi?"},
+                       {"role": "assistant", "content": "Let me see.", "tool_calls": [{"id": "1"}]}]}, "tool_call"),
         (turns(("user", "Hi?"), ("assistant", None)), "not_text"),
         (turns(("user", "Hi?"), ("assistant", 3)), "not_text"),
         (turns(("user", "Hi?"), ("assistant", "  ")), "empty_turn"),
@@ -105,6 +114,7 @@ def turns(*pairs):
         (turns(("assistant", "Hello."), ("user", "Hi?")), "assistant_first"),
         (turns(("user", "Hi?"), ("user", "You?"), ("assistant", "Hello.")), "repeated_role"),
         (turns(("user", "Hi?"), ("system", "x"), ("assistant", "Hello.")), "late_system"),
+        (turns(("user", "Hi \ud83d"), ("assistant", "Hello.")), "lone_surrogate"),
         ({"messages": [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello.", "weight": 2}]},
          "bad_weight"),
         ({"messages": [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello.", "weight": 0}]},
@@ -136,6 +146,10 @@ def test_a_bad_row_is_dropped_with_line_code_and_advice(tmp_path, row, code):
         ("notes.md", b"# hello", "not a data file that is known"),
         ("cut.json", b'[{"prompt": "a", "completion": "b"}, ', "the JSON array is not closed"),
         ("odd.json", b'[{"prompt": "a", "completion": "b"}, {"a" 1}]', "not JSON"),
+        ("two.json", b'[{"prompt": "a", "completion": "b"}]\n[{"prompt": "c"}]', "more text after the JSON array"),
+        ("deep.json", b"[" * 100_000, "cannot be held|not closed"),
+        ("quote.csv", b'question,answer\nHi?,"Hello.\nBye?,Goodbye.\n', r"quote\.csv:2: the row that begins here"),
+        ("twice.csv", b"question,answer,answer\na,b,c\n", "names 'answer' twice"),
         ("keys.jsonl", b'{"foo": 1}', "no known format has the keys 'foo'"),
         ("all_bad.jsonl", b'{"a"\n{"b"', "no row can be read"),
         ("pairs.jsonl", b'{"prompt": "a", "chosen": "b", "rejected": "c"}', "preference pairs"),
@@ -176,9 +190,10 @@ def test_splits_part_by_prompt_and_stay_when_rows_are_added(write_rows):
         assert keys(getattr(small, name)) <= keys(getattr(large, name))
     assert 10 < len(large.test.rows) < 50
     assert len(large.train.rows) + len(large.validation.rows) + len(large.test.rows) == 300
-    assert large.leaked() == 0
-    same_file = DataConfig(train=str(write_rows(rows, "x.jsonl")), test=str(write_rows(rows, "y.jsonl")), validation=0)
-    assert load_splits(same_file).leaked() == 300
+    assert not keys(large.train) & keys(large.test)
+    assert [ledger.read for ledger in large.ledgers()] == [300]
+    two = DataConfig(train=str(write_rows(rows, "x.jsonl")), test=str(write_rows(rows[:9], "y.jsonl")), validation=0)
+    assert [(ledger.file, ledger.read) for ledger in load_splits(two).ledgers()] == [(two.train, 300), (two.test, 9)]
     with pytest.raises(DataError, match="shares of 0 to 1"):
         load_splits(DataConfig(train=str(write_rows(rows)), test=0.5, validation=0.5))
 
@@ -189,7 +204,7 @@ def test_over_long_rows_fail_unless_allowed(write_rows):
     load = lambda: load_dataset(path)  # noqa: E731
     lengths = sorted(len(row.ids) for row in prepare(load(), contract, 500))
     middle = lengths[5]
-    with pytest.raises(DataError, match=rf"Set data\.max_length={lengths[-1]} to fit"):
+    with pytest.raises(DataError, match=rf"longest: {lengths[-1]}\)\. Raise data\.max_length"):
         prepare(load(), contract, middle)
     dropping = load()
     kept = prepare(dropping, contract, middle, "drop")

@@ -112,10 +112,11 @@ def test_a_second_run_takes_the_next_name(recipe, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"data": {"max_length": 8}}, r"longer than 8 tokens.*Set data\.max_length="),
-        ({"method": {"targets": ["nothing"], "type": "lora"}}, "no layer of the model matches"),
+        ({"data": {"max_length": 8}}, r"longer than 8 tokens.*Raise data\.max_length"),
+        ({"method": {"targets": ["nothing"], "type": "lora"}}, "no linear layer of the model is called 'nothing'"),
         ({"optim": {"learning_rate": 1e-30, "steps": 1}, "method": {"type": "full"}}, "training changed no weight"),
         ({"model": {"template": "plan"}}, "did you mean 'plain'"),
+        ({"data": {"max_length": 1000}}, "takes at most 512 tokens"),
     ],
 )
 def test_a_run_that_cannot_succeed_fails_with_a_sentence_on_record(recipe, tmp_path, changes, words):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from conftest import save_tiny
 from tunesmith.core.errors import ModelError
@@ -36,8 +37,10 @@ def test_packed_attention_raises_on_what_it_does_not_do(extra):
     q = torch.randn(1, 2, 4, 8)
     with pytest.raises(NotImplementedError, match=next(iter(extra))):
         packed_attention(torch.nn.Identity(), q, q, q, None, cu_seq_lens_q=torch.tensor([0, 4]), **extra)
-    with pytest.raises(NotImplementedError, match="masks, batches or unpacked rows"):
-        packed_attention(torch.nn.Identity(), q, q, q, None)
+    for wrong in ({"cu_seq_lens_q": None}, {"is_causal": False}):
+        arguments = {"cu_seq_lens_q": torch.tensor([0, 4]), **wrong}
+        with pytest.raises(NotImplementedError, match="masks, batches, unpacked rows or a look ahead"):
+            packed_attention(torch.nn.Identity(), q, q, q, None, **arguments)
 
 
 def test_methods_train_what_they_say(tiny):
@@ -49,7 +52,9 @@ def test_methods_train_what_they_say(tiny):
     assert all("lora_" in name for name in names)
     some = LoraConfig(targets=["q_proj"])
     assert len(trainable(METHODS["lora"].apply(load_model(tiny, torch.float32), some))) == 4
-    with pytest.raises(ModelError, match=r"no layer of the model matches\. Its linear layers: down_proj, gate_proj"):
+    with pytest.raises(
+        ModelError, match=r"no linear layer of the model is called .c_attn.*Its linear layers: down_proj, gate_proj"
+    ):
         METHODS["lora"].apply(load_model(tiny, torch.float32), LoraConfig(targets=["c_attn"]))
 
 
@@ -68,11 +73,18 @@ def test_loading_says_what_is_wrong(tmp_path, tiny):
     assert not model.training
     folder = save_tiny(tmp_path / "odd")
     (folder / "config.json").write_text('{"model_type": "nonsense"}')
-    with pytest.raises(ModelError, match="cannot be loaded as a causal language model"):
+    with pytest.raises(ModelError, match=r"cannot be loaded as a causal language model"):
         load_model(folder, torch.float32)
+    with pytest.raises(ModelError, match=r"its config\.json cannot be used"):
+        context_length(folder)
     (folder / "config.json").write_text((tiny / "config.json").read_text())
     (folder / "model.safetensors").write_bytes(b"junk")
     with pytest.raises(ModelError, match="cannot be loaded"):
+        load_model(folder, torch.float32)
+    weights = load_file(tiny / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"weights are missing .*layers\.1\.mlp\.up_proj"):
         load_model(folder, torch.float32)
 
 
@@ -82,3 +94,5 @@ def test_remote_code_is_refused(tmp_path, tiny):
     (folder / "evil.py").write_text("raise SystemExit('code ran')")
     with pytest.raises(ModelError, match="cannot be loaded"):
         load_model(folder, torch.float32)
+    with pytest.raises(ModelError, match=r"its config\.json cannot be used"):
+        context_length(folder)

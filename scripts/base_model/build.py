@@ -1,8 +1,9 @@
 """Build the embedded base model from nothing: text, tokenizer, training, files.
 
-    python scripts/base_model/build.py prepare --tokens 40_000_000   # corpus -> tokenizer, token file
-    python scripts/base_model/build.py train --steps 4000            # -> work/last/
+    python scripts/base_model/build.py prepare --tokens 31_000_000   # corpus -> tokenizer, token file
+    python scripts/base_model/build.py train --steps 3600            # -> work/last/
     python scripts/base_model/build.py publish                       # -> src/tunesmith/assets/base/
+    python scripts/base_model/build.py measure                       # prints the figures of docs/ember.md
 
 The model is a small Llama (5.9 million parameters, 12 MB in bfloat16). It exists so that the
 whole road can be walked with no download. It is trained with none of tunesmith's own code, on text
@@ -35,6 +36,14 @@ WORK = HERE.parents[1] / "build" / "base_model"
 
 VOCABULARY = 4096
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+QUESTIONS = (
+    "What time is breakfast?",
+    "Where can I park my car?",
+    "Is there a swimming pool?",
+    "What is the opposite of cold?",
+    "What is a kettle used for?",
+    "Tell me a story about Anna.",
+)
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
@@ -217,11 +226,31 @@ def publish() -> None:
         print(f"{file.stat().st_size:>10} {file.name}")
 
 
+def measure() -> None:
+    """Print what the published model is and can do: figures on unseen documents, and a few answers."""
+    model = LlamaForCausalLM.from_pretrained(ASSETS, dtype=torch.float32).eval()
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(ASSETS)
+    texts = list(itertools.islice(corpus(seed=12345), 500))
+    with torch.inference_mode():
+        rows = [np.asarray(tokenizer(text)["input_ids"][:1024]) for text in texts]
+        batches = [pad(rows[start : start + 25]) for start in range(0, 500, 25)]
+        total = sum(loss_of(model, batch).item() * int((batch[:, 1:] >= 0).sum()) for batch in batches)
+        count = sum(int((batch[:, 1:] >= 0).sum()) for batch in batches)
+    print(f"parameters {sum(weight.numel() for weight in model.parameters()):,}")
+    print(f"model.safetensors {(ASSETS / 'model.safetensors').stat().st_size:,} bytes")
+    print(f"loss on 500 unseen documents {total / count:.3f} nats a token, perplexity {np.exp(total / count):.2f}")
+    for question in QUESTIONS:
+        messages = [{"role": "user", "content": question}]
+        inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")
+        said = model.generate(**inputs, max_new_tokens=60, do_sample=False)
+        print(f"\n{question}\n  {tokenizer.decode(said[0, inputs['input_ids'].shape[1] :], skip_special_tokens=True)}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Build tunesmith's embedded base model.")
-    parser.add_argument("stage", choices=["prepare", "train", "publish"])
-    parser.add_argument("--tokens", type=int, default=40_000_000)
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("stage", choices=["prepare", "train", "publish", "measure"])
+    parser.add_argument("--tokens", type=int, default=31_000_000)
+    parser.add_argument("--steps", type=int, default=3600)
     parser.add_argument("--batch-tokens", type=int, default=8192)
     parser.add_argument("--seed", type=int, default=7)
     options = parser.parse_args()
@@ -229,8 +258,10 @@ def main() -> None:
         prepare(options.tokens, options.seed)
     elif options.stage == "train":
         train(options.steps, options.batch_tokens, options.seed)
-    else:
+    elif options.stage == "publish":
         publish()
+    else:
+        measure()
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import typer
 
 def chat(
     model: Annotated[str, typer.Argument(help="A run folder, a published model or a base model.")] = "ember",
+    template: Annotated[str | None, typer.Option(help="Chat template by name, for a base model without one.")] = None,
     system: Annotated[str | None, typer.Option(help="System message.")] = None,
     once: Annotated[str | None, typer.Option(help="Ask this one question, print the answer and exit.")] = None,
     temperature: Annotated[float, typer.Option(min=0, max=2, help="0 is greedy.")] = 0.0,
@@ -17,7 +18,7 @@ def chat(
     """Chat with a model. An empty line or Ctrl-D ends, /new forgets what was said."""
     from tunesmith.jobs.start import load
 
-    speaker = load(model)
+    speaker = load(model, template)
     head = [{"role": "system", "content": system}] if system else []
     options = {"temperature": temperature, "max_new_tokens": max_new_tokens}
     if once is not None:

@@ -11,6 +11,7 @@ def check(
     file: Annotated[str, typer.Argument(help="Data file: .jsonl, .json or .csv; `hotel` is the embedded example.")],
     format: Annotated[str | None, typer.Option(help="Row format; found by looking if absent.")] = None,
     model: Annotated[str, typer.Option(help="Model whose tokenizer and chat template count the tokens.")] = "ember",
+    template: Annotated[str | None, typer.Option(help="Chat template by name, for a base model without one.")] = None,
     show: Annotated[int, typer.Option(help="How many faults to print.")] = 5,
 ) -> None:
     """Check a data file: its format, where every row goes, and how long the rows are."""
@@ -29,7 +30,7 @@ def check(
     if len(dataset.ledger.entries) > show:
         console.print(f"  and {len(dataset.ledger.entries) - show} more (--show {len(dataset.ledger.entries)})")
     if dataset.rows:
-        contract = load_contract(resolve(model).folder)
+        contract = load_contract(resolve(model).folder, template)
         rendered = [contract.render(row.conversation) for row in dataset.rows]
         for name, values in (
             ("tokens", [len(r.ids) for r in rendered]),

@@ -47,6 +47,8 @@ class Screen:
 
     def on_data(self, event: dict[str, Any]) -> None:
         rows, tokens = event["rows"], event["tokens"]
+        for ledger in event["ledgers"]:
+            self.say(escape(f"{ledger['file']}: {ledger['sentence']}"))
         self.say(
             f"data: {rows['train']} rows to train on, {rows['validation']} to watch, {rows['test']} held out; "
             f"{tokens['median']:.0f} tokens in the middle row, {tokens['most']} in the longest"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -24,7 +24,7 @@ from tunesmith.core.names import did_you_mean
 class Section(BaseModel):
     """Base of every config section."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
 
 def option(default: Any, description: str, hint: str = "", **limits: Any) -> Any:
@@ -49,7 +49,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise MissingError(f"{path}: no such recipe. `recipes/` holds examples.") from None
     except (IsADirectoryError, PermissionError) as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
         raise ConfigError(f"{where}: not YAML ({getattr(error, 'problem', error)}).") from None
@@ -61,21 +61,34 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def with_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """`values` with some set otherwise: `{"optim.learning_rate": 1e-4}` or `{"optim": {"learning_rate": 1e-4}}`.
 
-    A section that changes its `type` starts from nothing, since the old type's fields mean nothing to the new.
+    The order of overrides does not matter. A section that changes its `type` starts from nothing, since
+    the old type's fields mean nothing to the new.
+
+    Raises:
+        ConfigError: a key names something inside a value that is no section.
     """
-    result: dict[str, Any] = dict(values)
+    changes: dict[str, Any] = {}
     for key, value in overrides.items():
-        head, _, tail = key.partition(".")
-        change: Any = {tail: value} if tail else value
+        nested: Any = value
+        for part in reversed(str(key).split(".")):
+            nested = {part: nested}
+        changes = _merged(changes, nested)
+    return _merged(values, changes)
+
+
+def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    result: dict[str, Any] = {str(key): value for key, value in values.items()}
+    for key, change in changes.items():
+        inner: Any = result.get(str(key))
         if not isinstance(change, dict):
-            result[head] = change
-            continue
-        inner: Any = result.get(head) or {}
-        if not isinstance(inner, dict):
-            raise ConfigError(f"{key}: {head!r} is a value, not a section.")
-        if "type" in change and inner.get("type") not in (None, change["type"]):  # pyright: ignore[reportUnknownMemberType]
-            inner = {}
-        result[head] = with_overrides(inner, change)  # pyright: ignore[reportUnknownArgumentType]
+            result[str(key)] = change
+        elif inner is not None and not isinstance(inner, dict):
+            raise ConfigError(f"{key}: it is a value, not a section.")
+        else:
+            known = cast(dict[str, Any], inner or {})
+            new = cast(dict[str, Any], change)
+            retyped = "type" in new and known.get("type") not in (None, new["type"])
+            result[str(key)] = _merged({} if retyped else known, new)
     return result
 
 
@@ -88,7 +101,7 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
             raise ConfigError(f"--set {assignment!r}: write section.field=value, for example optim.learning_rate=1e-4.")
         try:
             overrides[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError, RecursionError):
             raise ConfigError(f"--set {assignment!r}: the value is not YAML.") from None
     return overrides
 
@@ -120,11 +133,14 @@ def _sentence(section: type[Section], fault: Any) -> str:
         owner = parents[-1] if parents else section
         return f"{_dotted(section, path)}: unknown key; {did_you_mean(path[-1], owner.model_fields)}"
     if fault["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        allowed = fault["ctx"].get("expected_tags", "'full', 'lora'")
-        return f"{_dotted(section, path)}.type: must be one of {allowed}"
+        members = union_members(section.model_fields[path[0]])
+        allowed = ", ".join(str(member.model_fields["type"].default) for member in members)
+        return f"{_dotted(section, path)}.type: must be one of {allowed}."
     field = _field(section, path)
     message = str(fault["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
-    message = message if message.startswith(("must", "give", "Field required")) else f"must be {message}"
+    if fault["type"] == "string_pattern_mismatch":
+        message = f"must match {fault['ctx']['pattern']}"
+    message = message if message.startswith(("must", "give")) else f"must be {message}"
     if fault["type"] == "missing":
         return f"{_dotted(section, path)}: missing. {field.description if field else ''}".rstrip()
     extra = field.json_schema_extra if field else None

@@ -44,7 +44,7 @@ def read_json(path: Path) -> Any:
 def append_line(path: Path, value: Any) -> None:
     """Append `value` as one JSON line."""
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(value, ensure_ascii=False) + "\n")
+        file.write(json.dumps(value) + "\n")
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -52,23 +52,32 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines: list[dict[str, Any]] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8").split("\n"):
         with contextlib.suppress(json.JSONDecodeError):
             lines.append(json.loads(line))
     return lines
 
 
 @contextlib.contextmanager
-def publish_folder(target: Path) -> Generator[Path]:
-    """A temporary folder that becomes `target` when the block ends well, and vanishes when not."""
+def publish_folder(target: Path, replace: bool = True) -> Generator[Path]:
+    """A temporary folder that becomes `target` when the block ends well, and vanishes when not.
+
+    Args:
+        target: the folder to make.
+        replace: whether it takes the place of one that is there; if not, the one that is there stays.
+    """
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        if target.exists():
+        if replace and target.exists():
             shutil.rmtree(target)
-        temporary.rename(target)
+        try:
+            temporary.rename(target)
+        except OSError:  # another process was first
+            if replace or not target.exists():
+                raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

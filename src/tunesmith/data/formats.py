@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from tunesmith.core.errors import DataError
 from tunesmith.core.names import did_you_mean
 from tunesmith.data.ledger import RowFault
+from tunesmith.data.read import parse_json
 from tunesmith.prompt.messages import ROLES, Conversation, Message
 
 RawValues = dict[str, Any]
@@ -55,10 +55,7 @@ def _exchange(question: str, answer: str, system: str = "") -> Conversation:
 
 def _list(value: Any, key: str) -> list[Any]:
     if isinstance(value, str):  # a CSV cell
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError:
-            raise RowFault("not_a_list", f"{key!r} is text that is not JSON.", f"Give {key!r} as a list.") from None
+        value = parse_json(value)
     if not isinstance(value, list) or not value:
         raise RowFault("not_a_list", f"{key!r} is not a list with turns.", f"Give {key!r} as a list of turns.")
     return value
@@ -74,10 +71,12 @@ def _openai_message(turn: Any, number: int) -> Message:
         raise RowFault("not_an_object", f"{where} is {type(turn).__name__}.", 'Write {"role": ..., "content": ...}.')
     role, content, weight = turn.get("role"), turn.get("content"), turn.get("weight", 1)
     role = "system" if role == "developer" else role
-    if role not in ROLES:
+    if not isinstance(role, str) or role not in ROLES:
         raise RowFault("unknown_role", f"{where} has role {role!r}.", f"Use one of {', '.join(ROLES)}.")
-    if isinstance(content, list) and all(isinstance(p, dict) and p.get("type") == "text" for p in content):
-        content = "".join(part.get("text", "") for part in content)
+    if turn.get("tool_calls") or turn.get("function_call"):
+        raise RowFault("tool_call", f"{where} calls a tool, which is not trained on yet.", "Drop the row.")
+    if isinstance(content, list) and all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in content):
+        content = "".join(part["text"] for part in content)
     if not isinstance(content, str):
         found = "no content" if content is None else f"content of type {type(content).__name__}"
         raise RowFault("not_text", f"{where} ({role}) has {found}.", "Give its content as a string.")
@@ -95,7 +94,7 @@ def _sharegpt(row: RawValues) -> Conversation:
         messages.append(Message("system", row["system"]))
     for number, turn in enumerate(_list(row["conversations"], "conversations"), start=1):
         speaker = turn.get("from") if isinstance(turn, dict) else None
-        if speaker not in SHAREGPT_ROLES:
+        if not isinstance(speaker, str) or speaker not in SHAREGPT_ROLES:
             known = ", ".join(SHAREGPT_ROLES)
             raise RowFault("unknown_role", f"conversations[{number}] is from {speaker!r}.", f"Use one of {known}.")
         messages.append(Message(SHAREGPT_ROLES[speaker], _text(turn, "value")))

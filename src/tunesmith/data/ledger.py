@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Entry:
 class Ledger:
     """Counts by outcome, and an entry for each row that was changed or left out."""
 
+    file: str = ""
     read: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     entries: list[Entry] = field(default_factory=list)
@@ -79,6 +81,11 @@ class Ledger:
         """Rows read and rows by outcome, zeros left out."""
         order = ("kept", "repaired", "cut", "duplicate", "dropped")
         return {"read": self.read, **{name: self.outcomes[name] for name in order if self.outcomes[name]}}
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for a file beside the run."""
+        entries = [{**asdict(entry), "source": str(entry.source)} for entry in self.entries]
+        return {"file": self.file, "counts": self.counts(), "entries": entries}
 
     def sentence(self) -> str:
         """`999 rows read: 985 kept, 14 duplicate.`"""

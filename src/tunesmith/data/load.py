@@ -101,7 +101,7 @@ def load_dataset(
     path = locate(name)
     raw = list(read_rows(path))
     chosen = named_format(format) if format else _look(raw, path)
-    ledger, rows, first_seen = Ledger(), [], {}
+    ledger, rows, first_seen = Ledger(name), [], {}
     for item in raw:
         try:
             row = _checked_row(item, chosen, system)
@@ -166,6 +166,9 @@ def check_conversation(conversation: Conversation) -> None:
     """
     roles = [message.role for message in conversation]
     for number, message in enumerate(conversation, start=1):
+        if any("\ud800" <= character <= "\udfff" for character in message.content):
+            found = f"turn {number} ({message.role}) holds half a character (a lone surrogate such as \\ud83d)."
+            raise RowFault("lone_surrogate", found, "Write the whole character, or take it out.")
         if not message.content.strip() and message.role != "system":
             raise RowFault("empty_turn", f"turn {number} ({message.role}) is empty.", "Fill it in or delete the row.")
         if message.role == "system" and number > 1:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from tunesmith.core.errors import DataError
 from tunesmith.data.config import DataConfig
+from tunesmith.data.ledger import Ledger
 from tunesmith.data.load import Dataset, Row, load_dataset, require_rows, with_rows
 from tunesmith.prompt.messages import plain
 
@@ -23,10 +24,9 @@ class Splits:
     validation: Dataset
     test: Dataset
 
-    def leaked(self) -> int:
-        """Number of test rows whose whole text also stands among the training rows."""
-        trained = {row.key for row in self.train.rows}
-        return sum(row.key in trained for row in self.test.rows)
+    def ledgers(self) -> list[Ledger]:
+        """The account of each file that was read, once."""
+        return list({id(part.ledger): part.ledger for part in (self.train, self.validation, self.test)}.values())
 
 
 def position(row: Row) -> float:
@@ -39,7 +39,7 @@ def load_splits(config: DataConfig) -> Splits:
     """Read the training file and part it as the config says.
 
     Raises:
-        DataError: unusable rows, or a split without rows.
+        DataError: unusable rows, or no rows to train on. Small files may leave the other parts empty.
     """
     whole = _load(config, config.train)
     shares = {name: share for name in ("test", "validation") if not isinstance(share := getattr(config, name), str)}

@@ -50,8 +50,8 @@ def pick_samples(report: EvalReport | None, count: int) -> list[Sample]:
     """`count` samples spread evenly over the rows."""
     if report is None or not count:
         return []
-    stride = max(1, len(report.samples) // count)
-    return report.samples[::stride][:count]
+    count = min(count, len(report.samples))
+    return [report.samples[i * len(report.samples) // count] for i in range(count)]
 
 
 def render_page(story: Story) -> str:
@@ -68,7 +68,10 @@ def render_page(story: Story) -> str:
             {"name": "final loss", "value": f"{last['loss']:.3f}"},
             {"name": "training rows", "value": len(story.lengths)},
             {"name": "tokens/s", "value": f"{median_speed(story.steps):,.0f}"},
-            {"name": "peak memory", "value": f"{max(step['memory_bytes'] for step in story.steps) / 2**30:.2f} GB"},
+            {
+                "name": "memory, most seen",
+                "value": f"{max(step['memory_bytes'] for step in story.steps) / 2**30:.2f} GB",
+            },
         ],
         report=story.report,
         samples=pick_samples(story.report, story.samples),

@@ -24,9 +24,10 @@ def serve(work: Work) -> int:
     A `TunesmithError` becomes a `failed` event with its sentence; any other exception is our
     mistake: its traceback goes to the log, and the parent names that file.
     """
-    events = _claim_stdout()
-    arguments = json.loads(sys.stdin.readline())
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    events, parent = _claim_pipes()
+    arguments = json.loads(parent.readline())
+    ended = threading.Event()
+    threading.Thread(target=_exit_with_parent, args=(parent, ended), daemon=True).start()
 
     def report(event: dict[str, Any]) -> None:
         events.write(json.dumps(event) + "\n")
@@ -41,17 +42,27 @@ def serve(work: Work) -> int:
         traceback.print_exc()
         report({"kind": "failed", "sentence": "", "error": repr(error)})
         return 2
+    finally:
+        ended.set()
     return 0
 
 
-def _claim_stdout() -> TextIO:
-    """Keep standard output for events alone: what anyone prints goes to standard error."""
+def _claim_pipes() -> tuple[TextIO, TextIO]:
+    """Keep standard output for events and standard input for the parent.
+
+    What anyone prints goes to standard error, and who asks a question finds no one to answer.
+    """
     events = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    parent = os.fdopen(os.dup(sys.stdin.fileno()), encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    return events
+    nobody = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nobody, sys.stdin.fileno())
+    os.close(nobody)
+    return events, parent
 
 
-def _exit_with_parent() -> None:
-    """Wait until the parent closes the pipe, by will or by death; then end at once."""
-    sys.stdin.read()
-    os._exit(PARENT_GONE)
+def _exit_with_parent(parent: TextIO, ended: threading.Event) -> None:
+    """Wait until the parent closes the pipe, by will or by death; then end, unless the work has."""
+    parent.read()
+    if not ended.is_set():
+        os._exit(PARENT_GONE)

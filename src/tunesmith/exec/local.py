@@ -61,13 +61,14 @@ def run_child(job: Job, log: Path, report: Report) -> dict[str, Any]:
     assert child.stdout is not None
     last: dict[str, Any] = {}
     try:
-        child.stdin.write(json.dumps(job.arguments) + "\n")
-        child.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it died before it read its arguments: its exit code tells
+            child.stdin.write(json.dumps(job.arguments) + "\n")
+            child.stdin.flush()
         for line in child.stdout:
+            if not line.endswith("\n"):  # killed in the middle of a word
+                break
             last = json.loads(line)
             report(last)
-    except BrokenPipeError:
-        pass  # the child died before it read its arguments: its exit code tells
     finally:
         _stop(child)
     if last.get("kind") == "done":
@@ -94,7 +95,7 @@ def _epitaph(code: int, log: Path) -> str:
     """How a child ended that left no result, as a sentence."""
     if code < 0:
         name = signal.Signals(-code).name
-        advice = " The system may have run out of memory: lower data.max_length or plan.micro_tokens."
+        advice = " The system may have run out of memory: lower micro_tokens or data.max_length."
         return f"the job was killed by {name}.{advice if name == 'SIGKILL' else ''} Its log: {log}"
     words = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     return f"the job ended with exit code {code}: {words[-1].strip() if words else 'no word'}. Its log: {log}"

@@ -11,32 +11,36 @@ from typing import Any
 
 import torch
 
+from tunesmith.core.errors import ModelError
 from tunesmith.infer.engine import Completion, RowScore, Sampling
+
+LOGITS = 2**28  # most logits built at once: 1 GiB in fp32
 
 
 class LocalEngine:
     """An `Engine` over a transformers model, which it does not change."""
 
-    def __init__(self, model: Any, stop_ids: Sequence[int], batch_size: int = 32, batch_tokens: int = 4096) -> None:
+    def __init__(self, model: Any, stop_ids: Sequence[int], batch_size: int = 32, batch_tokens: int = 8192) -> None:
         """Use `model` (in evaluation mode) with these stop ids.
 
         Args:
             model: a causal language model.
             stop_ids: ids that end an answer.
             batch_size: most rows decoded together.
-            batch_tokens: most tokens, padding included, scored together.
+            batch_tokens: most tokens of prompts or rows, padding included, taken together; fewer where the
+                vocabulary is large, since every scored position has a logit for each word.
         """
+        config = model.config.get_text_config()
         self.model = model
         self.stop_ids = frozenset(stop_ids)
         self.batch_size = batch_size
-        self.batch_tokens = batch_tokens
+        self.batch_tokens = min(batch_tokens, LOGITS // config.vocab_size)
+        self.positions: int | None = getattr(config, "max_position_embeddings", None)
 
     def generate(self, prompts: Sequence[list[int]], sampling: Sampling) -> list[Completion]:
         """One completion for each prompt, in order."""
         answers: dict[int, Completion] = {}
-        by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        for start in range(0, len(by_length), self.batch_size):
-            chosen = by_length[start : start + self.batch_size]
+        for chosen in self._batches([len(prompt) for prompt in prompts], self.batch_size):
             rows: list[list[int]] = [[] for _ in chosen]
             ended: set[int] = set()
             for row, token in self._decode([prompts[i] for i in chosen], sampling):
@@ -56,7 +60,18 @@ class LocalEngine:
 
     @torch.inference_mode()
     def _decode(self, prompts: list[list[int]], sampling: Sampling) -> Iterator[tuple[int, int]]:
-        """Yield (row, token) as rows are decoded together; a row's last token may be a stop id."""
+        """Yield (row, token) as rows are decoded together; a row's last token may be a stop id.
+
+        Raises:
+            ModelError: a prompt fills all positions that the model has.
+        """
+        longest = max(map(len, prompts))
+        room = sampling.max_new_tokens if self.positions is None else self.positions - longest
+        if room <= 0:
+            raise ModelError(
+                f"the conversation has {longest} tokens and the model takes at most {self.positions}. Shorten it."
+            )
+        steps = min(room, sampling.max_new_tokens)
         device = self.model.device
         ids_BT, mask_BT = pad(prompts, left=True)
         ids_BT, mask_BT = ids_BT.to(device), mask_BT.to(device)
@@ -64,7 +79,7 @@ class LocalEngine:
         generator = torch.Generator(device).manual_seed(sampling.seed)
         alive = list(range(len(prompts)))
         cache: Any = None
-        for step in range(sampling.max_new_tokens):
+        for step in range(steps):
             output = self.model(
                 input_ids=ids_BT,
                 attention_mask=mask_BT,
@@ -78,7 +93,7 @@ class LocalEngine:
             tokens = token_B.tolist()
             yield from zip(alive, tokens, strict=True)
             keep = [i for i, token in enumerate(tokens) if token not in self.stop_ids]
-            if not keep or step == sampling.max_new_tokens - 1:
+            if not keep or step == steps - 1:
                 return
             if len(keep) < len(alive):
                 index = torch.tensor(keep, device=device)
@@ -93,7 +108,7 @@ class LocalEngine:
     def score(self, rows: Sequence[tuple[list[int], list[bool]]]) -> list[RowScore]:
         """Loss and hits over the marked tokens of each row, through the library's own forward pass."""
         scores: dict[int, RowScore] = {}
-        for chosen in self._scoring_batches([len(ids) for ids, _ in rows]):
+        for chosen in self._batches([len(ids) for ids, _ in rows], len(rows)):
             ids_BT, seen_BT = pad([rows[i][0] for i in chosen], left=False)
             ids_BT, seen_BT = ids_BT.to(self.model.device), seen_BT.to(self.model.device)
             logits_BTV = self.model(input_ids=ids_BT, attention_mask=seen_BT, use_cache=False).logits
@@ -106,11 +121,11 @@ class LocalEngine:
                 scores[index] = RowScore(loss.item(), len(target_N), int(correct))
         return [scores[i] for i in range(len(rows))]
 
-    def _scoring_batches(self, lengths: list[int]) -> Iterator[list[int]]:
-        """Indices of near-equal lengths, as many together as `batch_tokens` allows."""
+    def _batches(self, lengths: list[int], most: int) -> Iterator[list[int]]:
+        """Indices of near-equal lengths, as many together as `most` and `batch_tokens` allow."""
         batch: list[int] = []
         for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-            if batch and lengths[index] * (len(batch) + 1) > self.batch_tokens:
+            if batch and (len(batch) == most or lengths[index] * (len(batch) + 1) > self.batch_tokens):
                 yield batch
                 batch = []
             batch.append(index)

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tunesmith.core.errors import DataError, TrainingError
+from tunesmith.core.errors import ConfigError, DataError, TrainingError
 from tunesmith.core.events import Report, to_folder
 from tunesmith.core.files import read_lines, write_json, write_text
-from tunesmith.data.prepare import Prepared, prepare, spread
+from tunesmith.data.prepare import Prepared, dataset_id, prepare, spread
 from tunesmith.data.split import Splits, load_splits
 from tunesmith.evaluate.compare import EvalReport, compare
 from tunesmith.evaluate.report import Story, pick_samples, render_page
 from tunesmith.evaluate.suite import measure
 from tunesmith.infer.local import LocalEngine
 from tunesmith.jobs.recipe import Recipe, read_recipe
-from tunesmith.model.load import context_length, load_model
+from tunesmith.model.load import answering, context_length, load_model
 from tunesmith.model.methods import method_for, trainable
-from tunesmith.model.publish import find_published, publish
-from tunesmith.prompt.base import resolve
+from tunesmith.model.publish import find_published, merged, publish
+from tunesmith.prompt.base import Base, resolve
 from tunesmith.prompt.contract import Contract, load_contract
 from tunesmith.train.checkpoint import save_checkpoint
 from tunesmith.train.loop import Course, train
@@ -57,15 +57,17 @@ def finetune(arguments: dict[str, Any], forward: Report) -> dict[str, Any]:
     contract = load_contract(base.folder, recipe.model.template, recipe.data.train_on)
 
     # 4. Rows as token ids and masks.
-    max_length = recipe.data.max_length or min(LONGEST, context_length(base.folder) or LONGEST)
-    rows, validation_rows, test_rows = (
-        prepare(part, contract, max_length, recipe.data.over_long)
-        for part in (splits.train, splits.validation, splits.test)
+    max_length = longest_row(recipe, base)
+    rows = prepare(splits.train, contract, max_length, recipe.data.over_long, recipe.data.bad_rows)
+    uncut = "drop" if recipe.data.over_long == "truncate" else recipe.data.over_long
+    watched_rows, test_rows = (
+        prepare(part, contract, max_length, uncut, recipe.data.bad_rows) for part in (splits.validation, splits.test)
     )
     refuse_nothing_to_learn(rows)
-    report({"kind": "data", **describe(splits, rows)})
-    if leaked := splits.leaked():
-        report({"kind": "warning", "sentence": f"{leaked} of {len(test_rows)} test rows are training rows too."})
+    write_json(folder / "ledger.json", [ledger.to_json() for ledger in splits.ledgers()])
+    report({"kind": "data", **describe(splits, rows, watched_rows, test_rows)})
+    for sentence in doubts(recipe, rows, test_rows):
+        report({"kind": "warning", "sentence": sentence})
 
     # 5. The plan: every automatic decision, once.
     plan = make_plan(recipe.precision, recipe.data.packing, recipe.micro_tokens)
@@ -74,8 +76,7 @@ def finetune(arguments: dict[str, Any], forward: Report) -> dict[str, Any]:
     report({"kind": "phase", "name": "loading the model"})
     method = method_for(recipe.method)
     dtype = plan.dtype if method.freezes_base else torch.float32
-    model: Any = load_model(base.folder, dtype, recipe.model.dropout)
-    model = model.to(plan.device)
+    model = load_model(base.folder, dtype, plan.device, recipe.model.dropout)
     plan = settle_packing(plan, model, rows, report)
     write_json(folder / "plan.json", plan.to_json())
     torch.manual_seed(recipe.seed)
@@ -88,23 +89,35 @@ def finetune(arguments: dict[str, Any], forward: Report) -> dict[str, Any]:
     course = plan_course(recipe, objective)
     rate = recipe.optim.learning_rate or method.learning_rate
     policy = Policy(model, recipe.optim, rate, course.steps, plan)
-    before = sums(weights)
-    watched = objective.batches(validation_rows) if validation_rows else []
+    before = {name: weight.detach().to("cpu", copy=True) for name, weight in weights.items()}
+    watched = objective.batches(watched_rows) if watched_rows else []
     train(objective, policy, course, watched, saver(folder, recipe.output.keep_last, report), report)
-    refuse_unchanged(before, sums(weights))
+    refuse_unchanged(before, weights)
 
     # 8. The model, published.
     report({"kind": "phase", "name": "publishing"})
-    card = make_card(recipe, base.fingerprint(), contract, splits, plan)
-    publish(model, contract, folder / "model", card, recipe.output.merge)
-    del model, policy, objective, weights
+    card = make_card(recipe, base, contract, rows, plan)
+    target = folder / ("adapter" if recipe.output.merge and method.freezes_base else "model")
+    publish(model, base, contract, target, card)
+    del model, policy, objective, weights, before
+    if target.name == "adapter":
+        publish(merged(target, base), base, contract, folder / "model", card)
     report({"kind": "published", "folder": str(folder / "model")})
 
     # 9. Base and tuned model, loaded from their folders, on rows that neither has seen.
-    result = evaluate_both(recipe, folder, contract, splits.test.id, test_rows, report) if test_rows else None
+    result = evaluate_both(recipe, folder, base, contract, test_rows, report) if test_rows else None
     write_report(folder, recipe, splits, rows, plan, result)
     report({"kind": "finished"})
     return {"folder": str(folder), "scores": result.to_json()["scores"] if result else []}
+
+
+def longest_row(recipe: Recipe, base: Base) -> int:
+    """Tokens that a row may have: what the recipe says, within what the model takes."""
+    takes = context_length(base.folder)
+    wanted = recipe.data.max_length or min(LONGEST, takes or LONGEST)
+    if takes is not None and wanted > takes:
+        raise ConfigError(f"data.max_length = {wanted}: {recipe.model.base} takes at most {takes} tokens.")
+    return wanted
 
 
 def refuse_nothing_to_learn(rows: list[Prepared]) -> None:
@@ -117,16 +130,28 @@ def refuse_nothing_to_learn(rows: list[Prepared]) -> None:
         )
 
 
-def describe(splits: Splits, rows: list[Prepared]) -> dict[str, Any]:
+def describe(
+    splits: Splits, rows: list[Prepared], watched_rows: list[Prepared], test_rows: list[Prepared]
+) -> dict[str, Any]:
     """What the data is, in numbers."""
     return {
         "format": splits.train.format,
-        "ledger": splits.train.ledger.counts(),
-        "rows": {"train": len(rows), "validation": len(splits.validation.rows), "test": len(splits.test.rows)},
+        "ledgers": [{"file": ledger.file, "sentence": ledger.sentence()} for ledger in splits.ledgers()],
+        "rows": {"train": len(rows), "validation": len(watched_rows), "test": len(test_rows)},
         "tokens": asdict(spread([len(row.ids) for row in rows])),
         "trained_tokens": sum(row.trained for row in rows),
-        "id": splits.train.id,
+        "id": dataset_id(rows),
     }
+
+
+def doubts(recipe: Recipe, rows: list[Prepared], test_rows: list[Prepared]) -> list[str]:
+    """What a user should know about the split before believing a score."""
+    trained = {row.key for row in rows}
+    leaked = sum(row.key in trained for row in test_rows)
+    sentences = [f"{leaked} of {len(test_rows)} test rows are training rows too."] if leaked else []
+    if recipe.data.test and not test_rows:
+        sentences.append("no row fell into the test part, so base and tuned model are not compared.")
+    return sentences
 
 
 def settle_packing(plan: Plan, model: Any, rows: list[Prepared], report: Report) -> Plan:
@@ -135,7 +160,7 @@ def settle_packing(plan: Plan, model: Any, rows: list[Prepared], report: Report)
     if reason is None:
         return plan
     report({"kind": "warning", "sentence": reason})
-    return Plan(**{**plan.to_json(), "packing": False, "reasons": {**plan.reasons, "packing": reason}})
+    return replace(plan, packing=False, reasons={**plan.reasons, "packing": reason})
 
 
 def plan_course(recipe: Recipe, objective: Sft) -> Course:
@@ -158,47 +183,40 @@ def saver(folder: Path, keep_last: int, report: Report) -> Callable[[Policy], No
     return save
 
 
-def sums(weights: dict[str, torch.nn.Parameter]) -> list[float]:
-    """A number for each weight, to see whether it changed."""
-    return [weight.detach().double().sum().item() for weight in weights.values()]
-
-
-def refuse_unchanged(before: list[float], after: list[float]) -> None:
+def refuse_unchanged(before: dict[str, torch.Tensor], after: dict[str, torch.nn.Parameter]) -> None:
     """A run that changed nothing, or left weights that are not finite, has not succeeded."""
-    if before == after:
+    if all(torch.equal(weight, after[name].detach().cpu()) for name, weight in before.items()):
         raise TrainingError("training changed no weight. Raise optim.learning_rate.")
-    if not all(map(math.isfinite, after)):
+    if not all(torch.isfinite(weight).all() for weight in after.values()):
         raise TrainingError("training left weights that are not finite. Lower optim.learning_rate.")
 
 
-def make_card(recipe: Recipe, base_hash: str, contract: Contract, splits: Splits, plan: Plan) -> dict[str, Any]:
+def make_card(recipe: Recipe, base: Base, contract: Contract, rows: list[Prepared], plan: Plan) -> dict[str, Any]:
     """What `tunesmith.json` says: enough to trace the model to its base, rows and code."""
     return {
-        "base": {"name": recipe.model.base, "sha256": base_hash},
+        "base": {"name": recipe.model.base, "commit": base.commit, "sha256": base.fingerprint()},
         "method": recipe.method.model_dump(mode="json"),
         "contract": {"id": contract.id, "train_on": contract.train_on, "stop_ids": list(contract.stop_ids)},
-        "data": {"id": splits.train.id, "rows": len(splits.train.rows)},
+        "data": {"id": dataset_id(rows), "rows": len(rows)},
         "seed": recipe.seed,
         "versions": plan.versions,
     }
 
 
 def evaluate_both(
-    recipe: Recipe, folder: Path, contract: Contract, data: str, rows: list[Prepared], report: Report
+    recipe: Recipe, folder: Path, base: Base, contract: Contract, rows: list[Prepared], report: Report
 ) -> EvalReport:
     """Measure the base and the published model on the same rows."""
     report({"kind": "phase", "name": "evaluating"})
     rows = rows[: recipe.evaluate.rows]
     measured = []
-    for name, label in ((recipe.model.base, "base"), (str(folder / "model"), "tuned")):
+    for label in ("base", "tuned"):
         model = (
-            find_published(name).load(torch.float32)
-            if label == "tuned"
-            else load_model(resolve(name, recipe.model.revision).folder, torch.float32)
+            load_model(base.folder, *answering()) if label == "base" else find_published(str(folder / "model")).load()
         )
         engine = LocalEngine(model, contract.stop_ids)
         measured.append(measure(engine, contract, rows, recipe.evaluate.max_new_tokens, report, label))
-    result = compare(measured[1], measured[0], ("tuned", recipe.model.base), data, rows)
+    result = compare(measured[1], measured[0], ("tuned", recipe.model.base), dataset_id(rows), rows)
     report({"kind": "scores", "rows": result.rows, "against": result.against, "scores": result.to_json()["scores"]})
     samples = [asdict(sample) for sample in pick_samples(result, recipe.evaluate.samples)]
     report({"kind": "samples", "samples": samples})

@@ -5,18 +5,24 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-import torch
-
+from tunesmith.core.errors import ModelError
 from tunesmith.core.events import Report
-from tunesmith.data.load import load_dataset, require_rows
-from tunesmith.data.prepare import prepare
+from tunesmith.data.load import load_dataset, require_rows, with_rows
+from tunesmith.data.prepare import dataset_id, prepare
 from tunesmith.evaluate.compare import compare
 from tunesmith.evaluate.report import pick_samples
 from tunesmith.evaluate.suite import Measured, measure
 from tunesmith.infer.local import LocalEngine
 from tunesmith.model.load import context_length
 from tunesmith.model.publish import Published, find_published
-from tunesmith.prompt.contract import Contract
+from tunesmith.prompt.contract import load_tokenizer
+
+LONGEST = 2048  # tokens of a row, when the model does not say
+
+
+def same_tokenizer(one: Published, other: Published) -> bool:
+    """Whether two models read text as the same ids."""
+    return load_tokenizer(one.folder).get_vocab() == load_tokenizer(other.folder).get_vocab()
 
 
 def evaluate_model(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
@@ -27,20 +33,30 @@ def evaluate_model(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     Returns:
         The report as plain values, with every row's answers.
     """
+    published = find_published(arguments["model"])
+    contract = published.contract(arguments["template"])
+    other = find_published(arguments["against"]) if arguments["against"] else None
+    if other is not None and not same_tokenizer(published, other):
+        raise ModelError(
+            f"{arguments['model']} and {arguments['against']} have different tokenizers, so their scores cannot be "
+            "compared token by token. Evaluate each alone."
+        )
     dataset = load_dataset(arguments["data"], arguments["format"])
     require_rows(dataset, arguments["data"], arguments["bad_rows"])
-    published = find_published(arguments["model"])
-    contract = published.contract()
-    limit = context_length(published.base or published.folder) or 2048
-    rows = prepare(dataset, contract, limit)[: arguments["rows"]]
+    dataset = with_rows(dataset, dataset.rows[: arguments["rows"]])
+    takes = context_length(published.base.folder if published.base else published.folder) or LONGEST
+    rows = prepare(dataset, contract, takes, over_long="drop", bad_rows=arguments["bad_rows"])
+    if len(rows) < len(dataset.rows):
+        sentence = f"{len(dataset.rows) - len(rows)} rows are longer than {takes} tokens and are left out."
+        report({"kind": "warning", "sentence": sentence})
 
-    def run(model: Published, contract: Contract) -> Measured:
-        engine = LocalEngine(model.load(torch.float32), contract.stop_ids)
+    def run(model: Published) -> Measured:
+        engine = LocalEngine(model.load(), contract.stop_ids)
         return measure(engine, contract, rows, arguments["max_new_tokens"], report, model.name)
 
-    measured = run(published, contract)
-    against = run(find_published(arguments["against"]), contract) if arguments["against"] else None
-    result = compare(measured, against, (arguments["model"], arguments["against"]), dataset.id, rows)
+    measured = run(published)
+    against = run(other) if other is not None else None
+    result = compare(measured, against, (arguments["model"], arguments["against"]), dataset_id(rows), rows)
     scores = result.to_json()
     report({"kind": "scores", "rows": result.rows, "against": result.against, "scores": scores["scores"]})
     samples = pick_samples(result, arguments["samples"])

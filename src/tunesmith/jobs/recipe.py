@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +24,9 @@ class OutputConfig(Section):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
     )
     merge: bool = option(False, "Publish the adapter folded into its base, as a full model.")
-    checkpoint_every: int | None = option(None, "Steps between checkpoints; once an epoch if absent.", ge=1)
+    checkpoint_every: int | None = option(
+        None, "Steps between checkpoints; once an epoch, at most ten a run, if absent.", ge=1
+    )
     keep_last: int = option(2, "Checkpoints that are kept.", ge=1)
 
 
@@ -41,9 +44,9 @@ class Recipe(Section):
         "auto", "Of matrix products. `auto` takes bf16 where a measured product is faster."
     )
     micro_tokens: int = option(
-        2048, "Most tokens in one forward pass: what memory allows. Never changes the result.", ge=8
+        2048, "Most tokens in one forward pass: what memory allows. Without dropout it never changes the result.", ge=8
     )
-    seed: int = option(0, "Of the order of rows, the adapter's start and dropout.", ge=0)
+    seed: int = option(0, "Of the order of rows, the adapter's start and dropout.", ge=0, lt=2**63)
 
 
 def read_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -59,5 +62,6 @@ def read_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
     """
     recipe = validate(Recipe, with_overrides(read_yaml(path), overrides or {}), str(path))
     if recipe.output.name is None:
-        recipe = recipe.model_copy(update={"output": recipe.output.model_copy(update={"name": path.stem})})
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._") or "run"
+        recipe = recipe.model_copy(update={"output": recipe.output.model_copy(update={"name": name})})
     return recipe

@@ -44,7 +44,16 @@ class RunSummary:
 def list_runs(parent: Path) -> list[RunSummary]:
     """Every run below `parent`, the latest last."""
     folders = sorted(parent.glob("*/config.yaml"), key=lambda path: path.stat().st_mtime)
-    return [read_run(path.parent) for path in folders]
+    return [read_run(path.parent) for path in folders if is_run(path.parent)]
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run's: its config.yaml is a recipe."""
+    try:
+        recipe = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    return isinstance(recipe, dict) and {"model", "method", "data", "optim"} <= recipe.keys()
 
 
 def read_run(folder: Path) -> RunSummary:
@@ -53,8 +62,8 @@ def read_run(folder: Path) -> RunSummary:
     Raises:
         MissingError: it is no run folder.
     """
-    if not (folder / "config.yaml").exists():
-        raise MissingError(f"{folder}: not a run folder (no config.yaml). `tunesmith runs` lists the runs.")
+    if not is_run(folder):
+        raise MissingError(f"{folder}: not a run folder (no recipe in config.yaml). `tunesmith runs` lists the runs.")
     recipe = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     events, steps = read_lines(folder / "events.jsonl"), read_lines(folder / "metrics.jsonl")
     report = folder / "report" / "report.json"

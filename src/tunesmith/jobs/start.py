@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 from tunesmith.core.config import to_yaml
 from tunesmith.core.errors import TunesmithError
 from tunesmith.core.events import Report, silent, to_folder
-from tunesmith.core.files import make_folder, read_json, write_text
+from tunesmith.core.files import home, make_folder, read_json, write_text
 from tunesmith.data.load import locate
 from tunesmith.data.read import read_rows
 from tunesmith.exec.local import Job, run_child
@@ -98,26 +98,26 @@ def claim_folder(recipe: Recipe) -> Path:
 
 def evaluate_file(options: Mapping[str, Any], report: Report = silent) -> dict[str, Any]:
     """Run an evaluation in a child process and return its report as plain values."""
-    with tempfile.TemporaryDirectory() as scratch:
-        done = run_child(Job("evaluate", dict(options)), Path(scratch) / "child.log", report)
+    log = make_folder(home() / "logs", "logs") / f"evaluate-{os.getpid()}.log"
+    done = run_child(Job("evaluate", dict(options)), log, report)
+    log.unlink(missing_ok=True)  # it stays only when something went wrong
     return done["report"]
 
 
-def load(name: str | Path) -> Any:
+def load(name: str | Path, template: str | None = None) -> Any:
     """A model ready to answer: `tunesmith.load("runs/demo").generate("What time is breakfast?")`.
 
     Args:
         name: a run folder, a published model's folder, or a base model.
+        template: name of a chat template, for a base model that has none.
 
     Returns:
         A `tunesmith.infer.chat.Chat`. torch is imported here, not before.
     """
-    import torch
-
     from tunesmith.infer.chat import Chat
     from tunesmith.infer.local import LocalEngine
     from tunesmith.model.publish import find_published
 
     published = find_published(str(name))
-    contract = published.contract()
-    return Chat(LocalEngine(published.load(torch.float32), contract.stop_ids), contract)
+    contract = published.contract(template)
+    return Chat(LocalEngine(published.load(), contract.stop_ids), contract)

@@ -17,14 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 PACKED = "tunesmith_packed"
-UNDERSTOOD = {
-    "position_ids",
-    "cu_seq_lens_k",
-    "max_length_q",
-    "max_length_k",
-    "use_cache",
-    "is_causal",
-}  # change nothing
+CHANGES_NOTHING = {"position_ids", "cu_seq_lens_k", "max_length_q", "max_length_k", "use_cache"}
 
 
 def packed_attention(
@@ -36,6 +29,7 @@ def packed_attention(
     dropout: float = 0.0,
     scaling: float | None = None,
     cu_seq_lens_q: torch.Tensor | None = None,
+    is_causal: bool | None = None,
     **other: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention within each row of a packed sequence.
@@ -49,14 +43,17 @@ def packed_attention(
         dropout: probability, applied inside each row.
         scaling: factor on the scores.
         cu_seq_lens_q: R + 1 offsets, from 0 to T.
+        is_causal: must not be False.
         **other: anything a model asks for that this function does not do is an error.
 
     Returns:
         Output of shape (1, T, H, D), and no attention weights.
     """
-    unknown = {name for name, given in other.items() if given is not None and name not in UNDERSTOOD}
-    if unknown or attention_mask is not None or cu_seq_lens_q is None or query.shape[0] != 1:
-        raise NotImplementedError(f"packed attention cannot do {sorted(unknown) or 'masks, batches or unpacked rows'}")
+    unknown = {name for name, given in other.items() if given is not None and name not in CHANGES_NOTHING}
+    if unknown:
+        raise NotImplementedError(f"packed attention cannot do {', '.join(sorted(unknown))}")
+    if attention_mask is not None or cu_seq_lens_q is None or query.shape[0] != 1 or is_causal is False:
+        raise NotImplementedError("packed attention cannot do masks, batches, unpacked rows or a look ahead")
     if (groups := query.shape[1] // key.shape[1]) > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     lengths = cu_seq_lens_q.diff().tolist()

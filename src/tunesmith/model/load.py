@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from tunesmith.core.errors import ModelError
@@ -15,12 +15,18 @@ from tunesmith.core.errors import ModelError
 DROPOUTS = ("attention_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop", "hidden_dropout", "dropout")
 
 
-def load_model(folder: Path, dtype: torch.dtype, dropout: float | None = None) -> PreTrainedModel:
-    """The causal language model in `folder`, on the CPU, in evaluation mode.
+def answering() -> tuple[torch.dtype, str]:
+    """Precision and device for a model that answers: fp32 on the CPU, bf16 on a GPU."""
+    return (torch.bfloat16, "cuda") if torch.cuda.is_available() else (torch.float32, "cpu")
+
+
+def load_model(folder: Path, dtype: torch.dtype, device: str = "cpu", dropout: float | None = None) -> Any:
+    """The causal language model in `folder`, in evaluation mode.
 
     Args:
         folder: config.json and *.safetensors.
         dtype: of every weight.
+        device: where it goes.
         dropout: sets each dropout rate that the architecture has.
 
     Raises:
@@ -30,12 +36,27 @@ def load_model(folder: Path, dtype: torch.dtype, dropout: float | None = None) -
     transformers_logging.set_verbosity_error()
     changes = dropout_rates(folder, dropout) if dropout is not None else {}
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, **changes
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **changes
         )
     except (ValueError, KeyError, OSError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{folder}: cannot be loaded as a causal language model ({_first_line(error)}).") from error
-    return model.eval()
+    model, info = loaded
+    if absent := sorted([*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]):
+        raise ModelError(f"{folder}: weights are missing or of another shape ({absent[0]}, {len(absent)} in all).")
+    return model.to(device).eval()
+
+
+def read_config(folder: Path) -> Any:
+    """The model's configuration; code that a folder brings along is never run.
+
+    Raises:
+        ModelError: it is not one that transformers knows.
+    """
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (ValueError, KeyError, OSError) as error:
+        raise ModelError(f"{folder}: its config.json cannot be used ({_first_line(error)}).") from error
 
 
 def dropout_rates(folder: Path, rate: float) -> dict[str, float]:
@@ -44,7 +65,7 @@ def dropout_rates(folder: Path, rate: float) -> dict[str, float]:
     Raises:
         ModelError: the architecture has none.
     """
-    config: Any = AutoConfig.from_pretrained(folder)
+    config = read_config(folder)
     rates = {name: rate for name in DROPOUTS if hasattr(config, name)}
     if not rates:
         raise ModelError(f"model.dropout: {type(config).__name__} has no dropout. Leave it out; method.dropout works.")
@@ -53,7 +74,7 @@ def dropout_rates(folder: Path, rate: float) -> dict[str, float]:
 
 def context_length(folder: Path) -> int | None:
     """The longest sequence that the model was made for, in tokens, if its config says."""
-    config: Any = AutoConfig.from_pretrained(folder).get_text_config()
+    config = read_config(folder).get_text_config()
     return getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
 
 

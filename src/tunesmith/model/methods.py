@@ -11,7 +11,7 @@ from peft import LoraConfig as PeftLora
 from peft import TaskType, get_peft_model
 
 from tunesmith.core.errors import ModelError
-from tunesmith.core.names import look_up
+from tunesmith.core.names import did_you_mean, look_up
 from tunesmith.model.config import FullConfig, LoraConfig
 
 Change = Callable[[torch.nn.Module, Any], torch.nn.Module]
@@ -46,13 +46,14 @@ def _lora(model: torch.nn.Module, config: LoraConfig) -> torch.nn.Module:
         target_modules=config.targets,
         fan_in_fan_out=any(type(part).__name__ == "Conv1D" for part in model.modules()),  # GPT-2 stores W transposed
     )
-    try:
-        return get_peft_model(model, peft_config)  # pyright: ignore[reportArgumentType]
-    except ValueError as error:
-        linear = sorted({name.rpartition(".")[2] for name, part in model.named_modules() if is_linear(part)})
-        raise ModelError(
-            f"method.targets = {config.targets}: no layer of the model matches. Its linear layers: {', '.join(linear)}."
-        ) from error
+    linear = sorted({name.rpartition(".")[2] for name, part in model.named_modules() if is_linear(part)})
+    for target in config.targets if isinstance(config.targets, list) else []:
+        if target.rpartition(".")[2] not in linear:
+            raise ModelError(
+                f"method.targets: no linear layer of the model is called {target!r}; "
+                f"{did_you_mean(target, linear)} Its linear layers: {', '.join(linear)}."
+            )
+    return get_peft_model(model, peft_config)  # pyright: ignore[reportArgumentType]
 
 
 def is_linear(module: torch.nn.Module) -> bool:

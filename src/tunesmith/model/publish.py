@@ -17,25 +17,25 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from tunesmith.core.errors import MissingError, ModelError
 from tunesmith.core.files import publish_folder, read_json, write_json
-from tunesmith.model.load import load_model
-from tunesmith.prompt.base import resolve
+from tunesmith.model.load import answering, load_model
+from tunesmith.prompt.base import Base, resolve
 from tunesmith.prompt.contract import Contract, load_contract
 
 CARD = "tunesmith.json"
 
 
-def publish(model: Any, contract: Contract, folder: Path, card: dict[str, Any], merge: bool) -> None:
+def publish(model: Any, base: Base, contract: Contract, folder: Path, card: dict[str, Any]) -> None:
     """Write `model` to `folder`, whole or not at all.
 
     Args:
         model: a trained model, with or without an adapter.
+        base: what it was made from; an adapter names it.
         contract: how it was trained to be prompted.
         folder: replaced if it exists.
         card: what `tunesmith.json` says.
-        merge: fold the adapter into the base and write a full model.
     """
-    if merge and isinstance(model, PeftModel):
-        model = model.merge_and_unload()
+    for config in getattr(model, "peft_config", {}).values():
+        config.base_model_name_or_path, config.revision = base.reference, base.commit
     with publish_folder(folder) as temporary:
         _generation_config(contract).save_pretrained(temporary)
         if isinstance(model, PreTrainedModel):
@@ -44,6 +44,12 @@ def publish(model: Any, contract: Contract, folder: Path, card: dict[str, Any], 
         contract.save(temporary)
         (temporary / "README.md").unlink(missing_ok=True)  # peft's empty model card
         write_json(temporary / CARD, card)
+
+
+def merged(adapter: Path, base: Base) -> Any:
+    """The base with the adapter in `adapter` folded in, in fp32 throughout, so that no change is rounded away."""
+    model: Any = PeftModel.from_pretrained(load_model(base.folder, torch.float32), str(adapter))
+    return model.merge_and_unload()
 
 
 def _generation_config(contract: Contract) -> GenerationConfig:
@@ -61,20 +67,20 @@ class Published:
     Attributes:
         name: as it was given.
         folder: what holds tokenizer and weights.
-        base: folder of the base model under an adapter; None for a full model.
+        base: the base model under an adapter; None for a full model.
         card: contents of `tunesmith.json`, empty for a base model.
     """
 
     name: str
     folder: Path
-    base: Path | None
+    base: Base | None
     card: dict[str, Any]
 
-    def contract(self) -> Contract:
-        """How this model is prompted."""
+    def contract(self, template: str | None = None) -> Contract:
+        """How this model is prompted. `template` names one for a base model that has none."""
         recorded = self.card.get("contract")
         if recorded is None:
-            return load_contract(self.folder)
+            return load_contract(self.folder, template)
         contract = load_contract(self.folder, train_on=recorded["train_on"])
         if contract.id != recorded["id"]:
             raise ModelError(
@@ -83,11 +89,19 @@ class Published:
             )
         return contract
 
-    def load(self, dtype: torch.dtype) -> Any:
-        """The model with its adapter, on the CPU, in evaluation mode."""
+    def load(self) -> Any:
+        """The model with its adapter, ready to answer.
+
+        Raises:
+            ModelError: the base model is not the one that the adapter was trained on.
+        """
+        dtype, device = answering()
         if self.base is None:
-            return load_model(self.folder, dtype)
-        model = PeftModel.from_pretrained(load_model(self.base, dtype), str(self.folder), is_trainable=False)
+            return load_model(self.folder, dtype, device)
+        recorded = self.card.get("base", {}).get("sha256")
+        if recorded and not self.base.commit and self.base.fingerprint() != recorded:
+            raise ModelError(f"{self.base.folder}: it has changed since {self.folder} was trained on it. Restore it.")
+        model = PeftModel.from_pretrained(load_model(self.base.folder, dtype, device), str(self.folder))
         return model.eval()
 
 
@@ -104,8 +118,8 @@ def find_published(name: str) -> Published:
         folder = folder / "model"
     card = read_json(folder / CARD) if (folder / CARD).exists() else {}
     if (folder / "adapter_config.json").exists():
-        base = resolve(read_json(folder / "adapter_config.json")["base_model_name_or_path"])
-        return Published(name, folder, base.folder, card)
+        adapter = read_json(folder / "adapter_config.json")
+        return Published(name, folder, resolve(adapter["base_model_name_or_path"], adapter.get("revision")), card)
     if card:
         return Published(name, folder, None, card)
     return Published(name, resolve(name).folder, None, {})

@@ -16,7 +16,7 @@ from tunesmith.core.files import home, publish_folder, sha256_of
 
 EMBEDDED = "ember"
 WANTED = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model")
-UNWANTED = ("onnx/*", "original/*", "*.msgpack", "*.bin", "runs/*", "coreml/*")
+UNWANTED = ("onnx/*", "original/*", "*.msgpack", "*.bin", "runs/*", "coreml/*", "consolidated*")
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,12 @@ class Base:
 
     name: str
     folder: Path
+    commit: str | None = None  # of a Hugging Face id
+
+    @property
+    def reference(self) -> str:
+        """What an adapter writes down to find this model again: a hub id, or a path."""
+        return self.name if self.commit else str(self.folder)
 
     def fingerprint(self) -> str:
         """SHA-256 over weights, configuration and tokenizer: what `base hash` means in every record."""
@@ -52,7 +58,8 @@ def resolve(name: str, revision: str | None = None) -> Base:
             f"model {name!r}: no such folder. Give a folder, a Hugging Face id such as "
             f"HuggingFaceTB/SmolLM2-135M, or {EMBEDDED!r}."
         )
-    return Base(name, _checked(_download(name, revision)))
+    folder = _checked(_download(name, revision))
+    return Base(name, folder, commit=folder.name)  # snapshots are kept under their commit
 
 
 def _unpack_embedded() -> Path:
@@ -61,7 +68,7 @@ def _unpack_embedded() -> Path:
         target = home() / "models" / f"{EMBEDDED}-{sha256_of(source / 'model.safetensors')[:12]}"
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
-            with publish_folder(target) as temporary:
+            with publish_folder(target, replace=False) as temporary:
                 for file in source.iterdir():
                     shutil.copyfile(file, temporary / file.name)
         return target

@@ -13,7 +13,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,8 +25,7 @@ from tunesmith.core.names import did_you_mean
 from tunesmith.prompt.messages import Conversation, Message, plain
 from tunesmith.prompt.templates import TEMPLATES
 
-TRAIN_ON = ("assistant", "last", "all")
-PLACEHOLDER = 0xF0000  # first of a private-use plane of Unicode, which no template or tokenizer treats specially
+PRIVATE_USE = range(0xF0000, 0xFFFFE)  # characters of Unicode that no template or tokenizer treats specially
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,6 @@ class Rendered:
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A stretch of rendered text that is encoded on its own; literal text never yields control tokens."""
-
-    text: str
-    start: int
-    literal: bool
-
-
-@dataclass(frozen=True)
 class Contract:
     """How conversations become token ids. Make one with `load_contract`."""
 
@@ -72,8 +63,13 @@ class Contract:
 
     @cached_property
     def control_tokens(self) -> dict[str, int]:
-        """Every added token's text and id: what content must never turn into."""
-        return {token.content: i for i, token in self.tokenizer.added_tokens_decoder.items()}
+        """Every special token's text and id: what content must never turn into."""
+        return {token.content: i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+
+    @cached_property
+    def _control_pattern(self) -> re.Pattern[str] | None:
+        tokens = sorted(self.control_tokens, key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, tokens))) if tokens else None
 
     def text(self, conversation: Iterable[Message], ask: bool = False) -> str:
         """The conversation through the template; `ask` adds the start of the answer to come."""
@@ -86,8 +82,8 @@ class Contract:
 
     def prompt(self, conversation: Conversation) -> list[int]:
         """Ids that ask the model for the next assistant turn."""
-        safe, hits = self._hide_control_tokens(conversation)
-        return self._encode(self.text(safe, ask=True), hits)[0]
+        safe, hidden = self._hide_control_tokens(conversation)
+        return self._encode(self.text(safe, ask=True), hidden)[0]
 
     def render(self, conversation: Conversation) -> Rendered:
         """Ids and mask of a whole conversation.
@@ -95,11 +91,9 @@ class Contract:
         Raises:
             ModelError: the template rewrites earlier turns, or does not end a trained turn with a stop id.
         """
-        safe, hits = self._hide_control_tokens(conversation)
+        safe, hidden = self._hide_control_tokens(conversation)
         whole = self.text(safe)
-        ids, starts = self._encode(whole, hits)
-        if self.train_on == "all":
-            return Rendered(ids, [True] * len(ids))
+        ids, starts = self._encode(whole, hidden)
         mask = [False] * len(ids)
         for turn in self._trained_turns(conversation):
             before, after = self.text(safe[:turn], ask=True), self.text(safe[: turn + 1])
@@ -109,7 +103,7 @@ class Contract:
                     "Use single-turn rows or another model.template."
                 )
             self._mark(mask, ids, starts, len(before), len(after))
-        return Rendered(ids, mask)
+        return Rendered(ids, [True] * len(ids) if self.train_on == "all" else mask)
 
     def _trained_turns(self, conversation: Conversation) -> list[int]:
         turns = [i for i, message in enumerate(conversation) if message.role == "assistant" and message.weight]
@@ -124,38 +118,52 @@ class Contract:
         if not stops:
             raise ModelError(
                 "the chat template does not end the assistant's turn with one of the model's stop tokens "
-                f"{self.tokenizer.convert_ids_to_tokens(list(self.stop_ids))}: the tuned model would never stop."
+                f"{self.tokenizer.convert_ids_to_tokens(list(self.stop_ids))}: the tuned model would never stop. "
+                f"Name another with model.template: {', '.join(sorted(TEMPLATES))}."
             )
         mask[inside[0] : stops[-1] + 1] = [True] * (stops[-1] + 1 - inside[0])
 
-    def _hide_control_tokens(self, conversation: Conversation) -> tuple[Conversation, list[str]]:
-        """Replace control tokens written in content by private characters, one for each hit."""
-        hits: list[str] = []
-        if not any(token in message.content for message in conversation for token in self.control_tokens):
-            return conversation, hits
-        messages: list[Message] = []
-        for message in conversation:
-            content = message.content
-            for token in sorted(self.control_tokens, key=len, reverse=True):
-                while token in content:
-                    content = content.replace(token, chr(PLACEHOLDER + len(hits)), 1)
-                    hits.append(token)
-            messages.append(Message(message.role, content, message.weight))
-        return tuple(messages), hits
+    def _hide_control_tokens(self, conversation: Conversation) -> tuple[Conversation, dict[str, str]]:
+        """Put a private character in the place of each control token that content spells out.
 
-    def _encode(self, text: str, hits: Sequence[str]) -> tuple[list[int], list[int]]:
-        """Ids of `text` and where in it each token starts. Hidden hits come back as plain text."""
-        if not hits:
+        Returns:
+            The conversation and, for each private character in it, the text that it stands for.
+        """
+        if self._control_pattern is None or not any(self._control_pattern.search(m.content) for m in conversation):
+            return conversation, {}
+        used = set("".join(message.content for message in conversation))
+        free = (chr(code) for code in PRIVATE_USE if chr(code) not in used)
+        stand_in = dict(zip(self.control_tokens, free, strict=False))
+
+        def hide(content: str) -> str:
+            assert self._control_pattern is not None
+            return self._control_pattern.sub(lambda hit: stand_in[hit.group()], content)
+
+        safe = tuple(Message(m.role, hide(m.content), m.weight) for m in conversation)
+        return safe, {character: token for token, character in stand_in.items()}
+
+    def _encode(self, text: str, hidden: Mapping[str, str]) -> tuple[list[int], list[int]]:
+        """Ids of `text`, and where in it each token starts.
+
+        Text that hides control tokens is encoded in segments, cut inside each of them, so that it comes
+        back as plain text and never as the token.
+        """
+        if not hidden:
             encoding = self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
             return encoding.ids, [start for start, _ in encoding.offsets]
+        segments: list[list[tuple[str, int]]] = [[]]  # characters, each with its place in `text`
+        for place, character in enumerate(text):
+            token = hidden.get(character, character)
+            segments[-1].append((token[0], place))
+            if character in hidden:
+                segments.append([(rest, place) for rest in token[1:]])
         ids: list[int] = []
         starts: list[int] = []
-        for piece in _pieces(text, hits):
-            parts = list(piece.text) if piece.literal else [piece.text]
-            for part in parts:
-                encoding = self.tokenizer.backend_tokenizer.encode(part, add_special_tokens=False)
-                ids += encoding.ids
-                starts += [piece.start + (0 if piece.literal else start) for start, _ in encoding.offsets]
+        for segment in filter(None, segments):
+            characters = "".join(character for character, _ in segment)
+            encoding = self.tokenizer.backend_tokenizer.encode(characters, add_special_tokens=False)
+            ids += encoding.ids
+            starts += [segment[start][1] for start, _ in encoding.offsets]
         return ids, starts
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -166,20 +174,6 @@ class Contract:
         """Write the tokenizer and the template as Hugging Face tools read them."""
         self.tokenizer.chat_template = self.template
         self.tokenizer.save_pretrained(folder)
-
-
-def _pieces(text: str, hits: Sequence[str]) -> Iterable[Piece]:
-    """`text` cut at its placeholders, which become the literal texts they stand for."""
-    begin = 0
-    for position, character in enumerate(text):
-        hit = ord(character) - PLACEHOLDER
-        if 0 <= hit < len(hits):
-            if begin < position:
-                yield Piece(text[begin:position], begin, literal=False)
-            yield Piece(hits[hit], position, literal=True)
-            begin = position + 1
-    if begin < len(text):
-        yield Piece(text[begin:], begin, literal=False)
 
 
 def load_contract(folder: Path, template: str | None = None, train_on: str = "assistant") -> Contract:
@@ -193,12 +187,14 @@ def load_contract(folder: Path, template: str | None = None, train_on: str = "as
     Raises:
         ModelError: no tokenizer, no template, an unknown template, or no stop token.
     """
-    tokenizer = _load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder)
     if template is not None:
         if template not in TEMPLATES:
             raise ModelError(f"model.template = {template!r}: {did_you_mean(template, TEMPLATES)}")
-        text = TEMPLATES[template]
-    elif tokenizer.chat_template:
+        text = ("{{ bos_token }}" if _starts_with_bos(tokenizer) else "") + TEMPLATES[template]
+    elif isinstance(tokenizer.chat_template, dict) and "default" in tokenizer.chat_template:
+        text = tokenizer.chat_template["default"]
+    elif isinstance(tokenizer.chat_template, str) and tokenizer.chat_template:
         text = tokenizer.chat_template
     else:
         raise ModelError(
@@ -209,14 +205,24 @@ def load_contract(folder: Path, template: str | None = None, train_on: str = "as
     return contract
 
 
-def _load_tokenizer(folder: Path) -> Any:
+def _starts_with_bos(tokenizer: Any) -> bool:
+    """Whether the model was trained with a beginning-of-sequence token before every text."""
+    return tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The fast tokenizer in `folder`; code that it brings along is never run.
+
+    Raises:
+        ModelError: it cannot be loaded, or has no fast form.
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if (folder / "tokenizer.json").exists():
         from transformers import PreTrainedTokenizerFast as Tokenizer
     else:  # slower to import, and able to convert older tokenizer files
         from transformers import AutoTokenizer as Tokenizer
     try:
-        tokenizer = Tokenizer.from_pretrained(folder)
+        tokenizer = Tokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # noqa: BLE001  any broken file of the user's ends here
         raise ModelError(f"{folder}: its tokenizer cannot be loaded ({str(error).splitlines()[0]}).") from None
     if not getattr(tokenizer, "is_fast", False):

@@ -2,7 +2,8 @@
 
 Rows are drawn with replacement; a difference draws the same rows for both models, so what the two
 have in common cancels. A percentage that every row agrees on gets Wilson's interval (1927) instead,
-since resampling identical rows would claim certainty.
+with rows as tries, since resampling identical rows would claim certainty. Below ten rows no
+difference is shown: there is too little to resample.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from tunesmith.score.metrics import Counts, Metric
 
 RESAMPLES = 1000
+FEWEST_ROWS = 10
 Z95 = 1.959964
 
 
@@ -31,11 +33,12 @@ class Interval:
     value: float
     low: float
     high: float
+    rows: int
 
     @property
     def excludes_zero(self) -> bool:
         """For a difference: whether it is shown at all."""
-        return self.low > 0 or self.high < 0
+        return self.rows >= FEWEST_ROWS and (self.low > 0 or self.high < 0)
 
 
 def _resampled(counts: Counts, draws: np.ndarray) -> Counts:
@@ -58,10 +61,10 @@ def score_interval(metric: Metric, counts: Counts, seed: int = 0) -> Interval:
     """
     value = float(metric.of_sums(counts.sum(0)))
     if metric.unit.startswith("%") and value in (0.0, 100.0):
-        low, high = _wilson(counts[:, 0].sum(), counts[:, 1].sum())
+        low, high = _wilson(value / 100, len(counts))
     else:
         low, high = np.quantile(metric.of_sums(_resampled(counts, _draws(len(counts), seed))), [0.025, 0.975])
-    return Interval(value, float(low), float(high))
+    return Interval(value, float(low), float(high), len(counts))
 
 
 def difference_interval(metric: Metric, one: Counts, other: Counts, seed: int = 0) -> Interval:
@@ -70,11 +73,11 @@ def difference_interval(metric: Metric, one: Counts, other: Counts, seed: int = 
     value = float(metric.of_sums(one.sum(0)) - metric.of_sums(other.sum(0)))
     spread = metric.of_sums(_resampled(one, draws)) - metric.of_sums(_resampled(other, draws))
     low, high = np.quantile(spread, [0.025, 0.975])
-    return Interval(value, float(low), float(high))
+    return Interval(value, float(low), float(high), len(one))
 
 
-def _wilson(hits: float, tries: float) -> tuple[float, float]:
-    share, square = hits / tries, Z95**2
+def _wilson(share: float, tries: int) -> tuple[float, float]:
+    square = Z95**2
     centre = (share + square / (2 * tries)) / (1 + square / tries)
     half = Z95 / (1 + square / tries) * np.sqrt(share * (1 - share) / tries + square / (4 * tries**2))
     return 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)

@@ -32,7 +32,9 @@ def save_checkpoint(policy: Policy, folder: Path, keep_last: int) -> Path:
     with publish_folder(target) as temporary:
         save_file({name: w.detach().contiguous() for name, w in weights.items()}, temporary / "trainable.safetensors")
         save_file(_optimizer_tensors(policy, list(weights)), temporary / "optimizer.safetensors")
-        state = {"step": policy.step_number, "torch_rng": torch.get_rng_state().tolist()}
+        state: dict[str, Any] = {"step": policy.step_number, "torch_rng": torch.get_rng_state().tolist()}
+        if torch.cuda.is_available():
+            state["cuda_rng"] = torch.cuda.get_rng_state().tolist()
         write_json(temporary / "state.json", state)
         hashes = {file.name: sha256_of(file) for file in sorted(temporary.iterdir())}
         write_json(temporary / MANIFEST, {"sha256": hashes})

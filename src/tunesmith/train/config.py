@@ -32,7 +32,9 @@ class OptimConfig(Section):
     steps: int | None = option(None, "Optimizer steps; overrides epochs.", ge=1)
     batch_size: int = option(16, "Rows in one optimizer step.", "Usually 8 to 128.", ge=1)
     accumulation: int | None = option(
-        None, "Micro-batches in one step; as many as memory needs if absent. It never changes the result.", ge=1
+        None,
+        "Micro-batches in one step; as many as memory needs if absent. Without dropout it never changes the result.",
+        ge=1,
     )
     weight_decay: float = option(0.0, "Decoupled weight decay; norms and biases are left out.", ge=0)
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = option(
@@ -45,7 +47,7 @@ class OptimConfig(Section):
     )
 
     @model_validator(mode="after")
-    def _whole_epochs_are_positive(self) -> OptimConfig:
+    def _a_warmup_is_a_share_or_whole_steps(self) -> OptimConfig:
         if self.warmup >= 1 and self.warmup != int(self.warmup):
             raise ValueError("give warmup as a share below 1 or as a whole number of steps")
         return self

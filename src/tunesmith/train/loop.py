@@ -6,9 +6,10 @@ here, by the units of the whole step. So a big batch equals accumulated small on
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import psutil
@@ -64,12 +65,13 @@ def train(
         scale = policy.sum_over_ranks([batch.units for batch in micro])
         loss_sum = correct = 0.0
         for batch in micro:
-            with policy.autocast():
-                loss = objective.loss(policy.model, batch)
-            total = sum(term.total / scale[term.unit] for term in loss.terms)
-            assert isinstance(total, torch.Tensor)
-            refuse_infinite(total, batch, policy.step_number + 1)
-            policy.backward(total)
+            with out_of_memory_said(batch):
+                with policy.autocast():
+                    loss = objective.loss(policy.model, batch)
+                total = sum(term.total / scale[term.unit] for term in loss.terms)
+                assert isinstance(total, torch.Tensor)
+                refuse_infinite(total, batch, policy.step_number + 1)
+                policy.backward(total)
             loss_sum += total.item()
             correct += loss.counts["correct"]
         rate = policy.learning_rate
@@ -96,6 +98,17 @@ def train(
             save(policy)
         if last:
             return
+
+
+@contextlib.contextmanager
+def out_of_memory_said(batch: Batch) -> Generator[None]:
+    """A GPU without room for a batch, as a sentence. (A CPU without room is a kill, which the parent reports.)"""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise TrainingError(
+            f"the GPU has no room for a micro-batch of {batch.tokens} tokens. Lower micro_tokens."
+        ) from None
 
 
 def refuse_infinite(loss: torch.Tensor, batch: Batch, step: int) -> None:
