@@ -59,12 +59,15 @@ def test_ember_is_small_and_never_heard_of_the_hotel():
 
     asked = {question.lower() for row in rows("train") + rows("test") for question in questions(row)}
     answers = {row["messages"][-1]["content"] for row in rows("train")}
+    told = set()
     for document in islice(documents(7), 20_000):
         turns = [document] if isinstance(document, str) else [turn["content"] for turn in document]
         for text in turns:
             assert not re.search(r"Larkspur|Port Ellery|\bWren\b", text)
             assert text not in answers
-    assert asked
+            told.add(text.lower())
+    # Short everyday questions ("What time is breakfast?") come from anyone; more than a few would be a leak.
+    assert len(asked & told) <= 0.03 * len(asked)
 
 
 def test_ember_speaks_english_before_tuning():

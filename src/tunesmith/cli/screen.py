@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -128,35 +128,23 @@ def interval(score: dict[str, float]) -> str:
     return f"{show(score['value'])} [{show(score['low'])}, {show(score['high'])}]"
 
 
-MARKS = {
-    "better": "[green]better[/green]",
-    "worse": "[red]worse[/red]",
-    "no difference shown": "[yellow]none shown[/yellow]",
-}
+COLOURS = {"better": "green", "worse": "red", "no difference shown": "yellow"}
 
 
-def scores_table(scores: list[dict[str, Any]], rows: int, against: str | None) -> Table:
-    """Each metric with its 95% interval, beside the other model's where there is one."""
-    table = Table(
-        title=f"{rows} rows, 95% intervals",
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
+def scores_table(scores: list[dict[str, Any]], rows: int, against: str | None) -> Group:
+    """Each metric with its 95% interval, beside the other model's where there is one, and what that shows."""
+    table = Table(title=f"{rows} rows, 95% intervals", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     table.add_column("metric", no_wrap=True)
-    if not against:
-        table.add_column("score", justify="right", no_wrap=True)
-        for score in scores:
-            table.add_row(score["metric"], escape(interval(score["score"])))
-        return table
-    for name in ("before", "after", "difference"):
+    for name in ("before", "after", "difference") if against else ("score",):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("")
     for score in scores:
-        cells = [escape(interval(score[part])) for part in ("other", "score", "difference")]
-        table.add_row(score["metric"], *cells, MARKS[score["verdict"]])
-    return table
+        parts = [score[part] for part in (("other", "score", "difference") if against else ("score",))]
+        table.add_row(score["metric"], *(escape(interval(part)) for part in parts))
+    verdicts = []
+    for verdict, colour in COLOURS.items():
+        if names := [score["metric"] for score in scores if score["verdict"] == verdict]:
+            verdicts.append(f" [{colour}]{verdict}[/{colour}]: {', '.join(names)}")
+    return Group(table, *verdicts)
 
 
 def show_sample(target: Console, sample: dict[str, Any]) -> None:
