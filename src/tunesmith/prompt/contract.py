@@ -97,24 +97,31 @@ class Contract:
         mask = [False] * len(ids)
         for turn in self._trained_turns(conversation):
             before, after = self.text(safe[:turn], ask=True), self.text(safe[: turn + 1])
-            if not (after.startswith(before) and whole.startswith(after.rstrip())):
+            if not after.startswith(before):
                 raise ModelError(
-                    "the chat template rewrites earlier turns, so the trained tokens cannot be told apart. "
-                    "Use single-turn rows or another model.template."
+                    "under this chat template an answer does not continue the prompt that asks for it, so training and "
+                    "serving would differ. Choose another model.template."
                 )
-            self._mark(mask, ids, starts, len(before), len(after))
+            # Later turns may change what follows the stop token, but nothing before it.
+            end = len(os.path.commonprefix([whole, after]))
+            self._mark(mask, ids, starts, len(before), end, rewritten=end < len(after.rstrip()))
         return Rendered(ids, [True] * len(ids) if self.train_on == "all" else mask)
 
     def _trained_turns(self, conversation: Conversation) -> list[int]:
         turns = [i for i, message in enumerate(conversation) if message.role == "assistant" and message.weight]
         return turns[-1:] if self.train_on == "last" else turns
 
-    def _mark(self, mask: list[bool], ids: list[int], starts: list[int], begin: int, end: int) -> None:
+    def _mark(self, mask: list[bool], ids: list[int], starts: list[int], begin: int, end: int, rewritten: bool) -> None:
         """Mark the tokens of text[begin:end] up to the last stop token among them."""
         inside = [i for i, start in enumerate(starts) if begin <= start < end]
+        stops = [i for i in inside if ids[i] in self.stop_ids]
+        if rewritten and not stops:
+            raise ModelError(
+                "the chat template rewrites earlier turns, so the trained tokens cannot be told apart. "
+                "Use single-turn rows, data.train_on=last, or another model.template."
+            )
         if not inside or starts[inside[0]] != begin:
             raise ModelError("a token spans the border between prompt and answer under this chat template.")
-        stops = [i for i in inside if ids[i] in self.stop_ids]
         if not stops:
             raise ModelError(
                 "the chat template does not end the assistant's turn with one of the model's stop tokens "
