@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
@@ -65,6 +66,8 @@ def test_containers(tmp_path):
     for name, text in texts.items():
         (tmp_path / name).write_bytes(text.encode())
         assert read(tmp_path / name) == want, name
+    (tmp_path / "rows.csv.gz").write_bytes(gzip.compress(texts["cells.csv"].encode()))
+    assert read(tmp_path / "rows.csv.gz") == want
     (tmp_path / "pretty.json").write_text(json.dumps(rows[0], indent=2))
     assert read(tmp_path / "pretty.json") == want[:1]
     (tmp_path / "header.csv").write_text('question,answer,intent\nHi?,Hello.,greet\n"Bye,\nnow?",Goodbye.,part\n')
@@ -74,6 +77,26 @@ def test_containers(tmp_path):
     assert [row.source.line for row in dataset.rows] == [2, 3]
     (tmp_path / "tabs.tsv").write_text("prompt\tcompletion\nHi?\tHello.\n")
     assert read(tmp_path / "tabs.tsv") == [EXCHANGE]
+
+
+def test_columns_with_other_names_are_mapped(tmp_path):
+    path = tmp_path / "faq.csv"
+    path.write_text("Frage,Antwort,Thema\nHi?,Hello.,Gruß\n", encoding="utf-8")
+    dataset = load_dataset(str(path), columns={"question": "Frage", "answer": "Antwort"})
+    assert (dataset.rows[0].conversation, dataset.rows[0].labels) == (EXCHANGE, {"Thema": "Gruß"})
+    with pytest.raises(DataError, match=r"names 'Fragen', which no row has\. The first row has: Antwort, Frage, Thema"):
+        load_dataset(str(path), columns={"question": "Fragen"})
+
+
+def test_a_gzip_file_that_is_cut_or_swells_without_end_is_refused(tmp_path, monkeypatch):
+    whole = gzip.compress(json.dumps(chat_row("Hi?", "Hello.")).encode() * 1000)
+    (tmp_path / "cut.jsonl.gz").write_bytes(whole[:-20])
+    with pytest.raises(DataError, match="cannot be read"):
+        load_dataset(str(tmp_path / "cut.jsonl.gz"))
+    (tmp_path / "bomb.jsonl.gz").write_bytes(whole)
+    monkeypatch.setattr("tunesmith.data.read.LARGEST", 1000)
+    with pytest.raises(DataError, match="when unpacked"):
+        load_dataset(str(tmp_path / "bomb.jsonl.gz"))
 
 
 def test_lines_of_an_array_are_those_of_the_file(tmp_path):
@@ -231,6 +254,10 @@ def test_micro_batches_part_a_step(lengths, capacity, accumulation, packed):
     groups = micro_batches(lengths, accumulation, capacity, packed)
     assert sorted(i for group in groups for i in group) == list(range(len(lengths)))
     assert all(groups)
+    if accumulation is None:
+        for group in groups:
+            size = sum(lengths[i] for i in group) if packed else len(group) * max(lengths[i] for i in group)
+            assert size <= capacity or len(group) == 1
     if accumulation:
         assert len(groups) <= accumulation
 

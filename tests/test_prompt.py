@@ -90,7 +90,9 @@ def test_content_never_yields_control_tokens(contract):
             assert rendered.ids.count(control) == clean.ids.count(control)
             shown = contract.tokenizer.decode(rendered.ids, skip_special_tokens=False)
             assert shown == contract.text(chat)  # the text is all there
-            assert rendered.mask[-3] or rendered.mask[-2]
+            trained = [i for i, marked in zip(rendered.ids, rendered.mask, strict=True) if marked]
+            assert trained[-1] in contract.stop_ids
+            assert contract.tokenizer.decode(trained[:-1], skip_special_tokens=False) == f"You said {text}."
 
 
 def test_a_template_that_rewrites_earlier_turns_is_refused(contract, tiny, tmp_path):

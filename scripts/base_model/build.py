@@ -2,6 +2,8 @@
 
     python scripts/base_model/build.py prepare --tokens 31_000_000   # corpus -> tokenizer, token file
     python scripts/base_model/build.py train --steps 3600            # -> work/last/
+    python scripts/base_model/build.py prepare --tokens 8_000_000 --seed 8 --dropout 0.15
+    python scripts/base_model/build.py train --steps 900 --rate 2e-3 --go-on
     python scripts/base_model/build.py publish                       # -> src/tunesmith/assets/base/
     python scripts/base_model/build.py measure                       # prints the figures of docs/ember.md
 
@@ -91,11 +93,17 @@ def train_tokenizer(texts: Iterator[str]) -> PreTrainedTokenizerFast:
     )
 
 
-def prepare(tokens: int, seed: int) -> None:
-    """Write `tokens.bin` (uint16, documents one after another) and `ends.npy` (where each ends)."""
+def prepare(tokens: int, seed: int, dropout: float) -> None:
+    """Write `tokens.bin` (uint16, documents one after another) and `ends.npy` (where each ends).
+
+    With `dropout`, merges of the tokenizer are left out at random (BPE-dropout, Provilkov et al., 2020):
+    the model meets every token of its vocabulary, so that it can also write words it was never taught.
+    """
     WORK.mkdir(parents=True, exist_ok=True)
-    tokenizer = train_tokenizer(itertools.islice(corpus(seed=1), 60_000))
-    tokenizer.save_pretrained(WORK / "tokenizer")
+    if not dropout:
+        train_tokenizer(itertools.islice(corpus(seed=1), 60_000)).save_pretrained(WORK / "tokenizer")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(WORK / "tokenizer")
+    tokenizer.backend_tokenizer.model.dropout = dropout or None
     ends, total, stream, started = [], 0, corpus(seed), time.time()
     with open(WORK / "tokens.bin", "wb") as file:
         while total < tokens:
@@ -172,15 +180,14 @@ def learning_rate_factor(step: int, steps: int, decay: float = 0.4) -> float:
     return min(1.0, (step + 1) / 100, (steps - step) / (steps * decay))
 
 
-def train(steps: int, batch_tokens: int, seed: int) -> None:
-    model = fresh_model()
+def train(steps: int, batch_tokens: int, seed: int, rate: float, go_on: bool) -> None:
+    model = LlamaForCausalLM.from_pretrained(WORK / "last", dtype=torch.float32) if go_on else fresh_model()
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
     optimizers = [
-        torch.optim.Muon(matrices, lr=4e-3, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=4e-3, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+        torch.optim.Muon(matrices, lr=rate, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
     ]
-    base_rates = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
     held_out = list(itertools.islice(batches(batch_tokens, seed=99, skip_last=0), 4))
     stream = batches(batch_tokens, seed, skip_last=0)
     for layer in model.model.layers:
@@ -188,7 +195,7 @@ def train(steps: int, batch_tokens: int, seed: int) -> None:
     log, seen, started = (WORK / "train.jsonl").open("a", buffering=1), 0, time.time()
     for step in range(steps):
         factor = learning_rate_factor(step, steps)
-        for optimizer, rate in zip(optimizers, base_rates, strict=True):
+        for optimizer in optimizers:
             optimizer.param_groups[0]["lr"] = rate * factor
         batch = next(stream)
         loss = loss_of(model, batch)
@@ -199,9 +206,9 @@ def train(steps: int, batch_tokens: int, seed: int) -> None:
             optimizer.zero_grad(set_to_none=True)
         seen += int((batch >= 0).sum())
         if step % 20 == 0 or step == steps - 1:
-            rate = seen / (time.time() - started)
+            speed = seen / (time.time() - started)
             log.write(
-                json.dumps({"step": step, "loss": round(loss.item(), 4), "tokens": seen, "rate": round(rate)}) + "\n"
+                json.dumps({"step": step, "loss": round(loss.item(), 4), "tokens": seen, "speed": round(speed)}) + "\n"
             )
         if step % 200 == 199 or step == steps - 1:
             with torch.no_grad():
@@ -253,11 +260,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3600)
     parser.add_argument("--batch-tokens", type=int, default=8192)
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--dropout", type=float, default=0.0, help="of the tokenizer's merges, for prepare")
+    parser.add_argument("--rate", type=float, default=4e-3, help="peak learning rate")
+    parser.add_argument("--go-on", action="store_true", help="train the last model further")
     options = parser.parse_args()
     if options.stage == "prepare":
-        prepare(options.tokens, options.seed)
+        prepare(options.tokens, options.seed, options.dropout)
     elif options.stage == "train":
-        train(options.steps, options.batch_tokens, options.seed)
+        train(options.steps, options.batch_tokens, options.seed, options.rate, options.go_on)
     elif options.stage == "publish":
         publish()
     else:

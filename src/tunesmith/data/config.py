@@ -18,6 +18,9 @@ class DataConfig(Section):
         0.1, "File, or share of the training rows, on which base and tuned model are compared at the end. 0 for none."
     )
     format: str | None = option(None, "Row format; found by looking if absent. `tunesmith check` names it.")
+    columns: dict[str, str] = option(
+        {}, "The file's names for a format's keys, such as {question: Frage, answer: Antwort}."
+    )
     train_on: Literal["assistant", "last", "all"] = option(
         "assistant", "Which tokens are trained on: every assistant turn, only the last one, or all tokens."
     )

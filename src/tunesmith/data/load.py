@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 from itertools import islice, pairwise
@@ -84,13 +84,18 @@ def locate(name: str) -> Path:
 
 
 def load_dataset(
-    name: str, format: str | None = None, system: str | None = None, keep_duplicates: bool = False
+    name: str,
+    format: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    system: str | None = None,
+    keep_duplicates: bool = False,
 ) -> Dataset:
     """Read and check a data file. Bad rows are noted in the ledger, not raised.
 
     Args:
         name: path, or an embedded name.
         format: the rows' format; found by looking at the first rows if absent.
+        columns: for a format's key, the name that the file has for it.
         system: a system message for rows without one.
         keep_duplicates: keep rows that equal earlier ones.
 
@@ -99,7 +104,8 @@ def load_dataset(
         DataError: the file holds nothing that can be read as rows.
     """
     path = locate(name)
-    raw = list(read_rows(path))
+    raw = [_renamed(item, columns or {}) for item in read_rows(path)]
+    _refuse_unknown_columns(raw, columns or {}, path)
     chosen = named_format(format) if format else _look(raw, path)
     ledger, rows, first_seen = Ledger(name), [], {}
     for item in raw:
@@ -116,6 +122,22 @@ def load_dataset(
         rows.append(row)
     assert ledger.balanced()
     return Dataset(rows, ledger, chosen.name)
+
+
+def _renamed(item: RawRow, columns: Mapping[str, str]) -> RawRow:
+    """The row with the file's own column names replaced by the format's keys."""
+    if not columns or isinstance(item.value, RowFault):
+        return item
+    keys = {given: key for key, given in columns.items()}
+    return RawRow(item.source, {keys.get(name, name): value for name, value in item.value.items()})
+
+
+def _refuse_unknown_columns(raw: list[RawRow], columns: Mapping[str, str], path: Path) -> None:
+    good = [item.value for item in raw if isinstance(item.value, dict)]
+    for key, given in columns.items():
+        if good and not any(key in row for row in good):
+            names = ", ".join(sorted(map(str, good[0])))
+            raise DataError(f"{path}: data.columns names {given!r}, which no row has. The first row has: {names}.")
 
 
 def require_rows(dataset: Dataset, name: str, bad_rows: str) -> None:

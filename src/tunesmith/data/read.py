@@ -1,4 +1,4 @@
-"""Containers: a file's bytes become raw rows, each with its line.
+"""Containers: a file's bytes, packed with gzip or not, become raw rows, each with its line.
 
 JSON lines, a JSON array, an object around one array, CSV and TSV with a header, and CSV without
 header whose cells are JSON chats. A byte order mark, CRLF and a trailing comma are accepted. What a
@@ -8,8 +8,10 @@ row means is the business of `formats`.
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import Any
 from tunesmith.core.errors import DataError, MissingError
 from tunesmith.data.ledger import RowFault, Source
 
+LARGEST = 4 << 30  # bytes of an unpacked file
 WRAPPERS = ("data", "rows", "examples", "train", "items")  # keys under which files keep their array of rows
 
 
@@ -37,7 +40,7 @@ def read_rows(path: Path) -> Iterator[RawRow]:
         DataError: the file is empty, not text, or not of a kind that is known.
     """
     text = _text(path)
-    suffix = path.suffix.lower()
+    suffix = path.with_suffix("").suffix.lower() if path.suffix.lower() == ".gz" else path.suffix.lower()
     if suffix in (".csv", ".tsv"):
         return _csv_rows(path, text, "\t" if suffix == ".tsv" else ",")
     first = text.lstrip()[0]
@@ -57,11 +60,11 @@ def read_rows(path: Path) -> Iterator[RawRow]:
 
 def _text(path: Path) -> str:
     try:
-        data = path.read_bytes()
+        data = _unpacked(path) if path.suffix.lower() == ".gz" else path.read_bytes()
     except FileNotFoundError:
         raise MissingError(f"{path}: no such file.") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}).") from None
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -69,6 +72,15 @@ def _text(path: Path) -> str:
     if not text.strip():
         raise DataError(f"{path}: the file is empty. Give at least one row.")
     return text
+
+
+def _unpacked(path: Path) -> bytes:
+    """The bytes inside a .gz file, refused when they are more than any data file should be."""
+    with gzip.open(path) as file:
+        data = file.read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise DataError(f"{path}: more than {LARGEST >> 30} GiB when unpacked. Split it into several files.")
+    return data
 
 
 def parse_json(text: str) -> Any:

@@ -68,6 +68,7 @@ def load_splits(config: DataConfig) -> Splits:
 
 
 def _load(config: DataConfig, name: str) -> Dataset:
-    dataset = load_dataset(name, config.format, config.system, keep_duplicates=config.duplicates == "keep")
+    keep = config.duplicates == "keep"
+    dataset = load_dataset(name, config.format, config.columns, config.system, keep_duplicates=keep)
     require_rows(dataset, name, config.bad_rows)
     return dataset

@@ -103,7 +103,7 @@ class Contract:
                     "serving would differ. Choose another model.template."
                 )
             # Later turns may change what follows the stop token, but nothing before it.
-            end = len(os.path.commonprefix([whole, after]))
+            end = len(os.path.commonprefix([whole, after]))  # noqa: RUF071  characters are meant
             self._mark(mask, ids, starts, len(before), end, rewritten=end < len(after.rstrip()))
         return Rendered(ids, [True] * len(ids) if self.train_on == "all" else mask)
 
