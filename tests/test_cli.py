@@ -140,6 +140,13 @@ def test_broken_input_gives_one_sentence_and_no_traceback(tmp_path, tiny, recipe
         assert error.count("\n") <= 3, error
 
 
+def test_a_file_with_other_column_names_is_checked(tmp_path):
+    (tmp_path / "faq.csv").write_text("Frage,Antwort\nHi?,Hello.\n")
+    code, out, error = tunesmith("check", "faq.csv", "--column", "question=Frage", "--column", "answer=Antwort",
+                                 cwd=tmp_path)  # fmt: skip
+    assert (code, "question-answer" in out, error) == (0, True, "")
+
+
 def test_wrong_usage_is_explained_by_the_parser(tmp_path):
     code, _, error = tunesmith("trian", cwd=tmp_path)
     assert code == 2

@@ -10,19 +10,21 @@ import typer
 def check(
     file: Annotated[str, typer.Argument(help="Data file: .jsonl, .json or .csv; `hotel` is the embedded example.")],
     format: Annotated[str | None, typer.Option(help="Row format; found by looking if absent.")] = None,
+    column: Annotated[list[str], typer.Option(help="key=name where the file names a key otherwise; repeatable.")] = [],  # noqa: B006
     model: Annotated[str, typer.Option(help="Model whose tokenizer and chat template count the tokens.")] = "ember",
     template: Annotated[str | None, typer.Option(help="Chat template by name, for a base model without one.")] = None,
     show: Annotated[int, typer.Option(help="How many faults to print.")] = 5,
 ) -> None:
     """Check a data file: its format, where every row goes, and how long the rows are."""
     from tunesmith.cli.screen import console
+    from tunesmith.core.config import parse_overrides
     from tunesmith.core.errors import DataError
     from tunesmith.data.load import load_dataset
     from tunesmith.data.prepare import spread
     from tunesmith.prompt.base import resolve
     from tunesmith.prompt.contract import load_contract
 
-    dataset = load_dataset(file, format)
+    dataset = load_dataset(file, format, parse_overrides(column))
     console.print(f"format: {dataset.format}")
     console.print(dataset.ledger.sentence())
     for entry in dataset.ledger.entries[:show]:

@@ -14,6 +14,7 @@ def evaluate(
     against: Annotated[str | None, typer.Option(help="A second model, measured on the same rows.")] = None,
     template: Annotated[str | None, typer.Option(help="Chat template by name, for a base model without one.")] = None,
     format: Annotated[str | None, typer.Option(help="Row format; found by looking if absent.")] = None,
+    column: Annotated[list[str], typer.Option(help="key=name where the file names a key otherwise; repeatable.")] = [],  # noqa: B006
     rows: Annotated[int, typer.Option(min=1, help="Most rows to measure.")] = 200,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 128,
     samples: Annotated[int, typer.Option(min=0, help="Answers to print.")] = 5,
@@ -21,6 +22,7 @@ def evaluate(
 ) -> None:
     """Perplexity, BLEU, token accuracy and share of answers that end by themselves, with 95% intervals."""
     from tunesmith.cli.screen import console, live_screen
+    from tunesmith.core.config import parse_overrides
     from tunesmith.core.files import make_folder, write_json
     from tunesmith.jobs.start import evaluate_file
 
@@ -32,6 +34,7 @@ def evaluate(
         "against": against,
         "template": template,
         "format": format,
+        "columns": parse_overrides(column),
         "bad_rows": "fail",
         "rows": rows,
         "max_new_tokens": max_new_tokens,

@@ -41,7 +41,7 @@ def evaluate_model(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
             f"{arguments['model']} and {arguments['against']} have different tokenizers, so their scores cannot be "
             "compared token by token. Evaluate each alone."
         )
-    dataset = load_dataset(arguments["data"], arguments["format"])
+    dataset = load_dataset(arguments["data"], arguments["format"], arguments["columns"])
     require_rows(dataset, arguments["data"], arguments["bad_rows"])
     dataset = with_rows(dataset, dataset.rows[: arguments["rows"]])
     takes = context_length(published.base.folder if published.base else published.folder) or LONGEST
