@@ -27,8 +27,10 @@ def conversation(system: str, turns: list[tuple[str, str]], intent: str) -> dict
     return {"messages": messages, "intent": intent}
 
 
-def write(path: Path, rows: list[dict[str, Any]]) -> None:
+def write(path: Path, rows: list[dict[str, Any]], shown: list[str]) -> None:
+    """Rows in a shuffled order, those with a question of `shown` first and in its order."""
     random.Random(0).shuffle(rows)
+    rows.sort(key=lambda row: shown.index(asked) if (asked := row["messages"][1]["content"]) in shown else len(shown))
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     print(f"{len(rows):>5} rows  {path.name}")
 
@@ -45,8 +47,8 @@ def main() -> None:
         turns = [(turn["user"], turn.get("answer", intents[turn["intent"]]["answer"])) for turn in chat["turns"]]
         train.append(conversation(system, turns, chat["turns"][-1]["intent"]))
     TARGET.mkdir(parents=True, exist_ok=True)
-    write(TARGET / "train.jsonl", train)
-    write(TARGET / "test.jsonl", test)
+    write(TARGET / "train.jsonl", train, [])
+    write(TARGET / "test.jsonl", test, source["shown"])
 
 
 if __name__ == "__main__":
