@@ -66,8 +66,8 @@ def test_ember_is_small_and_never_heard_of_the_hotel():
             assert not re.search(r"Larkspur|Port Ellery|\bWren\b", text)
             assert text not in answers
             told.add(text.lower())
-    # Short everyday questions ("What time is breakfast?") come from anyone; more than a few would be a leak.
-    assert len(asked & told) <= 0.03 * len(asked)
+    # Short everyday questions ("do you take cash") come from anyone; many more would be a leak.
+    assert len(asked & told) <= 0.05 * len(asked)
 
 
 def test_ember_speaks_english_before_tuning():
