@@ -1,5 +1,4 @@
 """Synthetic everyday and hospitality English: an endless stream of documents."""
-
 from __future__ import annotations
 
 from collections.abc import Iterator

@@ -1,5 +1,4 @@
 """Everyday chats: questions of every kind, small tasks, and talk about life."""
-
 from __future__ import annotations
 
 from random import Random
@@ -11,26 +10,7 @@ from .prose import DESCRIPTION, SLOTS, STORY
 from .words import ANIMAL, CATEGORY, DAYS, JOB, KNOWN, MONTHS, ONES, OPPOSITE, USE
 from .wordtasks import WORD_TASKS
 
-COMMANDS = {
-    "Name",
-    "Tell",
-    "Give",
-    "List",
-    "Explain",
-    "Opposite",
-    "Plural",
-    "Write",
-    "Say",
-    "Please",
-    "Repeat",
-    "Copy",
-    "Use",
-    "Make",
-    "Show",
-    "Spell",
-    "Past",
-    "Capital",
-}
+COMMANDS = {"Name", "Tell", "Give", "List", "Explain", "Opposite", "Plural", "Write", "Say", "Please", "Repeat", "Copy", "Use", "Make", "Show", "Spell", "Past", "Capital"}
 SYSTEM = """
 You are a [helpful|friendly|kind|patient|cheerful|polite] [assistant|helper|teacher|neighbour|chat partner].
 You are {first}, a {trait} {job}. [Answer in short sentences.|Answer briefly.|]
@@ -51,15 +31,11 @@ def uses(rng, f):
     be = "are" if thing in ("scissors", "stairs") else "is"
     roll = rng.random()
     if roll < 0.4:
-        return (
-            f"[what {be} {some} for|what {be} {some} used for|what do [we|you|people] use {some} for|why do people have {some}]?",
-            f"[{some} {be} used to {use}.|You use {some} to {use}.|We use {some} to {use}.]",
-        )
+        return f"[what {be} {some} for|what {be} {some} used for|what do [we|you|people] use {some} for|why do people have {some}]?", \
+            f"[{some} {be} used to {use}.|You use {some} to {use}.|We use {some} to {use}.]"
     if roll < 0.7:
-        return (
-            f"[what do i need to {use}|which thing is used to {use}|what can i use to {use}|what should i take if i want to {use}]?",
-            f"[You need {some} to {use}.|You can use {some} to {use}.|To {use}, you need {some}.]",
-        )
+        return f"[what do i need to {use}|which thing is used to {use}|what can i use to {use}|what should i take if i want to {use}]?", \
+            f"[You need {some} to {use}.|You can use {some} to {use}.|To {use}, you need {some}.]"
     other = pick(rng, USE)
     if other[1] == use:
         return None
@@ -71,44 +47,24 @@ def jobs(rng, f):
     job, does = pick(rng, JOB)
     roll = rng.random()
     if roll < 0.4:
-        return (
-            f"[what does {article(job)} do|what is {article(job)}|what is the job of {article(job)}|tell me what {article(job)} does]?",
-            f"[{article(job)} {does}.|{article(job)} is a person who {does}.]",
-        )
+        return f"[what does {article(job)} do|what is {article(job)}|what is the job of {article(job)}|tell me what {article(job)} does]?", \
+            f"[{article(job)} {does}.|{article(job)} is a person who {does}.]"
     if roll < 0.8:
-        return (
-            f"[who {does}|what do you call a person who {does}|which job is it when someone {does}]?",
-            f"{article(job)} {does}.",
-        )
-    return (
-        f"my {f['family']} is {article(job)}.",
-        f"[How interesting!|That is a good job.|Nice!] {article(job)} {does}.",
-    )
+        return f"[who {does}|what do you call a person who {does}|which job is it when someone {does}]?", f"{article(job)} {does}."
+    return f"my {f['family']} is {article(job)}.", f"[How interesting!|That is a good job.|Nice!] {article(job)} {does}."
 
 
 def animals(rng, f):
     name, young, sound, _home, food, legs, kind = pick(rng, ANIMAL)
     the = article(name)
     options = [
-        (
-            f"[what is {article('baby ' + name)} called|what do you call {article('young ' + name)}|what is the name for {article('young ' + name)}]?",
-            f"[{article('young ' + name)} is called {article(young)}.|It is called {article(young)}.]",
-        ),
-        (
-            f"[what sound does {the} make|what noise does {the} make|what does {the} do when it makes a noise]?",
-            f"{the} {sound}.",
-        ),
-        (
-            f"[what does {the} eat|what do {plural(name)} eat|what food does {the} like]?",
-            f"{the} [often |]eats {food}.",
-        ),
+        (f"[what is {article('baby ' + name)} called|what do you call {article('young ' + name)}|what is the name for {article('young ' + name)}]?",
+         f"[{article('young ' + name)} is called {article(young)}.|It is called {article(young)}.]"),
+        (f"[what sound does {the} make|what noise does {the} make|what does {the} do when it makes a noise]?", f"{the} {sound}."),
+        (f"[what does {the} eat|what do {plural(name)} eat|what food does {the} like]?", f"{the} [often |]eats {food}."),
         (f"[how many legs does {the} have|how many legs do {plural(name)} have]?", f"{the} has {legs} legs."),
-        (
-            f"[what kind of animal is {the}|is {the} a mammal or a bird|to which group does {the} belong]?"
-            if kind in ("mammal", "bird")
-            else f"what kind of animal is {the}?",
-            f"{the} is {article(kind)}.",
-        ),
+        (f"[what kind of animal is {the}|is {the} a mammal or a bird|to which group does {the} belong]?" if kind in ("mammal", "bird") else
+         f"what kind of animal is {the}?", f"{the} is {article(kind)}."),
         (f"[which animal {sound}|name an animal that {sound}]?", f"{the} {sound}."),
     ]
     return pick(rng, options)
@@ -118,23 +74,14 @@ def opposites(rng, f):
     one, two = pick(rng, OPPOSITE)
     if rng.random() < 0.5:
         one, two = two, one
-    return (
-        f"[what is the opposite of {one}|tell me the opposite of {one}|opposite of {one}|give me a word that means the opposite of {one}|which word is the opposite of {one}]?",
-        f'[The opposite of {one} is {two}.|"{two}" is the opposite of "{one}".|It is {two}.]',
-    )
+    return f"[what is the opposite of {one}|tell me the opposite of {one}|opposite of {one}|give me a word that means the opposite of {one}|which word is the opposite of {one}]?", \
+        f'[The opposite of {one} is {two}.|"{two}" is the opposite of "{one}".|It is {two}.]'
 
 
 def plurals(rng, f):
-    word = pick(
-        rng,
-        [n for n, _ in USE if n not in MASS]
-        + [a[0] for a in ANIMAL]
-        + ["child", "man", "woman", "tooth", "foot", "city", "baby", "box", "loaf", "wife"],
-    )
-    return (
-        f"[what is the plural of {word}|plural of {word}|how do you say more than one {word}|one {word}, two what]?",
-        f"[The plural of {word} is {plural(word)}.|One {word}, two {plural(word)}.]",
-    )
+    word = pick(rng, [n for n, _ in USE if n not in MASS] + [a[0] for a in ANIMAL] + ["child", "man", "woman", "tooth", "foot", "city", "baby", "box", "loaf", "wife"])
+    return f"[what is the plural of {word}|plural of {word}|how do you say more than one {word}|one {word}, two what]?", \
+        f"[The plural of {word} is {plural(word)}.|One {word}, two {plural(word)}.]"
 
 
 def kinds(rng, f):
@@ -145,28 +92,15 @@ def kinds(rng, f):
     if roll < 0.35:
         count = rng.randint(2, 4)
         chosen = rng.sample(items, count)
-        what = (
-            plural(group)
-            if group not in ("part of the body", "kind of weather", "piece of clothing", "piece of furniture")
-            else group.replace("part", "parts").replace("kind", "kinds").replace("piece", "pieces")
-        )
-        return (
-            f"[name {ONES[count]} {what}|tell me {ONES[count]} {what}|give me {ONES[count]} {what}|list {ONES[count]} {what}|can you name {ONES[count]} {what}]",
-            f"[Here are {ONES[count]} {what}: |{cap(ONES[count])} {what} are ||]{listing(chosen)}.",
-        )
+        what = plural(group) if group not in ("part of the body", "kind of weather", "piece of clothing", "piece of furniture") else \
+            group.replace("part", "parts").replace("kind", "kinds").replace("piece", "pieces")
+        return f"[name {ONES[count]} {what}|tell me {ONES[count]} {what}|give me {ONES[count]} {what}|list {ONES[count]} {what}|can you name {ONES[count]} {what}]", \
+            f"[Here are {ONES[count]} {what}: |{cap(ONES[count])} {what} are ||]{listing(chosen)}."
     other = pick(rng, list(CATEGORY))
     wrong = pick(rng, CATEGORY[other])
-    plain = (
-        item
-        if group in ("colour", "sport", "drink", "metal", "spice", "kind of weather", "school subject")
-        or item == "garlic"
-        else article(item)
-    )
+    plain = item if group in ("colour", "sport", "drink", "metal", "spice", "kind of weather", "school subject") or item == "garlic" else article(item)
     if roll < 0.6 or other == group or any(wrong in CATEGORY[g] and item in CATEGORY[g] for g in CATEGORY):
-        return (
-            f"[what is {plain}|what kind of thing is {plain}|is {plain} {article(group)}]?",
-            f"{plain} is {article(group)}.",
-        )
+        return f"[what is {plain}|what kind of thing is {plain}|is {plain} {article(group)}]?", f"{plain} is {article(group)}."
     if roll < 0.8:
         return f"which of these is {article(group)}, {item} or {wrong}?", f"{plain} is {article(group)}."
     rest = rng.sample(items, 3)
@@ -183,27 +117,15 @@ def sums(rng, f):
     roll = rng.random()
     if roll < 0.35:
         word = pick(rng, ("plus", "and", "+"))
-        return (
-            f"[what is|how much is|what do you get from] {ONES[one]} {word.replace('+', 'plus')} {ONES[two]}?",
-            f"{ONES[one]} plus {ONES[two]} is {ONES[one + two]}.",
-        )
+        return f"[what is|how much is|what do you get from] {ONES[one]} {word.replace('+', 'plus')} {ONES[two]}?", f"{ONES[one]} plus {ONES[two]} is {ONES[one + two]}."
     if roll < 0.55:
-        return (
-            f"[what is|how much is] {ONES[one + two]} minus {ONES[two]}?",
-            f"{ONES[one + two]} minus {ONES[two]} is {ONES[one]}.",
-        )
+        return f"[what is|how much is] {ONES[one + two]} minus {ONES[two]}?", f"{ONES[one + two]} minus {ONES[two]} is {ONES[one]}."
     noun = lambda n: thing if n == 1 else plural(thing)
     if roll < 0.8:
-        return (
-            f"[i have|{{hero}} has] {ONES[one]} {noun(one)} and [gets|buys|finds] {ONES[two]} more. How many is that?".replace(
-                "[i have|{hero} has]", "{hero} has"
-            ),
-            f"{{hero}} [now has|has] {ONES[one + two]} {noun(one + two)}.",
-        )
-    return (
-        f"{{hero}} has {ONES[one + two]} {noun(one + two)} and gives away {ONES[two]}. How many are left?",
-        f"{cap(ONES[one])} {noun(one)} {'is' if one == 1 else 'are'} left.",
-    )
+        return f"[i have|{{hero}} has] {ONES[one]} {noun(one)} and [gets|buys|finds] {ONES[two]} more. How many is that?".replace("[i have|{hero} has]", "{hero} has"), \
+            f"{{hero}} [now has|has] {ONES[one + two]} {noun(one + two)}."
+    return f"{{hero}} has {ONES[one + two]} {noun(one + two)} and gives away {ONES[two]}. How many are left?", \
+        f"{cap(ONES[one])} {noun(one)} {'is' if one == 1 else 'are'} left."
 
 
 def dates(rng, f):
@@ -213,10 +135,7 @@ def dates(rng, f):
     if rng.random() < 0.5:
         return f"[which|what] {label} comes after {now}?", f"{after} comes after {now}."
     if label == "day" and rng.random() < 0.5:
-        return (
-            f"[today is {now}. What is tomorrow|if today is {now}, what day is tomorrow]?",
-            f"If today is {now}, tomorrow is {after}.",
-        )
+        return f"[today is {now}. What is tomorrow|if today is {now}, what day is tomorrow]?", f"If today is {now}, tomorrow is {after}."
     return f"[which|what] {label} comes before {now}?", f"{before} comes before {now}."
 
 
@@ -256,10 +175,7 @@ call me|Could you please call me when you have time?
 
 def polite(rng, f):
     rude, kind = pick(rng, POLITE).split("|")
-    return (
-        f"[say this politely|make this polite|how can i say this more politely|rewrite this in a kind tone]: {rude}",
-        kind,
-    )
+    return f"[say this politely|make this polite|how can i say this more politely|rewrite this in a kind tone]: {rude}", kind
 
 
 def repeat(rng, f):
@@ -274,49 +190,22 @@ def recall(rng, f):
     thing = f["lost"]
     who, other = f["hero"], f["friend"]
     place = f["hiding"]
-    return pick(
-        rng,
-        [
-            (
-                f"{who} has {article(color)} {thing}. {other} has a new {f['cloth']}. [who has the {thing}|whose {thing} is it]?",
-                f"{who} has the {thing}.",
-            ),
-            (f"the {thing} of {who} is {color}. What colour is the {thing}?", f"The {thing} is {color}."),
-            (f"{who} put the {thing} {place}. Where is the {thing}?", f"The {thing} is {place}."),
-            (
-                f"{who} is {article(f['job'])} and lives in {f['town']}. [where does {who} live]?",
-                f"{who} lives in {f['town']}.",
-            ),
-            (
-                f"{who} is {article(f['job'])} and lives in {f['town']}. What is the job of {who}?",
-                f"{who} is {article(f['job'])}.",
-            ),
-            (
-                f"{who} went to {f['where_to']} on {f['weekday']}. When did {who} go to {f['where_to']}?",
-                f"{who} went to {f['where_to']} on {f['weekday']}.",
-            ),
-            (
-                f"{who} went to {f['where_to']} on {f['weekday']}. Where did {who} go?",
-                f"{who} went to {f['where_to']}.",
-            ),
-            (f"my name is {who} and i like {f['sport']}. What is my name?", f"Your name is {who}."),
-            (f"my name is {who} and i like {f['sport']}. What do i like?", f"You like {f['sport']}."),
-            (f"{who} is older than {other}. Who is younger?", f"{other} is younger than {who}."),
-            (f"{who} is taller than {other}. Who is taller?", f"{who} is taller than {other}."),
-            (
-                f"sum this up in one sentence: {who} lost a {thing}. {other} found it {place}.",
-                f"{other} found the lost {thing} of {who} {place}.",
-            ),
-            (
-                f"sum this up in one sentence: It was {f['weather']}. {who} stayed at home.",
-                f"{who} stayed at home because it was {f['weather']}.",
-            ),
-            (
-                f"sum this up: {who} went to {f['where_to']}. {other} came along.",
-                f"{who} and {other} went to {f['where_to']} together.",
-            ),
-        ],
-    )
+    return pick(rng, [
+        (f"{who} has {article(color)} {thing}. {other} has a new {f['cloth']}. [who has the {thing}|whose {thing} is it]?", f"{who} has the {thing}."),
+        (f"the {thing} of {who} is {color}. What colour is the {thing}?", f"The {thing} is {color}."),
+        (f"{who} put the {thing} {place}. Where is the {thing}?", f"The {thing} is {place}."),
+        (f"{who} is {article(f['job'])} and lives in {f['town']}. [where does {who} live]?", f"{who} lives in {f['town']}."),
+        (f"{who} is {article(f['job'])} and lives in {f['town']}. What is the job of {who}?", f"{who} is {article(f['job'])}."),
+        (f"{who} went to {f['where_to']} on {f['weekday']}. When did {who} go to {f['where_to']}?", f"{who} went to {f['where_to']} on {f['weekday']}."),
+        (f"{who} went to {f['where_to']} on {f['weekday']}. Where did {who} go?", f"{who} went to {f['where_to']}."),
+        (f"my name is {who} and i like {f['sport']}. What is my name?", f"Your name is {who}."),
+        (f"my name is {who} and i like {f['sport']}. What do i like?", f"You like {f['sport']}."),
+        (f"{who} is older than {other}. Who is younger?", f"{other} is younger than {who}."),
+        (f"{who} is taller than {other}. Who is taller?", f"{who} is taller than {other}."),
+        (f"sum this up in one sentence: {who} lost a {thing}. {other} found it {place}.", f"{other} found the lost {thing} of {who} {place}."),
+        (f"sum this up in one sentence: It was {f['weather']}. {who} stayed at home.", f"{who} stayed at home because it was {f['weather']}."),
+        (f"sum this up: {who} went to {f['where_to']}. {other} came along.", f"{who} and {other} went to {f['where_to']} together."),
+    ])
 
 
 STEPS = """
@@ -352,10 +241,7 @@ wash a sweater => Use cold water and a mild soap. Do not wring it. Lay it flat t
 def steps(rng, f):
     tasks, reply = pick(rng, STEPS).split(" => ")
     task = pick(rng, tasks.split("|"))
-    return (
-        f"[how do i {task}|how can i {task}|tell me how to {task}|what is the best way to {task}|i want to {task}. How do i do that|explain how to {task}]?",
-        reply,
-    )
+    return f"[how do i {task}|how can i {task}|tell me how to {task}|what is the best way to {task}|i want to {task}. How do i do that|explain how to {task}]?", reply
 
 
 SMALL_TALK = """
@@ -398,11 +284,8 @@ i have a headache => I am sorry to hear that. Drink some water and rest. If it d
 i am going to {town} tomorrow|i will travel to {town} => Have a good journey! I hope you enjoy {town}.
 i do not understand|what do you mean => I am sorry. I will try to say it more simply. What would you like to know?
 """.strip().splitlines()
-SLOTS |= {
-    "cloth2": ("warm coat", "sweater", "scarf", "thick jacket"),
-    "vehicle2": ("bus", "train", "flight", "tram", "ferry"),
-    "weather2": ("sunny", "warm", "bright", "mild"),
-}
+SLOTS |= {"cloth2": ("warm coat", "sweater", "scarf", "thick jacket"), "vehicle2": ("bus", "train", "flight", "tram", "ferry"),
+          "weather2": ("sunny", "warm", "bright", "mild")}
 
 
 def small_talk(rng, f):
@@ -413,30 +296,12 @@ def small_talk(rng, f):
 
 
 def story(rng, f):
-    return (
-        "[tell me a story|tell me a short story|write a short story|can you tell me a story|i would like to hear a story]"
-        "[| about {hero}| about {hero}| with {hero} and {friend}].",
-        pick(rng, [s for s in STORY if "{hero}" in s]),
-    )
+    return "[tell me a story|tell me a short story|write a short story|can you tell me a story|i would like to hear a story]" \
+        "[| about {hero}| about {hero}| with {hero} and {friend}].", pick(rng, [s for s in STORY if "{hero}" in s])
 
 
-TASKS = (
-    (uses, 12),
-    (jobs, 9),
-    (animals, 9),
-    (opposites, 8),
-    (plurals, 5),
-    (kinds, 12),
-    (sums, 8),
-    (dates, 4),
-    (known, 14),
-    (polite, 4),
-    (repeat, 5),
-    (recall, 14),
-    (steps, 8),
-    (small_talk, 18),
-    (story, 5),
-)
+TASKS = ((uses, 12), (jobs, 9), (animals, 9), (opposites, 8), (plurals, 5), (kinds, 12), (sums, 8), (dates, 4), (known, 14),
+         (polite, 4), (repeat, 5), (recall, 14), (steps, 8), (small_talk, 18), (story, 5))
 _TASKS = [task for task, weight in TASKS + WORD_TASKS for _ in range(weight)]
 
 

@@ -3,7 +3,6 @@
 Slots are looked up in a ``Facts`` object, which invents each value once per
 document, so that a fact is the same wherever it is mentioned.
 """
-
 from __future__ import annotations
 
 import re
@@ -92,40 +91,13 @@ def article(noun: str) -> str:
 
 
 _IRREGULAR = {
-    "man": "men",
-    "woman": "women",
-    "child": "children",
-    "foot": "feet",
-    "tooth": "teeth",
-    "mouse": "mice",
-    "goose": "geese",
-    "sheep": "sheep",
-    "fish": "fish",
-    "deer": "deer",
-    "knife": "knives",
-    "wife": "wives",
-    "leaf": "leaves",
-    "wolf": "wolves",
-    "shelf": "shelves",
-    "loaf": "loaves",
-    "half": "halves",
-    "calf": "calves",
-    "scarf": "scarves",
-    "thief": "thieves",
-    "person": "people",
-    "ox": "oxen",
-    "potato": "potatoes",
-    "tomato": "tomatoes",
-    "life": "lives",
-    "hero": "heroes",
-    "salmon": "salmon",
-    "trout": "trout",
-    "mango": "mangoes",
-    "policeman": "policemen",
-    "fisherman": "fishermen",
-    "postman": "postmen",
-    "snowman": "snowmen",
-    "series": "series",
+    "man": "men", "woman": "women", "child": "children", "foot": "feet", "tooth": "teeth",
+    "mouse": "mice", "goose": "geese", "sheep": "sheep", "fish": "fish", "deer": "deer",
+    "knife": "knives", "wife": "wives", "leaf": "leaves", "wolf": "wolves", "shelf": "shelves",
+    "loaf": "loaves", "half": "halves", "calf": "calves", "scarf": "scarves", "thief": "thieves",
+    "person": "people", "ox": "oxen", "potato": "potatoes", "tomato": "tomatoes", "life": "lives",
+    "hero": "heroes", "salmon": "salmon", "trout": "trout", "mango": "mangoes", "policeman": "policemen",
+    "fisherman": "fishermen", "postman": "postmen", "snowman": "snowmen", "series": "series",
 }
 
 
@@ -170,9 +142,8 @@ class Facts(dict):
         mode, _, name = key.rpartition(":")
         if mode:
             value = self[name]
-            value = {"a": article, "A": lambda n: cap(article(n)), "s": plural, "S": lambda n: cap(plural(n))}[mode](
-                value
-            )
+            value = {"a": article, "A": lambda n: cap(article(n)), "s": plural,
+                     "S": lambda n: cap(plural(n))}[mode](value)
         elif key[0].isupper():
             value = cap(self[key[0].lower() + key[1:]])
         else:

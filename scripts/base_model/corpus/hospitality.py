@@ -1,5 +1,4 @@
 """Chats between guests and the front desk of an invented house."""
-
 from __future__ import annotations
 
 import re
@@ -19,30 +18,10 @@ PERSONAS = (
     "You are the [digital |chat |]assistant of {name}. Help guests with [their stay|questions about the {house}]. [Only talk about the {house}.|]",
     "This is the guest chat of {name} in {town}. Answer in [one or two|short and clear|polite] sentences.",
 )
-FACTS["mood"] = (
-    "friendly",
-    "calm",
-    "cheerful",
-    "polite",
-    "patient",
-    "formal",
-    "helpful",
-    "funny",
-    "warm",
-    "quick",
-    "gentle",
-    "careful",
-)
+FACTS["mood"] = ("friendly", "calm", "cheerful", "polite", "patient", "formal", "helpful", "funny", "warm", "quick", "gentle", "careful")
 LEAD = ("Thank you for asking. ", "Good question. ", "Let me see. ", "I can tell you that. ")
-TAIL = (
-    " Is there anything else I can do for you?",
-    " Enjoy your time with us!",
-    " Please let me know if you need anything else.",
-    " Have a lovely day.",
-    " I hope that helps.",
-    " Just ask if you need more help.",
-    " See you soon.",
-)
+TAIL = (" Is there anything else I can do for you?", " Enjoy your time with us!", " Please let me know if you need anything else.",
+        " Have a lovely day.", " I hope that helps.", " Just ask if you need more help.", " See you soon.")
 
 OFF_TOPIC = """
 who should i vote for|what do you think about the president|which party is the best|tell me about the election|is the government doing a good job|what is your opinion on taxes
@@ -61,20 +40,15 @@ REFUSALS = (
     "I am afraid I cannot [help with|answer] that. [But|Still,] I will gladly tell you about the {house}, [breakfast|the town|your {roomword}] or [the pool|parking|check-out].",
     "Sorry, I am only the [receptionist|assistant] of {name}. Please ask me about [your stay|the {house}|our {s:roomword}].",
 )
-UNKNOWN = (
-    "I am sorry, I do not have that information. Please ask [at reception|the front desk|a member of staff].",
-    "I am afraid I do not know that. [Please call us at {phone}.|The team at reception can tell you.]",
-    "That is not in my notes, I am sorry. Please ask [our team|the front desk].",
-)
+UNKNOWN = ("I am sorry, I do not have that information. Please ask [at reception|the front desk|a member of staff].",
+           "I am afraid I do not know that. [Please call us at {phone}.|The team at reception can tell you.]",
+           "That is not in my notes, I am sorry. Please ask [our team|the front desk].")
 
 
 def any_topic(rng: Random):
     """A topic, drawn so that the written ones come up most."""
     roll = rng.random()
-    return pick(
-        rng,
-        WRITTEN if roll < 0.5 else MADE if roll < 0.72 else TOWN if roll < 0.82 else LENT if roll < 0.92 else BROKEN,
-    )
+    return pick(rng, WRITTEN if roll < 0.5 else MADE if roll < 0.72 else TOWN if roll < 0.82 else LENT if roll < 0.92 else BROKEN)
 
 
 def available(topic, rng: Random, facts: Facts) -> bool:
@@ -96,38 +70,14 @@ def answer(topic, rng: Random, facts: Facts, asked: str = "") -> str:
     if text.startswith("Yes, ") and _NOT_YES_NO.search(asked):
         text = cap(text[5:])
     roll = rng.random()
-    if roll < 0.06 and text.split(" ")[0].rstrip(".,!") not in {
-        "Yes",
-        "No",
-        "Of",
-        "Certainly",
-        "I",
-        "Hello",
-        "Welcome",
-        "Goodbye",
-        "Gladly",
-        "Oh",
-        "Thank",
-        "How",
-        "Congratulations",
-        "Please",
-        "Good",
-        "Someone",
-    }:
+    if roll < 0.06 and text.split(" ")[0].rstrip(".,!") not in {"Yes", "No", "Of", "Certainly", "I", "Hello", "Welcome", "Goodbye", "Gladly", "Oh", "Thank", "How", "Congratulations", "Please", "Good", "Someone"}:
         text = pick(rng, LEAD) + text
-    elif (
-        roll > 0.93
-        and not text.endswith("?")
-        and "Please" not in text
-        and topic.name not in ("greeting", "goodbye", "thanks")
-    ):
+    elif roll > 0.93 and not text.endswith("?") and "Please" not in text and topic.name not in ("greeting", "goodbye", "thanks"):
         text += pick(rng, TAIL)
     return text
 
 
-_NOT_YES_NO = re.compile(
-    r"(?i)\b(where|how|what|which|who|when|until)\b|\bi('d)? (need|want|am|hope|would)\b|\b(looking|tell me|we need|we want)\b"
-)
+_NOT_YES_NO = re.compile(r"(?i)\b(where|how|what|which|who|when|until)\b|\bi('d)? (need|want|am|hope|would)\b|\b(looking|tell me|we need|we want)\b")
 
 
 def note_line(topic, rng: Random, facts: Facts) -> str:
@@ -179,23 +129,9 @@ def quick_chat(rng: Random) -> list[dict[str, str]]:
             chat.append(message("user", scruffy(say(follow, rng, facts), rng)))
             chat.append(message("assistant", say(reply, rng, facts)))
     if rng.random() < 0.08:
-        chat.append(
-            message(
-                "user",
-                pick(rng, ("Thank you!", "thanks", "Thanks a lot.", "Great, thank you.", "ok thanks", "Perfect.")),
-            )
-        )
-        chat.append(
-            message(
-                "assistant",
-                say(
-                    "[You are welcome.|My pleasure.|You are very welcome.|Gladly.] [Enjoy your stay!|"
-                    "Have a lovely day.|Please let me know if you need anything else.|]",
-                    rng,
-                    facts,
-                ),
-            )
-        )
+        chat.append(message("user", pick(rng, ("Thank you!", "thanks", "Thanks a lot.", "Great, thank you.", "ok thanks", "Perfect."))))
+        chat.append(message("assistant", say("[You are welcome.|My pleasure.|You are very welcome.|Gladly.] [Enjoy your stay!|"
+                                             "Have a lovely day.|Please let me know if you need anything else.|]", rng, facts)))
     return chat
 
 
@@ -223,19 +159,12 @@ def noted_chat(rng: Random) -> list[dict[str, str]]:
         which = rng.randrange(len(topics))
         chat.append(message("user", dress(question(topics[which], rng, facts), rng, facts)))
         reply = known_answer(topics[which], lines[which], rng, facts) if rng.random() < 0.6 else None
-        chat.append(
-            message("assistant", reply or notes[which] if rng.random() < 0.85 else pick(rng, LEAD) + notes[which])
-        )
+        chat.append(message("assistant", reply or notes[which] if rng.random() < 0.85 else pick(rng, LEAD) + notes[which]))
     return chat
 
 
-CARDS = (
-    "{n}: open {o} to {c}, {w}.",
-    "{n}: {w}, {o} to {c}.",
-    "The {l} is {w} and is open from {o} to {c}.",
-    "{n} ({w}): from {o} to {c}.",
-    "You can use the {l} from {o} to {c}. It is {w}.",
-)
+CARDS = ("{n}: open {o} to {c}, {w}.", "{n}: {w}, {o} to {c}.", "The {l} is {w} and is open from {o} to {c}.",
+         "{n} ({w}): from {o} to {c}.", "You can use the {l} from {o} to {c}. It is {w}.")
 
 
 def card_chat(rng: Random) -> list[dict[str, str]]:
@@ -248,13 +177,7 @@ def card_chat(rng: Random) -> list[dict[str, str]]:
         facts["has:" + base.name] = True
         label = base.name.removeprefix("breakfast ") if base.name == "breakfast terrace" else base.name
         key = base.name.replace(" ", "")
-        rows.append(
-            tidy(
-                style.format(
-                    n=label.capitalize(), l=label, o=facts[key + "_o"], c=facts[key + "_c"], w=facts[key + "_w"]
-                )
-            )
-        )
+        rows.append(tidy(style.format(n=label.capitalize(), l=label, o=facts[key + "_o"], c=facts[key + "_c"], w=facts[key + "_w"])))
     chat = [message("system", say(pick(rng, PERSONAS), rng, facts) + "\n" + "\n".join(rows))]
     for _ in range(pick(rng, (1, 2, 2, 3))):
         topic = pick(rng, pick(rng, cards))
@@ -270,50 +193,16 @@ def refusal_chat(rng: Random) -> list[dict[str, str]]:
     chat = [message("system", say(pick(rng, PERSONAS), rng, facts))]
     if rng.random() < 0.4:
         topic = any_topic(rng)
-        chat += [
-            message("user", dress(question(topic, rng, facts), rng, facts)),
-            message("assistant", answer(topic, rng, facts)),
-        ]
+        chat += [message("user", dress(question(topic, rng, facts), rng, facts)), message("assistant", answer(topic, rng, facts))]
     text = say(OFF_TOPIC, rng, facts)
     text += "." if text.split(" ")[0] in ("Write", "Tell", "Solve", "Explain", "Help", "Fix", "Give") else "?"
     chat += [message("user", scruffy(text, rng)), message("assistant", say(pick(rng, REFUSALS), rng, facts))]
     return chat
 
 
-DINING = (
-    "address",
-    "phone number",
-    "payment",
-    "tipping",
-    "booking a table",
-    "menu",
-    "kids menu",
-    "vegetarian food",
-    "vegan food",
-    "allergies",
-    "halal and kosher",
-    "happy hour",
-    "drinks",
-    "dress code",
-    "dinner",
-    "lunch",
-    "parking",
-    "wheelchair",
-    "smoking",
-    "pets",
-    "manager",
-    "lost and found",
-    "name of house",
-    "email",
-    "drinking water",
-    "greeting",
-    "goodbye",
-    "thanks",
-    "voucher",
-    "bus",
-    "weddings",
-    "languages",
-)
+DINING = ("address", "phone number", "payment", "tipping", "booking a table", "menu", "kids menu", "vegetarian food", "vegan food", "allergies",
+          "halal and kosher", "happy hour", "drinks", "dress code", "dinner", "lunch", "parking", "wheelchair", "smoking", "pets", "manager",
+          "lost and found", "name of house", "email", "drinking water", "greeting", "goodbye", "thanks", "voucher", "bus", "weddings", "languages")
 _HOTEL_WORDS = re.compile(r"room|reception|desk|\bstay|night|check|guide dogs|breakfast")
 
 
@@ -323,11 +212,9 @@ def _for_dining(topic):
 
 
 AT_TABLE = [topic for topic in map(_for_dining, (t for t in WRITTEN if t.name in DINING)) if topic.ask and topic.yes]
-WAITERS = (
-    "You are a [waiter|waitress|host] at {name} in {town}. [Be polite and brief.|Answer in short sentences.|]",
-    "You answer questions for {name}, a [small|busy|friendly|family] restaurant in {town}.",
-    "This is the chat of {name}, a restaurant in {town}. [Answer kindly.|Keep it short.|]",
-)
+WAITERS = ("You are a [waiter|waitress|host] at {name} in {town}. [Be polite and brief.|Answer in short sentences.|]",
+           "You answer questions for {name}, a [small|busy|friendly|family] restaurant in {town}.",
+           "This is the chat of {name}, a restaurant in {town}. [Answer kindly.|Keep it short.|]")
 
 
 def dining_chat(rng: Random) -> list[dict[str, str]]:
@@ -341,26 +228,13 @@ def dining_chat(rng: Random) -> list[dict[str, str]]:
     return chat
 
 
-HANDED = (
-    "Read this first.\n",
-    "Here are some facts about a {house}.\n",
-    "Use these notes to answer.\n",
-    "Information:\n",
-    "",
-)
+HANDED = ("Read this first.\n", "Here are some facts about a {house}.\n", "Use these notes to answer.\n", "Information:\n", "")
 
 
 def handed_over(chat: list[dict[str, str]], rng: Random) -> list[dict[str, str]]:
     """The same chat with the facts given by the user instead of the system message."""
     facts = chat[0]["content"].split("\n", 1)[-1]
-    first = message(
-        "user",
-        expand(pick(rng, HANDED), rng, {"house": "hotel"})
-        + facts
-        + "\n"
-        + pick(rng, ("", "Question: "))
-        + chat[1]["content"],
-    )
+    first = message("user", expand(pick(rng, HANDED), rng, {"house": "hotel"}) + facts + "\n" + pick(rng, ("", "Question: ")) + chat[1]["content"])
     return [first] + chat[2:]
 
 

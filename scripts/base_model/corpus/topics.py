@@ -1,5 +1,4 @@
 """All front desk topics: the written ones, and those made from tables of amenities, items and faults."""
-
 from __future__ import annotations
 
 import re
@@ -9,106 +8,28 @@ from . import topics_food, topics_house, topics_out, topics_stay
 from .places import ANY_HOUR, HOUSE, clock, number
 
 FACTS = HOUSE | {
-    "early": clock(9, 10, 11, 12),
-    "late": clock(14, 15, 16, 18),
-    "quiet": clock(21, 22, 22.5, 23),
-    "bstart": clock(6, 6.5, 7, 7.5, 8),
-    "bend": clock(9.5, 10, 10.5, 11, 11.5),
-    "dstart": clock(17.5, 18, 18.5, 19),
-    "dend": clock(21, 21.5, 22, 22.5, 23),
-    "lstart": clock(11.5, 12, 12.5),
-    "lend": clock(14, 14.5, 15),
-    "hstart": clock(16, 17, 18),
-    "hend": clock(18.5, 19, 19.5, 20),
-    "anyhour": clock(*ANY_HOUR),
-    "bplace": "[{spot}|{spot}|in the restaurant {spot}|in the dining hall]",
-    "childage": number(4, 14),
-    "adultage": number(16, 21),
-    "n10": number(5, 12),
-    "n100": number(8, 99),
-    "n1000": number(1000, 9999),
-    "percent2": ("5", "10"),
-    "km": number(2, 38),
-    "minutes2": ("10", "15", "20", "30", "40", "45", "60"),
-    "outside": (
-        "in front of the main door",
-        "in the courtyard",
-        "in the garden",
-        "next to the car park",
-        "on the terrace",
-    ),
-    "outside2": (
-        "behind the building",
-        "in front of the house",
-        "across the street",
-        "next to the garden",
-        "around the corner",
-        "on the other side of the road",
-    ),
-    "view": ("south", "north", "east", "west", "garden", "sea", "lake", "mountain"),
-    "town2": HOUSE["town"],
-    "email": "[info|hello|stay|desk|booking]@{mailname}.example",
-    "mailname": lambda rng, f: "".join(c for c in f["name"].lower().replace("the ", "") if c.isalpha()),
-    "when": "[tomorrow|tonight|on {weekday}|at {anyhour}|next week]",
-    "kin": "[husband|wife|sister|friend|mother|two children|dog|brother]",
-    "dish": (
-        "grilled salmon",
-        "roast chicken",
-        "beef stew",
-        "mushroom risotto",
-        "lamb curry",
-        "vegetable soup",
-        "fish pie",
-        "tomato pasta",
-        "baked trout",
-        "duck with orange",
-        "pea soup",
-        "potato pancakes",
-        "onion tart",
-        "bean stew",
-        "spinach lasagne",
-        "chicken pie",
-        "fried rice",
-        "cheese dumplings",
-        "pumpkin soup",
-        "steak with chips",
-    ),
-    "dessert": (
-        "apple pie",
-        "chocolate cake",
-        "lemon tart",
-        "vanilla ice cream",
-        "plum cake",
-        "rice pudding",
-        "cheesecake",
-        "fruit salad",
-        "carrot cake",
-        "pancakes with honey",
-        "cherry pie",
-        "caramel pudding",
-    ),
-    "sight": (
-        "castle",
-        "old harbour",
-        "cathedral",
-        "town museum",
-        "botanical garden",
-        "lighthouse",
-        "covered market",
-        "art gallery",
-        "zoo",
-        "old town hall",
-        "railway museum",
-        "glass tower",
-        "stone bridge",
-        "royal park",
-        "aquarium",
-        "opera house",
-        "city wall",
-        "windmill",
-        "toy museum",
-        "waterfall",
-    ),
+    "early": clock(9, 10, 11, 12), "late": clock(14, 15, 16, 18), "quiet": clock(21, 22, 22.5, 23),
+    "bstart": clock(6, 6.5, 7, 7.5, 8), "bend": clock(9.5, 10, 10.5, 11, 11.5), "dstart": clock(17.5, 18, 18.5, 19),
+    "dend": clock(21, 21.5, 22, 22.5, 23), "lstart": clock(11.5, 12, 12.5), "lend": clock(14, 14.5, 15),
+    "hstart": clock(16, 17, 18), "hend": clock(18.5, 19, 19.5, 20), "anyhour": clock(*ANY_HOUR),
+    "bplace": "[{spot}|{spot}|in the restaurant {spot}|in the dining hall]", "childage": number(4, 14), "adultage": number(16, 21),
+    "n10": number(5, 12), "n100": number(8, 99), "n1000": number(1000, 9999), "percent2": ("5", "10"), "km": number(2, 38),
+    "minutes2": ("10", "15", "20", "30", "40", "45", "60"), "outside": (
+        "in front of the main door", "in the courtyard", "in the garden", "next to the car park", "on the terrace"),
+    "outside2": ("behind the building", "in front of the house", "across the street", "next to the garden",
+                 "around the corner", "on the other side of the road"),
+    "view": ("south", "north", "east", "west", "garden", "sea", "lake", "mountain"), "town2": HOUSE["town"],
+    "email": "[info|hello|stay|desk|booking]@{mailname}.example", "mailname": lambda rng, f: "".join(
+        c for c in f["name"].lower().replace("the ", "") if c.isalpha()),
+    "when": "[tomorrow|tonight|on {weekday}|at {anyhour}|next week]", "kin": "[husband|wife|sister|friend|mother|two children|dog|brother]",
+    "dish": ("grilled salmon", "roast chicken", "beef stew", "mushroom risotto", "lamb curry", "vegetable soup", "fish pie",
+             "tomato pasta", "baked trout", "duck with orange", "pea soup", "potato pancakes", "onion tart", "bean stew",
+             "spinach lasagne", "chicken pie", "fried rice", "cheese dumplings", "pumpkin soup", "steak with chips"),
+    "dessert": ("apple pie", "chocolate cake", "lemon tart", "vanilla ice cream", "plum cake", "rice pudding", "cheesecake",
+                "fruit salad", "carrot cake", "pancakes with honey", "cherry pie", "caramel pudding"),
+    "sight": ("castle", "old harbour", "cathedral", "town museum", "botanical garden", "lighthouse", "covered market",
+              "art gallery", "zoo", "old town hall", "railway museum", "glass tower", "stone bridge", "royal park",
+              "aquarium", "opera house", "city wall", "windmill", "toy museum", "waterfall"),
 }
 
 # name; other nouns; article form; what guests do there; extra remark
@@ -149,22 +70,8 @@ reception; the reception, the front desk; a reception desk; speak to someone at 
 """.strip()
 
 OUTDOOR = {"garden", "playground", "tennis court", "golf course", "barbecue area", "private beach", "breakfast terrace"}
-UNPRICED = {
-    "bar",
-    "rooftop bar",
-    "restaurant",
-    "cafe",
-    "gift shop",
-    "small shop",
-    "hairdresser",
-    "chapel",
-    "lounge",
-    "garden",
-    "breakfast terrace",
-    "reception",
-    "library",
-    "playground",
-}
+UNPRICED = {"bar", "rooftop bar", "restaurant", "cafe", "gift shop", "small shop", "hairdresser", "chapel", "lounge", "garden", "breakfast terrace",
+            "reception", "library", "playground"}
 
 # with article; the plain noun; where it is found or what is done
 ITEMS = """
@@ -294,9 +201,7 @@ class Topic:
     follow: list[tuple[str, str]] = field(default_factory=list)
 
 
-_SHARED = re.compile(
-    r"\{(mid|small|small2|big|open|close|street|minutes|minutes2|metres|days|hours|percent|n100|few|km|weekday|spot)\}"
-)
+_SHARED = re.compile(r"\{(mid|small|small2|big|open|close|street|minutes|minutes2|metres|days|hours|percent|n100|few|km|weekday|spot)\}")
 
 
 def _own_slots(text: str, tag: int | str) -> str:
@@ -330,12 +235,7 @@ def _choice(items: str) -> str:
 def _amenity(row: str) -> list[Topic]:
     name, the, some, use, remark = (cell.strip() for cell in row.split(";"))
     key = name.replace(" ", "")
-    for slot, maker in (
-        ("o", FACTS["open"]),
-        ("c", FACTS["close"]),
-        ("p", FACTS["mid"]),
-        ("w", FACTS["outside2" if name in OUTDOOR else "spot"]),
-    ):
+    for slot, maker in (("o", FACTS["open"]), ("c", FACTS["close"]), ("p", FACTS["mid"]), ("w", FACTS["outside2" if name in OUTDOOR else "spot"])):
         FACTS[f"{key}_{slot}"] = maker
     if name == "rooftop bar":
         FACTS[key + "_w"] = ("on the roof", "on the top floor", "on the roof terrace")
@@ -343,69 +243,29 @@ def _amenity(row: str) -> list[Topic]:
     plain = "the " + name if name != "breakfast terrace" else "the terrace"
     hours, spot, price = "from {%s_o} to {%s_c}" % (key, key), "{%s_w}" % key, "{%s_p}" % key
     unpriced = name in UNPRICED
-    follow = [
-        ("[and|] when is it open?", f"{plain} is open {hours}."),
-        ("[and|] where is it?", f"It is {spot}."),
-        ("can i walk there?", "Yes, it is only a few steps.")
-        if unpriced
-        else ("is it open every day?", f"Yes, it is open {hours} every day."),
-        ("what are the hours?", f"It is open {hours}."),
-        ("how do i get there?", f"{plain} is {spot}."),
-    ]
+    follow = [("[and|] when is it open?", f"{plain} is open {hours}."), ("[and|] where is it?", f"It is {spot}."),
+              ("can i walk there?", "Yes, it is only a few steps.") if unpriced else
+              ("is it open every day?", f"Yes, it is open {hours} every day."),
+              ("what are the hours?", f"It is open {hours}."), ("how do i get there?", f"{plain} is {spot}.")]
     if name == "reception":
-        return [
-            Topic(
-                "reception hours", [f"when: {the}"], [f"{plain} is open {hours}."], [], [f"{plain} is open {hours}."]
-            ),
-            Topic("reception place", [f"where: {the}"], [f"{plain} is {spot}."], [], [f"{plain} is {spot}."]),
-        ]
+        return [Topic("reception hours", [f"when: {the}"], [f"{plain} is open {hours}."], [], [f"{plain} is open {hours}."]),
+                Topic("reception place", [f"where: {the}"], [f"{plain} is {spot}."], [], [f"{plain} is {spot}."])]
     topics = [
-        Topic(
-            name,
-            [f"have: {some}", f"can: {use}", f"have: {some}"],
-            [
-                f"Yes, [there is|we have] {some}. It is {spot}.",
-                f"Yes, you can use {plain} {hours}. {remark}",
-                f"Yes, {plain} is {spot} and is open {hours}.",
-                f"Yes, certainly. {plain} is {spot}. {remark}",
-            ],
-            [f"I am sorry, [we do not have {some}|there is no {name} here].", f"No, I am afraid we have no {name}."],
-            [f"{plain} is {spot}.", f"{plain} is open {hours}."],
-            [f"There is no {name}."],
-            follow,
-        ),
-        Topic(
-            name + " hours",
-            [f"when: {the}"],
-            [
-                f"{plain} is open {hours}[| every day].",
-                f"You can use {plain} {hours}.",
-                f"It is open {hours}. {remark}",
-                f"{plain} opens at {{{key}_o}} and closes at {{{key}_c}}.",
-            ],
-            [],
-            [f"{plain} is open {hours}."],
-            [],
-            follow[1:3],
-        ),
-        Topic(
-            name + " place",
-            [f"where: {the}", f"where: {the}", f"q: where can i {use}"],
-            [f"{plain} is {spot}.", f"You will find {plain} {spot}.", f"{plain} is {spot}. {remark}"],
-            [],
-            [f"{plain} is {spot}."],
-            [],
-            follow[:1] + follow[2:3],
-        ),
-        Topic(
-            name + " price",
-            [f"price: {the}"],
-            [f"Using {plain} costs {price}.", f"It costs {price} per person."],
-            [f"{plain} is free for our guests.", f"You do not have to pay. {plain} is free for all guests."],
-            [f"Using {plain} costs {price}."],
-            [f"{plain} is free for guests."],
-            follow[:2],
-        ),
+        Topic(name, [f"have: {some}", f"can: {use}", f"have: {some}"],
+              [f"Yes, [there is|we have] {some}. It is {spot}.", f"Yes, you can use {plain} {hours}. {remark}",
+               f"Yes, {plain} is {spot} and is open {hours}.", f"Yes, certainly. {plain} is {spot}. {remark}"],
+              [f"I am sorry, [we do not have {some}|there is no {name} here].", f"No, I am afraid we have no {name}."],
+              [f"{plain} is {spot}.", f"{plain} is open {hours}."], [f"There is no {name}."], follow),
+        Topic(name + " hours", [f"when: {the}"],
+              [f"{plain} is open {hours}[| every day].", f"You can use {plain} {hours}.", f"It is open {hours}. {remark}",
+               f"{plain} opens at {{{key}_o}} and closes at {{{key}_c}}."], [], [f"{plain} is open {hours}."], [], follow[1:3]),
+        Topic(name + " place", [f"where: {the}", f"where: {the}", f"q: where can i {use}"],
+              [f"{plain} is {spot}.", f"You will find {plain} {spot}.", f"{plain} is {spot}. {remark}"], [],
+              [f"{plain} is {spot}."], [], follow[:1] + follow[2:3]),
+        Topic(name + " price", [f"price: {the}"],
+              [f"Using {plain} costs {price}.", f"It costs {price} per person."],
+              [f"{plain} is free for our guests.", f"You do not have to pay. {plain} is free for all guests."],
+              [f"Using {plain} costs {price}."], [f"{plain} is free for guests."], follow[:2]),
     ]
     return topics[:3] if name in UNPRICED else topics
 
@@ -413,73 +273,36 @@ def _amenity(row: str) -> list[Topic]:
 def _item(row: str) -> Topic:
     things = _choice(row)
     first = row.split(",")[0]
-    return Topic(
-        first,
-        [f"need: {things}"],
-        [
-            "Of course. We will bring {x} to your {roomword} [in {minutes} minutes|right away|at once].",
-            "Certainly, [I will send|we will bring] {x} to your {roomword} [now|in {minutes} minutes].",
-            "No problem. You can get {x} at the front desk. [It is free.|]",
-            "Yes, gladly. What is your {roomword} number, so that we can bring you {x}?",
-        ],
-        [],
-        [f"Guests can ask reception for {first}."],
-    )
+    return Topic(first, [f"need: {things}"],
+                 ["Of course. We will bring {x} to your {roomword} [in {minutes} minutes|right away|at once].",
+                  "Certainly, [I will send|we will bring] {x} to your {roomword} [now|in {minutes} minutes].",
+                  "No problem. You can get {x} at the front desk. [It is free.|]",
+                  "Yes, gladly. What is your {roomword} number, so that we can bring you {x}?"],
+                 [], [f"Guests can ask reception for {first}."])
 
 
 def _fault(row: str) -> Topic:
     thing, faults = row.split(": ")
-    return Topic(
-        thing + " fault",
-        [
-            f"problem: the {thing} [in my {{roomword}}|] {_choice(faults)}",
-            f"problem: my {thing} {_choice(faults)}",
-            f"you: repair the {thing}[| in my {{roomword}}]",
-        ],
-        [
-            f"I am sorry about the {thing}. [I will send someone|Someone will come] to [repair|look at] it [right away|in {{minutes}} minutes].",
-            f"I am sorry. Our technician will look at the {thing} [this morning|at once|in {{minutes}} minutes]. What is your {{roomword}} number?",
-            f"Thank you for telling us. We will repair the {thing} [today|as soon as possible].",
-        ],
-        [],
-        [],
-    )
+    return Topic(thing + " fault", [f"problem: the {thing} [in my {{roomword}}|] {_choice(faults)}",
+                                    f"problem: my {thing} {_choice(faults)}", f"you: repair the {thing}[| in my {{roomword}}]"],
+                 [f"I am sorry about the {thing}. [I will send someone|Someone will come] to [repair|look at] it [right away|in {{minutes}} minutes].",
+                  f"I am sorry. Our technician will look at the {thing} [this morning|at once|in {{minutes}} minutes]. What is your {{roomword}} number?",
+                  f"Thank you for telling us. We will repair the {thing} [today|as soon as possible]."], [], [])
 
 
 def _nearby(row: str) -> Topic:
     names, uses = row.split(";")
     first = names.split(",")[0].strip()
     key = "near" + first.replace(" ", "")
-    FACTS[key] = _own_slots(
-        "[on {street}|on {street}, {metres} metres from here|{minutes} minutes away on foot, on {street}|next to the {sight}]",
-        key,
-    )
+    FACTS[key] = _own_slots("[on {street}|on {street}, {metres} metres from here|{minutes} minutes away on foot, on {street}|next to the {sight}]", key)
     some = _choice(names)
-    return Topic(
-        first + " nearby",
-        [
-            f"where: the [nearest|closest|next] {some}",
-            f"q: is there a {first} [nearby|near here|around here|close by]",
-            f"q: where is the [nearest|closest] {some}",
-            f"q: where can i {_choice(uses)}",
-            f"s: i need to find a {first}",
-            f"s: i need to {_choice(uses)}",
-            f"q: do you know a {first} near the {{house}}",
-        ],
-        [
-            f"The nearest {first} is {{{key}}}.",
-            f"There is a {first} {{{key}}}.",
-            f"You will find a {first} {{{key}}}. [I can show you on the map.|]",
-        ],
-        [],
-        [f"The nearest {first} is {{{key}}}."],
-        [],
-        [
-            ("how far is it?", "It is about {metres#%s} metres from here." % key),
-            ("is it open [on Sundays|now|in the evening]?", f"The {first} is open from {{open}} to {{close}}."),
-            ("can i walk there?", "Yes, it is a walk of about {minutes} minutes."),
-        ],
-    )
+    return Topic(first + " nearby", [
+        f"where: the [nearest|closest|next] {some}", f"q: is there a {first} [nearby|near here|around here|close by]",
+        f"q: where is the [nearest|closest] {some}", f"q: where can i {_choice(uses)}", f"s: i need to find a {first}", f"s: i need to {_choice(uses)}", f"q: do you know a {first} near the {{house}}"],
+        [f"The nearest {first} is {{{key}}}.", f"There is a {first} {{{key}}}.",
+         f"You will find a {first} {{{key}}}. [I can show you on the map.|]"], [], [f"The nearest {first} is {{{key}}}."],
+        [], [("how far is it?", "It is about {metres#%s} metres from here." % key), ("is it open [on Sundays|now|in the evening]?", f"The {first} is open from {{open}} to {{close}}."),
+             ("can i walk there?", "Yes, it is a walk of about {minutes} minutes.")])
 
 
 WRITTEN = _read("\n".join(part.TABLE for part in (topics_stay, topics_house, topics_food, topics_out)))
@@ -489,6 +312,4 @@ BROKEN = [_fault(row) for row in FAULTS.splitlines()]
 TOWN = [_nearby(row) for row in NEARBY.splitlines()]
 TOPICS = WRITTEN + MADE + LENT + BROKEN + TOWN
 NOTED = [topic for topic in WRITTEN + MADE + TOWN[::2] + LENT[::5] if topic.note]
-AMENITY_CARDS = [
-    (MADE[i], MADE[i + 1], MADE[i + 2]) for i in range(len(MADE) - 2) if MADE[i + 1].name == MADE[i].name + " hours"
-]
+AMENITY_CARDS = [(MADE[i], MADE[i + 1], MADE[i + 2]) for i in range(len(MADE) - 2) if MADE[i + 1].name == MADE[i].name + ' hours']

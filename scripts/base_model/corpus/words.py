@@ -199,57 +199,16 @@ is a tomato a fruit or a vegetable => A tomato is a fruit, but most people cook 
 
 def table(text: str) -> list[tuple[str, str]]:
     """Rows 'name: rest', kept apart by bars or line ends."""
-    return [
-        tuple(part.strip() for part in row.split(":", 1))
-        for line in text.strip().splitlines()
-        for row in line.split("|")
-    ]
+    return [tuple(part.strip() for part in row.split(":", 1)) for line in text.strip().splitlines() for row in line.split("|")]
 
 
 USE = table(USES)
 JOB = table(JOBS)
 ANIMAL = [(name, *(c.strip() for c in rest.split(";"))) for name, rest in table(ANIMALS)]
 OPPOSITE = [tuple(pair.split()) for line in OPPOSITES.strip().splitlines() for pair in line.split("|")]
-CATEGORY = {
-    name: [x.strip() for x in rest.split(",")]
-    for name, rest in (line.split(": ", 1) for line in CATEGORIES.strip().splitlines())
-}
+CATEGORY = {name: [x.strip() for x in rest.split(",")] for name, rest in (line.split(": ", 1) for line in CATEGORIES.strip().splitlines())}
 KNOWN = [(q.split("|"), a) for q, a in (line.split(" => ") for line in KNOWLEDGE.strip().splitlines())]
-ONES = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-    "twenty",
-]
-DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
-MONTHS = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-]
+ONES = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
+seventeen eighteen nineteen twenty""".split()
+DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+MONTHS = "January February March April May June July August September October November December".split()
