@@ -55,7 +55,7 @@ def test_a_missing_recipe_and_a_missing_section_are_named(tmp_path, recipe_file)
     with pytest.raises(MissingError, match="no such recipe"):
         read_recipe(tmp_path / "none.yaml")
     recipe_file.write_text("seed: 1\n")
-    with pytest.raises(ConfigError, match=r"data: missing\. The rows\."):
+    with pytest.raises(ConfigError, match=r"data: missing\. The rows, such as"):
         read_recipe(recipe_file)
     recipe_file.write_text("data: [\n")
     with pytest.raises(ConfigError, match=r"chat\.yaml:2:1: not YAML"):
@@ -65,7 +65,7 @@ def test_a_missing_recipe_and_a_missing_section_are_named(tmp_path, recipe_file)
         read_recipe(recipe_file)
 
 
-def test_overrides_set_dotted_keys_and_a_new_type_starts_afresh():
+def test_overrides_set_dotted_keys_and_a_new_type_starts_afresh(tmp_path):
     values = {"method": {"type": "lora", "rank": 8}, "optim": {"epochs": 1}}
     changed = with_overrides(values, {"method.type": "full", "optim": {"steps": 3}, "a.b.c": 1})
     assert changed == {"method": {"type": "full"}, "optim": {"epochs": 1, "steps": 3}, "a": {"b": {"c": 1}}}
@@ -73,8 +73,11 @@ def test_overrides_set_dotted_keys_and_a_new_type_starts_afresh():
     assert parse_overrides(["optim.steps=5", "a.b=[x, y]", "c.d=1=2"]) == {
         "optim.steps": 5, "a.b": ["x", "y"], "c.d": "1=2",
     }  # fmt: skip
-    with pytest.raises(ConfigError, match=r"write section\.field=value"):
+    with pytest.raises(ConfigError, match=r"write --set section\.field=value"):
         parse_overrides(["optim.steps"])
+    path = tmp_path / "small.yaml"
+    path.write_text("data: {train: hotel}")
+    assert read_recipe(path, {"method.rank": 8}).method.rank == 8  # lora, the default type
     later = {"method.rank": 64, "method.type": "lora"}
     assert with_overrides({"method": {"type": "full"}}, later) == {"method": {"type": "lora", "rank": 64}}
     with pytest.raises(ConfigError, match="is a value, not a section"):

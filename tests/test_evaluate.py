@@ -67,7 +67,7 @@ def test_measuring_and_comparing(setting):
 
 def test_verdicts():
     assert verdict(BLEU_SCORE, Interval(3, 1, 5, 50)) == "better"
-    assert verdict(BLEU_SCORE, Interval(3, 1, 5, 9)) == "no difference shown"  # too few rows
+    assert verdict(BLEU_SCORE, Interval(3, 1, 5, 9)) == "too few rows"
     assert verdict(PERPLEXITY, Interval(3, 1, 5, 50)) == "worse"
     assert verdict(PERPLEXITY, Interval(3, -1, 5, 50)) == "no difference shown"
 

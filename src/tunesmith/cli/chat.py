@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -37,9 +38,8 @@ def chat(
 def ask() -> str | None:
     """The user's next line, or None at the end."""
     try:
-        return input("you> ").strip() or None
+        return input("you> " if sys.stdin.isatty() else "").strip() or None
     except EOFError:
-        typer.echo()
         return None
 
 

@@ -24,7 +24,7 @@ def check(
     from tunesmith.prompt.base import resolve
     from tunesmith.prompt.contract import load_contract
 
-    dataset = load_dataset(file, format, parse_overrides(column))
+    dataset = load_dataset(file, format, parse_overrides(column, "--column key=name, for example question=Frage"))
     console.print(f"format: {dataset.format}")
     console.print(dataset.ledger.sentence())
     for entry in dataset.ledger.entries[:show]:
@@ -45,4 +45,7 @@ def check(
             )
         console.print(f"data id: {dataset.id[:16]}")
     if dropped := dataset.ledger.dropped():
-        raise DataError(f"{file}: {len(dropped)} of {dataset.ledger.read} rows cannot be used.")
+        raise DataError(
+            f"{file}: {len(dropped)} of {dataset.ledger.read} rows cannot be used. Mend them, or train with "
+            "data.bad_rows=drop to go on without them."
+        )

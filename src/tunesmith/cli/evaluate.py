@@ -34,7 +34,7 @@ def evaluate(
         "against": against,
         "template": template,
         "format": format,
-        "columns": parse_overrides(column),
+        "columns": parse_overrides(column, "--column key=name, for example question=Frage"),
         "bad_rows": "fail",
         "rows": rows,
         "max_new_tokens": max_new_tokens,

@@ -57,7 +57,8 @@ class Screen:
     def on_plan(self, event: dict[str, Any]) -> None:
         self.say(
             f"plan: {event['precision']} on {event['device']} ({event['machine']}), "
-            f"{'packed' if event['packing'] else 'padded'}, {event['trainable']:,} weights to train"
+            f"{'packed' if event['packing'] else 'padded'}, {event['trainable']:,} weights to train, "
+            f"learning rate {event['learning_rate']:g}"
         )
 
     def on_step(self, event: dict[str, Any]) -> None:
@@ -128,7 +129,7 @@ def interval(score: dict[str, float]) -> str:
     return f"{show(score['value'])} [{show(score['low'])}, {show(score['high'])}]"
 
 
-COLOURS = {"better": "green", "worse": "red", "no difference shown": "yellow"}
+COLOURS = {"better": "green", "worse": "red", "no difference shown": "yellow", "too few rows": "yellow"}
 
 
 def scores_table(scores: list[dict[str, Any]], rows: int, against: str | None) -> Group:
@@ -136,7 +137,7 @@ def scores_table(scores: list[dict[str, Any]], rows: int, against: str | None) -
     table = Table(title=f"{rows} rows, 95% intervals", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     table.add_column("metric", no_wrap=True)
     for name in ("before", "after", "difference") if against else ("score",):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", overflow="fold")
     for score in scores:
         parts = [score[part] for part in (("other", "score", "difference") if against else ("score",))]
         table.add_row(score["metric"], *(escape(interval(part)) for part in parts))

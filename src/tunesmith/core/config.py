@@ -92,17 +92,19 @@ def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
     return result
 
 
-def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
-    """`["optim.epochs=3"]` as a mapping; values are read as YAML."""
+def parse_overrides(
+    assignments: Iterable[str], form: str = "--set section.field=value, for example optim.learning_rate=1e-4"
+) -> dict[str, Any]:
+    """`["optim.epochs=3"]` as a mapping; values are read as YAML. `form` says in errors how to write one."""
     overrides: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not equals or not key.strip():
-            raise ConfigError(f"--set {assignment!r}: write section.field=value, for example optim.learning_rate=1e-4.")
+            raise ConfigError(f"{assignment!r}: write {form}.")
         try:
             overrides[key.strip()] = yaml.safe_load(value)
         except (yaml.YAMLError, ValueError, RecursionError):
-            raise ConfigError(f"--set {assignment!r}: the value is not YAML.") from None
+            raise ConfigError(f"{assignment!r}: the value is not YAML.") from None
     return overrides
 
 
@@ -122,7 +124,7 @@ def validate(section: type[SectionType], values: Mapping[str, Any], where: str) 
     except ValidationError as error:
         faults = [_sentence(section, fault) for fault in error.errors()]
         more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
-        raise ConfigError(f"{where} " + "; ".join(faults[:3]) + more) from None
+        raise ConfigError(f"{where} " + " Also: ".join(faults[:3]) + more) from None
 
 
 def _sentence(section: type[Section], fault: Any) -> str:

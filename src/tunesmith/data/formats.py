@@ -56,7 +56,9 @@ def _exchange(question: str, answer: str, system: str = "") -> Conversation:
 def _list(value: Any, key: str) -> list[Any]:
     if isinstance(value, str):  # a CSV cell
         value = parse_json(value)
-    if not isinstance(value, list) or not value:
+    if value == []:
+        raise RowFault("not_a_list", f"{key!r} is empty.", "Give at least a question and an answer.")
+    if not isinstance(value, list):
         raise RowFault("not_a_list", f"{key!r} is not a list with turns.", f"Give {key!r} as a list of turns.")
     return value
 

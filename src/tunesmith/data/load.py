@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 from itertools import islice, pairwise
@@ -158,8 +158,10 @@ def require_rows(dataset: Dataset, name: str, bad_rows: str) -> None:
         raise DataError(f"{name}: no rows.")
 
 
-def _look(raw: Iterable[RawRow], path: Path) -> Format:
+def _look(raw: list[RawRow], path: Path) -> Format:
     good = [item.value for item in raw if isinstance(item.value, dict)]
+    if not raw:
+        raise DataError(f"{path}: no rows, only an empty array or header. Give at least one row.")
     if not good:
         faults = [f"{item.source}: {item.value.found}" for item in raw if isinstance(item.value, RowFault)]
         raise DataError(f"{path}: no row can be read. {faults[0] if faults else ''} Give .jsonl, .json or .csv rows.")

@@ -69,7 +69,8 @@ def prepare(
         one for row, text in rendered if (one := _fitted(row, text, max_length, over_long, dataset.ledger)) is not None
     ]
     if rendered and not prepared:
-        raise DataError(f"no row fits in {max_length} tokens; the longest has {longest}. Raise data.max_length.")
+        within = "has a trained token within" if over_long == "truncate" else "fits in"
+        raise DataError(f"no row {within} {max_length} tokens; the longest has {longest}. Raise data.max_length.")
     return prepared
 
 

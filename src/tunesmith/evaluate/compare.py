@@ -9,7 +9,7 @@ from typing import Any
 from tunesmith.data.prepare import Prepared
 from tunesmith.evaluate.suite import METRICS, Measured
 from tunesmith.prompt.messages import plain
-from tunesmith.score.interval import Interval, difference_interval, score_interval
+from tunesmith.score.interval import FEWEST_ROWS, Interval, difference_interval, score_interval
 from tunesmith.score.metrics import Metric
 
 
@@ -93,7 +93,9 @@ def _compare_one(metric: Metric, measured: Measured, other: Measured | None) -> 
 
 
 def verdict(metric: Metric, difference: Interval) -> str:
-    """`better`, `worse`, or `no difference shown` when the interval holds zero."""
+    """`better`, `worse`, `no difference shown` when the interval holds zero, or `too few rows` to say."""
+    if difference.rows < FEWEST_ROWS:
+        return "too few rows"
     if not difference.excludes_zero:
         return "no difference shown"
     return "better" if (difference.value > 0) == metric.higher_is_better else "worse"

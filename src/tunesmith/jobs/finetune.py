@@ -82,12 +82,13 @@ def finetune(arguments: dict[str, Any], forward: Report) -> dict[str, Any]:
     torch.manual_seed(recipe.seed)
     model = method.apply(model, recipe.method)
     weights = trainable(model)
-    report({"kind": "plan", **plan.to_json(), "trainable": sum(w.numel() for w in weights.values())})
+    rate = recipe.optim.learning_rate or method.learning_rate
+    count = sum(weight.numel() for weight in weights.values())
+    report({"kind": "plan", **plan.to_json(), "trainable": count, "learning_rate": rate})
 
     # 7. Training.
     objective = Sft(rows, recipe.optim.batch_size, recipe.optim.accumulation, recipe.seed, plan)
     course = plan_course(recipe, objective)
-    rate = recipe.optim.learning_rate or method.learning_rate
     policy = Policy(model, recipe.optim, rate, course.steps, plan)
     before = {name: weight.detach().to("cpu", copy=True) for name, weight in weights.items()}
     watched = objective.batches(watched_rows) if watched_rows else []
@@ -150,7 +151,9 @@ def doubts(recipe: Recipe, rows: list[Prepared], test_rows: list[Prepared]) -> l
     leaked = sum(row.key in trained for row in test_rows)
     sentences = [f"{leaked} of {len(test_rows)} test rows are training rows too."] if leaked else []
     if recipe.data.test and not test_rows:
-        sentences.append("no row fell into the test part, so base and tuned model are not compared.")
+        sentences.append(
+            "no row fell into the test part, so base and tuned model are not compared. Name a file with data.test."
+        )
     return sentences
 
 

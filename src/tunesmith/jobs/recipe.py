@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from tunesmith.core.config import Section, option, read_yaml, validate, with_overrides
+from tunesmith.core.config import Section, option, read_yaml, union_members, validate, with_overrides
 from tunesmith.data.config import DataConfig
 from tunesmith.model.config import LoraConfig, MethodConfig
 from tunesmith.prompt.config import ModelConfig
@@ -36,7 +36,7 @@ class Recipe(Section):
     model: ModelConfig = option(ModelConfig(), "The base model.")
     method: MethodConfig = option(LoraConfig(), "How the base model is changed: `full` or `lora`.")
     objective: ObjectiveConfig = option(SftConfig(), "What is learned: `sft`.")
-    data: DataConfig = option(..., "The rows.")
+    data: DataConfig = option(..., "The rows, such as `data: {train: my-file.jsonl}`.")
     optim: OptimConfig = option(OptimConfig(), "How weights are updated.")
     evaluate: EvaluateConfig = option(EvaluateConfig(), "What is measured.")
     output: OutputConfig = option(OutputConfig(), "Where the run goes.")
@@ -60,7 +60,11 @@ def read_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
         MissingError: there is no such file.
         ConfigError: with the field, what was found and what is allowed.
     """
-    recipe = validate(Recipe, with_overrides(read_yaml(path), overrides or {}), str(path))
+    values = with_overrides(read_yaml(path), overrides or {})
+    for name, field in Recipe.model_fields.items():  # a section without its `type` is of the default one
+        if isinstance(values.get(name), dict) and len(union_members(field)) > 1:
+            values[name] = {"type": field.default.type, **values[name]}
+    recipe = validate(Recipe, values, str(path))
     if recipe.output.name is None:
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._") or "run"
         recipe = recipe.model_copy(update={"output": recipe.output.model_copy(update={"name": name})})

@@ -120,8 +120,8 @@ def _download(name: str, revision: str | None) -> Path:
         ) from None
     except HFValidationError:
         raise MissingError(f"model {name!r}: neither a folder nor a possible Hugging Face id.") from None
-    except (OfflineModeIsEnabled, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except (OfflineModeIsEnabled, LocalEntryNotFoundError, HfHubHTTPError, OSError):
         raise MissingError(
-            f"model {name!r}: no such folder, not in the cache, and the hub cannot be reached "
-            f"({type(error).__name__}). Check the spelling, connect, or use {EMBEDDED!r}."
+            f"model {name!r}: no such folder or run here; not in the cache, and the hub cannot be reached. "
+            f"Check the spelling (`tunesmith runs` lists runs), connect, or use {EMBEDDED!r}."
         ) from None

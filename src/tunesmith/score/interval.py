@@ -2,8 +2,8 @@
 
 Rows are drawn with replacement; a difference draws the same rows for both models, so what the two
 have in common cancels. A percentage that every row agrees on gets Wilson's interval (1927) instead,
-with rows as tries, since resampling identical rows would claim certainty. Below ten rows no
-difference is shown: there is too little to resample.
+with rows as tries, since resampling identical rows would claim certainty. Below ten rows there is too
+little to resample: `evaluate` then says so instead of a verdict.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Interval:
     @property
     def excludes_zero(self) -> bool:
         """For a difference: whether it is shown at all."""
-        return self.rows >= FEWEST_ROWS and (self.low > 0 or self.high < 0)
+        return self.low > 0 or self.high < 0
 
 
 def _resampled(counts: Counts, draws: np.ndarray) -> Counts:
