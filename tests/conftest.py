@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["TOKENIZERS_PARALLELISM"] = "true"
 
 QUESTIONS = ["What time is breakfast?", "Where is the pool?", "Is there wifi?", "Can I bring my dog?"]
 ANSWERS = ["From seven to ten.", "On the lower level.", "Yes, it is free.", "Dogs are welcome on the first floor."]
@@ -56,7 +56,7 @@ def save_tiny(folder: Path, **changes: Any) -> Path:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from tunesmith.prompt.base import resolve
-    from tunesmith.prompt.contract import load_contract
+    from tunesmith.prompt.load import load_contract
 
     torch.manual_seed(0)
     settings = {

@@ -95,7 +95,7 @@ def broken(tmp_path, tiny, recipe):
     """Each kind of broken input: the arguments, and words that its sentence must hold."""
     files = {
         "empty.jsonl": "",
-        "words.txt": "just words",
+        "words.doc": "just words",
         "odd.jsonl": '{"foo": 1}\n',
         "question_only.jsonl": json.dumps({"messages": [{"role": "user", "content": "Hi?"}]}) + "\n",
         "half.jsonl": json.dumps(chat_row("Hi?", "Hello.")) + '\n{"messages": \n',
@@ -110,7 +110,7 @@ def broken(tmp_path, tiny, recipe):
     return [
         (["check", "none.jsonl"], "none.jsonl: no such file"),
         (["check", "empty.jsonl"], "the file is empty"),
-        (["check", "words.txt"], "not a data file that is known"),
+        (["check", "words.doc"], "not a data file that is known"),
         (["check", "odd.jsonl"], "no known format has the keys 'foo'"),
         (["check", "question_only.jsonl"], "1 of 1 rows cannot be used"),
         (["train", "none.yaml"], "no such recipe"),

@@ -16,7 +16,7 @@ from tunesmith.evaluate.report import Story, pick_samples, render_page
 from tunesmith.evaluate.suite import METRICS, Measured, measure
 from tunesmith.infer.engine import Completion, RowScore
 from tunesmith.prompt.base import resolve
-from tunesmith.prompt.contract import load_contract
+from tunesmith.prompt.load import load_contract
 from tunesmith.score.interval import Interval, show
 from tunesmith.score.metrics import BLEU_SCORE, PERPLEXITY
 
@@ -42,7 +42,8 @@ class Oracle:
 @pytest.fixture
 def setting(write_rows):
     contract = load_contract(resolve("ember").folder)
-    return contract, prepare(load_dataset(str(write_rows(many_rows(30)))), contract, 500)
+    dataset = load_dataset(str(write_rows(many_rows(30))))
+    return contract, list(prepare(dataset.rows, dataset.reading.ledgers, contract, 500))
 
 
 def test_measuring_and_comparing(setting):

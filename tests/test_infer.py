@@ -11,7 +11,7 @@ from tunesmith.infer.engine import Sampling
 from tunesmith.infer.local import LocalEngine, choose
 from tunesmith.model.load import load_model
 from tunesmith.prompt.base import resolve
-from tunesmith.prompt.contract import load_contract
+from tunesmith.prompt.load import load_contract
 from tunesmith.prompt.messages import as_conversation
 
 QUESTIONS = ["What time is breakfast?", "hello", "Is there a pool and where would I find it, please?", "What is 2 + 3?"]

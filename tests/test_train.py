@@ -18,7 +18,7 @@ from tunesmith.model.attention import PACKED
 from tunesmith.model.config import FullConfig, LoraConfig
 from tunesmith.model.load import load_model
 from tunesmith.model.methods import METHODS, trainable
-from tunesmith.prompt.contract import load_contract
+from tunesmith.prompt.load import load_contract
 from tunesmith.train.batch import packed, padded
 from tunesmith.train.checkpoint import save_checkpoint
 from tunesmith.train.config import OptimConfig
@@ -34,7 +34,7 @@ PLAN = Plan("cpu", "fp32", True, 300, 2, {}, {}, "test")
 @pytest.fixture
 def rows(write_rows, tiny):
     dataset = load_dataset(str(write_rows(many_rows(24))))
-    return prepare(dataset, load_contract(tiny), 512)
+    return list(prepare(dataset.rows, dataset.reading.ledgers, load_contract(tiny), 512))
 
 
 def run(folder, rows, plan=PLAN, accumulation=None, steps=4, method="full", batch_size=8, **optim):
@@ -87,7 +87,7 @@ def test_the_first_loss_is_that_of_five_naive_lines(tiny, rows):
     model = load_model(tiny, torch.float32)
     total = count = 0.0
     for row in rows:
-        log_probability = model(torch.tensor([row.ids])).logits[0].log_softmax(-1)
+        log_probability = model(torch.tensor([row.ids.tolist()])).logits[0].log_softmax(-1)
         for place in range(1, len(row.ids)):
             total -= row.mask[place] * log_probability[place - 1, row.ids[place]].item()
             count += row.mask[place]

@@ -1,51 +1,179 @@
-"""`tunesmith check FILE`: what is in a file of examples, row by row."""
+"""`tunesmith check FILE...`: what is in files of examples, row by row."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from tunesmith.data.config import DataConfig
+    from tunesmith.data.ledger import Ledger
+    from tunesmith.data.survey import Survey
+    from tunesmith.prompt.contract import Contract
+
 
 def check(
-    file: Annotated[str, typer.Argument(help="Data file: .jsonl, .json or .csv; `hotel` is the embedded example.")],
+    files: Annotated[
+        list[str],
+        typer.Argument(help="Files, folders, patterns, http(s) addresses, hf:owner/name; `hotel` is embedded."),
+    ],
     format: Annotated[str | None, typer.Option(help="Row format; found by looking if absent.")] = None,
-    column: Annotated[list[str], typer.Option(help="key=name where the file names a key otherwise; repeatable.")] = [],  # noqa: B006
+    column: Annotated[list[str], typer.Option(help="key=name where a file names a key otherwise; repeatable.")] = [],  # noqa: B006
     model: Annotated[str, typer.Option(help="Model whose tokenizer and chat template count the tokens.")] = "ember",
     template: Annotated[str | None, typer.Option(help="Chat template by name, for a base model without one.")] = None,
-    show: Annotated[int, typer.Option(help="How many faults to print.")] = 5,
+    train_on: Annotated[str, typer.Option(help="assistant, last or all: which tokens are trained on.")] = "assistant",
+    max_length: Annotated[int | None, typer.Option(help="Tokens of a row; the model's own limit if absent.")] = None,
+    clean: Annotated[list[str], typer.Option(help="whitespace, nfc or boilerplate; repeatable.")] = [],  # noqa: B006
+    held_out: Annotated[list[str], typer.Option(help="Files kept for the end, to look for leaks; repeatable.")] = [],  # noqa: B006
+    near: Annotated[bool | None, typer.Option(help="Look for near duplicates; up to 100,000 rows if absent.")] = None,
+    private: Annotated[bool, typer.Option(help="Look for secrets and personal data.")] = True,
+    show: Annotated[int, typer.Option(min=0, help="Rows to print as the model sees them.")] = 0,
+    faults: Annotated[int, typer.Option(min=0, help="Faults and warnings to print.")] = 5,
+    price: Annotated[str | None, typer.Option(help="OpenAI model whose training price is estimated.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write every finding, one JSON object a line.")] = None,
+    fix: Annotated[Path | None, typer.Option(help="Write the rows that can be used, as .jsonl.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with histograms and samples.")] = None,
 ) -> None:
-    """Check a data file: its format, where every row goes, and how long the rows are."""
+    """Check data files: their format, where every row goes, how long rows are, and what deserves a look."""
     from tunesmith.cli.screen import console
-    from tunesmith.core.config import parse_overrides
+    from tunesmith.core.config import parse_overrides, validate
     from tunesmith.core.errors import DataError
-    from tunesmith.data.load import load_dataset
-    from tunesmith.data.prepare import spread
-    from tunesmith.prompt.base import resolve
-    from tunesmith.prompt.contract import load_contract
+    from tunesmith.core.files import write_text
+    from tunesmith.data.config import DataConfig
+    from tunesmith.data.load import Reading
+    from tunesmith.data.near import MOST_ROWS, NearDuplicates
+    from tunesmith.data.page import survey_page
+    from tunesmith.data.source import find_files
+    from tunesmith.data.survey import leaks, survey
+    from tunesmith.prompt.base import context_length, resolve
+    from tunesmith.prompt.load import load_contract
 
-    dataset = load_dataset(file, format, parse_overrides(column, "--column key=name, for example question=Frage"))
-    console.print(f"format: {dataset.format}")
-    console.print(dataset.ledger.sentence())
-    for entry in dataset.ledger.entries[:show]:
-        console.print(f"  {entry}", markup=False)
-    if len(dataset.ledger.entries) > show:
-        console.print(f"  and {len(dataset.ledger.entries) - show} more (--show {len(dataset.ledger.entries)})")
-    if dataset.rows:
-        contract = load_contract(resolve(model).folder, template)
-        rendered = [contract.render(row.conversation) for row in dataset.rows]
-        for name, values in (
-            ("tokens", [len(r.ids) for r in rendered]),
-            ("trained tokens", [r.trained for r in rendered]),
-        ):
+    columns = parse_overrides(column, "--column key=name, for example question=Frage")
+    values = {"train": files, "format": format, "columns": columns, "clean": clean, "train_on": train_on}
+    config: DataConfig = validate(DataConfig, values, "check")
+    base = resolve(model)
+    contract = load_contract(base.folder, template, config.train_on)
+    longest = max_length or context_length(base.folder) or 2048
+    index = None if near is False else NearDuplicates()
+    most = 2**63 if near else MOST_ROWS
+    with ExitStack() as stack:
+        sink = _writer(stack, report, lambda entry: entry.to_json())
+        keep = _writer(stack, fix, lambda row: {**row.labels, **row.content.to_plain()})
+        reading = Reading(find_files(files), config, private, sink)
+        found = survey(reading, contract, longest, index, most, keep)
+    for ledger in reading.ledgers.values():
+        _print_ledger(ledger, reading.formats[ledger.file].name, faults)
+    if found.rows:
+        _print_numbers(found, model, price)
+    for row, rendered in found.samples[:show]:
+        for one in rendered:
+            _print_rendered(str(row.source), one, contract)
+    if held_out:
+        other = survey(Reading(find_files(held_out), config), contract, longest, index, most)
+        leak = leaks(found, other)
+        console.print(
+            f"held out: {leak.rows} rows; {leak.asked} ask what training rows ask, {leak.near} more are nearly equal",
+            soft_wrap=True,
+        )
+    if html is not None:
+        write_text(html.expanduser(), survey_page(found, contract))
+    for path, what in ((report, "findings"), (fix, "rows"), (html, "page")):
+        if path is not None:
+            console.print(f"{what}: {path}", soft_wrap=True, markup=False)
+    lost = sum(ledger.outcomes["dropped"] for ledger in reading.ledgers.values())
+    if lost:
+        read = sum(ledger.read for ledger in reading.ledgers.values())
+        raise DataError(
+            f"{', '.join(files)}: {lost} of {read} rows cannot be used. Mend them, write the others with --fix OUT, or "
+            "train with data.bad_rows=drop to go on without them."
+        )
+
+
+def _writer(stack: ExitStack, path: Path | None, plain: Callable[[Any], Any]) -> Callable[[Any], None]:
+    """What writes one JSON object a line to `path`; nothing if there is no path."""
+    from tunesmith.core.files import open_new
+
+    if path is None:
+        return lambda value: None
+    file = stack.enter_context(open_new(path.expanduser()))
+    return lambda value: print(json.dumps(plain(value), ensure_ascii=False, default=str), file=file) and None
+
+
+def _print_ledger(ledger: Ledger, format: str, faults: int) -> None:
+    from tunesmith.cli.screen import console
+
+    notes = f" ({', '.join(f'{note}: {n}' for note, n in ledger.notes.items())})" if ledger.notes else ""
+    console.print(f"{ledger.file}: {format}, {ledger.sentence()}{notes}", soft_wrap=True, markup=False)
+    bad = [entry for entry in ledger.entries if entry.outcome != "warning"]
+    odd = [entry for entry in ledger.entries if entry.outcome == "warning"]
+    lost = sum(count for outcome, count in ledger.outcomes.items() if outcome not in ("kept",))
+    for entries, count in ((bad, lost), (odd, sum(ledger.by_code("warning").values()))):
+        shown = sorted(entries, key=lambda entry: (entry.outcome != "dropped", entry.source.line))[:faults]
+        for entry in shown:
+            console.print(f"  {entry}", markup=False, soft_wrap=True)
+        if count > len(shown):
+            console.print(f"  and {count - len(shown)} more (--faults {count}, or all with --report FILE)")
+        if entries is bad and odd:
+            counts = ", ".join(f"{code} {n}" for code, n in ledger.by_code("warning").items())
+            console.print(f"  kept, and worth a look: {counts}", markup=False, soft_wrap=True)
+
+
+def _print_numbers(found: Survey, model: str, price: str | None) -> None:
+    import numpy as np
+
+    from tunesmith.cli.screen import console
+    from tunesmith.core.names import look_up
+    from tunesmith.data.estimate import FEWEST_ROWS, PRICES, default_epochs, estimate
+    from tunesmith.data.prepare import spread
+    from tunesmith.data.split import parts
+
+    for name, values in (
+        ("tokens a row", found.lengths),
+        ("trained tokens", found.trained),
+        ("turns a row", found.turns),
+    ):
+        if len(values):
             s = spread(values)
             console.print(
-                f"{name} a row: mean {s.mean}, median {s.median:.0f}, 5% {s.p5:.0f}, 95% {s.p95:.0f}, "
-                f"from {s.least} to {s.most} ({model}'s tokenizer)"
+                f"{name:15} mean {s.mean}, median {s.median:.0f}, 5% {s.p5:.0f}, 95% {s.p95:.0f}, "
+                f"from {s.least} to {s.most}, sum {sum(values):,}",
+                soft_wrap=True,
             )
-        console.print(f"data id: {dataset.id[:16]}")
-    if dropped := dataset.ledger.dropped():
-        raise DataError(
-            f"{file}: {len(dropped)} of {dataset.ledger.read} rows cannot be used. Mend them, or train with "
-            "data.bad_rows=drop to go on without them."
+    console.print(f"{'tokenizer':15} {model}'s; {found.too_long} rows longer than {found.max_length} tokens")
+    if found.without_system:
+        console.print(f"{'no system turn':15} {found.without_system} rows")
+    if found.near is not None:
+        console.print(f"{'near duplicates':15} {found.near} rows")
+    part = parts(np.array(found.groups, dtype=np.uint64), {"test": 0.1, "validation": 0.1})
+    train, test, validation = (int((part == number).sum()) for number in range(3))
+    console.print(f"{'split':15} {train} rows to train on, {validation} to watch, {test} held out, by default")
+    few = f" (it refuses fewer than {FEWEST_ROWS})" if found.rows < FEWEST_ROWS else ""
+    console.print(f"{'at OpenAI':15} {default_epochs(found.rows)} epochs by its rule{few}")
+    if price is not None:
+        look_up(PRICES, price, "OpenAI model")
+        cost = estimate(price, found.lengths)
+        console.print(
+            f"{'':15} {cost.model}: about ${cost.dollars:.2f} for {cost.tokens:,} tokens, estimated with {model}'s "
+            "tokenizer",
+            soft_wrap=True,
         )
+    console.print(f"{'data id':15} {found.id[:16]}")
+
+
+def _print_rendered(source: str, rendered: Any, contract: Contract) -> None:
+    """A row as the model sees it: what is trained on in colour, the rest dim."""
+    from rich.text import Text
+
+    from tunesmith.cli.screen import console
+    from tunesmith.data.page import parts_of
+
+    text = Text()
+    for part in parts_of(rendered, contract):
+        text.append(part.text, style="bold green" if part.trained else "dim")
+    console.rule(f"{source}  {len(rendered.ids)} tokens, {rendered.trained} trained", style="dim")
+    console.print(text)

@@ -14,7 +14,7 @@ def demo() -> None:
     from tunesmith.jobs.start import start_run
 
     console.print("[bold]1. The data:[/bold] conversations at the front desk of a hotel")
-    check("hotel", format=None, column=[], model="ember", template=None, show=5)
+    check(["hotel"], private=False)
     console.print("\n[bold]2. Fine-tuning[/bold] the embedded model ember with LoRA, then the same questions to both")
     with as_file(files("tunesmith") / "assets" / "demo.yaml") as path:
         recipe = read_recipe(path)

@@ -6,16 +6,22 @@ from typing import Literal
 
 from tunesmith.core.config import Section, option
 
+Names = str | list[str]
+
 
 class DataConfig(Section):
     """Which rows to train on, to watch during training, and to measure at the end."""
 
-    train: str = option(..., "File of training rows. `hotel` is the embedded example.")
-    validation: str | float = option(
-        0.1, "File, or share of the training rows, that is watched during training. 0 for none."
+    train: Names | dict[str, float] = option(
+        ...,
+        "Training rows: a file, folder, pattern such as `data/*.jsonl`, or `hf:owner/name`; or several; or each with "
+        "its weight: how often its rows are seen in an epoch. `hotel` is the embedded example.",
     )
-    test: str | float = option(
-        0.1, "File, or share of the training rows, on which base and tuned model are compared at the end. 0 for none."
+    validation: Names | float = option(
+        0.1, "Files, or share of the training rows, watched during training. 0 for none."
+    )
+    test: Names | float = option(
+        0.1, "Files, or share of the training rows, on which base and tuned model are compared at the end. 0 for none."
     )
     format: str | None = option(None, "Row format; found by looking if absent. `tunesmith check` names it.")
     columns: dict[str, str] = option(
@@ -25,6 +31,9 @@ class DataConfig(Section):
         "assistant", "Which tokens are trained on: every assistant turn, only the last one, or all tokens."
     )
     system: str | None = option(None, "System message for rows that have none.")
+    clean: list[Literal["whitespace", "nfc", "boilerplate"]] = option(
+        [], "Cleanings, each counted: outer white space, Unicode NFC, an assistant's stock phrases."
+    )
     max_length: int | None = option(
         None, "Longest row in tokens; the model's own limit, at most 2048, if absent.", ge=8
     )
@@ -33,6 +42,11 @@ class DataConfig(Section):
     )
     bad_rows: Literal["fail", "drop"] = option("fail", "What to do with rows that cannot be read.")
     duplicates: Literal["drop", "keep"] = option("drop", "What to do with rows that are exactly equal to earlier ones.")
+    near_duplicates: Literal["auto", "group", "drop", "off"] = option(
+        "auto",
+        "Rows nearly equal to earlier ones (MinHash): kept on one side of a split, or dropped. `auto` groups them in "
+        "files of up to 100,000 rows.",
+    )
     packing: Literal["auto", "off"] = option(
         "auto", "Put several rows into one sequence, each attending only to itself. `off` pads instead."
     )

@@ -1,18 +1,17 @@
-"""Formats: a raw row's keys become a conversation. One entry of `FORMATS` for each format that people have."""
+"""Formats: a raw row's keys become what it teaches. One entry of `FORMATS` for each format that people have."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.names import did_you_mean
+from tunesmith.data import convert
 from tunesmith.data.ledger import RowFault
-from tunesmith.data.read import parse_json
-from tunesmith.prompt.messages import ROLES, Conversation, Message
-
-RawValues = dict[str, Any]
+from tunesmith.data.rows import Chat, Content, Labelled, Pair, Passage, Preference, Tagged, Task, Text, Verdict
+from tunesmith.data.turns import Values, Warn
 
 
 @dataclass(frozen=True)
@@ -21,140 +20,158 @@ class Format:
 
     Attributes:
         name: what users call it.
+        kind: the kind of row it makes.
         needs: sets of keys, one of which a row has wholly if it is of this format.
-        uses: every key that the format reads; others travel along as labels.
-        convert: makes the conversation, or raises `RowFault`.
+        uses: further keys that the format reads; all others travel along as labels.
+        convert: makes the content, or raises `RowFault`; tells `Warn` of what it passes over.
+        looks: where keys do not suffice, what else must hold of the row.
     """
 
     name: str
+    kind: str
     needs: tuple[frozenset[str], ...]
     uses: frozenset[str]
-    convert: Callable[[RawValues], Conversation]
+    convert: Callable[[Values, Warn], Content]
+    looks: Callable[[Values], bool] = lambda row: True
 
-    def fits(self, keys: Iterable[str]) -> bool:
-        """Whether a row with these keys is of this format."""
-        return any(need <= set(keys) for need in self.needs)
+    def fit(self, row: Values) -> int:
+        """How many keys of the row speak for this format; 0 if it is not of it."""
+        keys = {key for key, value in row.items() if value is not None}
+        fitting = [len(need) for need in self.needs if need <= keys]
+        return max(fitting) if fitting and self.looks(row) else 0
 
+    def labels(self, row: Values) -> dict[str, Any]:
+        """The keys that the format does not read."""
+        if self.kind == Task.kind:
+            return {}
+        used = self.uses.union(*self.needs)
+        return {key: value for key, value in row.items() if key not in used}
 
-def _text(row: RawValues, key: str, required: bool = True) -> str:
-    value = row.get(key)
-    if value is None and not required:
-        return ""
-    if not isinstance(value, str):
-        found = f"{key!r} is missing." if value is None else f"{key!r} is {type(value).__name__}, not text."
-        raise RowFault("not_text", found, f"Give {key!r} as a string.")
-    if required and not value.strip():
-        raise RowFault("empty_text", f"{key!r} is empty.", "Fill it in or delete the row.")
-    return value
-
-
-def _exchange(question: str, answer: str, system: str = "") -> Conversation:
-    head = (Message("system", system),) if system.strip() else ()
-    return (*head, Message("user", question), Message("assistant", answer))
-
-
-def _list(value: Any, key: str) -> list[Any]:
-    if isinstance(value, str):  # a CSV cell
-        value = parse_json(value)
-    if value == []:
-        raise RowFault("not_a_list", f"{key!r} is empty.", "Give at least a question and an answer.")
-    if not isinstance(value, list):
-        raise RowFault("not_a_list", f"{key!r} is not a list with turns.", f"Give {key!r} as a list of turns.")
-    return value
+    def missing(self, row: Values) -> RowFault:
+        """The fault of a row that lacks the format's keys."""
+        nearest = min(self.needs, key=lambda need: len(need - set(row)))
+        lacking = ", ".join(map(repr, sorted(nearest - {key for key, value in row.items() if value is not None})))
+        other = next((other.name for other in FORMATS.values() if other is not self and other.fit(row)), None)
+        advice = f"It looks like {other}: keep formats in files of their own." if other else "Add it or delete the row."
+        return RowFault("missing_key", f"no {lacking or 'value'}, which {self.name} rows have.", advice)
 
 
-def _chat(row: RawValues) -> Conversation:
-    return tuple(_openai_message(turn, i) for i, turn in enumerate(_list(row["messages"], "messages"), start=1))
+def _ends_with_user(row: Values) -> bool:
+    """Whether nothing answers the last turn: the prompt of a reinforcement row."""
+    turns = row.get("messages")
+    return isinstance(turns, list) and bool(turns) and isinstance(turns[-1], dict) and turns[-1].get("role") == "user"
 
 
-def _openai_message(turn: Any, number: int) -> Message:
-    where = f"messages[{number}]"
-    if not isinstance(turn, dict):
-        raise RowFault("not_an_object", f"{where} is {type(turn).__name__}.", 'Write {"role": ..., "content": ...}.')
-    role, content, weight = turn.get("role"), turn.get("content"), turn.get("weight", 1)
-    role = "system" if role == "developer" else role
-    if not isinstance(role, str) or role not in ROLES:
-        raise RowFault("unknown_role", f"{where} has role {role!r}.", f"Use one of {', '.join(ROLES)}.")
-    if turn.get("tool_calls") or turn.get("function_call"):
-        raise RowFault("tool_call", f"{where} calls a tool, which is not trained on yet.", "Drop the row.")
-    if isinstance(content, list) and all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in content):
-        content = "".join(part["text"] for part in content)
-    if not isinstance(content, str):
-        found = "no content" if content is None else f"content of type {type(content).__name__}"
-        raise RowFault("not_text", f"{where} ({role}) has {found}.", "Give its content as a string.")
-    if isinstance(weight, bool) or weight not in (0, 1):
-        raise RowFault("bad_weight", f"{where} has weight {weight!r}.", "Use 0 or 1.")
-    return Message(role, content, int(weight))
+def _is_verdict(row: Values) -> bool:
+    """Whether the label says true or false; a class would be another format's."""
+    label = row.get("label", row.get("kto_tag"))
+    return isinstance(label, bool) or label in (0, 1) or str(label).strip().lower() in ("true", "false", "0", "1")
 
 
-SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+def _sets(*needs: str) -> tuple[frozenset[str], ...]:
+    return tuple(frozenset(need.split()) for need in needs)
 
 
-def _sharegpt(row: RawValues) -> Conversation:
-    messages: list[Message] = []
-    if isinstance(row.get("system"), str) and row["system"].strip():
-        messages.append(Message("system", row["system"]))
-    for number, turn in enumerate(_list(row["conversations"], "conversations"), start=1):
-        speaker = turn.get("from") if isinstance(turn, dict) else None
-        if not isinstance(speaker, str) or speaker not in SHAREGPT_ROLES:
-            known = ", ".join(SHAREGPT_ROLES)
-            raise RowFault("unknown_role", f"conversations[{number}] is from {speaker!r}.", f"Use one of {known}.")
-        messages.append(Message(SHAREGPT_ROLES[speaker], _text(turn, "value")))
-    return tuple(messages)
+def _entry(
+    name: str,
+    kind: str,
+    needs: tuple[frozenset[str], ...],
+    uses: str,
+    convert: Callable[[Values, Warn], Content],
+    looks: Callable[[Values], bool] = lambda row: True,
+) -> Format:
+    return Format(name, kind, needs, frozenset(uses.split()), convert, looks)
 
 
-def _alpaca(row: RawValues) -> Conversation:
-    instruction, extra = _text(row, "instruction"), _text(row, "input", required=False)
-    question = f"{instruction}\n{extra}" if extra.strip() else instruction
-    return _exchange(question, _text(row, "output"), _text(row, "system", required=False))
-
-
-def _pair(question_key: str, answer_key: str) -> Callable[[RawValues], Conversation]:
-    def convert(row: RawValues) -> Conversation:
-        system = _text(row, "system", required=False)
-        return _exchange(_text(row, question_key), _text(row, answer_key), system)
-
-    return convert
-
-
-def _pair_format(name: str, question: str, answer: str) -> Format:
-    keys = frozenset({question, answer})
-    return Format(name, (keys,), keys | {"system"}, _pair(question, answer))
-
-
+PAIRS = convert.TEXT_PAIRS
+TOOLS = " ".join(convert.TOOL_KEYS)
 FORMATS: dict[str, Format] = {
     entry.name: entry
     for entry in (
-        Format("chat", (frozenset({"messages"}),), frozenset({"messages"}), _chat),
-        Format("sharegpt", (frozenset({"conversations"}),), frozenset({"conversations", "system"}), _sharegpt),
-        Format(
-            "alpaca",
-            (frozenset({"instruction", "output"}),),
-            frozenset({"instruction", "input", "output", "system"}),
-            _alpaca,
-        ),
-        _pair_format("prompt-completion", "prompt", "completion"),
-        _pair_format("question-answer", "question", "answer"),
+        _entry("chat", Chat.kind, _sets("messages", "interactions"), TOOLS, convert.chat),
+        _entry("sharegpt", Chat.kind, _sets("conversations"), f"system {TOOLS}", convert.sharegpt),
+        _entry("alpaca", Chat.kind, _sets("instruction output", "instruction response", "instruction input output",
+                                          "instruction input response", "instruction context response"),
+               "input context system history", convert.alpaca),
+        _entry("prompt-completion", Chat.kind, _sets("prompt completion", "prompt response", "input output"),
+               f"system context {TOOLS}",
+               convert.exchange_of(("prompt", "input"), ("completion", "response", "output"))),
+        _entry("question-answer", Chat.kind, _sets("question answer", "query response", "query answer"),
+               "system context", convert.exchange_of(("question", "query"), ("answer", "response"))),
+        _entry("text", Text.kind, _sets("text", "content"), "", convert.text),
+        _entry("openai-preference", Preference.kind,
+               _sets("input preferred_output non_preferred_output",
+                     "input preferred_completion non_preferred_completion"),
+               "", convert.openai_preference),
+        _entry("preference", Preference.kind,
+               _sets("chosen rejected", "prompt chosen rejected", "conversations chosen rejected",
+                     "messages chosen rejected", "question chosen rejected", "instruction chosen rejected"),
+               f"system input {TOOLS}", convert.preference),
+        _entry("kto", Verdict.kind,
+               _sets("prompt completion label", "messages label", "messages kto_tag", "conversations label",
+                     "conversations kto_tag"), "", convert.verdict, _is_verdict),
+        _entry("reinforcement", Task.kind, _sets("messages"), TOOLS, convert.task, _ends_with_user),
+        _entry("text-label", Labelled.kind,
+               _sets("text label", "sentence label", *(f"{one} {two} label" for one, two in PAIRS)), "",
+               convert.labelled),
+        _entry("text-labels", Labelled.kind,
+               _sets("text labels", "sentence labels", *(f"{one} {two} labels" for one, two in PAIRS)), "",
+               convert.multi_labelled),
+        _entry("text-number", Labelled.kind,
+               _sets(*(f"{text} {key}" for text in ("text", "sentence", "sentence1 sentence2")
+                       for key in ("score", "number", "value"))), "", convert.scored),
+        _entry("tokens-tags", Tagged.kind,
+               _sets(*(f"{words} {tags}" for words in ("tokens", "words")
+                       for tags in ("tags", "ner_tags", "pos_tags", "labels"))), "", convert.tagged),
+        _entry("source-target", Pair.kind, _sets("source target"), "", convert.pair),
+        _entry("passage", Passage.kind, _sets("question context answers"), "", convert.passage),
     )
-}
+}  # fmt: skip
+CANONICAL = {  # the format that `to_plain` writes, for each kind of row
+    Chat.kind: "chat", Text.kind: "text", Preference.kind: "openai-preference", Verdict.kind: "kto",
+    Task.kind: "reinforcement", Tagged.kind: "tokens-tags", Pair.kind: "source-target", Passage.kind: "passage",
+}  # fmt: skip
 
 
-def find_format(rows: Iterable[RawValues], file: str) -> Format:
-    """The one format that fits the most of `rows`.
+def canonical(content: Content) -> Format:
+    """The format in which a content writes itself."""
+    if isinstance(content, Labelled):
+        return FORMATS["text-labels" if isinstance(content.label, tuple) else "text-label"]
+    return FORMATS[CANONICAL[content.kind]]
+
+
+def find_format(rows: Iterable[Mapping[str, Any]], file: str) -> Format:
+    """The one format that fits the most of `rows`, by the most keys.
 
     Raises:
-        DataError: none fits; the message shows the keys that were found and those that are known.
+        DataError: none fits, or several do equally well; the message shows the keys.
     """
+    votes: dict[str, list[int]] = {}
     samples = list(rows)
-    if samples and {"chosen", "rejected"} <= set(samples[0]):
-        raise DataError(f"{file}: preference pairs (chosen, rejected), which objective sft cannot train on.")
-    votes = {entry.name: sum(entry.fits(row) for row in samples) for entry in FORMATS.values()}
-    best = max(votes, key=lambda name: votes[name])
-    if not votes[best]:
+    for row in samples:
+        fits = {entry.name: fit for entry in FORMATS.values() if (fit := entry.fit(row))}
+        best = max(fits.values(), default=0)
+        for name, fit in fits.items():
+            if fit == best:
+                votes.setdefault(name, []).append(fit)
+    if not votes:
         known = "; ".join(f"{f.name}: {', '.join(sorted(f.needs[0]))}" for f in FORMATS.values())
         keys = ", ".join(map(repr, samples[0])) if samples else "none"
-        raise DataError(f"{file}: no known format has the keys {keys}. Known formats and their keys: {known}.")
-    return FORMATS[best]
+        raise DataError(
+            f"{file}: no known format has the keys {keys}. Known formats and their keys: {known}. "
+            "Name your keys with data.columns (check: --column key=name)."
+        )
+    most = max(len(fits) for fits in votes.values())
+    leaders = [name for name, fits in votes.items() if len(fits) == most]
+    if "reinforcement" in leaders:  # every such row also looks like chat
+        leaders = [name for name in leaders if name != "chat"]
+    if len(leaders) > 1:  # a rendered copy of the row often stands beside it
+        leaders = [name for name in leaders if name != "text"]
+    if len(leaders) > 1:
+        raise DataError(
+            f"{file}: its rows can be read as {' and as '.join(leaders)}. Name one with data.format (check: --format)."
+        )
+    return FORMATS[leaders[0]]
 
 
 def named_format(name: str) -> Format:

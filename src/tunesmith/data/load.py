@@ -1,127 +1,132 @@
-"""A file becomes checked rows: read, converted, checked one by one, duplicates taken out, all in the ledger."""
+"""Files become checked rows, one by one: read, converted, cleaned, checked, duplicates taken out, all in the ledger."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from importlib.resources import as_file, files
-from itertools import islice, pairwise
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from typing import Any
 
 from tunesmith.core.errors import DataError
-from tunesmith.data.formats import Format, find_format, named_format
-from tunesmith.data.ledger import Ledger, RowFault, Source
-from tunesmith.data.read import RawRow, read_rows
-from tunesmith.prompt.messages import Conversation, Message
+from tunesmith.data.check import check_content
+from tunesmith.data.clean import cleaned
+from tunesmith.data.config import DataConfig
+from tunesmith.data.formats import FORMATS, Format, find_format, named_format
+from tunesmith.data.ledger import Entry, Ledger, RowFault, Source
+from tunesmith.data.read import read_rows
+from tunesmith.data.read_json import RawRow, column_of
+from tunesmith.data.rows import Chat, Row
+from tunesmith.data.source import SourceFile, find_files
+from tunesmith.data.suspect import odd_characters, private_matters
+from tunesmith.data.turns import Warn
+from tunesmith.prompt.messages import Message
 
-EMBEDDED = {"hotel": "train.jsonl", "hotel-test": "test.jsonl"}
 SAMPLES = 100  # rows looked at to find the format
 
 
-@dataclass(frozen=True)
-class Row:
-    """A checked row.
+@dataclass
+class Reading:
+    """Rows as they are read, and the account of them.
 
     Attributes:
-        conversation: what is said.
-        source: where it stands.
-        labels: the row's other keys, such as `intent`.
+        files: where they come from.
+        config: how they are read.
+        private: whether to look for secrets and personal data too.
+        sink: hears every entry of every ledger.
+        ledgers: one for each file, by name, complete when all rows were read.
+        formats: of each file, by name.
     """
 
-    conversation: Conversation
-    source: Source
-    labels: dict[str, Any]
+    files: list[SourceFile]
+    config: DataConfig
+    private: bool = False
+    sink: Any = None
+    ledgers: dict[str, Ledger] = field(default_factory=dict)
+    formats: dict[str, Format] = field(default_factory=dict)
 
-    @property
-    def prompt(self) -> Conversation:
-        """Everything before the last assistant turn: what the model is asked."""
-        last = max(i for i, message in enumerate(self.conversation) if message.role == "assistant")
-        return self.conversation[:last]
+    def __iter__(self) -> Iterator[Row]:
+        """The rows that can be used; all others are in the ledgers.
 
-    @property
-    def answer(self) -> str:
-        """The last assistant turn: what a good model says."""
-        return self.conversation[len(self.prompt)].content
+        Raises:
+            MissingError: a file is not there.
+            DataError: a file holds nothing that can be read as rows, or rows of another kind than the others.
+        """
+        seen: dict[bytes, tuple[str, int]] = {}
+        for file in self.files:
+            ledger = self.ledgers.setdefault(file.name, Ledger(file.name, sink=self.sink))
+            yield from self._rows_of(file, ledger, seen)
+            assert ledger.balanced()
 
-    @property
-    def key(self) -> str:
-        """The row's content as text; equal rows have equal keys."""
-        return json.dumps([[m.role, m.content, m.weight] for m in self.conversation], ensure_ascii=False)
+    def _rows_of(self, file: SourceFile, ledger: Ledger, seen: dict[bytes, tuple[str, int]]) -> Iterator[Row]:
+        raw = read_rows(file.path, ledger.notes, file.name)
+        samples = list(islice(raw, SAMPLES))
+        chosen = self.formats[file.name] = self._format(file, samples)
+        _refuse_other_kinds(self.formats)
+        for item in chain(samples, raw):
+            warn = _warner(ledger, item, self.config)
+            try:
+                row, repair = self._checked(item, chosen, warn)
+            except RowFault as fault:
+                source, column = _place(item, fault, self.config)
+                ledger.note("dropped", source, fault, column)
+                continue
+            if (found := self._duplicate(row, seen)) is not None:
+                ledger.note("duplicate", row.source, found)
+            elif repair is not None:
+                ledger.note("repaired", row.source, repair)
+                yield replace(row, outcome="repaired")
+            else:
+                ledger.keep()
+                yield row
 
+    def _format(self, file: SourceFile, samples: list[RawRow]) -> Format:
+        """The named format, or the one that the first rows speak for.
 
-@dataclass(frozen=True)
-class Dataset:
-    """Checked rows and the account of how they came to be.
+        Raises:
+            DataError: no row can be read, none has a column that was named, or no format fits.
+        """
+        good = [_renamed(item, self.config.columns).value for item in samples]
+        good = [value for value in good if isinstance(value, dict)]
+        _refuse_unknown_columns(good, self.config.columns, file.name)
+        if self.config.format:
+            return named_format(self.config.format)
+        if not samples:
+            raise DataError(f"{file.name}: no rows, only an empty array or header. Give at least one row.")
+        if not good:
+            faults = [f"{item.source}: {item.value.found}" for item in samples if isinstance(item.value, RowFault)]
+            raise DataError(f"{file.name}: no row can be read. {faults[0]} Give .jsonl, .json or .csv rows.")
+        return find_format(good, file.name)
 
-    Attributes:
-        rows: in file order.
-        ledger: where every row of the file went.
-        format: the name of the rows' format.
-    """
+    def _checked(self, raw: RawRow, chosen: Format, warn: Warn) -> tuple[Row, RowFault | None]:
+        item = _renamed(raw, self.config.columns)
+        if isinstance(item.value, RowFault):
+            raise item.value
+        if not chosen.fit(item.value) and not (chosen.name == "chat" and FORMATS["reinforcement"].fit(item.value)):
+            raise chosen.missing(item.value)
+        content = chosen.convert(item.value, warn)
+        if self.config.system is not None and isinstance(content, Chat) and content.messages[0].role != "system":
+            content = replace(content, messages=(Message("system", self.config.system), *content.messages))
+        content, repair = cleaned(content, self.config.clean) if self.config.clean else (content, None)
+        check_content(content, warn)
+        for fault in odd_characters(content):
+            warn(fault)
+        if self.private:
+            for fault in private_matters(content):
+                warn(fault)
+        return Row(content, item.source, chosen.labels(item.value)), repair
 
-    rows: list[Row]
-    ledger: Ledger
-    format: str
-
-    @property
-    def id(self) -> str:
-        """SHA-256 over all rows: the same file and config give the same id."""
-        digest = hashlib.sha256()
-        for row in self.rows:
-            digest.update(row.key.encode() + b"\n")
-        return digest.hexdigest()
-
-
-def locate(name: str) -> Path:
-    """The path of a data file; the embedded names stand for files of the package."""
-    if name in EMBEDDED:
-        with as_file(files("tunesmith") / "assets" / "hotel" / EMBEDDED[name]) as path:
-            return path
-    return Path(name).expanduser()
-
-
-def load_dataset(
-    name: str,
-    format: str | None = None,
-    columns: Mapping[str, str] | None = None,
-    system: str | None = None,
-    keep_duplicates: bool = False,
-) -> Dataset:
-    """Read and check a data file. Bad rows are noted in the ledger, not raised.
-
-    Args:
-        name: path, or an embedded name.
-        format: the rows' format; found by looking at the first rows if absent.
-        columns: for a format's key, the name that the file has for it.
-        system: a system message for rows without one.
-        keep_duplicates: keep rows that equal earlier ones.
-
-    Raises:
-        MissingError: there is no such file.
-        DataError: the file holds nothing that can be read as rows.
-    """
-    path = locate(name)
-    raw = [_renamed(item, columns or {}) for item in read_rows(path)]
-    _refuse_unknown_columns(raw, columns or {}, path)
-    chosen = named_format(format) if format else _look(raw, path)
-    ledger, rows, first_seen = Ledger(name), [], {}
-    for item in raw:
-        try:
-            row = _checked_row(item, chosen, system)
-        except RowFault as fault:
-            ledger.note("dropped", item.source, fault)
-            continue
-        if (earlier := first_seen.setdefault(row.key, row)) is not row and not keep_duplicates:
-            found = f"equal to line {earlier.source.line}."
-            ledger.note("duplicate", row.source, RowFault("duplicate", found, "It is left out."))
-            continue
-        ledger.keep()
-        rows.append(row)
-    assert ledger.balanced()
-    return Dataset(rows, ledger, chosen.name)
+    def _duplicate(self, row: Row, seen: dict[bytes, tuple[str, int]]) -> RowFault | None:
+        """The finding that a row equals an earlier one; None for the first of its kind, or where all are kept."""
+        if self.config.duplicates == "keep":
+            return None
+        here = (row.source.file, row.source.line)
+        file, line = seen.setdefault(row.key, here)
+        if (file, line) == here:
+            return None
+        where = f"line {line}" if file == row.source.file else f"{file}:{line}"
+        return RowFault("duplicate", f"equal to {where}.", "It is left out.")
 
 
 def _renamed(item: RawRow, columns: Mapping[str, str]) -> RawRow:
@@ -129,86 +134,110 @@ def _renamed(item: RawRow, columns: Mapping[str, str]) -> RawRow:
     if not columns or isinstance(item.value, RowFault):
         return item
     keys = {given: key for key, given in columns.items()}
-    return RawRow(item.source, {keys.get(name, name): value for name, value in item.value.items()})
+    return RawRow(item.source, {keys.get(name, name): value for name, value in item.value.items()}, item.text)
 
 
-def _refuse_unknown_columns(raw: list[RawRow], columns: Mapping[str, str], path: Path) -> None:
-    good = [item.value for item in raw if isinstance(item.value, dict)]
+def _refuse_unknown_columns(good: list[dict[str, Any]], columns: Mapping[str, str], name: str) -> None:
     for key, given in columns.items():
         if good and not any(key in row for row in good):
-            names = ", ".join(sorted(map(str, good[0])))
-            raise DataError(f"{path}: data.columns names {given!r}, which no row has. The first row has: {names}.")
+            there = ", ".join(sorted(map(str, good[0])))
+            raise DataError(f"{name}: data.columns names {given!r}, which no row has. The first row has: {there}.")
 
 
-def require_rows(dataset: Dataset, name: str, bad_rows: str) -> None:
-    """Refuse a data set with bad rows, unless they may be dropped, and one with no rows at all.
+def _refuse_other_kinds(formats: Mapping[str, Format]) -> None:
+    kinds = {format.kind for format in formats.values()}
+    if len(kinds) > 1:
+        shown = "; ".join(f"{file}: {format.name}" for file, format in formats.items())
+        raise DataError(
+            f"the files hold rows of different kinds ({shown}). Give files of one kind, or name data.format."
+        )
+
+
+def _warner(ledger: Ledger, item: RawRow, config: DataConfig) -> Warn:
+    def warn(fault: RowFault) -> None:
+        source, column = _place(item, fault, config)
+        ledger.warn(source, fault, column)
+
+    return warn
+
+
+def _place(item: RawRow, fault: RowFault, config: DataConfig) -> tuple[Source, int]:
+    """Line and column of the faulty value; a row that is spread out begins further up."""
+    if fault.column or not fault.path or not item.text:
+        return item.source, fault.column or 1
+    head = fault.path[0]
+    line, column = column_of(item.text, (config.columns.get(str(head), head), *fault.path[1:]))
+    return Source(item.source.file, item.source.line + line), column
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Checked rows in memory: for files that are small, or of which only the first rows are wanted.
+
+    Attributes:
+        rows: in file order.
+        reading: the account of how they came to be.
+    """
+
+    rows: list[Row]
+    reading: Reading
+
+    @property
+    def ledger(self) -> Ledger:
+        """Of the first file."""
+        return next(iter(self.reading.ledgers.values()))
+
+    @property
+    def format(self) -> str:
+        """The name of the first file's format."""
+        return next(iter(self.reading.formats.values())).name
+
+    @property
+    def id(self) -> str:
+        """SHA-256 over all rows: the same file and config give the same id."""
+        digest = hashlib.sha256()
+        for row in self.rows:
+            digest.update(row.key)
+        return digest.hexdigest()
+
+
+def load_dataset(names: str | list[str], **options: Any) -> Dataset:
+    """Read and check files whole. Bad rows are noted in the ledger, not raised.
+
+    Args:
+        names: as `data.train` takes them.
+        **options: other fields of `DataConfig`.
+
+    Raises:
+        MissingError: there is no such file.
+        DataError: a file holds nothing that can be read as rows.
+    """
+    config = DataConfig(train=names, **options)
+    reading = Reading(find_files(config.train), config)
+    return Dataset(list(reading), reading)
+
+
+def require_rows(ledgers: Mapping[str, Ledger], bad_rows: str) -> None:
+    """Refuse files with bad rows, unless they may be dropped, and files with no rows at all.
 
     Raises:
         DataError: with the first faults and how to go on.
     """
-    dropped = dataset.ledger.dropped()
-    if dropped and (bad_rows == "fail" or not dataset.rows):
-        shown = "\n  ".join(map(str, dropped[:5]))
-        more = f"\n  and {len(dropped) - 5} more" if len(dropped) > 5 else ""
-        advice = "" if not dataset.rows else " Mend them, or set data.bad_rows=drop to go on without them."
-        raise DataError(
-            f"{name}: {len(dropped)} of {dataset.ledger.read} rows cannot be used.{advice}\n  {shown}{more}"
-        )
-    if not dataset.rows:
+    lost = sum(ledger.outcomes["dropped"] for ledger in ledgers.values())
+    read = sum(ledger.read for ledger in ledgers.values())
+    kept = sum((Counter(ledger.outcomes) for ledger in ledgers.values()), Counter[str]())
+    usable = kept["kept"] + kept["repaired"] + kept["cut"]
+    name = ", ".join(ledgers)
+    if lost and (bad_rows == "fail" or not usable):
+        first = list(islice((entry for ledger in ledgers.values() for entry in ledger.dropped()), 5))
+        shown = "\n  ".join(map(str, first))
+        more = f"\n  and {lost - len(first)} more" if lost > len(first) else ""
+        advice = "" if not usable else " Mend them, or set data.bad_rows=drop to go on without them."
+        raise DataError(f"{name}: {lost} of {read} rows cannot be used.{advice}\n  {shown}{more}")
+    if not usable:
         raise DataError(f"{name}: no rows.")
 
 
-def _look(raw: list[RawRow], path: Path) -> Format:
-    good = [item.value for item in raw if isinstance(item.value, dict)]
-    if not raw:
-        raise DataError(f"{path}: no rows, only an empty array or header. Give at least one row.")
-    if not good:
-        faults = [f"{item.source}: {item.value.found}" for item in raw if isinstance(item.value, RowFault)]
-        raise DataError(f"{path}: no row can be read. {faults[0] if faults else ''} Give .jsonl, .json or .csv rows.")
-    return find_format(islice(good, SAMPLES), str(path))
-
-
-def _checked_row(item: RawRow, chosen: Format, system: str | None) -> Row:
-    if isinstance(item.value, RowFault):
-        raise item.value
-    if not chosen.fits(item.value):
-        missing = ", ".join(sorted(chosen.needs[0] - set(item.value)))
-        raise RowFault("missing_key", f"no {missing!r}, which {chosen.name} rows have.", "Add it or delete the row.")
-    conversation = chosen.convert(item.value)
-    if system is not None and conversation[0].role != "system":
-        conversation = (Message("system", system), *conversation)
-    check_conversation(conversation)
-    labels = {key: value for key, value in item.value.items() if key not in chosen.uses}
-    return Row(conversation, item.source, labels)
-
-
-def check_conversation(conversation: Conversation) -> None:
-    """Refuse a conversation from which nothing can be learned.
-
-    Raises:
-        RowFault: no trained assistant turn, an empty turn, or turns in an impossible order.
-    """
-    roles = [message.role for message in conversation]
-    for number, message in enumerate(conversation, start=1):
-        if any("\ud800" <= character <= "\udfff" for character in message.content):
-            found = f"turn {number} ({message.role}) holds half a character (a lone surrogate such as \\ud83d)."
-            raise RowFault("lone_surrogate", found, "Write the whole character, or take it out.")
-        if not message.content.strip() and message.role != "system":
-            raise RowFault("empty_turn", f"turn {number} ({message.role}) is empty.", "Fill it in or delete the row.")
-        if message.role == "system" and number > 1:
-            raise RowFault("late_system", f"turn {number} is a system message.", "Put it first.")
-    if not any(message.role == "assistant" and message.weight for message in conversation):
-        raise RowFault("no_assistant", "no assistant turn that is trained on.", "Add the answer, or weight 1.")
-    if "user" not in roles:
-        raise RowFault("no_user", "no user turn.", "Add the question.")
-    for number, (one, two) in enumerate(pairwise(roles), start=2):
-        if one == two:
-            raise RowFault("repeated_role", f"turns {number - 1} and {number} are both {one}.", "Join or reorder them.")
-    first = roles[1] if roles[0] == "system" else roles[0]
-    if first == "assistant":
-        raise RowFault("assistant_first", "the assistant speaks first.", "Start with the user's turn.")
-
-
-def with_rows(dataset: Dataset, rows: list[Row]) -> Dataset:
-    """The same data set with other rows: a split of it."""
-    return replace(dataset, rows=rows)
+def first_entries(ledgers: Mapping[str, Ledger], outcome: str, count: int) -> list[Entry]:
+    """The first entries of an outcome over all files."""
+    return list(islice((e for ledger in ledgers.values() for e in ledger.entries if e.outcome == outcome), count))

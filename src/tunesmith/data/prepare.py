@@ -1,113 +1,259 @@
-"""Rows through the prompt contract: token ids and the mask of what is trained on."""
+"""Rows through the prompt contract: token ids and the spans that are trained on."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
 
 from tunesmith.core.errors import DataError, ModelError
-from tunesmith.data.ledger import Ledger, RowFault
-from tunesmith.data.load import Dataset, Row
-from tunesmith.prompt.contract import Contract, Rendered
+from tunesmith.data.ledger import Ledger, RowFault, Source
+from tunesmith.data.rows import Chat, Preference, Row, Task, Text, Verdict, without_weight
+from tunesmith.prompt.contract import Contract, Draft, Rendered, RewritesTurns
+
+TOGETHER = 256  # rows that are encoded together
+AHEAD = 2  # such groups that are drafted while others are being encoded
+Result = list[Rendered] | ModelError
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A row ready for training.
+    """A row, or one turn of it, ready for training.
 
     Attributes:
-        row: where it comes from.
         ids: token ids, length T.
-        mask: which of them are trained on as targets, length T.
+        spans: begin and end of each stretch of `ids` that is trained on as targets.
+        source: where the row stands.
+        origin: the row, or what reads it back.
+        cut: whether its end was cut away to fit.
     """
 
-    row: Row
-    ids: list[int]
-    mask: list[bool]
+    ids: np.ndarray
+    spans: tuple[tuple[int, int], ...]
+    source: Source
+    origin: Row | Callable[[], Row]
+    cut: bool = False
+
+    @property
+    def row(self) -> Row:
+        """What the ids stand for."""
+        return self.origin() if callable(self.origin) else self.origin
+
+    @property
+    def mask(self) -> np.ndarray:
+        """Which tokens are trained on, length T."""
+        mask = np.zeros(len(self.ids), dtype=bool)
+        for begin, end in self.spans:
+            mask[begin:end] = True
+        return mask
 
     @property
     def trained(self) -> int:
         """Tokens that count in the loss: the first token of a row has no prediction."""
-        return sum(self.mask[1:])
+        return count_trained(self.spans)
 
     @property
-    def key(self) -> str:
+    def key(self) -> bytes:
         """Equal for rows that teach the same."""
-        return repr((self.ids, self.mask))
+        return hashlib.sha256(self.ids.astype(np.int32).tobytes() + repr(self.spans).encode()).digest()
+
+
+def count_trained(spans: Iterable[tuple[int, int]]) -> int:
+    """Tokens in `spans` that have a prediction: all but the first of the row."""
+    return sum(max(0, end - max(begin, 1)) for begin, end in spans)
+
+
+def dataset_id(rows: Iterable[Prepared]) -> str:
+    """SHA-256 over what is really scored or trained on: ids and spans, in order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(row.key)
+    return digest.hexdigest()
+
+
+def drafts_of(row: Row, contract: Contract) -> list[Draft]:
+    """A row as texts: one for a chat or a text, two for a preference, and so on for what else there is.
+
+    Raises:
+        ModelError: the template refuses it.
+    """
+    match row.content:
+        case Chat(messages, tools):
+            return [contract.draft(messages, tools)]
+        case Text(text):
+            return [contract.draft_text(text)]
+        case Preference(prompt, chosen, rejected, tools):
+            context = without_weight(prompt)
+            return [contract.draft((*context, *side), tools) for side in (chosen, rejected)]
+        case Verdict(prompt, completion):
+            return [contract.draft((*without_weight(prompt), *completion))]
+        case Task(prompt, _, tools):
+            return [contract.draft(without_weight(prompt), tools)]
+        case other:
+            return [contract.draft_text("\n".join(other.texts()))]
+
+
+def rendered_rows(rows: Iterable[Row], contract: Contract) -> Iterator[tuple[Row, Result]]:
+    """Each row with what it renders to, in order. A chat whose template rewrites turns comes as a row a turn.
+
+    While one group of rows is encoded, which needs no Python, the next is drafted.
+    """
+    waiting: deque[tuple[list[tuple[Row, list[Draft] | ModelError]], Future[list[Rendered | ModelError]]]] = deque()
+    stream = iter(rows)
+    with ThreadPoolExecutor(1) as pool:
+        while True:
+            group = [(row, _drafted(row, contract)) for row in islice(stream, TOGETHER)]
+            if group:
+                texts = [draft for _, drafts in group if isinstance(drafts, list) for draft in drafts]
+                waiting.append((group, pool.submit(contract.render_many, texts)))
+            if waiting and (len(waiting) > AHEAD or not group):
+                done, future = waiting.popleft()
+                yield from _gathered(done, iter(future.result()), contract)
+            elif not group:
+                return
+
+
+def _drafted(row: Row, contract: Contract) -> list[Draft] | ModelError:
+    try:
+        return drafts_of(row, contract)
+    except ModelError as error:
+        return error
+
+
+def _gathered(
+    group: list[tuple[Row, list[Draft] | ModelError]], results: Iterator[Rendered | ModelError], contract: Contract
+) -> Iterator[tuple[Row, Result]]:
+    for row, drafts in group:
+        if isinstance(drafts, ModelError):
+            yield row, drafts
+            continue
+        rendered = [next(results) for _ in drafts]
+        error = next((one for one in rendered if isinstance(one, ModelError)), None)
+        if error is None:
+            yield row, [one for one in rendered if isinstance(one, Rendered)]
+        elif isinstance(error, RewritesTurns) and isinstance(row.content, Chat):
+            yield from _turn_by_turn(row, row.content, contract)
+        else:
+            yield row, error
+
+
+def _turn_by_turn(row: Row, chat: Chat, contract: Contract) -> Iterator[tuple[Row, Result]]:
+    """A row for each trained turn, which ends with it: what the model will see when it is asked."""
+    for i, message in enumerate(chat.messages):
+        if message.role == "assistant" and message.weight:
+            cut = Chat((*without_weight(chat.messages[:i]), message), chat.tools)
+            try:
+                yield replace(row, content=cut), [contract.render(cut.messages, cut.tools)]
+            except ModelError as error:
+                yield replace(row, content=cut), error
+
+
+@dataclass
+class _Losses:
+    """Rows that did not come through, to be told at the end, when their number is known."""
+
+    too_long: int = 0
+    longest: int = 0
+    first_long: Source | None = None
+    refused: int = 0
+    first_refusal: str = ""
+    came: int = 0
+    went: int = 0
 
 
 def prepare(
-    dataset: Dataset,
+    rows: Iterable[Row],
+    ledgers: Mapping[str, Ledger],
     contract: Contract,
     max_length: int,
     over_long: str = "fail",
     bad_rows: str = "fail",
-) -> list[Prepared]:
-    """Render every row and hold it to `max_length` tokens.
+) -> Iterator[Prepared]:
+    """Render every row of chat or text and hold it to `max_length` tokens.
 
     Args:
-        dataset: checked rows; its ledger hears of rows that are cut or dropped here.
-        contract: how they are rendered.
+        rows: checked rows.
+        ledgers: by file; they hear of rows that are cut or dropped here.
+        contract: how rows are rendered.
         max_length: longest row in tokens.
         over_long: `fail`, `drop`, or `truncate` (the end is lost).
         bad_rows: `fail`, or `drop` rows that the chat template refuses.
 
     Raises:
-        DataError: rows that the template refuses or that are too long, under `fail`; or no row is left.
+        DataError: when all rows are read: rows of a kind that this is not for, rows that the template refuses
+            or that are too long, under `fail`; or no row is left.
     """
-    rendered = _rendered(dataset, contract, bad_rows)
-    longest = max((len(one.ids) for _, one in rendered), default=0)
-    too_long = [row for row, one in rendered if len(one.ids) > max_length]
-    if too_long and over_long == "fail":
-        raise DataError(
-            f"{len(too_long)} of {len(rendered)} rows are longer than {max_length} tokens "
-            f"(first: {too_long[0].source}, longest: {longest}). Raise data.max_length if the model can take more, "
-            "or set data.over_long to drop or truncate."
-        )
-    prepared = [
-        one for row, text in rendered if (one := _fitted(row, text, max_length, over_long, dataset.ledger)) is not None
-    ]
-    if rendered and not prepared:
-        within = "has a trained token within" if over_long == "truncate" else "fits in"
-        raise DataError(f"no row {within} {max_length} tokens; the longest has {longest}. Raise data.max_length.")
-    return prepared
+    losses = _Losses()
+    for row, result in rendered_rows(_trainable(rows), contract):
+        losses.came += 1
+        ledger = ledgers[row.source.file]
+        if isinstance(result, ModelError):
+            losses.refused += 1
+            losses.first_refusal = losses.first_refusal or f"{row.source}: {result}"
+            _revise(ledger, "dropped", row, RowFault("template", str(result), "Mend the row or drop it."))
+            continue
+        losses.longest = max(losses.longest, len(result[0].ids))
+        fitted = _fitted(row, result[0], max_length, over_long, ledger, losses)
+        if fitted is not None:
+            losses.went += 1
+            yield fitted
+    _raise_losses(losses, max_length, over_long, bad_rows)
 
 
-def dataset_id(rows: Sequence[Prepared]) -> str:
-    """SHA-256 over what is really trained on: ids and masks, in order."""
-    digest = hashlib.sha256()
+def _trainable(rows: Iterable[Row]) -> Iterator[Row]:
     for row in rows:
-        digest.update(row.key.encode())
-    return digest.hexdigest()
+        if not isinstance(row.content, Chat | Text):
+            raise DataError(
+                f"{row.source.file}: holds {row.content.kind} rows, which objective sft cannot train on. "
+                "It takes chat (or instruction, question and answer) and plain text."
+            )
+        yield row
 
 
-def _rendered(dataset: Dataset, contract: Contract, bad_rows: str) -> list[tuple[Row, Rendered]]:
-    rendered: list[tuple[Row, Rendered]] = []
-    refused: list[tuple[Row, ModelError]] = []
-    for row in dataset.rows:
-        try:
-            rendered.append((row, contract.render(row.conversation)))
-        except ModelError as error:
-            refused.append((row, error))
-    if refused and (bad_rows == "fail" or not rendered):
-        row, error = refused[0]
-        more = f" So do {len(refused) - 1} more rows." if len(refused) > 1 else ""
-        raise DataError(f"{row.source}: {error}{more}")
-    for row, error in refused:
-        dataset.ledger.revise("dropped", row.source, RowFault("template", str(error), ""))
-    return rendered
+def _revise(ledger: Ledger, outcome: str, row: Row, fault: RowFault) -> None:
+    """Note what becomes of a row; of a row in several pieces, only the first piece that is lost counts."""
+    if ledger.outcomes[row.outcome] > 0:
+        ledger.revise(outcome, row.source, fault, was=row.outcome)
 
 
-def _fitted(row: Row, text: Rendered, max_length: int, over_long: str, ledger: Ledger) -> Prepared | None:
-    if len(text.ids) <= max_length:
-        return Prepared(row, text.ids, text.mask)
-    found = f"{len(text.ids)} tokens, more than {max_length}."
-    if over_long == "truncate" and any(text.mask[1:max_length]):
-        ledger.revise("cut", row.source, RowFault("over_long", found, "Its end was cut away."))
-        return Prepared(row, text.ids[:max_length], text.mask[:max_length])
-    ledger.revise("dropped", row.source, RowFault("over_long", found, "Raise data.max_length to keep it."))
+def _fitted(
+    row: Row, text: Rendered, max_length: int, over_long: str, ledger: Ledger, losses: _Losses
+) -> Prepared | None:
+    ids = np.array(text.ids, dtype=np.int32)
+    if len(ids) <= max_length:
+        return Prepared(ids, text.spans, row.source, row)
+    losses.too_long += 1
+    losses.first_long = losses.first_long or row.source
+    found = f"{len(ids)} tokens, more than {max_length}."
+    spans = tuple((begin, min(end, max_length)) for begin, end in text.spans if begin < max_length)
+    if over_long == "truncate" and count_trained(spans):
+        _revise(ledger, "cut", row, RowFault("over_long", found, "Its end was cut away."))
+        return Prepared(ids[:max_length], spans, row.source, row, cut=True)
+    _revise(ledger, "dropped", row, RowFault("over_long", found, "Raise data.max_length to keep it."))
     return None
+
+
+def _raise_losses(losses: _Losses, max_length: int, over_long: str, bad_rows: str) -> None:
+    if losses.refused and (bad_rows == "fail" or losses.refused == losses.came):
+        more = f" So do {losses.refused - 1} more rows." if losses.refused > 1 else ""
+        raise DataError(f"{losses.first_refusal}{more}")
+    if losses.too_long and over_long == "fail":
+        raise DataError(
+            f"{losses.too_long} of {losses.came} rows are longer than {max_length} tokens "
+            f"(first: {losses.first_long}, longest: {losses.longest}). Raise data.max_length if the model can take "
+            "more, or set data.over_long to drop or truncate."
+        )
+    if losses.came and not losses.went:
+        within = "has a trained token within" if over_long == "truncate" else "fits in"
+        raise DataError(
+            f"no row {within} {max_length} tokens; the longest has {losses.longest}. Raise data.max_length."
+        )
 
 
 @dataclass(frozen=True)
@@ -122,15 +268,8 @@ class Spread:
     most: int
 
 
-def spread(values: Sequence[int]) -> Spread:
+def spread(values: Sequence[int] | np.ndarray) -> Spread:
     """How `values` (at least one) are spread."""
-    ordered = sorted(values)
-
-    def quantile(share: float) -> float:
-        place = share * (len(ordered) - 1)
-        low = int(place)
-        high = min(low + 1, len(ordered) - 1)
-        return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
-
-    mean = sum(ordered) / len(ordered)
-    return Spread(round(mean, 1), quantile(0.5), quantile(0.05), quantile(0.95), ordered[0], ordered[-1])
+    array: Any = np.asarray(values)
+    p5, median, p95 = (float(value) for value in np.quantile(array, [0.05, 0.5, 0.95]))
+    return Spread(round(float(array.mean()), 1), median, p5, p95, int(array.min()), int(array.max()))

@@ -1,74 +1,105 @@
 """Which rows are trained on, which are watched, which are kept for the end.
 
-A share is taken by the hash of the prompt, so equal questions never stand on both sides, and rows
-added later do not move the others.
+A share is taken by the hash of the prompt (of near duplicates: of the first one's), so that equal and
+nearly equal questions never stand on both sides, and rows added later do not move the others.
 """
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
+
+import numpy as np
 
 from tunesmith.core.errors import DataError
 from tunesmith.data.config import DataConfig
-from tunesmith.data.ledger import Ledger
-from tunesmith.data.load import Dataset, Row, load_dataset, require_rows, with_rows
-from tunesmith.prompt.messages import plain
+from tunesmith.data.ledger import Ledger, RowFault, Source
+from tunesmith.data.seal import Rows, Shelf, seal
+from tunesmith.data.source import SourceFile, find_files
+from tunesmith.prompt.contract import Contract
 
 
 @dataclass(frozen=True)
 class Splits:
-    """The three parts; `validation` and `test` may hold no rows."""
+    """The three parts; `validation` and `test` may hold no rows.
 
-    train: Dataset
-    validation: Dataset
-    test: Dataset
+    Attributes:
+        train, validation, test: the parts.
+        ledgers: the account of each file that was read.
+    """
 
-    def ledgers(self) -> list[Ledger]:
-        """The account of each file that was read, once."""
-        return list({id(part.ledger): part.ledger for part in (self.train, self.validation, self.test)}.values())
+    train: Rows
+    validation: Rows
+    test: Rows
+    ledgers: list[Ledger]
+
+    @property
+    def format(self) -> str:
+        """The format of the training rows, or the formats of its files."""
+        return ", ".join(dict.fromkeys(self.train.shelf.meta["formats"].values()))
+
+    def leaked(self) -> int:
+        """Test rows that ask what a training row asks."""
+        asked = [rows.shelf.column("asked")[rows.places] for rows in (self.test, self.train)]
+        return int(np.isin(asked[0], asked[1]).sum())
 
 
-def position(row: Row) -> float:
-    """Where a row's prompt falls in [0, 1), by its hash."""
-    text = repr(plain(row.prompt))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
-
-
-def load_splits(config: DataConfig) -> Splits:
-    """Read the training file and part it as the config says.
+def load_splits(config: DataConfig, contract: Contract, max_length: int) -> Splits:
+    """The rows of a recipe, prepared and parted.
 
     Raises:
         DataError: unusable rows, or no rows to train on. Small files may leave the other parts empty.
     """
-    whole = _load(config, config.train)
-    shares = {name: share for name in ("test", "validation") if not isinstance(share := getattr(config, name), str)}
+    shares = {
+        name: float(share) for name in ("test", "validation") if isinstance(share := getattr(config, name), int | float)
+    }
     if any(not 0 <= share < 1 for share in shares.values()) or sum(shares.values()) >= 0.9:
         raise DataError("data.validation and data.test: give files, or shares of 0 to 1 that leave rows to train on.")
-    parts: dict[str, list[Row]] = {"test": [], "validation": [], "train": []}
-    for row in whole.rows:
-        place, edge = position(row), 0.0
-        for name, share in shares.items():
-            edge += share
-            if place < edge:
-                parts[name].append(row)
-                break
-        else:
-            parts["train"].append(row)
-    if not parts["train"]:
+    files = find_files(config.train)
+    whole = seal(files, config, contract, max_length, config.over_long)
+    ledgers = whole.ledgers()
+    part = parts(whole.column("group"), shares)
+    index = {name: np.flatnonzero(part == number) for number, name in enumerate(("train", "test", "validation"))}
+    held_out = {name: _uncut(whole, index[name], ledgers) for name in ("validation", "test")}
+    train = weighted(whole, index["train"], files)
+    if not len(train):
         raise DataError(f"{config.train}: no rows are left to train on. Lower data.validation and data.test.")
-    files = {
-        name: _load(config, given) for name in ("validation", "test") if isinstance(given := getattr(config, name), str)
-    }
-    return Splits(
-        train=with_rows(whole, parts["train"]),
-        validation=files.get("validation", with_rows(whole, parts["validation"])),
-        test=files.get("test", with_rows(whole, parts["test"])),
-    )
+    found = {name: Rows(whole, rows) for name, rows in held_out.items()}
+    uncut = "drop" if config.over_long == "truncate" else config.over_long
+    for name in ("validation", "test"):
+        if name not in shares:
+            shelf = seal(find_files(getattr(config, name)), config, contract, max_length, uncut)
+            found[name] = Rows(shelf, np.arange(shelf.meta["rows"]))
+            ledgers |= shelf.ledgers()
+    return Splits(Rows(whole, train), found["validation"], found["test"], list(ledgers.values()))
 
 
-def _load(config: DataConfig, name: str) -> Dataset:
-    keep = config.duplicates == "keep"
-    dataset = load_dataset(name, config.format, config.columns, config.system, keep_duplicates=keep)
-    require_rows(dataset, name, config.bad_rows)
-    return dataset
+def parts(group: np.ndarray, shares: dict[str, float]) -> np.ndarray:
+    """For each row 0 (train), 1 (test) or 2 (validation), by where its group's hash falls in [0, 1)."""
+    place = group / 2**64
+    test = shares.get("test", 0.0)
+    part = np.where(place < test, 1, 0)
+    part[(place >= test) & (place < test + shares.get("validation", 0.0))] = 2
+    return part
+
+
+def _uncut(shelf: Shelf, index: np.ndarray, ledgers: dict[str, Ledger]) -> np.ndarray:
+    """Rows of a held-out part without those whose answer was cut: what is measured must be whole."""
+    cut = shelf.column("cut")[index]
+    files, lines = shelf.column("file"), shelf.column("line")
+    for row in index[cut]:
+        source = Source(shelf.files[files[row]], int(lines[row]))
+        fault = RowFault("over_long", "too long, and held out.", "Held-out rows are never cut.")
+        ledgers[source.file].revise("dropped", source, fault, was="cut")
+    return index[~cut]
+
+
+def weighted(shelf: Shelf, index: np.ndarray, files: list[SourceFile]) -> np.ndarray:
+    """Training rows, each as often as its file's weight says; of a fraction, those whose hash falls below it."""
+    weights = np.array([file.weight for file in files])
+    if (weights == 1).all():
+        return index
+    weight = weights[shelf.column("file")[index]]
+    # Another hash than the split's, or a fraction would take only what stands near the border.
+    place = ((shelf.column("asked")[index] * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(11)) / 2**53
+    times = np.floor(weight).astype(int) + (place < weight % 1)
+    return np.repeat(index, times)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
-import jinja2
-
+from tunesmith.core.pages import render
 from tunesmith.evaluate.compare import EvalReport, Sample
 from tunesmith.evaluate.pictures import length_histogram, loss_curve
 from tunesmith.score.interval import show
@@ -53,11 +51,11 @@ def pick_samples(report: EvalReport | None, count: int) -> list[Sample]:
 
 def render_page(story: Story) -> str:
     """The page as HTML text. Everything from data or models is escaped."""
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters["number"] = show
-    text = (files("tunesmith.evaluate") / "report.html.jinja").read_text(encoding="utf-8")
     last = story.steps[-1]
-    return environment.from_string(text).render(
+    return render(
+        "tunesmith.evaluate",
+        "report.html.jinja",
+        number=show,
         title=story.title,
         lead=story.lead,
         tiles=[

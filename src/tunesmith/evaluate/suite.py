@@ -46,8 +46,8 @@ def measure(
     scores, completions = [], []
     for start in range(0, len(rows), CHUNK):
         chunk = rows[start : start + CHUNK]
-        scores += engine.score([(row.ids, row.mask) for row in chunk])
-        prompts = [contract.prompt(row.row.prompt) for row in chunk]
+        scores += engine.score([(row.ids.tolist(), row.mask.tolist()) for row in chunk])
+        prompts = [contract.prompt(row.row.prompt, row.row.tools) for row in chunk]
         completions += engine.generate(prompts, Sampling(max_new_tokens=max_new_tokens))
         report({"kind": "pulse", "doing": f"evaluating {label}", "done": len(completions), "of": len(rows)})
     answers = [contract.decode(completion.ids).strip() for completion in completions]

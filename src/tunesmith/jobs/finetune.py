@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,21 @@ import torch
 from tunesmith.core.errors import ConfigError, DataError, TrainingError
 from tunesmith.core.events import Report, to_folder
 from tunesmith.core.files import read_lines, write_json, write_text
-from tunesmith.data.prepare import Prepared, dataset_id, prepare, spread
+from tunesmith.data.ledger import total
+from tunesmith.data.prepare import Prepared, dataset_id, spread
+from tunesmith.data.seal import Rows
 from tunesmith.data.split import Splits, load_splits
 from tunesmith.evaluate.compare import EvalReport, compare
 from tunesmith.evaluate.report import Story, pick_samples, render_page
 from tunesmith.evaluate.suite import measure
 from tunesmith.infer.local import LocalEngine
 from tunesmith.jobs.recipe import Recipe, read_recipe
-from tunesmith.model.load import answering, context_length, load_model
+from tunesmith.model.load import answering, load_model
 from tunesmith.model.methods import method_for, trainable
 from tunesmith.model.publish import find_published, merged, publish
-from tunesmith.prompt.base import Base, resolve
-from tunesmith.prompt.contract import Contract, load_contract
+from tunesmith.prompt.base import Base, context_length, resolve
+from tunesmith.prompt.contract import Contract
+from tunesmith.prompt.load import load_contract
 from tunesmith.train.checkpoint import save_checkpoint
 from tunesmith.train.loop import Course, train
 from tunesmith.train.objectives.sft import Sft
@@ -48,25 +51,20 @@ def finetune(arguments: dict[str, Any], forward: Report) -> dict[str, Any]:
     recipe = read_recipe(folder / "config.yaml")
     torch.manual_seed(recipe.seed)
 
-    # 2. Rows, checked and parted.
-    report({"kind": "phase", "name": "reading data"})
-    splits = load_splits(recipe.data)
-
-    # 3. The base model's prompt contract.
+    # 2. The base model's prompt contract.
     base = resolve(recipe.model.base, recipe.model.revision)
     contract = load_contract(base.folder, recipe.model.template, recipe.data.train_on)
 
-    # 4. Rows as token ids and masks.
-    max_length = longest_row(recipe, base)
-    rows = prepare(splits.train, contract, max_length, recipe.data.over_long, recipe.data.bad_rows)
-    uncut = "drop" if recipe.data.over_long == "truncate" else recipe.data.over_long
-    watched_rows, test_rows = (
-        prepare(part, contract, max_length, uncut, recipe.data.bad_rows) for part in (splits.validation, splits.test)
-    )
+    # 3. Rows, checked, as token ids and masks, on disk.
+    report({"kind": "phase", "name": "preparing data"})
+    splits = load_splits(recipe.data, contract, longest_row(recipe, base))
+
+    # 4. What is trained on, what is watched, what is kept for the end.
+    rows, watched_rows, test_rows = splits.train, splits.validation, splits.test
     refuse_nothing_to_learn(rows)
-    write_json(folder / "ledger.json", [ledger.to_json() for ledger in splits.ledgers()])
-    report({"kind": "data", **describe(splits, rows, watched_rows, test_rows)})
-    for sentence in doubts(recipe, rows, test_rows):
+    write_json(folder / "ledger.json", [ledger.to_json() for ledger in splits.ledgers])
+    report({"kind": "data", **describe(splits)})
+    for sentence in doubts(recipe, splits):
         report({"kind": "warning", "sentence": sentence})
 
     # 5. The plan: every automatic decision, once.
@@ -107,7 +105,7 @@ def finetune(arguments: dict[str, Any], forward: Report) -> dict[str, Any]:
 
     # 9. Base and tuned model, loaded from their folders, on rows that neither has seen.
     result = evaluate_both(recipe, folder, base, contract, test_rows, report) if test_rows else None
-    write_report(folder, recipe, splits, rows, plan, result)
+    write_report(folder, recipe, splits, plan, result)
     report({"kind": "finished"})
     return {"folder": str(folder), "scores": result.to_json()["scores"] if result else []}
 
@@ -121,43 +119,45 @@ def longest_row(recipe: Recipe, base: Base) -> int:
     return wanted
 
 
-def refuse_nothing_to_learn(rows: list[Prepared]) -> None:
+def refuse_nothing_to_learn(rows: Rows) -> None:
     """A row whose mask is empty teaches nothing: an error, before the first step."""
-    empty = [row for row in rows if not row.trained]
-    if empty:
+    empty = (rows.trained == 0).nonzero()[0]
+    if len(empty):
         raise DataError(
-            f"{len(empty)} rows have no trained token (first: {empty[0].row.source}). "
+            f"{len(empty)} rows have no trained token (first: {rows[int(empty[0])].source}). "
             "Look at data.train_on and at the turns' weights."
         )
 
 
-def describe(
-    splits: Splits, rows: list[Prepared], watched_rows: list[Prepared], test_rows: list[Prepared]
-) -> dict[str, Any]:
+def describe(splits: Splits) -> dict[str, Any]:
     """What the data is, in numbers."""
     return {
-        "format": splits.train.format,
-        "ledgers": [{"file": ledger.file, "sentence": ledger.sentence()} for ledger in splits.ledgers()],
-        "rows": {"train": len(rows), "validation": len(watched_rows), "test": len(test_rows)},
-        "tokens": asdict(spread([len(row.ids) for row in rows])),
-        "trained_tokens": sum(row.trained for row in rows),
-        "id": dataset_id(rows),
+        "format": splits.format,
+        "ledgers": [{"file": ledger.file, "sentence": ledger.sentence()} for ledger in splits.ledgers],
+        "rows": {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)},
+        "tokens": asdict(spread(splits.train.lengths)),
+        "trained_tokens": int(splits.train.trained.sum()),
+        "id": splits.train.shelf.id,
     }
 
 
-def doubts(recipe: Recipe, rows: list[Prepared], test_rows: list[Prepared]) -> list[str]:
-    """What a user should know about the split before believing a score."""
-    trained = {row.key for row in rows}
-    leaked = sum(row.key in trained for row in test_rows)
-    sentences = [f"{leaked} of {len(test_rows)} test rows are training rows too."] if leaked else []
-    if recipe.data.test and not test_rows:
+def doubts(recipe: Recipe, splits: Splits) -> list[str]:
+    """What a user should know about rows and split before believing a score."""
+    sentences = [
+        f"{count} rows of {ledger.file} hold {code.replace('_', ' ')} (`tunesmith check` shows them)."
+        for ledger in splits.ledgers
+        for code, count in ledger.by_code("warning").items()
+    ]
+    if leaked := splits.leaked():
+        sentences.append(f"{leaked} of {len(splits.test)} test rows ask what training rows ask.")
+    if recipe.data.test and not splits.test:
         sentences.append(
             "no row fell into the test part, so base and tuned model are not compared. Name a file with data.test."
         )
     return sentences
 
 
-def settle_packing(plan: Plan, model: Any, rows: list[Prepared], report: Report) -> Plan:
+def settle_packing(plan: Plan, model: Any, rows: Rows, report: Report) -> Plan:
     """The plan with packing off if this model computes something else when packed."""
     reason = why_not_packed(model, rows) if plan.packing else None
     if reason is None:
@@ -194,20 +194,20 @@ def refuse_unchanged(before: dict[str, torch.Tensor], after: dict[str, torch.nn.
         raise TrainingError("training left weights that are not finite. Lower optim.learning_rate.")
 
 
-def make_card(recipe: Recipe, base: Base, contract: Contract, rows: list[Prepared], plan: Plan) -> dict[str, Any]:
+def make_card(recipe: Recipe, base: Base, contract: Contract, rows: Rows, plan: Plan) -> dict[str, Any]:
     """What `tunesmith.json` says: enough to trace the model to its base, rows and code."""
     return {
         "base": {"name": recipe.model.base, "commit": base.commit, "sha256": base.fingerprint()},
         "method": recipe.method.model_dump(mode="json"),
         "contract": {"id": contract.id, "train_on": contract.train_on, "stop_ids": list(contract.stop_ids)},
-        "data": {"id": dataset_id(rows), "rows": len(rows)},
+        "data": {"id": rows.shelf.id, "rows": len(rows)},
         "seed": recipe.seed,
         "versions": plan.versions,
     }
 
 
 def evaluate_both(
-    recipe: Recipe, folder: Path, base: Base, contract: Contract, rows: list[Prepared], report: Report
+    recipe: Recipe, folder: Path, base: Base, contract: Contract, rows: Sequence[Prepared], report: Report
 ) -> EvalReport:
     """Measure the base and the published model on the same rows."""
     report({"kind": "phase", "name": "evaluating"})
@@ -226,21 +226,20 @@ def evaluate_both(
     return result
 
 
-def write_report(
-    folder: Path, recipe: Recipe, splits: Splits, rows: list[Prepared], plan: Plan, result: EvalReport | None
-) -> None:
+def write_report(folder: Path, recipe: Recipe, splits: Splits, plan: Plan, result: EvalReport | None) -> None:
     """report/report.html and report/report.json."""
     target = folder / "report"
     target.mkdir(exist_ok=True)
     method = recipe.method.type
+    names = ", ".join(Path(ledger.file).name for ledger in splits.ledgers[:3])
     story = Story(
         title=folder.name,
-        lead=f"{recipe.model.base}, {method}, {len(rows)} rows of {Path(recipe.data.train).name}",
+        lead=f"{recipe.model.base}, {method}, {len(splits.train)} rows of {names}",
         steps=read_lines(folder / "metrics.jsonl"),
         validations=[event for event in read_lines(folder / "events.jsonl") if event["kind"] == "validation"],
-        lengths=[len(row.ids) for row in rows],
-        trained=[row.trained for row in rows],
-        ledger=splits.train.ledger.sentence(),
+        lengths=splits.train.lengths.tolist(),
+        trained=splits.train.trained.tolist(),
+        ledger=total(splits.ledgers, "all files").sentence(),
         recipe=(folder / "config.yaml").read_text(encoding="utf-8"),
         plan=plan.to_json(),
         report=result,

@@ -7,15 +7,15 @@ from typing import Any
 
 from tunesmith.core.errors import ModelError
 from tunesmith.core.events import Report
-from tunesmith.data.load import load_dataset, require_rows, with_rows
+from tunesmith.data.load import load_dataset, require_rows
 from tunesmith.data.prepare import dataset_id, prepare
 from tunesmith.evaluate.compare import compare
 from tunesmith.evaluate.report import pick_samples
 from tunesmith.evaluate.suite import Measured, measure
 from tunesmith.infer.local import LocalEngine
-from tunesmith.model.load import context_length
 from tunesmith.model.publish import Published, find_published
-from tunesmith.prompt.contract import load_tokenizer
+from tunesmith.prompt.base import context_length
+from tunesmith.prompt.load import load_tokenizer
 
 LONGEST = 2048  # tokens of a row, when the model does not say
 
@@ -41,13 +41,14 @@ def evaluate_model(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
             f"{arguments['model']} and {arguments['against']} have different tokenizers, so their scores cannot be "
             "compared token by token. Evaluate each alone."
         )
-    dataset = load_dataset(arguments["data"], arguments["format"], arguments["columns"])
-    require_rows(dataset, arguments["data"], arguments["bad_rows"])
-    dataset = with_rows(dataset, dataset.rows[: arguments["rows"]])
+    dataset = load_dataset(arguments["data"], format=arguments["format"], columns=arguments["columns"] or {})
+    ledgers = dataset.reading.ledgers
+    require_rows(ledgers, arguments["bad_rows"])
+    wanted = dataset.rows[: arguments["rows"]]
     takes = context_length(published.base.folder if published.base else published.folder) or LONGEST
-    rows = prepare(dataset, contract, takes, over_long="drop", bad_rows=arguments["bad_rows"])
-    if len(rows) < len(dataset.rows):
-        sentence = f"{len(dataset.rows) - len(rows)} rows are longer than {takes} tokens and are left out."
+    rows = list(prepare(wanted, ledgers, contract, takes, over_long="drop", bad_rows=arguments["bad_rows"]))
+    if len(rows) < len(wanted):
+        sentence = f"{len(wanted) - len(rows)} rows are longer than {takes} tokens and are left out."
         report({"kind": "warning", "sentence": sentence})
 
     def run(model: Published) -> Measured:

@@ -12,8 +12,8 @@ from tunesmith.core.config import to_yaml
 from tunesmith.core.errors import TunesmithError
 from tunesmith.core.events import Report, silent, to_folder
 from tunesmith.core.files import home, make_folder, read_json, write_text
-from tunesmith.data.load import locate
 from tunesmith.data.read import read_rows
+from tunesmith.data.source import find_files
 from tunesmith.exec.local import Job, run_child
 from tunesmith.jobs.recipe import Recipe, read_recipe
 from tunesmith.prompt.base import resolve
@@ -75,9 +75,10 @@ def start_run(recipe: Recipe, report: Report = silent) -> Run:
 
 def refuse_missing(recipe: Recipe) -> None:
     """Find what the recipe names before anything is written: files, and the base model (downloaded here)."""
-    for name in (recipe.data.train, recipe.data.validation, recipe.data.test):
-        if isinstance(name, str):
-            read_rows(locate(name))
+    for names in (recipe.data.train, recipe.data.validation, recipe.data.test):
+        if not isinstance(names, int | float):
+            for file in find_files(names):
+                read_rows(file.path, name=file.name)
     resolve(recipe.model.base, recipe.model.revision)
 
 

@@ -76,11 +76,5 @@ def dropout_rates(folder: Path, rate: float) -> dict[str, float]:
     return rates
 
 
-def context_length(folder: Path) -> int | None:
-    """The longest sequence that the model was made for, in tokens, if its config says."""
-    config = read_config(folder).get_text_config()
-    return getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-
-
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

@@ -19,7 +19,8 @@ from tunesmith.core.errors import MissingError, ModelError
 from tunesmith.core.files import publish_folder, read_json, write_json
 from tunesmith.model.load import answering, load_model
 from tunesmith.prompt.base import Base, resolve
-from tunesmith.prompt.contract import Contract, load_contract
+from tunesmith.prompt.contract import Contract
+from tunesmith.prompt.load import load_contract
 
 CARD = "tunesmith.json"
 

@@ -12,7 +12,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from tunesmith.core.errors import MissingError, ModelError
-from tunesmith.core.files import home, publish_folder, sha256_of
+from tunesmith.core.files import home, publish_folder, read_json, sha256_of
 
 EMBEDDED = "ember"
 WANTED = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model")
@@ -60,6 +60,15 @@ def resolve(name: str, revision: str | None = None) -> Base:
         )
     folder = _checked(_download(name, revision))
     return Base(name, folder, commit=folder.name)  # snapshots are kept under their commit
+
+
+def context_length(folder: Path) -> int | None:
+    """The longest sequence that the model in `folder` was made for, in tokens, if its config says."""
+    config = read_json(folder / "config.json")
+    if not isinstance(config, dict):
+        raise ModelError(f"{folder}: its config.json cannot be used (it is no object).")
+    config = config.get("text_config") or config
+    return next((config[key] for key in ("max_position_embeddings", "n_positions", "n_ctx") if config.get(key)), None)
 
 
 def _unpack_embedded() -> Path:

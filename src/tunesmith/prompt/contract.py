@@ -21,11 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.core.errors import ModelError
-from tunesmith.core.names import did_you_mean
-from tunesmith.prompt.messages import Conversation, Message, plain
+from tunesmith.prompt.guard import Guard
+from tunesmith.prompt.messages import Conversation, Message, Tools, plain
 from tunesmith.prompt.templates import TEMPLATES
 
-PRIVATE_USE = range(0xF0000, 0xFFFFE)  # characters of Unicode that no template or tokenizer treats specially
+
+class RewritesTurns(ModelError):  # noqa: N818  it is a finding about a template
+    """The template shows an earlier answer otherwise than it was trained: each turn needs a row of its own."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +36,42 @@ class Rendered:
 
     Attributes:
         ids: token ids, length T.
-        mask: for each token, whether it is trained on (as a target), length T.
+        spans: begin and end of each stretch of `ids` that is trained on (as targets).
     """
 
     ids: list[int]
-    mask: list[bool]
+    spans: tuple[tuple[int, int], ...]
+
+    @property
+    def mask(self) -> list[bool]:
+        """For each token, whether it is trained on, length T."""
+        mask = [False] * len(self.ids)
+        for begin, end in self.spans:
+            mask[begin:end] = [True] * (end - begin)
+        return mask
 
     @property
     def trained(self) -> int:
         """Number of tokens that count in the loss: the first token has no prediction."""
-        return sum(self.mask[1:])
+        return sum(end - max(begin, 1) for begin, end in self.spans if end > 1)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A conversation as text, before it is encoded.
+
+    Attributes:
+        text: what the template makes of it.
+        turns: for each trained turn, where its characters begin and end in `text`, and whether later
+            turns change what the template makes of its end.
+        hidden: private characters in `text` and the control tokens that content spelled in their place.
+        whole: plain text, framed by no template and trained on whole.
+    """
+
+    text: str
+    turns: tuple[tuple[int, int, bool], ...]
+    hidden: Mapping[str, str]
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,56 +95,109 @@ class Contract:
         return {token.content: i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
 
     @cached_property
-    def _control_pattern(self) -> re.Pattern[str] | None:
-        tokens = sorted(self.control_tokens, key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, tokens))) if tokens else None
+    def guard(self) -> Guard:
+        """What keeps content from turning into control tokens."""
+        added = (token.content for token in self.tokenizer.added_tokens_decoder.values())
+        return Guard(frozenset(self.control_tokens), frozenset(added))
 
-    def text(self, conversation: Iterable[Message], ask: bool = False) -> str:
+    def text(self, conversation: Iterable[Message], ask: bool = False, tools: Tools = ()) -> str:
         """The conversation through the template; `ask` adds the start of the answer to come."""
         try:
             return self.tokenizer.apply_chat_template(
-                plain(conversation), chat_template=self.template, tokenize=False, add_generation_prompt=ask
+                plain(conversation),
+                tools=list(tools) or None,
+                chat_template=self.template,
+                tokenize=False,
+                add_generation_prompt=ask,
             )
         except Exception as error:  # noqa: BLE001  a template is foreign code and may raise anything
             raise ModelError(f"the model's chat template refuses this conversation: {error}") from None
 
-    def prompt(self, conversation: Conversation) -> list[int]:
+    def prompt(self, conversation: Conversation, tools: Tools = ()) -> list[int]:
         """Ids that ask the model for the next assistant turn."""
-        safe, hidden = self._hide_control_tokens(conversation)
-        return self._encode(self.text(safe, ask=True), hidden)[0]
+        safe = self.guard.hide(conversation, tools)
+        return self._encode(self.text(safe.messages, ask=True, tools=safe.tools), safe.hidden)[0]
 
-    def render(self, conversation: Conversation) -> Rendered:
-        """Ids and mask of a whole conversation.
+    def render(self, conversation: Conversation, tools: Tools = ()) -> Rendered:
+        """Ids and trained spans of a whole conversation.
 
         Raises:
-            ModelError: the template rewrites earlier turns, or does not end a trained turn with a stop id.
+            RewritesTurns: the template rewrites earlier turns.
+            ModelError: it refuses the conversation, or does not end a trained turn with a stop id.
         """
-        safe, hidden = self._hide_control_tokens(conversation)
-        whole = self.text(safe)
-        ids, starts = self._encode(whole, hidden)
-        mask = [False] * len(ids)
+        return self._placed(self.draft(conversation, tools))
+
+    def render_many(self, drafts: Sequence[Draft]) -> list[Rendered | ModelError]:
+        """What `render` gives for each, or the error that it raises, many times faster.
+
+        The texts are encoded together, without asking the tokenizer where each token stands: control tokens,
+        which content cannot hold, are the same in text and ids, so that counting them finds every turn.
+        """
+        together = [draft.text for draft in drafts if not draft.hidden]
+        encodings = iter(self.tokenizer.backend_tokenizer.encode_batch_fast(together, add_special_tokens=False))
+        results: list[Rendered | ModelError] = []
+        for draft in drafts:
+            found = self._fenced(draft, next(encodings).ids) if not draft.hidden else None
+            try:
+                results.append(found or self._placed(draft))
+            except ModelError as error:
+                results.append(error)
+        return results
+
+    def draft_text(self, text: str) -> Draft:
+        """Plain text: all of it is trained on, from the beginning-of-sequence token (if any) to a stop id."""
+        safe = self.guard.hide((Message("user", text),), ())
+        return Draft(safe.messages[0].content, (), safe.hidden, whole=True)
+
+    def draft(self, conversation: Conversation, tools: Tools = ()) -> Draft:
+        """The conversation as text, and where in it the trained turns stand.
+
+        Raises:
+            ModelError: the template refuses it, or an answer does not continue the prompt that asks for it.
+        """
+        safe = self.guard.hide(conversation, tools)
+        whole = self.text(safe.messages, tools=safe.tools)
+        turns: list[tuple[int, int, bool]] = []
         for turn in self._trained_turns(conversation):
-            before, after = self.text(safe[:turn], ask=True), self.text(safe[: turn + 1])
+            before = self.text(safe.messages[:turn], ask=True, tools=safe.tools)
+            last = turn == len(conversation) - 1
+            after = whole if last else self.text(safe.messages[: turn + 1], tools=safe.tools)
             if not after.startswith(before):
                 raise ModelError(
                     "under this chat template an answer does not continue the prompt that asks for it, so training and "
                     "serving would differ. Choose another model.template."
                 )
             # Later turns may change what follows the stop token, but nothing before it.
-            end = len(os.path.commonprefix([whole, after]))  # noqa: RUF071  characters are meant
-            self._mark(mask, ids, starts, len(before), end, rewritten=end < len(after.rstrip()))
-        return Rendered(ids, [True] * len(ids) if self.train_on == "all" else mask)
+            end = len(whole) if last else len(os.path.commonprefix([whole, after]))  # noqa: RUF071
+            turns.append((len(before), end, end < len(after.rstrip())))
+        return Draft(whole, tuple(turns), safe.hidden)
 
     def _trained_turns(self, conversation: Conversation) -> list[int]:
         turns = [i for i, message in enumerate(conversation) if message.role == "assistant" and message.weight]
         return turns[-1:] if self.train_on == "last" else turns
 
-    def _mark(self, mask: list[bool], ids: list[int], starts: list[int], begin: int, end: int, rewritten: bool) -> None:
-        """Mark the tokens of text[begin:end] up to the last stop token among them."""
+    def _placed(self, draft: Draft) -> Rendered:
+        """Encode a draft and find its spans by where each token starts: always right, and slow."""
+        ids, starts = self._encode(draft.text, draft.hidden)
+        if draft.whole:
+            return self._framed(ids)
+        spans = tuple(self._span(ids, starts, *turn) for turn in draft.turns)
+        return Rendered(ids, self._rule(ids, spans))
+
+    def _rule(self, ids: list[int], spans: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+        return ((0, len(ids)),) if self.train_on == "all" else spans
+
+    def _framed(self, ids: list[int]) -> Rendered:
+        head = [self.tokenizer.bos_token_id] if starts_with_bos(self.tokenizer) else []
+        framed = [*head, *ids, self.stop_ids[0]]
+        return Rendered(framed, ((0, len(framed)),))
+
+    def _span(self, ids: list[int], starts: list[int], begin: int, end: int, rewritten: bool) -> tuple[int, int]:
+        """The tokens of text[begin:end] up to the last stop token among them."""
         inside = [i for i, start in enumerate(starts) if begin <= start < end]
         stops = [i for i in inside if ids[i] in self.stop_ids]
         if rewritten and not stops:
-            raise ModelError(
+            raise RewritesTurns(
                 "the chat template rewrites earlier turns, so the trained tokens cannot be told apart. "
                 "Use single-turn rows, data.train_on=last, or another model.template."
             )
@@ -128,26 +209,53 @@ class Contract:
                 f"{self.tokenizer.convert_ids_to_tokens(list(self.stop_ids))}: the tuned model would never stop. "
                 f"Name another with model.template: {', '.join(sorted(TEMPLATES))}."
             )
-        mask[inside[0] : stops[-1] + 1] = [True] * (stops[-1] + 1 - inside[0])
+        return inside[0], stops[-1] + 1
 
-    def _hide_control_tokens(self, conversation: Conversation) -> tuple[Conversation, dict[str, str]]:
-        """Put a private character in the place of each control token that content spells out.
+    def _fenced(self, draft: Draft, ids: list[int]) -> Rendered | None:
+        """Spans by counting control tokens; None where that proves nothing, and `_placed` must look."""
+        if draft.whole:
+            return self._framed(ids)
+        posts = [i for i, token in enumerate(ids) if token in self._control_ids]
+        hits = list(self._control_pattern.finditer(draft.text))
+        if [ids[i] for i in posts] != [self.control_tokens[hit.group()] for hit in hits]:
+            return None
+        spans: list[tuple[int, int]] = []
+        for begin, end, _ in draft.turns:
+            passed = sum(hit.start() < begin for hit in hits)
+            if not passed or hits[passed - 1].end() > begin:
+                return None
+            head = self._head_ids(draft.text[hits[passed - 1].end() : begin])
+            first = posts[passed - 1] + 1
+            stops = [
+                i for i, hit in zip(posts, hits, strict=True) if begin <= hit.start() < end and ids[i] in self.stop_ids
+            ]
+            if not stops or head is None or ids[first : first + len(head)] != head:
+                return None
+            spans.append((first + len(head), stops[-1] + 1))
+        return Rendered(ids, self._rule(ids, tuple(spans)))
 
-        Returns:
-            The conversation and, for each private character in it, the text that it stands for.
-        """
-        if self._control_pattern is None or not any(self._control_pattern.search(m.content) for m in conversation):
-            return conversation, {}
-        used = set("".join(message.content for message in conversation))
-        free = (chr(code) for code in PRIVATE_USE if chr(code) not in used)
-        stand_in = dict(zip(self.control_tokens, free, strict=False))
+    @cached_property
+    def _control_ids(self) -> frozenset[int]:
+        return frozenset(self.control_tokens.values())
 
-        def hide(content: str) -> str:
-            assert self._control_pattern is not None
-            return self._control_pattern.sub(lambda hit: stand_in[hit.group()], content)
+    @cached_property
+    def _control_pattern(self) -> re.Pattern[str]:
+        tokens = sorted(self.control_tokens, key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, tokens)) or r"(?!)")
 
-        safe = tuple(Message(m.role, hide(m.content), m.weight) for m in conversation)
-        return safe, {character: token for token, character in stand_in.items()}
+    @cached_property
+    def _heads(self) -> dict[str, list[int] | None]:
+        return {}
+
+    def _head_ids(self, head: str) -> list[int] | None:
+        """Ids of what a template writes between a control token and the answer; None if they may not stand for it."""
+        if head not in self._heads:
+            ids = self.tokenizer.backend_tokenizer.encode(head, add_special_tokens=False).ids
+            faithful = self.tokenizer.decode(ids, clean_up_tokenization_spaces=False) == head
+            if len(self._heads) > 1000:
+                self._heads.clear()
+            self._heads[head] = ids if faithful else None
+        return self._heads[head]
 
     def _encode(self, text: str, hidden: Mapping[str, str]) -> tuple[list[int], list[int]]:
         """Ids of `text`, and where in it each token starts.
@@ -183,78 +291,6 @@ class Contract:
         self.tokenizer.save_pretrained(folder)
 
 
-def load_contract(folder: Path, template: str | None = None, train_on: str = "assistant") -> Contract:
-    """The contract of the model in `folder`.
-
-    Args:
-        folder: a base model, or a published model (which carries its own template).
-        template: name from the template library, for a model without a template.
-        train_on: `assistant` (every assistant turn), `last` (only the last), `all` (every token).
-
-    Raises:
-        ModelError: no tokenizer, no template, an unknown template, or no stop token.
-    """
-    tokenizer = load_tokenizer(folder)
-    if template is not None:
-        if template not in TEMPLATES:
-            raise ModelError(f"model.template = {template!r}: {did_you_mean(template, TEMPLATES)}")
-        text = ("{{ bos_token }}" if _starts_with_bos(tokenizer) else "") + TEMPLATES[template]
-    elif isinstance(tokenizer.chat_template, dict) and "default" in tokenizer.chat_template:
-        text = tokenizer.chat_template["default"]
-    elif isinstance(tokenizer.chat_template, str) and tokenizer.chat_template:
-        text = tokenizer.chat_template
-    else:
-        raise ModelError(
-            f"{folder}: the model has no chat template. Choose one with model.template: {', '.join(sorted(TEMPLATES))}."
-        )
-    contract = Contract(tokenizer, text, _stop_ids(folder, tokenizer), train_on)
-    _probe(contract)
-    return contract
-
-
-def _starts_with_bos(tokenizer: Any) -> bool:
+def starts_with_bos(tokenizer: Any) -> bool:
     """Whether the model was trained with a beginning-of-sequence token before every text."""
     return tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """The fast tokenizer in `folder`; code that it brings along is never run.
-
-    Raises:
-        ModelError: it cannot be loaded, or has no fast form.
-    """
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if (folder / "tokenizer.json").exists():
-        from transformers import PreTrainedTokenizerFast as Tokenizer
-    else:  # slower to import, and able to convert older tokenizer files
-        from transformers import AutoTokenizer as Tokenizer
-    try:
-        tokenizer = Tokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # noqa: BLE001  any broken file of the user's ends here
-        raise ModelError(f"{folder}: its tokenizer cannot be loaded ({str(error).splitlines()[0]}).") from None
-    if not getattr(tokenizer, "is_fast", False):
-        raise ModelError(f"{folder}: its tokenizer has no fast form (tokenizer.json), which tunesmith needs.")
-    return tokenizer
-
-
-def _stop_ids(folder: Path, tokenizer: Any) -> tuple[int, ...]:
-    """The ids that end an answer: the tokenizer's end of sequence and those of the generation config."""
-    ids = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    path = folder / "generation_config.json"
-    if path.exists():
-        named = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") or []
-        ids += named if isinstance(named, list) else [named]
-    if not ids:
-        raise ModelError(f"{folder}: no stop token (eos_token_id) in tokenizer or generation config.")
-    return tuple(dict.fromkeys(ids))
-
-
-def _probe(contract: Contract) -> None:
-    """Prove on one exchange that training and serving see the same ids, before anything depends on it."""
-    question, answer = Message("user", "Hello"), Message("assistant", "Hi there")
-    asked, whole = contract.prompt((question,)), contract.render((question, answer))
-    if whole.ids[: len(asked)] != asked:
-        raise ModelError(
-            "under this chat template the prompt is tokenised differently when an answer follows: "
-            "training and serving would differ. Choose another model.template."
-        )

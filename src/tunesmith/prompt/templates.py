@@ -1,6 +1,8 @@
 """Chat templates for base models that have none, chosen by name, never guessed.
 
-All end an assistant turn with the tokenizer's own end-of-sequence token, so no vocabulary grows.
+`plain`, `alpaca`, `zephyr` and `mistral` fit any model: they end an answer with the tokenizer's
+end-of-sequence token. `chatml` and `llama3` frame turns by control tokens (`MARKS`) that the
+tokenizer must know.
 """
 
 from __future__ import annotations
@@ -29,4 +31,43 @@ ZEPHYR = (
     "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
 )
 
-TEMPLATES = {"plain": PLAIN, "alpaca": ALPACA, "zephyr": ZEPHYR}
+CHATML = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+LLAMA_3 = (
+    "{% for message in messages %}"
+    "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'"
+    " + (message['content'] | trim) + '<|eot_id|>' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+)
+
+MISTRAL = (
+    "{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] + '\n\n' %}"
+    "{% set turns = messages[1:] %}{% else %}{% set system = '' %}{% set turns = messages %}{% endif %}"
+    "{% for message in turns %}"
+    "{% if message['role'] == 'user' %}"
+    "{{ '[INST] ' + (system if loop.first else '') + message['content'] + ' [/INST]' }}"
+    "{% elif message['role'] == 'assistant' %}{{ ' ' + (message['content'] | trim) + eos_token }}"
+    "{% else %}{{ raise_exception('the mistral template knows user and assistant turns only') }}{% endif %}"
+    "{% endfor %}"
+)
+
+TEMPLATES = {
+    "plain": PLAIN,
+    "alpaca": ALPACA,
+    "zephyr": ZEPHYR,
+    "chatml": CHATML,
+    "llama3": LLAMA_3,
+    "mistral": MISTRAL,
+}
+
+# Control tokens that a template writes; the last of them ends an answer.
+MARKS = {
+    "chatml": ("<|im_start|>", "<|im_end|>"),
+    "llama3": ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from tunesmith.data.prepare import Prepared
@@ -41,10 +42,10 @@ class Batch:
 
 def packed(rows: Sequence[Prepared], device: str) -> Batch:
     """The rows one after another in a single sequence (B = 1), positions starting anew with each."""
-    ids = torch.tensor([i for row in rows for i in row.ids], dtype=torch.long)
+    ids = torch.from_numpy(np.concatenate([row.ids for row in rows]).astype(np.int64))
     positions = torch.cat([torch.arange(len(row.ids)) for row in rows])
     # A position is trained when the next token is a trained token of the same row.
-    trained = torch.tensor([m for row in rows for m in [*row.mask[1:], False]])
+    trained = torch.from_numpy(np.concatenate([np.append(row.mask[1:], False) for row in rows]))
     offsets = torch.tensor([0, *(len(row.ids) for row in rows)], dtype=torch.int32).cumsum(0, dtype=torch.int32)
     keep_N = trained.nonzero()[:, 0]
     longest = max(len(row.ids) for row in rows)
@@ -69,9 +70,9 @@ def padded(rows: Sequence[Prepared], device: str) -> Batch:
     trained_BT = torch.zeros(len(rows), longest, dtype=torch.bool)
     for i, row in enumerate(rows):
         length = len(row.ids)
-        ids_BT[i, :length] = torch.tensor(row.ids)
+        ids_BT[i, :length] = torch.from_numpy(row.ids.astype(np.int64))
         seen_BT[i, :length] = 1
-        trained_BT[i, : length - 1] = torch.tensor(row.mask[1:], dtype=torch.bool)
+        trained_BT[i, : length - 1] = torch.from_numpy(row.mask[1:])
     picked_N = trained_BT.flatten().nonzero()[:, 0]
     target_N = ids_BT.roll(-1, dims=1).flatten()[picked_N]
     inputs = {"input_ids": ids_BT.to(device), "attention_mask": seen_BT.to(device), "use_cache": False}

@@ -1,0 +1,53 @@
+"""Near duplicates: rows that share most of their words in order, found by MinHash (Broder, 1997)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from tunesmith.data.ledger import Source
+from tunesmith.data.rows import Row
+
+WORDS = 5  # words in a shingle
+PERMUTATIONS = 64
+ALIKE = 0.8  # estimated Jaccard similarity of shingles from which two rows count as near duplicates
+MOST_ROWS = 100_000  # looked at without being asked
+
+
+class NearDuplicates:
+    """Rows as they come, each told which earlier row it is nearly equal to.
+
+    The first row of a group stands for it: a row joins the group of the first such row that it is alike.
+    """
+
+    def __init__(self) -> None:
+        from datasketch import MinHashLSH
+
+        self._index: Any = MinHashLSH(threshold=ALIKE, num_perm=PERMUTATIONS)
+        self._founders: list[tuple[Any, int, Source]] = []  # signature, hash of what is asked, place
+
+    def add(self, row: Row) -> tuple[int, Source] | None:
+        """Take one more row.
+
+        Returns:
+            For a near duplicate, what the group's first row asks (its hash) and where it stands; None for a row
+            that founds a group.
+        """
+        from datasketch import MinHash
+
+        signature: Any = MinHash(num_perm=PERMUTATIONS, seed=1)
+        signature.update_batch(shingles(row.content.texts()))
+        for number in sorted(self._index.query(signature)):
+            founder, asked, source = self._founders[number]
+            if signature.jaccard(founder) >= ALIKE:
+                return asked, source
+        self._index.insert(len(self._founders), signature)
+        self._founders.append((signature, row.asked, row.source))
+        return None
+
+
+def shingles(texts: Iterable[str]) -> list[bytes]:
+    """Runs of `WORDS` words of the lower-cased text; a shorter text is one shingle."""
+    words = re.findall(r"\w+", " ".join(texts).lower())
+    return [" ".join(words[i : i + WORDS]).encode() for i in range(max(1, len(words) - WORDS + 1))]

@@ -1,0 +1,180 @@
+"""A look at whole files before anything is trained on: lengths, odd rows, near duplicates, leaks.
+
+What `tunesmith check` shows. Rows pass one by one; only numbers and a few samples stay.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tunesmith.core.errors import ModelError
+from tunesmith.data.ledger import RowFault
+from tunesmith.data.load import Reading
+from tunesmith.data.near import MOST_ROWS, NearDuplicates
+from tunesmith.data.prepare import rendered_rows
+from tunesmith.data.rows import Chat, Preference, Row, Verdict
+from tunesmith.prompt.contract import Contract, Rendered
+
+SAMPLES = 20
+
+
+@dataclass
+class Survey:
+    """What was seen.
+
+    Attributes:
+        reading: the rows' account.
+        max_length: tokens that a row may have.
+        lengths: tokens of each sequence (a preference pair is two).
+        trained: trained tokens of each.
+        turns: turns of each conversation.
+        asked, groups: of each row, hashes of what it asks and of what its near duplicates' first row asks.
+        without_system: conversations without a system message.
+        too_long: rows longer than `max_length`.
+        near: rows nearly equal to an earlier one, or None when nobody looked.
+        samples: the first rows with what they render to.
+        id: the data id, once all rows have passed.
+    """
+
+    reading: Reading
+    max_length: int
+    lengths: array[int] = field(default_factory=lambda: array("l"))
+    trained: array[int] = field(default_factory=lambda: array("l"))
+    turns: array[int] = field(default_factory=lambda: array("l"))
+    asked: array[int] = field(default_factory=lambda: array("Q"))
+    groups: array[int] = field(default_factory=lambda: array("Q"))
+    without_system: int = 0
+    too_long: int = 0
+    near: int | None = 0
+    samples: list[tuple[Row, list[Rendered]]] = field(default_factory=list)
+    id: str = ""
+
+    @property
+    def rows(self) -> int:
+        """Rows that can be used."""
+        return len(self.asked)
+
+    def warnings(self) -> dict[str, int]:
+        """How many rows deserve a look, by code."""
+        found: Counter[str] = Counter()
+        for ledger in self.reading.ledgers.values():
+            found.update(ledger.by_code("warning"))
+        return dict(found.most_common())
+
+
+def survey(
+    reading: Reading,
+    contract: Contract,
+    max_length: int,
+    near: NearDuplicates | None = None,
+    most: int = MOST_ROWS,
+    keep: Callable[[Row], None] = lambda row: None,
+) -> Survey:
+    """Read all rows and look at each.
+
+    Args:
+        reading: the rows; its ledgers hear of what is found.
+        contract: how they are rendered.
+        max_length: tokens that a row may have.
+        near: finds near duplicates; one that has seen other files finds leaks from these too.
+        most: rows in which near duplicates are looked for; in larger files nobody looks.
+        keep: hears of every row that can be used.
+
+    Raises:
+        MissingError, DataError: as reading does.
+    """
+    found = Survey(reading, max_length, near=None if near is None else 0)
+    digest = hashlib.sha256()
+    for row, result in rendered_rows(reading, contract):
+        ledger = reading.ledgers[row.source.file]
+        fault = _why_useless(result)
+        if fault is not None:
+            ledger.revise("dropped", row.source, fault, was=row.outcome)
+            continue
+        assert isinstance(result, list)
+        for warning in _oddities(row, result, contract, max_length):
+            ledger.warn(row.source, warning)
+        if found.rows == most:
+            found.near = None
+        group = row.asked
+        if near is not None and found.near is not None and (founder := near.add(row)) is not None:
+            group = founder[0]
+            found.near += 1
+            ledger.warn(row.source, RowFault("near_duplicate", f"nearly equal to {founder[1]}.", ""))
+        _count(found, row, result)
+        found.groups.append(group)
+        digest.update(row.key)
+        if len(found.samples) < SAMPLES:
+            found.samples.append((row, result))
+        keep(row)
+    found.id = digest.hexdigest()
+    return found
+
+
+def _why_useless(result: list[Rendered] | ModelError) -> RowFault | None:
+    if isinstance(result, ModelError):
+        return RowFault("template", str(result), "Mend the row, or choose another model.template.")
+    if not all(rendered.trained or not rendered.spans for rendered in result):
+        return RowFault("no_trained_token", "no token is trained on.", "Add to the answer.")
+    return None
+
+
+def _oddities(row: Row, result: list[Rendered], contract: Contract, max_length: int) -> Iterator[RowFault]:
+    longest = max(len(rendered.ids) for rendered in result)
+    if longest > max_length:
+        yield RowFault("over_long", f"{longest} tokens, more than {max_length}.", "Shorten it, or set data.over_long.")
+    for message in _messages(row):
+        if spelt := contract.guard.found_in(message):
+            found = f"the {message.role}'s text spells the control token {spelt[0]!r}."
+            yield RowFault("control_token", found, "It is read as text. Take it out if it was meant to frame turns.")
+            return
+
+
+def _messages(row: Row) -> Iterable[Any]:
+    match row.content:
+        case Chat(messages):
+            return messages
+        case Preference(prompt, chosen, rejected):
+            return (*prompt, *chosen, *rejected)
+        case Verdict(prompt, completion):
+            return (*prompt, *completion)
+        case _:
+            return ()
+
+
+def _count(found: Survey, row: Row, result: list[Rendered]) -> None:
+    for rendered in result:
+        found.lengths.append(len(rendered.ids))
+        found.trained.append(rendered.trained)
+    found.too_long += any(len(rendered.ids) > found.max_length for rendered in result)
+    messages = list(_messages(row))
+    if messages:
+        found.turns.append(len(messages))
+        found.without_system += messages[0].role != "system"
+    found.asked.append(row.asked)
+
+
+@dataclass(frozen=True)
+class Leak:
+    """Held-out rows that training rows give away: `equal` to one, asking the same, or nearly equal."""
+
+    rows: int
+    asked: int
+    near: int
+
+
+def leaks(training: Survey, held_out: Survey) -> Leak:
+    """How many held-out rows ask what training rows ask, and how many are nearly equal to one.
+
+    Near duplicates are those across the border, found when both were surveyed with one index.
+    """
+    asked = np.isin(np.array(held_out.asked, dtype=np.uint64), np.array(training.asked, dtype=np.uint64))
+    near = np.isin(np.array(held_out.groups, dtype=np.uint64), np.array(training.groups, dtype=np.uint64))
+    return Leak(held_out.rows, int(asked.sum()), int((near & ~asked).sum()))

@@ -1,0 +1,93 @@
+"""The contract of a model on disk: tokenizer, template (its own or a named one) and stop tokens, proven to fit."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from tunesmith.core.errors import ModelError
+from tunesmith.core.names import did_you_mean
+from tunesmith.prompt.contract import Contract, starts_with_bos
+from tunesmith.prompt.messages import Message
+from tunesmith.prompt.templates import MARKS, TEMPLATES
+
+
+def load_contract(folder: Path, template: str | None = None, train_on: str = "assistant") -> Contract:
+    """The contract of the model in `folder`.
+
+    Args:
+        folder: a base model, or a published model (which carries its own template).
+        template: name from the template library, for a model without a template.
+        train_on: `assistant` (every assistant turn), `last` (only the last), `all` (every token).
+
+    Raises:
+        ModelError: no tokenizer, no template, an unknown template, or no stop token.
+    """
+    tokenizer = load_tokenizer(folder)
+    if template is not None:
+        if template not in TEMPLATES:
+            raise ModelError(f"model.template = {template!r}: {did_you_mean(template, TEMPLATES)}")
+        if unknown := [mark for mark in MARKS.get(template, ()) if mark not in tokenizer.get_vocab()]:
+            raise ModelError(
+                f"model.template = {template!r}: the model's tokenizer has no {unknown[0]} token. "
+                f"Choose one that fits any model: {', '.join(sorted(set(TEMPLATES) - set(MARKS)))}."
+            )
+        text = ("{{ bos_token }}" if starts_with_bos(tokenizer) else "") + TEMPLATES[template]
+    elif isinstance(tokenizer.chat_template, dict) and "default" in tokenizer.chat_template:
+        text = tokenizer.chat_template["default"]
+    elif isinstance(tokenizer.chat_template, str) and tokenizer.chat_template:
+        text = tokenizer.chat_template
+    else:
+        raise ModelError(
+            f"{folder}: the model has no chat template. Choose one with model.template: {', '.join(sorted(TEMPLATES))}."
+        )
+    ends = [tokenizer.convert_tokens_to_ids(MARKS[template][-1])] if template in MARKS else []
+    stop_ids = tuple(dict.fromkeys([*ends, *_stop_ids(folder, tokenizer)]))
+    contract = Contract(tokenizer, text, stop_ids, train_on)
+    _probe(contract)
+    return contract
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The fast tokenizer in `folder`; code that it brings along is never run.
+
+    Raises:
+        ModelError: it cannot be loaded, or has no fast form.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # rows are encoded by all cores
+    if (folder / "tokenizer.json").exists():
+        from transformers import PreTrainedTokenizerFast as Tokenizer
+    else:  # slower to import, and able to convert older tokenizer files
+        from transformers import AutoTokenizer as Tokenizer
+    try:
+        tokenizer = Tokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # noqa: BLE001  any broken file of the user's ends here
+        raise ModelError(f"{folder}: its tokenizer cannot be loaded ({str(error).splitlines()[0]}).") from None
+    if not getattr(tokenizer, "is_fast", False):
+        raise ModelError(f"{folder}: its tokenizer has no fast form (tokenizer.json), which tunesmith needs.")
+    return tokenizer
+
+
+def _stop_ids(folder: Path, tokenizer: Any) -> tuple[int, ...]:
+    """The ids that end an answer: the tokenizer's end of sequence and those of the generation config."""
+    ids = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    path = folder / "generation_config.json"
+    if path.exists():
+        named = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") or []
+        ids += named if isinstance(named, list) else [named]
+    if not ids:
+        raise ModelError(f"{folder}: no stop token (eos_token_id) in tokenizer or generation config.")
+    return tuple(dict.fromkeys(ids))
+
+
+def _probe(contract: Contract) -> None:
+    """Prove on one exchange that training and serving see the same ids, before anything depends on it."""
+    question, answer = Message("user", "Hello"), Message("assistant", "Hi there")
+    asked, whole = contract.prompt((question,)), contract.render((question, answer))
+    if whole.ids[: len(asked)] != asked:
+        raise ModelError(
+            "under this chat template the prompt is tokenised differently when an answer follows: "
+            "training and serving would differ. Choose another model.template."
+        )
