@@ -119,7 +119,7 @@ def broken(tmp_path, tiny, recipe):
         (["train", recipe, "--set", "optim.learning_rate=50"], "less than or equal to 0.1"),
         (["train", recipe, "--set", "optim.learning_rate"], "write --set section.field=value"),
         (["train", recipe, "--set", "data.train=question_only.jsonl"], "no assistant turn"),
-        (["train", recipe, "--set", "data.train=half.jsonl"], "half.jsonl:2: not JSON at column"),
+        (["train", recipe, "--set", "data.train=half.jsonl"], "half.jsonl:2:13: not JSON at column"),
         (["train", recipe, "--set", "model.base=no_tokenizer"], "no_tokenizer: no tokenizer (tokenizer.json)"),
         (["train", recipe, "--set", "model.base=some/model"], "not in the cache, and the hub cannot be reached"),
         (["train", recipe, "--set", "output.folder=file_in_the_way"], "cannot write runs there"),

@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tunesmith.data.ledger import RowFault
+from tunesmith.data.read_json import parse_json
 from tunesmith.data.rows import Chat, Content, Labelled, Pair, Passage, Preference, Tagged, Task, Text, Verdict
 from tunesmith.data.turns import Values, Warn, kind_of, list_of, messages_of, sharegpt_of, text_of, tools_of
-from tunesmith.prompt.messages import Conversation, Message
+from tunesmith.prompt.messages import ROLES, Conversation, Message
 
 TOOL_KEYS = ("tools", "available_tools", "functions", "parallel_tool_calls")
 
 
-def _exchange(question: str, answer: str, system: str = "", history: Conversation = ()) -> Chat:
-    head = (Message("system", system),) if system.strip() else ()
-    return Chat((*head, *history, Message("user", question), Message("assistant", answer)))
+def _system(row: Values) -> Conversation:
+    text = text_of(row, "system", required=False)
+    return (Message("system", text, origin=("system",)),) if text.strip() else ()
+
+
+def _exchange(row: Values, question: str, answer: str, *, asked: str = "", history: Conversation = ()) -> Chat:
+    """A chat of the texts under the keys `question` (or of the text `asked` that was made from it) and `answer`."""
+    user = Message("user", asked or text_of(row, question), origin=(question,))
+    return Chat((*_system(row), *history, user, Message("assistant", text_of(row, answer), origin=(answer,))))
 
 
 def chat(row: Values, warn: Warn) -> Content:
@@ -36,9 +43,12 @@ def alpaca(row: Values, warn: Warn) -> Content:
     """An instruction with its input, after earlier exchanges."""
     answer = "output" if row.get("output") is not None else "response"
     extra_key = "input" if row.get("input") is not None else "context"
+    return _exchange(row, "instruction", answer, asked=_instruction(row, extra_key), history=_history(row))
+
+
+def _instruction(row: Values, extra_key: str) -> str:
     instruction, extra = text_of(row, "instruction"), text_of(row, extra_key, required=False)
-    question = f"{instruction}\n{extra}" if extra.strip() else instruction
-    return _exchange(question, text_of(row, answer), text_of(row, "system", required=False), _history(row))
+    return f"{instruction}\n{extra}" if extra.strip() else instruction
 
 
 def _history(row: Values) -> Conversation:
@@ -50,7 +60,7 @@ def _history(row: Values) -> Conversation:
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
             advice = "Write [question, answer]."
             raise RowFault("bad_history", f"history[{i}] is not two texts.", advice, ("history", i))
-        turns += [Message("user", pair[0]), Message("assistant", pair[1])]
+        turns += [Message(role, text, origin=("history", i)) for role, text in zip(ROLES[1:3], pair, strict=True)]
     return tuple(turns)
 
 
@@ -60,11 +70,10 @@ def exchange_of(questions: tuple[str, ...], answers: tuple[str, ...]) -> Callabl
     def convert(row: Values, warn: Warn) -> Content:
         question = next(key for key in questions if row.get(key) is not None)
         answer = next(key for key in answers if row.get(key) is not None)
-        context = text_of(row, "context", required=False) if isinstance(row[question], str) else ""
         if isinstance(row[question], list):  # TRL's conversational form
             return Chat((*messages_of(row, question, warn), *messages_of(row, answer, warn)), tools_of(row))
-        asked = f"{context}\n\n{text_of(row, question)}" if context.strip() else text_of(row, question)
-        return _exchange(asked, text_of(row, answer), text_of(row, "system", required=False))
+        context, asked = text_of(row, "context", required=False), text_of(row, question)
+        return _exchange(row, question, answer, asked=f"{context}\n\n{asked}" if context.strip() else asked)
 
     return convert
 
@@ -77,13 +86,26 @@ def text(row: Values, warn: Warn) -> Content:
 def _continuation(row: Values, key: str, warn: Warn) -> Conversation:
     """What follows a prompt: text, one message (OpenAI's or ShareGPT's), or a list of them."""
     value = row.get(key)
-    if isinstance(value, str) and not value.lstrip().startswith(("[{", '{"')):
-        return (Message("assistant", text_of(row, key)),)
-    if isinstance(value, dict):
-        value = [value]
-    if isinstance(value, list) and value and isinstance(value[0], dict) and "from" in value[0]:
-        return sharegpt_of({key: value}, key)
-    return messages_of({key: value}, key, warn)
+    turns = _turns_in_cell(value) if isinstance(value, str) else value
+    if turns is None or isinstance(turns, str):
+        return (Message("assistant", text_of(row, key), origin=(key,)),)
+    if isinstance(turns, dict):
+        turns = [turns]
+    if isinstance(turns, list) and turns and isinstance(turns[0], dict) and "from" in turns[0]:
+        return sharegpt_of({key: turns}, key)
+    return messages_of({key: turns}, key, warn)
+
+
+def _turns_in_cell(text: str) -> object:
+    """The turns that a table's cell holds as JSON; None if it holds an answer, which may be JSON too."""
+    if not text.lstrip().startswith(("[", "{")):
+        return None
+    try:
+        value = parse_json(text)
+    except RowFault:
+        return None
+    first = value[0] if isinstance(value, list) and value else value
+    return value if isinstance(first, dict) and ("role" in first or "from" in first) else None
 
 
 def openai_preference(row: Values, warn: Warn) -> Content:
@@ -91,8 +113,9 @@ def openai_preference(row: Values, warn: Warn) -> Content:
     given = row["input"]
     if not isinstance(given, dict):
         raise RowFault("not_an_object", f"'input' is {kind_of(given)}.", 'Write {"messages": [...]}.', ("input",))
+    prompt = messages_of(given, "messages", warn, within=("input",))
     try:
-        prompt, tools = messages_of(given, "messages", warn), tools_of(given)
+        tools = tools_of(given)
     except RowFault as fault:
         raise fault.inside("input") from None
     sides = [
@@ -112,17 +135,16 @@ def preference(row: Values, warn: Warn) -> Content:
     elif isinstance(row.get("prompt"), list):
         prompt = messages_of(row, "prompt", warn)
     elif key := next((key for key in ("prompt", "question", "instruction") if row.get(key) is not None), None):
-        extra = text_of(row, "input", required=False) if key == "instruction" else ""
-        asked = text_of(row, key)
-        prompt = _exchange(f"{asked}\n{extra}" if extra.strip() else asked, "", text_of(row, "system", required=False))
-        prompt = prompt.messages[:-1]
+        asked = _instruction(row, "input") if key == "instruction" else text_of(row, key)
+        prompt = (*_system(row), Message("user", asked, origin=(key,)))
     else:
         prompt = ()
-    shared = 0  # the prompt may be repeated in both, or stand only there
-    while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
+    shared = 0  # what both begin with: it may repeat the prompt, go on from it, or be all there is of it
+    while shared < min(len(chosen), len(rejected)) - 1 and chosen[shared] == rejected[shared]:
         shared += 1
-    if shared:
-        prompt = prompt if prompt == chosen[: len(prompt)] and len(prompt) == shared else chosen[:shared]
+    common = chosen[:shared]
+    repeated = prompt in (common[: len(prompt)], common[shared - len(prompt) :])
+    prompt = common if repeated else (*prompt, *common)
     if not prompt:
         raise RowFault("no_prompt", "chosen and rejected share no prompt.", "Give the prompt.", ("chosen",))
     return Preference(prompt, chosen[shared:], rejected[shared:], tools_of(row))
@@ -135,16 +157,24 @@ def verdict(row: Values, warn: Warn) -> Content:
         row[key].strip().lower() if isinstance(row[key], str) else row[key] if isinstance(row[key], int) else None
     )
     if good is None:
-        raise RowFault("bad_label", f"{key!r} is {row[key]!r}.", "Use true or false.", (key,))
+        raise RowFault("bad_label", f"{key!r} is {_shown(row[key])}.", "Use true or false.", (key,))
     if row.get("completion") is not None:
-        prompt = messages_of(row, "prompt", warn) if isinstance(row["prompt"], list) else None
-        prompt = prompt or (Message("user", text_of(row, "prompt")),)
+        if isinstance(row["prompt"], list):
+            prompt = messages_of(row, "prompt", warn)
+        else:
+            prompt = (Message("user", text_of(row, "prompt"), origin=("prompt",)),)
         return Verdict(prompt, _continuation(row, "completion", warn), good)
     sharegpt = row.get("messages") is None
     turns = sharegpt_of(row, "conversations") if sharegpt else messages_of(row, "messages", warn)
     if turns[-1].role != "assistant":
-        raise RowFault("no_assistant", "the last turn is not the assistant's.", "Add the answer that is judged.")
+        found = "the last turn is not the assistant's."
+        raise RowFault("no_assistant", found, "Add the answer that is judged.", turns[-1].origin[:-1])
     return Verdict(turns[:-1], turns[-1:], good)
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def task(row: Values, warn: Warn) -> Content:
@@ -168,7 +198,7 @@ def labelled(row: Values, warn: Warn) -> Content:
     """A text with one class."""
     label, (text, second) = row["label"], _texts(row)
     if isinstance(label, bool) or not isinstance(label, str | int | float) or label == "":
-        raise RowFault("bad_label", f"'label' is {label!r}.", "Give a class as text or number.", ("label",))
+        raise RowFault("bad_label", f"'label' is {_shown(label)}.", "Give a class as text or number.", ("label",))
     return Labelled(text, label, second)
 
 
@@ -179,7 +209,7 @@ def multi_labelled(row: Values, warn: Warn) -> Content:
         labels = list_of(row, "labels", "classes") if labels.lstrip().startswith("[") else labels.split(",")
     if not isinstance(labels, list) or not all(isinstance(one, str | int) for one in labels):
         raise RowFault("bad_label", f"'labels' is {kind_of(labels)}.", "Give a list of classes.", ("labels",))
-    return Labelled(text, tuple(str(one).strip() for one in labels), second)
+    return Labelled(text, tuple(name for one in labels if (name := str(one).strip())), second)
 
 
 def scored(row: Values, warn: Warn) -> Content:
@@ -187,10 +217,10 @@ def scored(row: Values, warn: Warn) -> Content:
     key = next(key for key in ("score", "number", "value") if row.get(key) is not None)
     try:
         number = float(row[key])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = float("nan")
     if number != number or number in (float("inf"), float("-inf")):
-        raise RowFault("bad_label", f"{key!r} is {row[key]!r}.", "Give a number.", (key,))
+        raise RowFault("bad_label", f"{key!r} is {_shown(row[key])}.", "Give a number.", (key,))
     text, second = _texts(row)
     return Labelled(text, number, second)
 

@@ -36,9 +36,12 @@ class Format:
 
     def fit(self, row: Values) -> int:
         """How many keys of the row speak for this format; 0 if it is not of it."""
+        return self.has_keys(row) if self.looks(row) else 0
+
+    def has_keys(self, row: Values) -> int:
+        """How many of the keys that the format needs the row has, if it has all of a set; else 0."""
         keys = {key for key, value in row.items() if value is not None}
-        fitting = [len(need) for need in self.needs if need <= keys]
-        return max(fitting) if fitting and self.looks(row) else 0
+        return max((len(need) for need in self.needs if need <= keys), default=0)
 
     def labels(self, row: Values) -> dict[str, Any]:
         """The keys that the format does not read."""
@@ -56,9 +59,11 @@ class Format:
         return RowFault("missing_key", f"no {lacking or 'value'}, which {self.name} rows have.", advice)
 
 
-def _ends_with_user(row: Values) -> bool:
-    """Whether nothing answers the last turn: the prompt of a reinforcement row."""
+def _is_task(row: Values) -> bool:
+    """Whether nothing answers the last turn and there are fields for a grader; without them the answer is missing."""
     turns = row.get("messages")
+    if not set(row) - {"messages", *convert.TOOL_KEYS}:
+        return False
     return isinstance(turns, list) and bool(turns) and isinstance(turns[-1], dict) and turns[-1].get("role") == "user"
 
 
@@ -110,7 +115,7 @@ FORMATS: dict[str, Format] = {
         _entry("kto", Verdict.kind,
                _sets("prompt completion label", "messages label", "messages kto_tag", "conversations label",
                      "conversations kto_tag"), "", convert.verdict, _is_verdict),
-        _entry("reinforcement", Task.kind, _sets("messages"), TOOLS, convert.task, _ends_with_user),
+        _entry("reinforcement", Task.kind, _sets("messages"), TOOLS, convert.task, _is_task),
         _entry("text-label", Labelled.kind,
                _sets("text label", "sentence label", *(f"{one} {two} label" for one, two in PAIRS)), "",
                convert.labelled),
@@ -150,6 +155,8 @@ def find_format(rows: Iterable[Mapping[str, Any]], file: str) -> Format:
     samples = list(rows)
     for row in samples:
         fits = {entry.name: fit for entry in FORMATS.values() if (fit := entry.fit(row))}
+        if "reinforcement" in fits:  # every such row also looks like a chat
+            fits.pop("chat", None)
         best = max(fits.values(), default=0)
         for name, fit in fits.items():
             if fit == best:
@@ -163,8 +170,6 @@ def find_format(rows: Iterable[Mapping[str, Any]], file: str) -> Format:
         )
     most = max(len(fits) for fits in votes.values())
     leaders = [name for name, fits in votes.items() if len(fits) == most]
-    if "reinforcement" in leaders:  # every such row also looks like chat
-        leaders = [name for name in leaders if name != "chat"]
     if len(leaders) > 1:  # a rendered copy of the row often stands beside it
         leaders = [name for name in leaders if name != "text"]
     if len(leaders) > 1:

@@ -35,16 +35,26 @@ class RowFault(Exception):  # noqa: N818  it is a finding about data, not an err
         found: a sentence.
         advice: what to do.
         path: keys and indices that lead to the faulty value, such as ("messages", 1, "content").
-        column: where in the line it stands, from 1; found by `path` if 0.
+        column: where in its line it stands, from 1; found by `path` if 0.
+        line: that line, where it is not the one on which the row begins; 0 if it is.
     """
 
-    def __init__(self, code: str, found: str, advice: str, path: tuple[str | int, ...] = (), column: int = 0) -> None:
+    def __init__(
+        self,
+        code: str,
+        found: str,
+        advice: str,
+        path: tuple[str | int, ...] = (),
+        column: int = 0,
+        line: int = 0,
+    ) -> None:
         super().__init__(found)
-        self.code, self.found, self.advice, self.path, self.column = code, found, advice, path, column
+        self.code, self.found, self.advice, self.path = code, found, advice, path
+        self.column, self.line = column, line
 
     def inside(self, *path: str | int) -> RowFault:
         """The same fault, with its path seen from further out."""
-        return RowFault(self.code, self.found, self.advice, (*path, *self.path), self.column)
+        return RowFault(self.code, self.found, self.advice, (*path, *self.path), self.column, self.line)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from tunesmith.core.errors import DataError
 from tunesmith.data.check import check_content
 from tunesmith.data.clean import cleaned
 from tunesmith.data.config import DataConfig
-from tunesmith.data.formats import FORMATS, Format, find_format, named_format
+from tunesmith.data.formats import Format, find_format, named_format
 from tunesmith.data.ledger import Entry, Ledger, RowFault, Source
 from tunesmith.data.read import read_rows
 from tunesmith.data.read_json import RawRow, column_of
@@ -95,15 +95,16 @@ class Reading:
         if not samples:
             raise DataError(f"{file.name}: no rows, only an empty array or header. Give at least one row.")
         if not good:
-            faults = [f"{item.source}: {item.value.found}" for item in samples if isinstance(item.value, RowFault)]
-            raise DataError(f"{file.name}: no row can be read. {faults[0]} Give .jsonl, .json or .csv rows.")
+            fault = next(item.value for item in samples if isinstance(item.value, RowFault))
+            first = f"{samples[0].source}: {fault.found} {fault.advice}"
+            raise DataError(f"{file.name}: no row can be read. {first}")
         return find_format(good, file.name)
 
     def _checked(self, raw: RawRow, chosen: Format, warn: Warn) -> tuple[Row, RowFault | None]:
         item = _renamed(raw, self.config.columns)
         if isinstance(item.value, RowFault):
             raise item.value
-        if not chosen.fit(item.value) and not (chosen.name == "chat" and FORMATS["reinforcement"].fit(item.value)):
+        if not chosen.has_keys(item.value):
             raise chosen.missing(item.value)
         content = chosen.convert(item.value, warn)
         if self.config.system is not None and isinstance(content, Chat) and content.messages[0].role != "system":
@@ -134,7 +135,9 @@ def _renamed(item: RawRow, columns: Mapping[str, str]) -> RawRow:
     if not columns or isinstance(item.value, RowFault):
         return item
     keys = {given: key for key, given in columns.items()}
-    return RawRow(item.source, {keys.get(name, name): value for name, value in item.value.items()}, item.text)
+    return RawRow(
+        item.source, {keys.get(name, name): value for name, value in item.value.items()}, item.text, item.column
+    )
 
 
 def _refuse_unknown_columns(good: list[dict[str, Any]], columns: Mapping[str, str], name: str) -> None:
@@ -164,10 +167,10 @@ def _warner(ledger: Ledger, item: RawRow, config: DataConfig) -> Warn:
 def _place(item: RawRow, fault: RowFault, config: DataConfig) -> tuple[Source, int]:
     """Line and column of the faulty value; a row that is spread out begins further up."""
     if fault.column or not fault.path or not item.text:
-        return item.source, fault.column or 1
+        return Source(item.source.file, fault.line or item.source.line), fault.column or item.column
     head = fault.path[0]
     line, column = column_of(item.text, (config.columns.get(str(head), head), *fault.path[1:]))
-    return Source(item.source.file, item.source.line + line), column
+    return Source(item.source.file, item.source.line + line), column if line else item.column - 1 + column
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def _head(path: Path, name: str) -> str:
     """
     for chunk in chunks(path, Counter()):
         if b"\x00" in chunk[:1024]:
-            raise DataError(f"{name}: not a text file, and not Parquet or Excel either. Give rows as text.")
+            raise DataError(f"{name}: not a text file, and not Parquet or Excel either. Give rows as text in UTF-8.")
         if text := chunk.decode("utf-8", "replace").lstrip():
             return text
     raise (

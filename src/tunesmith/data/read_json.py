@@ -13,12 +13,16 @@ from typing import Any
 
 from tunesmith.core.errors import DataError
 from tunesmith.data.ledger import RowFault, Source
-from tunesmith.data.stream import LONGEST_ROW, chunks, lines, undecodable
+from tunesmith.data.stream import LONGEST_ROW, MARK, chunks, lines, too_big, undecodable
 
 WRAPPERS = ("data", "rows", "examples", "train", "items", "conversations")  # keys of files around one array of rows
 NEAR = 20  # an error this near to the end of what was read may only mean that more must be read
 ESCAPED = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of bytes that are not UTF-8
-BRACES = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.S)
+IN_ROW, IN_STRING = (
+    re.compile(r'["\[\]{}]'),
+    re.compile(r'\\.|["\n]', re.S),
+)  # what matters when a bad row is passed over
+WORD_END = re.compile(r"[,\]}\n]")
 
 
 @dataclass(frozen=True)
@@ -29,11 +33,13 @@ class RawRow:
         source: where it begins.
         value: keys and values, or a fault.
         text: its JSON, to find a value's column by; empty where it has none.
+        column: where in its line it begins, from 1.
     """
 
     source: Source
     value: dict[str, Any] | RowFault
     text: str = ""
+    column: int = 1
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -59,7 +65,9 @@ def parse_json(text: str) -> Any:
         RowFault: it is not JSON, or more than can be held: nested too deeply, a number without end.
     """
     try:
-        return DECODER.decode(text)
+        value = DECODER.decode(text)
+        refuse_halves(value, text)
+        return value
     except json.JSONDecodeError as error:
         raise _not_json(error, error.colno) from None
     except RecursionError:
@@ -68,16 +76,35 @@ def parse_json(text: str) -> Any:
         raise _cannot_hold(error) from None
 
 
-def _not_json(error: json.JSONDecodeError, column: int) -> RowFault:
-    found = f"not JSON at column {column} ({error.msg[0].lower() + error.msg[1:]})."
+def refuse_halves(value: Any, text: str) -> None:
+    """Refuse a value with half a character in it, written in `text` as \\ud83d without its other half.
+
+    Raises:
+        RowFault: there is one.
+    """
+    if "\\ud" in text or "\\uD" in text:
+        try:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError:
+            found = "a text holds half a character (a lone surrogate such as \\ud83d)."
+            raise RowFault("lone_surrogate", found, "Write the whole character, or take it out.") from None
+
+
+def _not_json(error: json.JSONDecodeError, column: int, line: int = 0) -> RowFault:
+    where = f"line {line}, column {column}" if line else f"column {column}"
+    found = f"not JSON at {where} ({error.msg[0].lower() + error.msg[1:].removesuffix(' starting at')})."
     hint = "Mend the line or delete it."
     if error.msg.startswith("Expecting property name") and error.doc[error.pos : error.pos + 1] == "'":
         hint = "JSON wants double quotes: write it with json.dumps, not with str."
     elif error.msg == "Extra data":
         hint = "Write one object a line."
-    elif error.msg.startswith(("Invalid control character", "Unterminated string")):
-        hint = "Write a line break inside a string as \\n."
-    return RowFault("bad_json", found, hint, column=column)
+    elif error.msg.startswith("Unterminated string"):
+        hint = "The row is cut off, or a line break stands in a string: write it as \\n."
+    elif error.msg.startswith("Invalid control character"):
+        hint = "Write a line break inside a string as \\n, and a tab as \\t."
+    elif not error.doc[error.pos :].strip():
+        hint = "The row is cut off. Complete or delete it."
+    return RowFault("bad_json", found, hint, column=column, line=line)
 
 
 def _too_deep() -> RowFault:
@@ -88,11 +115,12 @@ def _cannot_hold(error: ValueError) -> RowFault:
     return RowFault("bad_json", f"JSON that cannot be held ({error}).", "Mend the line or delete it.")
 
 
-def _row(source: Source, value: Any, text: str) -> RawRow:
+def _row(source: Source, value: Any, text: str, column: int = 1) -> RawRow:
     if isinstance(value, dict):
-        return RawRow(source, value, text)
+        return RawRow(source, value, text, column)
     kind = {"list": "a list", "str": "text", "NoneType": "null"}.get(type(value).__name__, "a single value")
-    return RawRow(source, RowFault("not_an_object", f"a row is {kind}, not a JSON object.", "Write {...} with keys."))
+    fault = RowFault("not_an_object", f"a row is {kind}, not a JSON object.", "Write {...} with keys.")
+    return RawRow(source, fault, column=column)
 
 
 def parsed_row(source: Source, text: str) -> RawRow:
@@ -112,12 +140,12 @@ def line_rows(path: Path, name: str, notes: Counter[str]) -> Iterator[RawRow]:
         except RowFault as fault:
             yield RawRow(source, fault)
             continue
-        stripped = text.strip()
-        if stripped.endswith(","):
-            stripped = stripped.rstrip(",")
+        text = text.rstrip()
+        if text.endswith(","):
+            text = text.rstrip(",")
             notes["trailing comma"] += 1
-        if stripped:
-            yield parsed_row(source, stripped)
+        if text:
+            yield parsed_row(source, text)
 
 
 class _Window:
@@ -127,13 +155,16 @@ class _Window:
         self.chunks = chunks(path, notes)
         self.decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self.text, self.position, self.ended = "", 0, False
-        self.line, self.offset = 1, 0  # of `position`
+        self.notes = notes
+        self.line, self.column, self.offset = 1, 1, 0  # of `position`
 
     def more(self) -> bool:
         """Read on, at least as much again as is in hand; False when there is no more."""
         pieces, wanted = [self.text], max(len(self.text), 1)
         while wanted > 0 and not self.ended:
             chunk = next(self.chunks, None)
+            if not self.offset and self.notes[MARK]:
+                self.offset = len(codecs.BOM_UTF8)
             piece = self.decoder.decode(chunk or b"", final=chunk is None)
             self.ended = chunk is None
             pieces.append(piece)
@@ -158,7 +189,9 @@ class _Window:
     def move(self, place: int) -> None:
         """Go on to `place`, and let go of what is far behind."""
         passed = self.text[self.position : place]
-        self.line += passed.count("\n")
+        breaks = passed.count("\n")
+        self.line += breaks
+        self.column = len(passed) - passed.rfind("\n") if breaks else self.column + len(passed)
         self.offset += len(passed) if passed.isascii() else len(passed.encode("utf-8", "surrogateescape"))
         self.position = place
         if place > 1 << 20:
@@ -208,68 +241,110 @@ def sequence_rows(path: Path, name: str, notes: Counter[str], prefix: str) -> It
 
 def _next_row(window: _Window, name: str) -> RawRow:
     """The value that begins at the window's position, which moves behind it."""
-    source = Source(name, window.line)
+    source, column = Source(name, window.line), window.column
+    try:
+        value, text = _value(window)
+    except RowFault as fault:
+        if not _pass_over(window):
+            if fault.code != "bad_json":
+                raise DataError(f"{source}:{column}: {fault.found} The row is never closed. {fault.advice}") from None
+            raise DataError(
+                f"{name}:{fault.line or source.line}:{fault.column}: {fault.found} The row that begins on line "
+                f"{source.line} is not closed: the JSON array is not closed, or the file is cut off. Close it, or "
+                "write one object a line."
+            ) from None
+        return RawRow(source, fault, column=column)
+    bad = None if text.isascii() else ESCAPED.search(text)
+    if bad:
+        before = text[: bad.start()]
+        offset = window.offset + len(before.encode("utf-8", "surrogateescape"))
+        line, place = _place(window, window.position + bad.start())
+        window.move(window.position + len(text))
+        return RawRow(source, undecodable(ord(bad.group()) - 0xDC00, offset, place, line))
+    window.move(window.position + len(text))
+    try:
+        refuse_halves(value, text)
+    except RowFault as fault:
+        return RawRow(source, fault, column=column)
+    return _row(source, value, text, column)
+
+
+def _place(window: _Window, place: int) -> tuple[int, int]:
+    """Line and column of a place in the window, at or after its position."""
+    breaks = window.text.count("\n", window.position, place)
+    if not breaks:
+        return window.line, window.column + place - window.position
+    return window.line + breaks, place - window.text.rfind("\n", 0, place)
+
+
+def _value(window: _Window) -> tuple[Any, str]:
+    """The value at the window's position and its text; as much is read as that takes.
+
+    Raises:
+        RowFault: there is none, or it is more than can be held.
+    """
     while True:
         start = window.position
         try:
             value, end = DECODER.raw_decode(window.text, start)
         except json.JSONDecodeError as error:
             near = error.pos >= len(window.text) - NEAR or error.msg.startswith("Unterminated string")
-            if near and len(window.text) - start <= LONGEST_ROW and window.more():
+            if near and len(window.text) - start > LONGEST_ROW:
+                raise too_big("the row", "Split the row, or delete it.") from None
+            if near and window.more():
                 continue
-            column = error.pos - window.text.rfind("\n", 0, error.pos)
-            line = window.line + window.text.count("\n", start, error.pos)
-            where = f" of line {line}" if line != window.line else ""
-            hint = _not_json(error, column)
-            fault = RowFault("bad_json", hint.found.replace("column", f"line {line}, column") if where else hint.found,
-                             hint.advice, column=column if not where else 1)  # fmt: skip
-            end = _after_bad_row(window, name, line, column, fault)
+            line, column = _place(window, error.pos)
+            raise _not_json(error, column, line if line != window.line else 0) from None
         except RecursionError:
-            fault, end = _too_deep(), _after_bad_row(window, name, window.line, 1, _too_deep())
-        except RowFault as found:
-            fault, end = found, _after_bad_row(window, name, window.line, 1, found)
+            raise _too_deep() from None
         except ValueError as error:
-            fault = _cannot_hold(error)
-            end = _after_bad_row(window, name, window.line, 1, fault)
-        else:
-            if end == len(window.text) and not isinstance(value, dict) and window.more():
-                continue  # a number may go on
-            text = window.text[start:end]
-            bad = None if text.isascii() else ESCAPED.search(text)
-            if bad:
-                before = text[: bad.start()]
-                offset = window.offset + len(before.encode("utf-8", "surrogateescape"))
-                fault = undecodable(ord(bad.group()) - 0xDC00, offset, len(before) - before.rfind("\n"))
-                window.move(end)
-                return RawRow(source, fault)
-            window.move(end)
-            return _row(source, value, text)
-        window.move(end)
-        return RawRow(source, fault)
+            raise _cannot_hold(error) from None
+        if end == len(window.text) and not isinstance(value, dict) and window.more():
+            continue  # a number may go on
+        return value, window.text[start:end]
 
 
-def _after_bad_row(window: _Window, name: str, line: int, column: int, fault: RowFault) -> int:
-    """Where the bad object that begins at the window's position ends, by its braces.
+def _pass_over(window: _Window) -> bool:
+    """Move behind the bad value that begins here, judged by brackets and quotes alone; False if it never ends.
 
-    Raises:
-        DataError: it is never closed, so that the rows behind it cannot be told apart.
+    A line break ends a string, as JSON has it: a quote that was forgotten spoils one line and not the file.
     """
+    if window.text[window.position] not in '{["':
+        return _pass_word(window)
+    depth, string, opening = 0, False, -1
     while True:
-        depth = 0
-        for hit in BRACES.finditer(window.text, window.position):
-            depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(hit.group(), 0)
-            if depth <= 0 and hit.group() in "}]":
-                # A bracket that closes more than this row opened belongs to the array.
-                return hit.end() if depth == 0 else max(hit.start(), window.position + 1)
-            if depth == 0 and hit.start() == window.position:
-                return hit.end()  # a bare string
-        if len(window.text) - window.position > LONGEST_ROW or not window.more():
-            if not window.text[window.position :].strip("[{ \t\r\n") or fault.code == "too_deep":
-                raise DataError(f"{name}:{line}:{column}: JSON that cannot be held. Delete the row.")
-            raise DataError(
-                f"{name}:{line}:{column}: {fault.found} The row that begins on line {window.line} is not closed: "
-                "the JSON array is not closed, or the file is cut off. Close it, or write one object a line."
-            )
+        place = window.position
+        while hit := (IN_STRING if string else IN_ROW).search(window.text, place):
+            mark, place = hit.group(), hit.end()
+            if mark == "\n" and opening >= 0:  # that quote opened nothing: look again at what followed it
+                string, place = False, opening
+            elif mark in '"\n':
+                string, opening = not string, place
+            elif mark in "{[":
+                depth += 1
+            elif mark in "}]":
+                depth -= 1
+            if depth < 0:  # it closes more than this row opened: it is the array's
+                place -= 1
+            if depth < 0 or (depth == 0 and mark in '"}]' and not string):
+                window.move(place)
+                return True
+        half_escape = string and window.text.endswith("\\", place)
+        window.move(len(window.text) - half_escape)
+        opening = -1
+        if not window.more():
+            return False
+
+
+def _pass_word(window: _Window) -> bool:
+    """Move behind a bare word such as None: to the next comma, bracket or line."""
+    window.move(window.position + 1)
+    while not (end := WORD_END.search(window.text, window.position)):
+        window.move(len(window.text))
+        if not window.more():
+            return True
+    window.move(end.start())
+    return True
 
 
 def column_of(text: str, path: tuple[str | int, ...]) -> tuple[int, int]:
@@ -277,7 +352,7 @@ def column_of(text: str, path: tuple[str | int, ...]) -> tuple[int, int]:
 
     As far as the path leads: where a key is missing it is the place of the object that lacks it.
     """
-    place = 0
+    place = len(text) - len(text.lstrip())
     for step in path:
         found = _step(text, place, step)
         if found is None:

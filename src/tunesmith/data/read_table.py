@@ -7,7 +7,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tunesmith.core.errors import DataError
 from tunesmith.data.ledger import RowFault, Source
@@ -15,7 +15,7 @@ from tunesmith.data.read_json import RawRow, parsed_row
 from tunesmith.data.stream import LONGEST_ROW, Line, lines
 
 DELIMITERS = ",;\t|"
-LARGEST_SHEET = 1 << 30  # bytes of an unpacked workbook
+LARGEST_BOOK = 1 << 28  # bytes of an unpacked workbook: its library holds much of it in memory
 
 
 class _TextLines:
@@ -73,8 +73,14 @@ def csv_rows(path: Path, name: str, notes: Counter[str], delimiter: str | None) 
                     f"{name}:{line}: the row that begins here is not CSV ({error}). Close its quotes; a quote inside "
                     'a quoted cell is written "".'
                 ) from None
-            fault = RowFault("bad_quotes", f"not CSV ({error}).", 'Write a quote inside a quoted cell as "".')
+            where = f" on line {reader.line_num}" if reader.line_num > line else ""
+            fault = RowFault("bad_quotes", f"not CSV ({error}{where}).", 'Write a quote inside a quoted cell as "".')
             yield RawRow(source, fault)
+            continue
+        if text.faults and header is None:
+            raise DataError(f"{source}: {text.faults[0].found} {text.faults[0].advice}")
+        if text.faults:
+            yield RawRow(source, text.faults[0])
             continue
         if not any(cell.strip() for cell in cells):  # an empty line
             continue
@@ -83,10 +89,8 @@ def csv_rows(path: Path, name: str, notes: Counter[str], delimiter: str | None) 
         elif header is None:
             header = _header(name, cells)
             continue
-        if text.faults:
-            yield RawRow(source, text.faults[0])
-        elif not header:
-            yield parsed_row(source, cells[0])
+        if not header:
+            yield _json_cell(source, cells[0])
         else:
             yield _csv_row(source, header, cells)
 
@@ -104,14 +108,25 @@ def _header(name: str, cells: list[str]) -> list[str]:
     return names
 
 
+def _json_cell(source: Source, cell: str) -> RawRow:
+    """The row in a cell: places in its text are none of the file's, where quotes are doubled."""
+    row = parsed_row(source, cell)
+    if isinstance(row.value, RowFault):
+        return RawRow(source, RowFault(row.value.code, f"the cell is {row.value.found}", row.value.advice))
+    return RawRow(source, row.value)
+
+
 def _csv_row(source: Source, header: list[str], cells: list[str]) -> RawRow:
     while len(cells) > len(header) and not cells[-1]:
         cells.pop()
     if len(cells) != len(header):
-        found = f"{len(cells)} cells where the header has {len(header)}."
         advice = "Quote cells that contain the delimiter." if len(cells) > len(header) else "Add the missing cells."
-        return RawRow(source, RowFault("wrong_cells", found, advice))
+        return RawRow(source, _wrong_cells(len(cells), len(header), advice))
     return RawRow(source, dict(zip(header, cells, strict=True)))
+
+
+def _wrong_cells(there: int, named: int, advice: str) -> RowFault:
+    return RowFault("wrong_cells", f"{there} cells where the header has {named}.", advice)
 
 
 def parquet_rows(path: Path, name: str) -> Iterator[RawRow]:
@@ -131,8 +146,10 @@ def parquet_rows(path: Path, name: str) -> Iterator[RawRow]:
                     number += 1
                     yield RawRow(Source(name, number), {key: item for key, item in value.items() if item is not None})
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{name}: not a Parquet file that can be read, from row {number + 1} ({reason}).") from None
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise DataError(
+            f"{name}: not a Parquet file that can be read, from row {number + 1} ({reason}). Copy or write it again."
+        ) from None
 
 
 def excel_rows(path: Path, name: str, notes: Counter[str]) -> Iterator[RawRow]:
@@ -141,38 +158,55 @@ def excel_rows(path: Path, name: str, notes: Counter[str]) -> Iterator[RawRow]:
     Raises:
         DataError: openpyxl is not installed, or the file is not a workbook that can be read.
     """
+    with path.open("rb") as file:
+        book = _workbook(file, name)
+        if len(book.sheetnames) > 1:
+            notes[f"only the first sheet, {book.sheetnames[0]!r}, is read"] += 1
+        header: list[str] | None = None
+        try:
+            for number, cells in enumerate(book.worksheets[0].iter_rows(values_only=True), start=1):
+                values = ["" if cell is None else cell for cell in cells]
+                if not any(str(value).strip() for value in values):
+                    continue
+                if header is None:
+                    header = _header(name, [str(value) for value in values])
+                else:
+                    yield _sheet_row(Source(name, number), header, values)
+        except DataError:
+            raise
+        except Exception as error:  # noqa: BLE001  a broken workbook raises whatever its first broken part does
+            raise DataError(f"{name}: the workbook is damaged ({error}). Save it as CSV.") from None
+        finally:
+            book.close()
+
+
+def _workbook(file: BinaryIO, name: str) -> Any:
     try:
         import openpyxl
     except ImportError:
         raise DataError(f"{name}: Excel files need an extra: pip install 'tunesmith[excel]', or save as CSV.") from None
     try:
-        with zipfile.ZipFile(path) as packed:
-            if sum(item.file_size for item in packed.infolist()) > LARGEST_SHEET:
-                raise DataError(f"{name}: unpacks to more than {LARGEST_SHEET >> 30} GiB. Save it as CSV.")
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        with zipfile.ZipFile(file) as packed:
+            size = sum(item.file_size for item in packed.infolist())
+        if size > LARGEST_BOOK:
+            raise DataError(f"{name}: unpacks to more than {LARGEST_BOOK >> 20} MiB. Save it as CSV.")
+        return openpyxl.load_workbook(file, read_only=True, data_only=True)
     except DataError:
         raise
-    except Exception as error:  # noqa: BLE001  a broken workbook raises whatever its first broken part does
-        raise DataError(f"{name}: not an Excel workbook that can be read ({error}). Save it as CSV.") from None
-    try:
-        if len(book.sheetnames) > 1:
-            notes[f"only the first sheet, {book.sheetnames[0]!r}, is read"] += 1
-        header: list[str] | None = None
-        for number, cells in enumerate(book.worksheets[0].iter_rows(values_only=True), start=1):
-            values = ["" if cell is None else cell for cell in cells]
-            if not any(str(value).strip() for value in values):
-                continue
-            if header is None:
-                header = _header(name, [str(value) for value in values])
-                continue
-            texts = [value if isinstance(value, str | int | float) else str(value) for value in values]
-            yield RawRow(Source(name, number), dict(zip(header, texts, strict=False)))
-    except DataError:
-        raise
-    except Exception as error:  # noqa: BLE001  as above
-        raise DataError(f"{name}: the workbook is damaged ({error}). Save it as CSV.") from None
-    finally:
-        book.close()
+    except Exception as error:  # noqa: BLE001  as in `excel_rows`
+        raise DataError(
+            f"{name}: not an Excel workbook that can be read ({str(error).strip('.')}). Save it as CSV. Unpack it "
+            "first if it is an archive."
+        ) from None
+
+
+def _sheet_row(source: Source, header: list[str], values: list[Any]) -> RawRow:
+    while len(values) > len(header) and values[-1] == "":
+        values.pop()
+    if len(values) > len(header):
+        return RawRow(source, _wrong_cells(len(values), len(header), "Name the columns."))
+    texts = [value if isinstance(value, str | int | float) else str(value) for value in values]
+    return RawRow(source, dict(zip(header, texts, strict=False)))
 
 
 def text_rows(path: Path, name: str, notes: Counter[str]) -> Iterator[RawRow]:

@@ -295,7 +295,7 @@ def _batch(
 ) -> pyarrow.RecordBatch:
     texts = [
         f'{{"format": "{canonical(row.content).name}", "row": {row.json}, "labels": '
-        f"{json.dumps(dict(row.labels), ensure_ascii=False, default=str)}}}"
+        f"{json.dumps(dict(row.labels), ensure_ascii=False, default=str) if row.labels else '{}'}}}"
         for row in rows
     ]
     spans = [[place for span in one.spans for place in span] for one in batch]

@@ -20,6 +20,7 @@ from tunesmith.data.ledger import RowFault
 
 CHUNK = 1 << 20  # bytes read at once
 LONGEST_ROW = 16 << 20  # bytes of one row
+MARK = "byte order mark"  # how the notes call it
 BOMB_BYTES, BOMB_RATIO = 1 << 28, 200  # unpacked more than this, and more than so many times the file: a bomb
 MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"PAR1": "parquet", b"PK\x03\x04": "zip"}
 
@@ -45,20 +46,26 @@ class Line:
             RowFault: too long, or not UTF-8.
         """
         if self.data is None:
-            found = f"the line is longer than {LONGEST_ROW >> 20} MiB."
-            raise RowFault("too_big", found, "Split the row, or delete it.")
+            raise too_big("the line", "Split the row, or delete it.")
         try:
             return self.data.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise undecodable(self.data[error.start], self.offset + error.start, error.start + 1) from None
+            before = self.data[: error.start].decode("utf-8")
+            offset = self.offset + error.start
+            raise undecodable(self.data[error.start], offset, len(before) + 1, self.number) from None
 
 
-def undecodable(byte: int, offset: int, column: int) -> RowFault:
+def too_big(what: str, advice: str) -> RowFault:
+    """The fault of a row that is longer than can be held."""
+    return RowFault("too_big", f"{what} is longer than {LONGEST_ROW >> 20} MiB.", advice)
+
+
+def undecodable(byte: int, offset: int, column: int, line: int) -> RowFault:
     """The fault of a byte that is not UTF-8, with a guess at what it was meant to be."""
     guess = bytes([byte]).decode("cp1252", errors="ignore")
     meant = f" (in Windows-1252 it is {guess!r})" if guess.isprintable() and guess else ""
     found = f"byte 0x{byte:02x} at offset {offset} is not UTF-8{meant}."
-    return RowFault("undecodable", found, "Save the file as UTF-8.", column=column)
+    return RowFault("undecodable", found, "Save the file as UTF-8.", column=column, line=line)
 
 
 def kind_of(path: Path) -> str:
@@ -104,7 +111,7 @@ def chunks(path: Path, notes: Counter[str]) -> Iterator[bytes]:
                         decoder = codecs.getincrementaldecoder("utf-16")()
                         notes["UTF-16 text"] += 1
                     elif chunk.startswith(codecs.BOM_UTF8):
-                        notes["byte order mark"] += 1
+                        notes[MARK] += 1
                         chunk = chunk[3:]
                 yield chunk if decoder is None else decoder.decode(chunk).encode("utf-8", "surrogatepass")
     except UnicodeDecodeError as error:
@@ -133,6 +140,8 @@ def lines(path: Path, notes: Counter[str]) -> Iterator[Line]:
     """
     number, offset, rest, too_long = 1, 0, b"", 0
     for chunk in chunks(path, notes):
+        if not offset and notes[MARK]:
+            offset = len(codecs.BOM_UTF8)
         *whole, rest = (rest + chunk).split(b"\n")
         for data in whole:
             yield Line(number, offset, None if too_long else data.removesuffix(b"\r"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from ipaddress import ip_address
 
 from tunesmith.data.ledger import RowFault
 from tunesmith.data.rows import Content
@@ -17,7 +18,11 @@ from tunesmith.data.rows import Content
 HIDDEN = re.compile(
     "[\u00ad\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
-CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+CONTROLS = bytes(set(range(32)) - set(b"\t\n\r")) + b"\x7f"
+
+BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
+# Two characters together that single-byte encodings have above ASCII: UTF-8 read as one of these looks so.
+OLD_ENCODINGS = re.compile("[\u0080-\u00ff\u0152-\u0178\u02c6\u02dc\u2018-\u203a\u20ac\u2122\u0390-\u04ff]{2}")
 
 SECRETS = {
     "an AWS access key": re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"),
@@ -33,7 +38,11 @@ SECRETS = {
 }
 SECRET_HINTS = ("AKIA", "ASIA", "PRIVATE KEY", "gh", "sk-", "hf_", "xox", "AIza", "_live_", "eyJ", "://")
 EMAIL = re.compile(r"\b[\w.+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24}\b")
-PHONE = re.compile(r"(?<![\w.+-])(?:\+\d{1,3}[ .-]?)?(?:\(\d{2,5}\)[ .-]?)?\d{2,5}(?:[ .-]\d{2,5}){2,4}(?![\w-])")
+PHONE = re.compile(
+    r"(?<![\w.+-])(?:(?:\+|00)[1-9]\d{0,2}[ .-]?(?:\(\d{1,5}\)[ .-]?)?\d{2,5}(?:[ .-]?\d{2,5}){1,4}"  # abroad
+    r"|(?:\(0\d{2,4}\) ?|0[1-9]\d{1,3}[ /-])\d{2,5}(?:[ -]?\d{2,5}){1,3}"  # in countries that dial a 0 first
+    r"|(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4})(?![\w-])"  # in North America
+)
 CARD = re.compile(r"(?<!\d)(?:\d[ -]?){12,18}\d(?!\d)")
 IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?\b")
 SOCIAL = re.compile(r"\b(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}\b")
@@ -44,13 +53,17 @@ DIGIT = re.compile(r"\d\D{0,3}\d\D{0,3}\d\D{0,3}\d")
 def odd_characters(content: Content) -> Iterator[RowFault]:
     """Broken encodings, hidden and control characters. Plain ASCII, most text, costs nothing."""
     for text in content.texts():
-        if hit := CONTROLS.search(text):
-            found = f"a control character (U+{ord(hit.group()):04X}) inside a text."
+        data = text.encode("utf-8", "surrogatepass")
+        if len(data) != len(data.translate(None, CONTROLS)):  # the fastest search there is
+            first = next(byte for byte in data if byte in CONTROLS)
+            found = f"a control character (U+{first:04X}) inside a text."
             yield RowFault("control_character", found, "It is trained on as it stands.")
         if text.isascii():
             continue
-        if hit := HIDDEN.search(text):
-            found = f"a character that nobody sees (U+{ord(hit.group()):04X}) near {_near(text, hit.start())}."
+        odd = "".join(BEYOND_ASCII.findall(text))  # little, in most languages that this is slow for
+        if hit := HIDDEN.search(odd):
+            where = _near(text, text.index(hit.group()))
+            found = f"a character that nobody sees (U+{ord(hit.group()):04X}) near {where}."
             yield RowFault("hidden_unicode", found, "It is trained on as it stands.")
         if "\ufffd" in text:
             found = f"a replacement character near {_near(text, text.index(chr(0xFFFD)))}: bytes were lost earlier."
@@ -61,7 +74,9 @@ def odd_characters(content: Content) -> Iterator[RowFault]:
 
 
 def garbled(text: str) -> bool:
-    """Whether a text looks like mojibake (ftfy's judgement)."""
+    """Whether a text looks like mojibake (ftfy's judgement, asked where two characters of old encodings touch)."""
+    if not OLD_ENCODINGS.search(text):
+        return False
     import ftfy.badness
 
     return ftfy.badness.is_bad(text)
@@ -91,11 +106,12 @@ def personal(text: str) -> Iterable[str]:
         return
     if any(_luhn(hit.group()) for hit in CARD.finditer(text)):
         yield "a payment card's number"
-    if any(_mod97(hit.group()) for hit in IBAN.finditer(text)):
+    for account in [hit.group() for hit in IBAN.finditer(text) if _mod97(hit.group())]:
         yield "a bank account (IBAN)"
+        text = text.replace(account, "")  # its groups of digits are no telephone number
     if SOCIAL.search(text):
         yield "a US social security number"
-    if any(not hit.group().startswith(("127.", "0.", "10.", "192.168.")) for hit in ADDRESS.finditer(text)):
+    if any(ip_address(hit.group()).is_global for hit in ADDRESS.finditer(text)):
         yield "an IP address"
     if any(9 <= sum(map(str.isdigit, hit.group())) <= 15 for hit in PHONE.finditer(text)):
         yield "a telephone number"

@@ -13,6 +13,7 @@ from tunesmith.prompt.messages import ROLES, Conversation, Message, ToolCall, To
 
 Values = Mapping[str, Any]
 Warn = Callable[[RowFault], None]
+Path = tuple[str | int, ...]
 
 ROLE_NAMES = {"developer": "system", "function": "tool", **{role: role for role in ROLES}}
 SHAREGPT_ROLES = {
@@ -24,6 +25,7 @@ MESSAGE_KEYS = (
     "role", "content", "text", "name", "weight", "tool_calls", "tool_call_id", "function_call", "reasoning_content",
     "reasoning", "thinking", "refusal", "audio", "annotations",
 )  # fmt: skip
+REASONING = ("reasoning_content", "reasoning", "thinking")
 TOOL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -63,28 +65,33 @@ def list_of(row: Values, key: str, what: str = "turns") -> list[Any]:
         try:
             value = parse_json(value)
         except RowFault as fault:
-            raise RowFault(
-                fault.code, f"{key!r} is text and {fault.found}", f"Give {key!r} as a list.", (key,)
-            ) from None
+            advice = fault.advice if "json.dumps" in fault.advice else f"Give {key!r} as a list."
+            raise RowFault(fault.code, f"{key!r} is text and {fault.found}", advice, (key,)) from None
     if value == []:
         raise RowFault("not_a_list", f"{key!r} is empty.", f"Give at least one of its {what}.", (key,))
     if not isinstance(value, list):
-        raise RowFault("not_a_list", f"{key!r} is {kind_of(value)}, not a list.", f"Give a list of {what}.", (key,))
+        found = f"{key!r} is {kind_of(value)}, not a list." if key in row else f"{key!r} is missing."
+        raise RowFault("not_a_list", found, f"Give a list of {what}.", (key,))
     return value
 
 
-def messages_of(row: Values, key: str, warn: Warn) -> Conversation:
-    """The OpenAI messages under `key`."""
+def messages_of(row: Values, key: str, warn: Warn, within: Path = ()) -> Conversation:
+    """The OpenAI messages under `key` of a row, or of the object that `within` leads to in it."""
     conversation: list[Message] = []
-    for i, turn in enumerate(list_of(row, key)):
+    try:
+        turns = list_of(row, key)
+    except RowFault as fault:
+        raise fault.inside(*within) from None
+    for i, turn in enumerate(turns):
+        origin = (*within, key, i)
         try:
-            conversation.append(_message(turn, f"{key}[{i}]", warn))
+            conversation.append(_message(turn, f"{key}[{i}]", origin, warn))
         except RowFault as fault:
-            raise fault.inside(key, i) from None
+            raise fault.inside(*origin) from None
     return tuple(conversation)
 
 
-def _message(turn: Any, where: str, warn: Warn) -> Message:
+def _message(turn: Any, where: str, origin: Path, warn: Warn) -> Message:
     if not isinstance(turn, dict):
         raise RowFault("not_an_object", f"{where} is {kind_of(turn)}.", 'Write {"role": ..., "content": ...}.')
     if "role" not in turn:
@@ -92,45 +99,49 @@ def _message(turn: Any, where: str, warn: Warn) -> Message:
         if "from" in turn:
             known = "These are ShareGPT's keys: call the list conversations."
         raise RowFault("missing_role", f"{where} has no role.", known)
-    role, weight = turn["role"], turn.get("weight")
+    role = turn["role"]
     if not isinstance(role, str) or role not in ROLE_NAMES:
         close = difflib.get_close_matches(str(role), ROLE_NAMES, n=1)
         hint = f"Did you mean {close[0]!r}?" if close else f"Use one of {', '.join(ROLE_NAMES)}."
         raise RowFault("unknown_role", f"{where} has role {role!r}.", hint, ("role",))
-    _refuse_misspelt(turn, where, warn)
-    if weight is not None and (isinstance(weight, bool) or weight not in (0, 1, "0", "1")):
-        raise RowFault("bad_weight", f"{where} has weight {weight!r}.", "Use 0 or 1.", ("weight",))
-    if weight is not None and role != "assistant":
-        fault = RowFault("useless_weight", f"{where} has a weight, and is no assistant turn.", "It is passed over.")
-        warn(fault.inside("weight"))
+    _refuse_misspelt(turn, where, origin, warn)
+    weight = _weight(turn, where)
+    if turn.get("weight") is not None and role != "assistant":
+        found = f"{where} has a weight, and is no assistant turn."
+        warn(RowFault("useless_weight", found, "It is passed over.", (*origin, "weight")))
     calls = _calls(turn, where)
     if calls and role != "assistant":
         raise RowFault("tool_call_role", f"{where} ({role}) calls a tool.", "Only the assistant may.", ("tool_calls",))
     return Message(
         ROLE_NAMES[role],
         _content(turn, where, role, optional=bool(calls)),
-        weight=1 if weight is None else int(weight),
+        weight=weight,
         tool_calls=calls,
         tool_call_id=_optional_text(turn, "tool_call_id", where),
         name=_optional_text(turn, "name", where),
-        reasoning=next(
-            (
-                text
-                for key in ("reasoning_content", "reasoning", "thinking")
-                if (text := _optional_text(turn, key, where))
-            ),
-            None,
-        ),
+        reasoning=_optional_text(turn, next(filter(turn.get, REASONING), "reasoning"), where),
+        origin=origin,
     )
 
 
-def _refuse_misspelt(turn: Values, where: str, warn: Warn) -> None:
+def _weight(turn: Values, where: str) -> int:
+    weight = turn.get("weight")
+    if weight is None:
+        return 1
+    if isinstance(weight, bool) or weight not in (0, 1, "0", "1"):
+        raise RowFault("bad_weight", f"{where} has weight {weight!r}.", "Use 0 or 1.", ("weight",))
+    return int(weight)
+
+
+def _refuse_misspelt(turn: Values, where: str, origin: Path, warn: Warn) -> None:
     for key, value in turn.items():
         if key in MESSAGE_KEYS or value is None:
             continue
-        if close := difflib.get_close_matches(key, MESSAGE_KEYS, n=1, cutoff=0.8):
+        close = difflib.get_close_matches(key, MESSAGE_KEYS, n=1, cutoff=0.8)
+        if close and close[0] not in turn:
             raise RowFault("unknown_key", f"{where} has the key {key!r}.", f"Did you mean {close[0]!r}?", (key,))
-        warn(RowFault("unused_key", f"{where} has the key {key!r}, which is not used.", "").inside(key))
+        found = f"{where} has the key {key!r}, which is not used."
+        warn(RowFault("unused_key", found, "It is passed over.", (*origin, key)))
 
 
 def _optional_text(turn: Values, key: str, where: str) -> str | None:
@@ -158,7 +169,7 @@ def _content(turn: Values, where: str, role: str, optional: bool) -> str:
     return content
 
 
-def _part(part: Any, where: str, path: tuple[str | int, ...]) -> str:
+def _part(part: Any, where: str, path: Path) -> str:
     kind = part.get("type", "text") if isinstance(part, dict) else None
     if kind not in ("text", "refusal"):
         what = f"is a part of type {kind!r}" if kind else f"is {kind_of(part)}"
@@ -181,7 +192,7 @@ def _calls(turn: Values, where: str) -> tuple[ToolCall, ...]:
     return tuple(_call(call, f"{where}.tool_calls[{i}]", ("tool_calls", i)) for i, call in enumerate(calls))
 
 
-def _call(call: Any, where: str, path: tuple[str | int, ...]) -> ToolCall:
+def _call(call: Any, where: str, path: Path) -> ToolCall:
     function = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         advice = 'Write {"id": ..., "type": "function", "function": {"name": ..., "arguments": ...}}.'
@@ -198,7 +209,7 @@ def _call(call: Any, where: str, path: tuple[str | int, ...]) -> ToolCall:
     return ToolCall(name, arguments_of(function.get("arguments"), where, path), id)
 
 
-def arguments_of(value: Any, where: str, path: tuple[str | int, ...]) -> dict[str, Any]:
+def arguments_of(value: Any, where: str, path: Path) -> dict[str, Any]:
     """The arguments of a call as an object, whether they stand as an object or as its JSON text.
 
     Raises:
@@ -230,7 +241,7 @@ def tools_of(row: Values, keys: tuple[str, ...] = ("tools", "available_tools", "
     return tuple(_tool(tool, f"{key}[{i}]", (key, i)) for i, tool in enumerate(list_of(row, key, "functions")))
 
 
-def _tool(tool: Any, where: str, path: tuple[str | int, ...]) -> dict[str, Any]:
+def _tool(tool: Any, where: str, path: Path) -> dict[str, Any]:
     advice = 'Write {"type": "function", "function": {"name": ..., "parameters": {...}}}.'
     if not isinstance(tool, dict):
         raise RowFault("bad_tool", f"{where} is {kind_of(tool)}.", advice, path)
@@ -247,28 +258,34 @@ def _tool(tool: Any, where: str, path: tuple[str | int, ...]) -> dict[str, Any]:
 def sharegpt_of(row: Values, key: str) -> Conversation:
     """The ShareGPT turns under `key`, after the row's `system` text."""
     system = row.get("system")
-    head = [Message("system", text_of(row, "system"))] if isinstance(system, str) and system.strip() else []
+    head = [Message("system", system, origin=("system",))] if isinstance(system, str) and system.strip() else []
     return (*head, *(_sharegpt_turn(turn, f"{key}[{i}]", (key, i)) for i, turn in enumerate(list_of(row, key))))
 
 
-def _sharegpt_turn(turn: Any, where: str, path: tuple[str | int, ...]) -> Message:
-    if isinstance(turn, dict) and "role" in turn and "from" not in turn:
+def _sharegpt_turn(turn: Any, where: str, path: Path) -> Message:
+    if not isinstance(turn, dict):
+        found = f"{where} is {kind_of(turn)}."
+        raise RowFault("not_an_object", found, 'Write {"from": ..., "value": ...}.', path)
+    if "role" in turn and "from" not in turn:
         turn = {"from": turn["role"], "value": turn.get("content"), **turn}
-    speaker = turn.get("from") if isinstance(turn, dict) else None
+    speaker = turn.get("from")
+    if speaker is None:
+        raise RowFault("missing_role", f"{where} has no from.", 'Write {"from": ..., "value": ...}.', path)
     if not isinstance(speaker, str) or speaker not in SHAREGPT_ROLES:
-        found = f"{where} is from {speaker!r}." if isinstance(turn, dict) else f"{where} is {kind_of(turn)}."
+        found = f"{where} is from {speaker!r}."
         raise RowFault("unknown_role", found, f"Use one of {', '.join(SHAREGPT_ROLES)}.", (*path, "from"))
     try:
-        text = text_of(turn, "value")
+        text, weight = text_of(turn, "value"), _weight(turn, where)
     except RowFault as fault:
-        raise RowFault(fault.code, f"{where}: {fault.found}", fault.advice, (*path, *fault.path)) from None
-    role, weight = SHAREGPT_ROLES[speaker], turn.get("weight", 1)
+        found = fault.found if fault.found.startswith(where) else f"{where}: {fault.found}"
+        raise RowFault(fault.code, found, fault.advice, (*path, *fault.path)) from None
+    role = SHAREGPT_ROLES[speaker]
     if role == "function_call":
-        return Message("assistant", "", tool_calls=_sharegpt_calls(text, where, path))
-    return Message(role, text, weight=0 if weight == 0 else 1)
+        return Message("assistant", "", weight, tool_calls=_sharegpt_calls(text, where, path), origin=path)
+    return Message(role, text, weight, origin=path)
 
 
-def _sharegpt_calls(text: str, where: str, path: tuple[str | int, ...]) -> tuple[ToolCall, ...]:
+def _sharegpt_calls(text: str, where: str, path: Path) -> tuple[ToolCall, ...]:
     try:
         value = parse_json(text)
     except RowFault as fault:

@@ -103,15 +103,29 @@ class Contract:
     def text(self, conversation: Iterable[Message], ask: bool = False, tools: Tools = ()) -> str:
         """The conversation through the template; `ask` adds the start of the answer to come."""
         try:
-            return self.tokenizer.apply_chat_template(
-                plain(conversation),
+            return self._compiled.render(
+                messages=plain(conversation),
                 tools=list(tools) or None,
-                chat_template=self.template,
-                tokenize=False,
+                documents=None,
                 add_generation_prompt=ask,
+                **self._special_texts,
             )
         except Exception as error:  # noqa: BLE001  a template is foreign code and may raise anything
             raise ModelError(f"the model's chat template refuses this conversation: {error}") from None
+
+    @cached_property
+    def _compiled(self) -> Any:
+        """The template in transformers' sandbox: what apply_chat_template renders, without its copies of plain data."""
+        from transformers.utils.chat_template_utils import _compile_jinja_template
+
+        try:
+            return _compile_jinja_template(self.template)
+        except Exception as error:  # noqa: BLE001  a template that is none
+            raise ModelError(f"the model's chat template cannot be compiled: {error}") from None
+
+    @cached_property
+    def _special_texts(self) -> dict[str, str]:
+        return dict(self.tokenizer.special_tokens_map)
 
     def prompt(self, conversation: Conversation, tools: Tools = ()) -> list[int]:
         """Ids that ask the model for the next assistant turn."""
@@ -215,9 +229,15 @@ class Contract:
         """Spans by counting control tokens; None where that proves nothing, and `_placed` must look."""
         if draft.whole:
             return self._framed(ids)
-        posts = [i for i, token in enumerate(ids) if token in self._control_ids]
         hits = list(self._control_pattern.finditer(draft.text))
-        if [ids[i] for i in posts] != [self.control_tokens[hit.group()] for hit in hits]:
+        posts, place = list[int](), -1
+        wanted = [self.control_tokens[hit.group()] for hit in hits]
+        try:
+            for token in wanted:
+                posts.append(place := ids.index(token, place + 1))
+        except ValueError:
+            return None
+        if any(ids.count(token) != wanted.count(token) for token in set(wanted)):
             return None
         spans: list[tuple[int, int]] = []
         for begin, end, _ in draft.turns:
@@ -233,10 +253,6 @@ class Contract:
                 return None
             spans.append((first + len(head), stops[-1] + 1))
         return Rendered(ids, self._rule(ids, tuple(spans)))
-
-    @cached_property
-    def _control_ids(self) -> frozenset[int]:
-        return frozenset(self.control_tokens.values())
 
     @cached_property
     def _control_pattern(self) -> re.Pattern[str]:

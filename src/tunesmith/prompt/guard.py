@@ -50,6 +50,10 @@ class Guard:
     added: frozenset[str]
 
     @cached_property
+    def _first_characters(self) -> frozenset[str]:
+        return frozenset(text[0] for text in self.added if text)
+
+    @cached_property
     def _special_pattern(self) -> re.Pattern[str]:
         return _any_of(self.special)
 
@@ -60,6 +64,8 @@ class Guard:
     def found_in(self, message: Message) -> list[str]:
         """The control tokens that a turn spells out."""
         pattern = self._pattern(message)
+        if not self._spells(message):
+            return []
         return [hit for text in _texts(message) for hit in pattern.findall(text)]
 
     def hide(self, messages: Conversation, tools: Tools) -> Guarded:
@@ -82,8 +88,8 @@ class Guard:
         return self._special_pattern if message.role == "assistant" else self._added_pattern
 
     def _spells(self, message: Message) -> bool:
-        pattern = self._pattern(message)
-        return any(pattern.search(text) for text in _texts(message))
+        pattern, first = self._pattern(message), self._first_characters
+        return any(any(one in text for one in first) and pattern.search(text) is not None for text in _texts(message))
 
 
 def _any_of(texts: Iterable[str]) -> re.Pattern[str]:

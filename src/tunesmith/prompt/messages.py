@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -30,6 +30,8 @@ class Message:
         tool_call_id: for a tool's turn, the call that it answers.
         name: of the speaker or of the tool.
         reasoning: what an assistant thought before it spoke; templates of reasoning models show it.
+        origin: keys and indices that lead to it in the row it came from, such as ("messages", 1); for
+            findings about it, no part of what it says.
     """
 
     role: str
@@ -39,6 +41,7 @@ class Message:
     tool_call_id: str | None = None
     name: str | None = None
     reasoning: str | None = None
+    origin: tuple[str | int, ...] = field(default=(), compare=False, repr=False)
 
 
 Conversation = tuple[Message, ...]
@@ -72,6 +75,7 @@ def _plain_turn(message: Message) -> dict[str, Any]:
         ("tool_call_id", message.tool_call_id),
         ("name", message.name),
         ("reasoning_content", message.reasoning),
+        ("thinking", message.reasoning),  # as gpt-oss templates call it
     ):
         if value is not None:
             turn[key] = value
