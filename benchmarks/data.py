@@ -1,6 +1,6 @@
 """Preparing and checking data, beside the `tokenizers` library alone on the same rows and cores.
 
-    python benchmarks/data.py                    20,000 rows, 3 rounds
+    python benchmarks/data.py                    50,000 rows, 3 rounds: about three minutes
     python benchmarks/data.py --rows 1000000     the million-row file: time and peak memory
     python benchmarks/data.py --profile          where the time of preparing goes
 
@@ -180,7 +180,7 @@ def table(path: Path, rows: int, rounds: int, model: str, tasks: list[str]) -> s
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed-file", default="hotel", help="file whose sentences the rows are made of")
     parser.add_argument("--model", default="ember")

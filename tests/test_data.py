@@ -270,7 +270,7 @@ def test_prepared_rows_are_sealed_and_used_again(write_rows, contract, home):
     damaged.write_bytes(bytes(content))
     mended = load_splits(config, contract, 500).train
     assert mended.shelf.id == first.shelf.id
-    assert [row.ids.tolist() for row in mended] == [contract.render(row.conversation).ids for row in ours]
+    assert [row.ids.tolist() for row in mended] == [contract.render(row.conversation).ids.tolist() for row in ours]
 
 
 def test_a_kill_while_sealing_leaves_nothing_that_is_used(write_rows, contract, home, monkeypatch):

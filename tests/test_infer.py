@@ -59,7 +59,7 @@ def test_scores_equal_a_naive_sum(ember):
     scores = LocalEngine(model, contract.stop_ids).score([(row.ids, row.mask) for row in rows])
     for row, score in zip(rows, scores, strict=True):
         with torch.no_grad():
-            log_probability = model(torch.tensor([row.ids])).logits[0].log_softmax(-1)
+            log_probability = model(torch.tensor([row.ids.tolist()])).logits[0].log_softmax(-1)
         places = [place for place in range(1, len(row.ids)) if row.mask[place]]
         loss = -sum(log_probability[place - 1, row.ids[place]].item() for place in places)
         hits = sum(log_probability[place - 1].argmax().item() == row.ids[place] for place in places)

@@ -47,7 +47,7 @@ def test_ids_equal_the_librarys_and_the_mask_equals_a_character_reference(pairs,
     contract = load_contract(resolve("ember").folder)
     chat = conversation(pairs, system)
     rendered = contract.render(chat)
-    assert rendered.ids == contract.tokenizer.apply_chat_template(plain(chat), return_dict=False)
+    assert rendered.ids.tolist() == contract.tokenizer.apply_chat_template(plain(chat), return_dict=False)
     # The reference: decode each stretch of trained tokens; it must be the answers, each with its stop token.
     stretches, current = [], []
     for i, marked in zip(rendered.ids, rendered.mask, strict=True):
@@ -66,7 +66,7 @@ def test_a_prompt_is_what_training_saw_before_the_answer(template):
     contract = load_contract(resolve("ember").folder, template)
     chat = conversation([("Hi?", "Hello."), ("Where is it?", "On the left.")], "Be kind.")
     rendered, asked = contract.render(chat), contract.prompt(chat[:-1])
-    assert rendered.ids[: len(asked)] == asked
+    assert rendered.ids[: len(asked)].tolist() == asked
     assert rendered.mask[len(asked)]
     answer = [i for i, marked in zip(rendered.ids[len(asked) :], rendered.mask[len(asked) :], strict=True) if marked]
     assert answer[-1] in contract.stop_ids
@@ -176,7 +176,7 @@ def test_ids_and_masks_agree_with_trls_generation_markers(path):
         ids, theirs = oracle["input_ids"], oracle["assistant_masks"]
         stops = {i for i, marked in zip(ids, theirs, strict=True) if marked and i in control}
         ours = Contract(tokenizer, template, tuple(stops)).render(chat)
-        assert ours.ids == ids
+        assert ours.ids.tolist() == ids
         # The markers may hold the turn's first words (which the prompt already says) and a line break after
         # the stop token, neither of which a model has to write itself. Between the two there is no difference.
         extra = [i for i, marked, mine in zip(ids, theirs, ours.mask, strict=True) if marked and not mine]

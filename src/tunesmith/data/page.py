@@ -31,7 +31,9 @@ def parts_of(rendered: Rendered, contract: Contract) -> Iterator[Part]:
     for begin, end in (*rendered.spans, (len(rendered.ids), len(rendered.ids))):
         for ids, trained in ((rendered.ids[place:begin], False), (rendered.ids[begin:end], True)):
             if ids:
-                text = contract.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+                text = contract.tokenizer.decode(
+                    list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+                )
                 yield Part(text, trained)
         place = end
 

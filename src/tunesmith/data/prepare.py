@@ -19,7 +19,7 @@ from tunesmith.data.ledger import Ledger, RowFault, Source
 from tunesmith.data.rows import Chat, Preference, Row, Task, Text, Verdict, without_weight
 from tunesmith.prompt.contract import Contract, Draft, Rendered, RewritesTurns
 
-TOGETHER = 256  # rows that are encoded together
+TOGETHER = 512  # rows that are encoded together
 ENCODERS = 2  # such groups that are encoded at a time: while one waits for Python, the other goes on
 AHEAD = 3  # such groups that are drafted while others are being encoded
 Result = list[Rendered] | ModelError
@@ -239,7 +239,7 @@ def _revise(ledger: Ledger, outcome: str, row: Row, fault: RowFault) -> None:
 def _fitted(
     row: Row, text: Rendered, max_length: int, over_long: str, ledger: Ledger, losses: _Losses
 ) -> Prepared | None:
-    ids = np.array(text.ids, dtype=np.int32)
+    ids = np.frombuffer(text.ids, np.int32)
     if len(ids) <= max_length:
         return Prepared(ids, text.spans, row.source, row)
     losses.too_long += 1

@@ -16,6 +16,8 @@ from typing import Any, ClassVar
 from tunesmith.data.ledger import Source
 from tunesmith.prompt.messages import Conversation, Tools, plain
 
+to_json = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would make an encoder for each row
+
 
 @dataclass(frozen=True)
 class Chat:
@@ -269,7 +271,7 @@ class Row:
     @cached_property
     def json(self) -> str:
         """The content as JSON, in the canonical format of its kind."""
-        return json.dumps(self.content.to_plain(), ensure_ascii=False)
+        return to_json(self.content.to_plain())
 
     @cached_property
     def key(self) -> bytes:

@@ -310,7 +310,7 @@ def _batch(
             pyarrow.array([founders.get(hash, hash) for hash in asked], pyarrow.uint64()),
             pyarrow.array(asked, pyarrow.uint64()),
             pyarrow.array([one.cut for one in batch], pyarrow.bool_()),
-            pyarrow.array(texts, pyarrow.string()),
+            _text_array(texts),
         ],
         schema=SCHEMA,
     )
@@ -321,6 +321,15 @@ def _list_array(lists: Sequence[Any]) -> pyarrow.ListArray:
     offsets = np.cumsum([0, *map(len, lists)], dtype=np.int32)
     values = np.concatenate([np.asarray(one, dtype=np.int32) for one in lists])
     return pyarrow.ListArray.from_arrays(pyarrow.array(offsets), pyarrow.array(values))
+
+
+def _text_array(texts: Sequence[str]) -> pyarrow.StringArray:
+    """A column of texts; pyarrow's own way takes as long as a seventh of all preparing."""
+    encoded = [text.encode() for text in texts]
+    offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
+    return pyarrow.StringArray.from_buffers(
+        len(texts), pyarrow.py_buffer(offsets), pyarrow.py_buffer(b"".join(encoded))
+    )
 
 
 def _make_room(parent: Path, newest: Path) -> None:

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import re
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,11 +36,12 @@ class Rendered:
     """A conversation as the model sees it.
 
     Attributes:
-        ids: token ids, length T.
+        ids: token ids, length T, four bytes each: as lists of Python's numbers, rows waiting for their turn would
+            fill the processor's caches.
         spans: begin and end of each stretch of `ids` that is trained on (as targets).
     """
 
-    ids: list[int]
+    ids: array[int]
     spans: tuple[tuple[int, int], ...]
 
     @property
@@ -102,14 +104,15 @@ class Contract:
 
     def text(self, conversation: Iterable[Message], ask: bool = False, tools: Tools = ()) -> str:
         """The conversation through the template; `ask` adds the start of the answer to come."""
-        try:
-            return self._compiled.render(
-                messages=plain(conversation),
-                tools=list(tools) or None,
-                documents=None,
-                add_generation_prompt=ask,
-                **self._special_texts,
-            )
+        return self._through_template(plain(conversation), ask, list(tools) or None)
+
+    def _through_template(self, turns: list[dict[str, Any]], ask: bool, tools: list[Any] | None) -> str:
+        template, variables = self._compiled, self._variables
+        values = {**variables, "messages": turns, "tools": tools, "documents": None, "add_generation_prompt": ask}
+        sandbox = template.environment
+        try:  # what template.render does, without its copies of the sandbox's functions for each row
+            context = sandbox.context_class(sandbox, values, template.name, template.blocks)
+            return sandbox.concat(template.root_render_func(context))
         except Exception as error:  # noqa: BLE001  a template is foreign code and may raise anything
             raise ModelError(f"the model's chat template refuses this conversation: {error}") from None
 
@@ -124,8 +127,9 @@ class Contract:
             raise ModelError(f"the model's chat template cannot be compiled: {error}") from None
 
     @cached_property
-    def _special_texts(self) -> dict[str, str]:
-        return dict(self.tokenizer.special_tokens_map)
+    def _variables(self) -> dict[str, Any]:
+        """What templates may use beside the conversation: the sandbox's functions, and special tokens by name."""
+        return {**self._compiled.globals, **self.tokenizer.special_tokens_map}
 
     def prompt(self, conversation: Conversation, tools: Tools = ()) -> list[int]:
         """Ids that ask the model for the next assistant turn."""
@@ -170,12 +174,13 @@ class Contract:
             ModelError: the template refuses it, or an answer does not continue the prompt that asks for it.
         """
         safe = self.guard.hide(conversation, tools)
-        whole = self.text(safe.messages, tools=safe.tools)
+        said, given = plain(safe.messages), list(safe.tools) or None
+        whole = self._through_template(said, False, given)
         turns: list[tuple[int, int, bool]] = []
         for turn in self._trained_turns(conversation):
-            before = self.text(safe.messages[:turn], ask=True, tools=safe.tools)
+            before = self._through_template(said[:turn], True, given)
             last = turn == len(conversation) - 1
-            after = whole if last else self.text(safe.messages[: turn + 1], tools=safe.tools)
+            after = whole if last else self._through_template(said[: turn + 1], False, given)
             if not after.startswith(before):
                 raise ModelError(
                     "under this chat template an answer does not continue the prompt that asks for it, so training and "
@@ -196,15 +201,15 @@ class Contract:
         if draft.whole:
             return self._framed(ids)
         spans = tuple(self._span(ids, starts, *turn) for turn in draft.turns)
-        return Rendered(ids, self._rule(ids, spans))
+        return self._rendered(ids, spans)
 
-    def _rule(self, ids: list[int], spans: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
-        return ((0, len(ids)),) if self.train_on == "all" else spans
+    def _rendered(self, ids: list[int], spans: tuple[tuple[int, int], ...]) -> Rendered:
+        return Rendered(array("i", ids), ((0, len(ids)),) if self.train_on == "all" else spans)
 
     def _framed(self, ids: list[int]) -> Rendered:
         head = [self.tokenizer.bos_token_id] if starts_with_bos(self.tokenizer) else []
         framed = [*head, *ids, self.stop_ids[0]]
-        return Rendered(framed, ((0, len(framed)),))
+        return Rendered(array("i", framed), ((0, len(framed)),))
 
     def _span(self, ids: list[int], starts: list[int], begin: int, end: int, rewritten: bool) -> tuple[int, int]:
         """The tokens of text[begin:end] up to the last stop token among them."""
@@ -252,7 +257,7 @@ class Contract:
             if not stops or head is None or ids[first : first + len(head)] != head:
                 return None
             spans.append((first + len(head), stops[-1] + 1))
-        return Rendered(ids, self._rule(ids, tuple(spans)))
+        return self._rendered(ids, tuple(spans))
 
     @cached_property
     def _control_pattern(self) -> re.Pattern[str]:

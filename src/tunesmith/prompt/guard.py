@@ -88,8 +88,12 @@ class Guard:
         return self._special_pattern if message.role == "assistant" else self._added_pattern
 
     def _spells(self, message: Message) -> bool:
-        pattern, first = self._pattern(message), self._first_characters
-        return any(any(one in text for one in first) and pattern.search(text) is not None for text in _texts(message))
+        return any(
+            self._may_spell(text) and self._pattern(message).search(text) is not None for text in _texts(message)
+        )
+
+    def _may_spell(self, text: str) -> bool:
+        return any(first in text for first in self._first_characters)
 
 
 def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
@@ -97,14 +101,11 @@ def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or r"(?!)")
 
 
-def _texts(message: Message) -> Iterable[str]:
-    yield message.content
-    for text in (message.name, message.reasoning):
-        if text:
-            yield text
+def _texts(message: Message) -> list[str]:
+    texts = [message.content, *filter(None, (message.name, message.reasoning))]
     for call in message.tool_calls:
-        yield call.name
-        yield json.dumps(call.arguments, ensure_ascii=False)
+        texts += [call.name, json.dumps(call.arguments, ensure_ascii=False)]
+    return texts
 
 
 def _mapped(message: Message, change: Callable[[str], str]) -> Message:

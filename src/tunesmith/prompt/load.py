@@ -86,7 +86,7 @@ def _probe(contract: Contract) -> None:
     """Prove on one exchange that training and serving see the same ids, before anything depends on it."""
     question, answer = Message("user", "Hello"), Message("assistant", "Hi there")
     asked, whole = contract.prompt((question,)), contract.render((question, answer))
-    if whole.ids[: len(asked)] != asked:
+    if whole.ids[: len(asked)].tolist() != asked:
         raise ModelError(
             "under this chat template the prompt is tokenised differently when an answer follows: "
             "training and serving would differ. Choose another model.template."
