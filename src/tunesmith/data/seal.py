@@ -298,7 +298,7 @@ def _batch(
         f"{json.dumps(dict(row.labels), ensure_ascii=False, default=str) if row.labels else '{}'}}}"
         for row in rows
     ]
-    spans = [[place for span in one.spans for place in span] for one in batch]
+    spans = [np.array(one.spans, dtype=np.int32).ravel() for one in batch]
     asked = [row.asked for row in rows]
     return pyarrow.record_batch(
         [
@@ -316,10 +316,10 @@ def _batch(
     )
 
 
-def _list_array(lists: Sequence[Any]) -> pyarrow.ListArray:
-    """A column of lists from numpy's or Python's, many times faster than pyarrow's own way."""
+def _list_array(lists: Sequence[np.ndarray]) -> pyarrow.ListArray:
+    """A column of lists of int32, many times faster than pyarrow's own way."""
     offsets = np.cumsum([0, *map(len, lists)], dtype=np.int32)
-    values = np.concatenate([np.asarray(one, dtype=np.int32) for one in lists])
+    values = np.concatenate(lists)
     return pyarrow.ListArray.from_arrays(pyarrow.array(offsets), pyarrow.array(values))
 
 

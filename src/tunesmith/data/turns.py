@@ -21,10 +21,10 @@ SHAREGPT_ROLES = {
     "bing": "assistant", "bard": "assistant", "model": "assistant", "function_call": "function_call",
     "system": "system", "observation": "tool", "tool": "tool", "function_response": "tool", "function": "tool",
 }  # fmt: skip
-MESSAGE_KEYS = (
+MESSAGE_KEYS = frozenset((
     "role", "content", "text", "name", "weight", "tool_calls", "tool_call_id", "function_call", "reasoning_content",
     "reasoning", "thinking", "refusal", "audio", "annotations",
-)  # fmt: skip
+))  # fmt: skip
 REASONING = ("reasoning_content", "reasoning", "thinking")
 TOOL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -104,7 +104,8 @@ def _message(turn: Any, where: str, origin: Path, warn: Warn) -> Message:
         close = difflib.get_close_matches(str(role), ROLE_NAMES, n=1)
         hint = f"Did you mean {close[0]!r}?" if close else f"Use one of {', '.join(ROLE_NAMES)}."
         raise RowFault("unknown_role", f"{where} has role {role!r}.", hint, ("role",))
-    _refuse_misspelt(turn, where, origin, warn)
+    if not turn.keys() <= MESSAGE_KEYS:
+        _refuse_misspelt(turn, where, origin, warn)
     weight = _weight(turn, where)
     if turn.get("weight") is not None and role != "assistant":
         found = f"{where} has a weight, and is no assistant turn."
@@ -137,7 +138,7 @@ def _refuse_misspelt(turn: Values, where: str, origin: Path, warn: Warn) -> None
     for key, value in turn.items():
         if key in MESSAGE_KEYS or value is None:
             continue
-        close = difflib.get_close_matches(key, MESSAGE_KEYS, n=1, cutoff=0.8)
+        close = difflib.get_close_matches(key, sorted(MESSAGE_KEYS), n=1, cutoff=0.8)
         if close and close[0] not in turn:
             raise RowFault("unknown_key", f"{where} has the key {key!r}.", f"Did you mean {close[0]!r}?", (key,))
         found = f"{where} has the key {key!r}, which is not used."

@@ -21,6 +21,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tunesmith.core.errors import ModelError
 from tunesmith.prompt.guard import Guard
 from tunesmith.prompt.messages import Conversation, Message, Tools, plain
@@ -201,10 +203,10 @@ class Contract:
         if draft.whole:
             return self._framed(ids)
         spans = tuple(self._span(ids, starts, *turn) for turn in draft.turns)
-        return self._rendered(ids, spans)
+        return self._rendered(array("i", ids), spans)
 
-    def _rendered(self, ids: list[int], spans: tuple[tuple[int, int], ...]) -> Rendered:
-        return Rendered(array("i", ids), ((0, len(ids)),) if self.train_on == "all" else spans)
+    def _rendered(self, ids: array[int], spans: tuple[tuple[int, int], ...]) -> Rendered:
+        return Rendered(ids, ((0, len(ids)),) if self.train_on == "all" else spans)
 
     def _framed(self, ids: list[int]) -> Rendered:
         head = [self.tokenizer.bos_token_id] if starts_with_bos(self.tokenizer) else []
@@ -234,15 +236,10 @@ class Contract:
         """Spans by counting control tokens; None where that proves nothing, and `_placed` must look."""
         if draft.whole:
             return self._framed(ids)
+        packed = array("i", ids)
         hits = list(self._control_pattern.finditer(draft.text))
-        posts, place = list[int](), -1
-        wanted = [self.control_tokens[hit.group()] for hit in hits]
-        try:
-            for token in wanted:
-                posts.append(place := ids.index(token, place + 1))
-        except ValueError:
-            return None
-        if any(ids.count(token) != wanted.count(token) for token in set(wanted)):
+        posts = np.flatnonzero(self._is_control[np.frombuffer(packed, np.int32)]).tolist()
+        if [ids[post] for post in posts] != [self.control_tokens[hit.group()] for hit in hits]:
             return None
         spans: list[tuple[int, int]] = []
         for begin, end, _ in draft.turns:
@@ -257,12 +254,19 @@ class Contract:
             if not stops or head is None or ids[first : first + len(head)] != head:
                 return None
             spans.append((first + len(head), stops[-1] + 1))
-        return self._rendered(ids, tuple(spans))
+        return self._rendered(packed, tuple(spans))
 
     @cached_property
     def _control_pattern(self) -> re.Pattern[str]:
         tokens = sorted(self.control_tokens, key=len, reverse=True)
         return re.compile("|".join(map(re.escape, tokens)) or r"(?!)")
+
+    @cached_property
+    def _is_control(self) -> np.ndarray:
+        """For each id, whether it is a control token's."""
+        table = np.zeros(max(len(self.tokenizer), *self.control_tokens.values()) + 1, dtype=bool)
+        table[list(self.control_tokens.values())] = True
+        return table
 
     @cached_property
     def _heads(self) -> dict[str, list[int] | None]:
