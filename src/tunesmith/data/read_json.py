@@ -18,10 +18,8 @@ from tunesmith.data.stream import LONGEST_ROW, MARK, chunks, lines, too_big, und
 WRAPPERS = ("data", "rows", "examples", "train", "items", "conversations")  # keys of files around one array of rows
 NEAR = 20  # an error this near to the end of what was read may only mean that more must be read
 ESCAPED = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of bytes that are not UTF-8
-IN_ROW, IN_STRING = (
-    re.compile(r'["\[\]{}]'),
-    re.compile(r'\\.|["\n]', re.S),
-)  # what matters when a bad row is passed over
+# What matters when a bad row is passed over, outside of its strings and inside.
+IN_ROW, IN_STRING = re.compile(r'"|[{\[]+|[}\]]+'), re.compile(r'\\.|["\n]', re.S)
 WORD_END = re.compile(r"[,\]}\n]")
 
 
@@ -320,13 +318,13 @@ def _pass_over(window: _Window) -> bool:
                 string, place = False, opening
             elif mark in '"\n':
                 string, opening = not string, place
-            elif mark in "{[":
-                depth += 1
-            elif mark in "}]":
-                depth -= 1
-            if depth < 0:  # it closes more than this row opened: it is the array's
-                place -= 1
-            if depth < 0 or (depth == 0 and mark in '"}]' and not string):
+            elif mark[0] in "{[":
+                depth += len(mark)
+            elif mark[0] in "}]":
+                depth -= len(mark)
+            if depth < 0:  # it closes more than this row opened: that is the array's
+                place += depth
+            if depth < 0 or (depth == 0 and mark[0] in '"}]' and not string):
                 window.move(place)
                 return True
         half_escape = string and window.text.endswith("\\", place)

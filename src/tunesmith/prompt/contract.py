@@ -190,6 +190,12 @@ class Contract:
                 )
             # Later turns may change what follows the stop token, but nothing before it.
             end = len(whole) if last else len(os.path.commonprefix([whole, after]))  # noqa: RUF071
+            for call in safe.messages[turn].tool_calls:
+                if call.name not in whole[len(before) : end]:
+                    raise ModelError(
+                        f"the chat template does not show that the assistant calls {call.name!r}. Choose a "
+                        "model.template that knows tool calls, or leave out rows with them."
+                    )
             turns.append((len(before), end, end < len(after.rstrip())))
         return Draft(whole, tuple(turns), safe.hidden)
 
