@@ -47,7 +47,7 @@ def write_rows(path: Path, count: int, seed_file: str) -> None:
         for number in range(count):
             question = f"{draw.choice(seeds).prompt[-1].content} ({number})"
             answer = ""
-            while len(answer) < 700:
+            while len(answer) < 840:
                 answer += draw.choice(sentences).strip() + ". "
             turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer.strip()}]
             file.write(json.dumps({"messages": turns}, ensure_ascii=False) + "\n")

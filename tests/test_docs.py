@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -11,8 +12,14 @@ import pytest
 import yaml
 
 from tunesmith.core.config import union_members
+from tunesmith.data.formats import FORMATS, canonical
 from tunesmith.data.load import load_dataset
 from tunesmith.jobs.recipe import Recipe, read_recipe
+from tunesmith.prompt.base import resolve
+from tunesmith.prompt.contract import Contract
+from tunesmith.prompt.load import load_tokenizer
+from tunesmith.prompt.messages import Message
+from tunesmith.prompt.templates import TEMPLATES
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -41,12 +48,35 @@ def test_every_room_has_a_page():
 
 def test_each_format_of_the_data_page_is_read_as_it_says(tmp_path):
     examples = re.findall(r"```json (\S+)\n(.*?)\n```", (ROOT / "docs" / "data.md").read_text(), re.DOTALL)
-    assert len(examples) >= 5
+    assert [name for name, _ in examples] == list(FORMATS)
     for name, text in examples:
         path = tmp_path / f"{name}.jsonl"
         path.write_text(text)
         dataset = load_dataset(str(path))
-        assert (dataset.format, dataset.ledger.counts()) == (name, {"read": 1, "kept": 1})
+        count = len(text.splitlines())
+        assert (dataset.format, dataset.ledger.counts()) == (name, {"read": count, "kept": count})
+        assert not dataset.ledger.entries
+        for row in dataset.rows:  # what is read can be written and read again
+            again = canonical(row.content).convert(json.loads(row.json), lambda fault: None)
+            assert again == row.content
+
+
+def test_the_data_page_names_every_code_of_the_ledger():
+    source = "".join(path.read_text() for path in (ROOT / "src" / "tunesmith" / "data").glob("*.py"))
+    codes = set(re.findall(r'RowFault\(\s*"([a-z_]+)"', source))
+    page = (ROOT / "docs" / "data.md").read_text()
+    assert len(codes) > 50
+    assert not {code for code in codes if f"`{code}`" not in page}
+
+
+def test_the_prompt_page_shows_each_template_as_it_is():
+    shown = dict(re.findall(r"^\| `(\w+)` \| `(.*)` \|$", (ROOT / "docs" / "prompt.md").read_text(), re.MULTILINE))
+    assert set(shown) == set(TEMPLATES)
+    tokenizer = load_tokenizer(resolve("ember").folder)
+    tokenizer.add_special_tokens({"eos_token": "</s>", "bos_token": "<s>"})
+    for name, text in shown.items():
+        ours = Contract(tokenizer, TEMPLATES[name], ()).text((Message("user", "Hi?"), Message("assistant", "Hello.")))
+        assert ours == text.replace("⏎", "\n").replace("\\|", "|")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.name)

@@ -56,6 +56,8 @@ def check(
     columns = parse_overrides(column, "--column key=name, for example question=Frage")
     values = {"train": files, "format": format, "columns": columns, "clean": clean, "train_on": train_on}
     config: DataConfig = validate(DataConfig, values, "check")
+    if fix is not None and fix.expanduser().exists():
+        raise DataError(f"{fix}: exists already, and --fix overwrites nothing. Name another file.")
     base = resolve(model)
     contract = load_contract(base.folder, template, config.train_on)
     longest = max_length or context_length(base.folder) or 2048

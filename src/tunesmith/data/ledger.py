@@ -92,6 +92,7 @@ class Ledger:
         notes: about the file as a whole, each with how often it was met.
         entries: the first of each code.
         sink: hears every entry.
+        revised: the row that was revised last.
     """
 
     file: str = ""
@@ -101,6 +102,7 @@ class Ledger:
     notes: Counter[str] = field(default_factory=Counter)
     entries: list[Entry] = field(default_factory=list)
     sink: Callable[[Entry], None] | None = None
+    revised: Source | None = None
 
     def keep(self) -> None:
         """A row goes on as it stood."""
@@ -114,7 +116,13 @@ class Ledger:
         self._enter(Entry(source, column, outcome, fault.code, fault.found, fault.advice))
 
     def revise(self, outcome: str, source: Source, fault: RowFault, was: str = "kept") -> None:
-        """A row that was kept (or `was`) so far ends otherwise: a later step cut or dropped it."""
+        """A row that was kept (or `was`) so far ends otherwise: a later step cut or dropped it.
+
+        Of a row that goes on in several parts only the first loss counts.
+        """
+        if source == self.revised:
+            return
+        self.revised = source
         self.outcomes[was] -= 1
         self.outcomes[outcome] += 1
         self._enter(Entry(source, 1, outcome, fault.code, fault.found, fault.advice))

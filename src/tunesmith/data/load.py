@@ -73,9 +73,9 @@ class Reading:
                 ledger.note("dropped", source, fault, column)
                 continue
             if (found := self._duplicate(row, seen)) is not None:
-                ledger.note("duplicate", row.source, found)
+                ledger.note("duplicate", row.source, found, item.column)
             elif repair is not None:
-                ledger.note("repaired", row.source, repair)
+                ledger.note("repaired", row.source, repair, item.column)
                 yield replace(row, outcome="repaired")
             else:
                 ledger.keep()

@@ -79,18 +79,23 @@ def survey_page(found: Survey, contract: Contract) -> str:
 
 def _histogram(title: str, values: Sequence[int]) -> dict[str, Any]:
     s = spread(values)
-    bins = min(BARS, s.most - s.least + 1)
-    counts, edges = np.histogram(values, bins=bins)
+    width = -(-(s.most - s.least + 1) // BARS)  # whole numbers share bars evenly
+    edges = np.arange(s.least, s.most + width + 1, width)
+    counts, _ = np.histogram(values, bins=edges)
     return {
         "title": title,
         "bars": [
-            {"label": f"{edges[i]:.0f} to {edges[i + 1]:.0f}", "count": int(n), "height": 100 * n / counts.max()}
-            for i, n in enumerate(counts)
+            {"label": _label(first, first + width - 1), "count": int(n), "height": 100 * n / counts.max()}
+            for first, n in zip(edges.tolist(), counts.tolist(), strict=False)
         ],
         "least": s.least,
         "most": s.most,
         "note": f"mean {s.mean}, median {s.median:.0f}, 5% {s.p5:.0f}, 95% {s.p95:.0f}",
     }
+
+
+def _label(first: int, last: int) -> str:
+    return f"{first}" if first == last else f"{first} to {last}"
 
 
 def _findings(found: Survey) -> list[dict[str, Any]]:

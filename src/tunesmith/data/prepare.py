@@ -161,11 +161,11 @@ def _turn_by_turn(row: Row, chat: Chat, contract: Contract) -> Iterator[tuple[Ro
     """A row for each trained turn, which ends with it: what the model will see when it is asked."""
     for i, message in enumerate(chat.messages):
         if message.role == "assistant" and message.weight:
-            cut = Chat((*without_weight(chat.messages[:i]), message), chat.tools)
+            part = replace(row, content=Chat((*without_weight(chat.messages[:i]), message), chat.tools), part=True)
             try:
-                yield replace(row, content=cut), [contract.render(cut.messages, cut.tools)]
+                yield part, [contract.render(part.conversation, part.tools)]
             except ModelError as error:
-                yield replace(row, content=cut), error
+                yield part, error
 
 
 @dataclass
@@ -210,7 +210,8 @@ def prepare(
         if isinstance(result, ModelError):
             losses.refused += 1
             losses.first_refusal = losses.first_refusal or f"{row.source}: {result}"
-            _revise(ledger, "dropped", row, RowFault("template", str(result), "Mend the row or drop it."))
+            fault = RowFault("template", str(result), "Mend the row or drop it.")
+            ledger.revise(row.loss, row.source, fault, was=row.outcome)
             continue
         losses.longest = max(losses.longest, len(result[0].ids))
         fitted = _fitted(row, result[0], max_length, over_long, ledger, losses)
@@ -230,12 +231,6 @@ def _trainable(rows: Iterable[Row]) -> Iterator[Row]:
         yield row
 
 
-def _revise(ledger: Ledger, outcome: str, row: Row, fault: RowFault) -> None:
-    """Note what becomes of a row; of a row in several pieces, only the first piece that is lost counts."""
-    if ledger.outcomes[row.outcome] > 0:
-        ledger.revise(outcome, row.source, fault, was=row.outcome)
-
-
 def _fitted(
     row: Row, text: Rendered, max_length: int, over_long: str, ledger: Ledger, losses: _Losses
 ) -> Prepared | None:
@@ -247,9 +242,10 @@ def _fitted(
     found = f"{len(ids)} tokens, more than {max_length}."
     spans = tuple((begin, min(end, max_length)) for begin, end in text.spans if begin < max_length)
     if over_long == "truncate" and count_trained(spans):
-        _revise(ledger, "cut", row, RowFault("over_long", found, "Its end was cut away."))
+        ledger.revise("cut", row.source, RowFault("over_long", found, "Its end was cut away."), was=row.outcome)
         return Prepared(ids[:max_length], spans, row.source, row, cut=True)
-    _revise(ledger, "dropped", row, RowFault("over_long", found, "Raise data.max_length to keep it."))
+    fault = RowFault("over_long", found, "Raise data.max_length to keep it.")
+    ledger.revise(row.loss, row.source, fault, was=row.outcome)
     return None
 
 

@@ -96,7 +96,7 @@ def survey(
         ledger = reading.ledgers[row.source.file]
         fault = _why_useless(result)
         if fault is not None:
-            ledger.revise("dropped", row.source, fault, was=row.outcome)
+            ledger.revise(row.loss, row.source, fault, was=row.outcome)
             continue
         assert isinstance(result, list)
         for warning in _oddities(row, result, contract, max_length):
