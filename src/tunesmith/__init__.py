@@ -15,15 +15,17 @@ if TYPE_CHECKING:
     from tunesmith.jobs.start import Run as Run
     from tunesmith.jobs.start import finetune as finetune
     from tunesmith.jobs.start import load as load
+    from tunesmith.jobs.start import resume as resume
 
 __version__ = "0.1.0"
-__all__ = ["Run", "TunesmithError", "__version__", "finetune", "load"]
+__all__ = ["Run", "TunesmithError", "__version__", "finetune", "load", "resume"]
 
 _HOMES = {
     "TunesmithError": "tunesmith.core.errors",
     "Run": "tunesmith.jobs.start",
     "finetune": "tunesmith.jobs.start",
     "load": "tunesmith.jobs.start",
+    "resume": "tunesmith.jobs.start",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import typer
@@ -12,7 +13,9 @@ from tunesmith.cli.demo import demo
 from tunesmith.cli.evaluate import evaluate
 from tunesmith.cli.runs import runs, show
 from tunesmith.cli.train import train
-from tunesmith.core.errors import TunesmithError
+from tunesmith.core.errors import Stopped, TunesmithError
+
+STOPPED = 75  # exit code of a run that was interrupted and can be resumed (EX_TEMPFAIL)
 
 app = typer.Typer(
     help="From a file of examples to a measured, better language model.",
@@ -42,8 +45,12 @@ def version(
 
 def run() -> None:
     """Run the command line; a user's mistake is one sentence on standard error and exit code 1."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # systems that stop us are heard as people are
     try:
         app()
+    except Stopped as end:
+        typer.echo(str(end), err=True)
+        sys.exit(STOPPED)
     except TunesmithError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         sys.exit(1)

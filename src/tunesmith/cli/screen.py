@@ -42,6 +42,14 @@ class Screen:
     def on_folder(self, event: dict[str, Any]) -> None:
         self.say(f"run folder [bold]{escape(event['folder'])}[/bold]")
 
+    def on_stopping(self, event: dict[str, Any]) -> None:
+        self.say("stopping after this step, with a checkpoint; Ctrl-C again ends it at once")
+
+    def on_resumed(self, event: dict[str, Any]) -> None:
+        self.say(f"going on after step {event['step']}" if event["step"] else "no checkpoint yet: beginning anew")
+        for sentence in (*event.get("changes", ()), *event.get("inexact", ())):
+            self.say(f"[yellow]note:[/yellow] {escape(sentence)}")
+
     def on_warning(self, event: dict[str, Any]) -> None:
         self.say(f"[yellow]note:[/yellow] {escape(event['sentence'])}")
 

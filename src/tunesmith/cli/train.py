@@ -9,18 +9,32 @@ import typer
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="YAML recipe; `recipes/` holds examples.")],
+    recipe: Annotated[Path | None, typer.Argument(help="YAML recipe; `recipes/` holds examples.")] = None,
     set: Annotated[list[str], typer.Option(help="section.field=value, set over the recipe; repeatable.")] = [],  # noqa: B006
+    resume: Annotated[Path | None, typer.Option(help="Go on with this run folder from its last checkpoint.")] = None,
+    accept_change: Annotated[
+        bool, typer.Option(help="Go on although recipe, rows, tokenizer or base were changed; recorded.")
+    ] = False,
+    allow_inexact: Annotated[
+        bool, typer.Option(help="Go on although machine or library versions are others; recorded.")
+    ] = False,
 ) -> None:
-    """Fine-tune a model, evaluate it beside its base and write a report."""
+    """Fine-tune a model, evaluate it beside its base and write a report; or go on with a run that ended early."""
     from tunesmith.cli.screen import live_screen
     from tunesmith.core.config import parse_overrides
+    from tunesmith.core.errors import ConfigError
     from tunesmith.jobs.recipe import read_recipe
+    from tunesmith.jobs.start import resume as go_on
     from tunesmith.jobs.start import start_run
 
-    settings = read_recipe(recipe, parse_overrides(set))
+    if (recipe is None) == (resume is None) or (resume is not None and set):
+        raise ConfigError("give a recipe (with --set where needed), or --resume with a run folder alone.")
     with live_screen() as screen:
-        run = start_run(settings, screen)
+        if recipe is not None:
+            run = start_run(read_recipe(recipe, parse_overrides(set)), screen)
+        else:
+            assert resume is not None
+            run = go_on(resume, screen, accept_change=accept_change, allow_inexact=allow_inexact)
     say_next(str(run.folder))
 
 

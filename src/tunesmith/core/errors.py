@@ -31,5 +31,9 @@ class TrainingError(TunesmithError, ArithmeticError):
     """Training cannot go on: a loss that is not finite, or weights that did not change."""
 
 
+class Stopped(TunesmithError):  # noqa: N818  nothing went wrong
+    """A job was asked to stop and did, with all that it needs to go on later."""
+
+
 class JobError(TunesmithError, RuntimeError):
     """A child process ended without a result."""

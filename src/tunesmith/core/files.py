@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -71,6 +71,12 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
+def keep_lines(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
+    """Leave only the wanted ones of a file's JSON lines."""
+    if path.exists():
+        write_text(path, "".join(json.dumps(line) + "\n" for line in read_lines(path) if wanted(line)))
+
+
 @contextlib.contextmanager
 def publish_folder(target: Path, replace: bool = True) -> Generator[Path]:
     """A temporary folder that becomes `target` when the block ends well, and vanishes when not.
@@ -84,6 +90,9 @@ def publish_folder(target: Path, replace: bool = True) -> Generator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
+        for written in sorted(temporary.rglob("*")):
+            if written.is_file():
+                to_disk(written)
         if replace and target.exists():
             shutil.rmtree(target)
         try:
@@ -91,8 +100,18 @@ def publish_folder(target: Path, replace: bool = True) -> Generator[Path]:
         except OSError:  # another process was first
             if replace or not target.exists():
                 raise
+        to_disk(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def to_disk(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk itself."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def sha256_of(path: Path) -> str:

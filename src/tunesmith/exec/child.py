@@ -4,37 +4,46 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from tunesmith.core.errors import TunesmithError
+from tunesmith.core.errors import Stopped, TunesmithError
 from tunesmith.core.events import Report
 
-Work = Callable[[dict[str, Any], Report], dict[str, Any]]
+Stop = Callable[[], bool]
+Work = Callable[[dict[str, Any], Report, Stop], dict[str, Any]]
 
 PARENT_GONE = 3
+STOP = "stop"  # what a parent writes to ask its child to come to an end
 
 
 def serve(work: Work) -> int:
-    """Run `work(arguments, report)` for the parent; its result becomes the `done` event.
+    """Run `work(arguments, report, stop)` for the parent; its result becomes the `done` event.
+
+    `stop()` says whether the parent has asked for an end, or the system has by SIGTERM.
 
     A `TunesmithError` becomes a `failed` event with its sentence; any other exception is our
     mistake: its traceback goes to the log, and the parent names that file.
     """
     events, parent = _claim_pipes()
     arguments = json.loads(parent.readline())
-    ended = threading.Event()
-    threading.Thread(target=_exit_with_parent, args=(parent, ended), daemon=True).start()
+    ended, asked = threading.Event(), threading.Event()
+    threading.Thread(target=_listen, args=(parent, ended, asked), daemon=True).start()
+    signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
 
     def report(event: dict[str, Any]) -> None:
         events.write(json.dumps(event) + "\n")
         events.flush()
 
     try:
-        report({"kind": "done", **work(arguments, report)})
+        report({"kind": "done", **work(arguments, report, asked.is_set)})
+    except Stopped as error:
+        report({"kind": "stopped", "sentence": str(error)})
+        return 1
     except TunesmithError as error:
         report({"kind": "failed", "sentence": str(error)})
         return 1
@@ -61,8 +70,10 @@ def _claim_pipes() -> tuple[TextIO, TextIO]:
     return events, parent
 
 
-def _exit_with_parent(parent: TextIO, ended: threading.Event) -> None:
-    """Wait until the parent closes the pipe, by will or by death; then end, unless the work has."""
-    parent.read()
+def _listen(parent: TextIO, ended: threading.Event, asked: threading.Event) -> None:
+    """Hear the parent out until it closes the pipe, by will or by death; then end, unless the work has."""
+    for line in parent:
+        if line.strip() == STOP:
+            asked.set()
     if not ended.is_set():
         os._exit(PARENT_GONE)

@@ -13,12 +13,13 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tunesmith.core.errors import JobError, TunesmithError
+from tunesmith.core.errors import JobError, Stopped, TunesmithError
 from tunesmith.core.events import Report
+from tunesmith.exec.child import STOP
 
 # Keep freed memory inside the process between steps: large tensors come and go at every layer.
 ALLOCATOR = "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=4294967296"
@@ -26,10 +27,17 @@ ALLOCATOR = "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=
 
 @dataclass(frozen=True)
 class Job:
-    """What to run: the job's name and its arguments, plain JSON values."""
+    """What to run.
+
+    Attributes:
+        name: of the job.
+        arguments: plain JSON values.
+        stoppable: whether it can come to an end that it can be resumed from, when it is interrupted.
+    """
 
     name: str
     arguments: dict[str, Any]
+    stoppable: bool = False
 
 
 def run_child(job: Job, log: Path, report: Report) -> dict[str, Any]:
@@ -43,7 +51,8 @@ def run_child(job: Job, log: Path, report: Report) -> dict[str, Any]:
     Raises:
         TunesmithError: the job failed with a sentence for the user.
         JobError: the child ended without a word; the message names the log.
-        KeyboardInterrupt: after the child has been stopped.
+        Stopped: it was interrupted and came to an end that it can be resumed from.
+        KeyboardInterrupt: it was interrupted, twice if it is stoppable; the child has been ended.
     """
     environment = {**os.environ, "GLIBC_TUNABLES": ALLOCATOR, "TOKENIZERS_PARALLELISM": "false"}
     with log.open("a", encoding="utf-8") as log_file:
@@ -64,18 +73,38 @@ def run_child(job: Job, log: Path, report: Report) -> dict[str, Any]:
         with contextlib.suppress(BrokenPipeError):  # it died before it read its arguments: its exit code tells
             child.stdin.write(json.dumps(job.arguments) + "\n")
             child.stdin.flush()
-        for line in child.stdout:
-            if not line.endswith("\n"):  # killed in the middle of a word
+        while True:
+            try:
+                for line in child.stdout:
+                    if line.endswith("\n"):  # else it was killed in the middle of a word
+                        last = json.loads(line)
+                        report(last)
                 break
-            last = json.loads(line)
-            report(last)
+            except KeyboardInterrupt:
+                if not job.stoppable or not _ask_to_stop(child):
+                    raise
+                report({"kind": "stopping"})
+                job = replace(job, stoppable=False)  # the next interruption ends it at once
     finally:
         _stop(child)
     if last.get("kind") == "done":
         return last
+    if last.get("kind") == "stopped":
+        raise Stopped(last["sentence"])
     if last.get("kind") == "failed" and last.get("sentence"):
         raise TunesmithError(last["sentence"])
     raise JobError(_epitaph(child.returncode, log))
+
+
+def _ask_to_stop(child: subprocess.Popen[str]) -> bool:
+    """Whether the child could still be asked."""
+    assert child.stdin is not None
+    try:
+        child.stdin.write(f"{STOP}\n")
+        child.stdin.flush()
+    except OSError:
+        return False
+    return True
 
 
 def _stop(child: subprocess.Popen[str]) -> None:

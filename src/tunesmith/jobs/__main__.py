@@ -7,16 +7,16 @@ from typing import Any
 
 from tunesmith.core.events import Report
 from tunesmith.core.names import look_up
-from tunesmith.exec.child import serve
+from tunesmith.exec.child import Stop, serve
 
 
-def _finetune(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+def _finetune(arguments: dict[str, Any], report: Report, stop: Stop) -> dict[str, Any]:
     from tunesmith.jobs.finetune import finetune
 
-    return finetune(arguments, report)
+    return finetune(arguments, report, stop)
 
 
-def _evaluate(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+def _evaluate(arguments: dict[str, Any], report: Report, stop: Stop) -> dict[str, Any]:
     from tunesmith.jobs.measure import evaluate_model
 
     return evaluate_model(arguments, report)

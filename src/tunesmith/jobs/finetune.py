@@ -22,13 +22,15 @@ from tunesmith.evaluate.report import Story, pick_samples, render_page
 from tunesmith.evaluate.suite import measure
 from tunesmith.infer.local import LocalEngine
 from tunesmith.jobs.recipe import Recipe, read_recipe
+from tunesmith.jobs.resume import find_resumed, made_from
+from tunesmith.model.attention import PACKED
 from tunesmith.model.load import answering, load_model
 from tunesmith.model.methods import method_for, trainable
 from tunesmith.model.publish import find_published, merged, publish
 from tunesmith.prompt.base import Base, context_length, resolve
 from tunesmith.prompt.contract import Contract
 from tunesmith.prompt.load import load_contract
-from tunesmith.train.checkpoint import save_checkpoint
+from tunesmith.train.checkpoint import refuse_small_disk, restore, save_checkpoint
 from tunesmith.train.loop import Course, train
 from tunesmith.train.objectives.sft import Sft
 from tunesmith.train.plan import Plan, make_plan
@@ -38,8 +40,14 @@ from tunesmith.train.probe import why_not_packed
 LONGEST = 2048  # tokens of a row, when neither recipe nor model says less
 
 
-def finetune(arguments: dict[str, Any], forward: Report) -> dict[str, Any]:
+def finetune(arguments: dict[str, Any], forward: Report, stop: Callable[[], bool] = lambda: False) -> dict[str, Any]:
     """Do the whole run in `arguments["folder"]`, which holds config.yaml.
+
+    Args:
+        arguments: `folder`; and, to go on with a run that ended early, `resume`, with `accept_change` and
+            `allow_inexact` where a difference is wanted.
+        forward: hears every event.
+        stop: whether the run shall end after this step, to be resumed later.
 
     Returns:
         `folder` and, where rows were held out, `scores`.
@@ -67,16 +75,23 @@ def finetune(arguments: dict[str, Any], forward: Report) -> dict[str, Any]:
     for sentence in doubts(recipe, splits):
         report({"kind": "warning", "sentence": sentence})
 
-    # 5. The plan: every automatic decision, once.
+    # 5. The plan: every automatic decision, once; and where an earlier attempt left off.
     plan = make_plan(recipe.precision, recipe.data.packing, recipe.micro_tokens)
+    bound = made_from(recipe, base, contract, splits)
+    resumed = find_resumed(folder, bound, plan, arguments, report) if arguments.get("resume") else None
+    plan = plan if resumed is None else resumed.plan
+    torch.set_num_threads(plan.threads)  # exactness is promised per plan
 
     # 6. The model and the way it is changed.
     report({"kind": "phase", "name": "loading the model"})
     method = method_for(recipe.method)
     dtype = plan.dtype if method.freezes_base else torch.float32
     model = load_model(base.folder, dtype, plan.device, recipe.model.dropout)
-    plan = settle_packing(plan, model, rows, report)
-    write_json(folder / "plan.json", plan.to_json())
+    if resumed is None:
+        plan = settle_packing(plan, model, rows, report)
+        write_json(folder / "plan.json", plan.to_json())
+    elif plan.packing:
+        model.set_attn_implementation(PACKED)
     torch.manual_seed(recipe.seed)
     model = method.apply(model, recipe.method)
     weights = trainable(model)
@@ -89,8 +104,12 @@ def finetune(arguments: dict[str, Any], forward: Report) -> dict[str, Any]:
     course = plan_course(recipe, objective)
     policy = Policy(model, recipe.optim, rate, course.steps, plan)
     before = {name: weight.detach().to("cpu", copy=True) for name, weight in weights.items()}
+    refuse_small_disk(policy, folder, recipe.output.keep_last)
+    if resumed is not None:
+        restore(policy, resumed.checkpoint)
     watched = objective.batches(watched_rows) if watched_rows else []
-    train(objective, policy, course, watched, saver(folder, recipe.output.keep_last, report), report)
+    save = saver(folder, recipe.output.keep_last, bound, report)
+    train(objective, policy, course, watched, save, report, stop)
     refuse_unchanged(before, weights)
 
     # 8. The model, published.
@@ -176,11 +195,11 @@ def plan_course(recipe: Recipe, objective: Sft) -> Course:
     )
 
 
-def saver(folder: Path, keep_last: int, report: Report) -> Callable[[Policy], None]:
+def saver(folder: Path, keep_last: int, bound: dict[str, Any], report: Report) -> Callable[[Policy], None]:
     """What the loop calls to save a checkpoint."""
 
     def save(policy: Policy) -> None:
-        written = save_checkpoint(policy, folder / "checkpoints", keep_last)
+        written = save_checkpoint(policy, folder / "checkpoints", keep_last, bound)
         report({"kind": "checkpoint", "step": policy.step_number, "folder": str(written)})
 
     return save

@@ -11,7 +11,7 @@ import yaml
 from tunesmith.core.errors import MissingError
 from tunesmith.core.files import read_json, read_lines
 
-ENDINGS = {"finished": "succeeded", "failed": "failed", "interrupted": "interrupted"}
+ENDINGS = {"finished": "succeeded", "failed": "failed", "interrupted": "interrupted", "stopped": "stopped"}
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,8 @@ class RunSummary:
 
     Attributes:
         folder: where it is.
-        status: `succeeded`, `failed`, `interrupted` or `unfinished` (running, or killed).
+        status: `succeeded`, `failed`, `stopped` (with a checkpoint), `interrupted` or `unfinished` (running, or
+            killed).
         base: the base model's name.
         method: the method's name.
         steps: optimizer steps taken, and how many were planned.

@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from tunesmith.core.config import to_yaml
-from tunesmith.core.errors import TunesmithError
+from tunesmith.core.errors import ConfigError, JobError, Stopped, TunesmithError
 from tunesmith.core.events import Report, silent, to_folder
 from tunesmith.core.files import home, make_folder, read_json, write_text
 from tunesmith.data.read import read_rows
 from tunesmith.data.source import find_files
 from tunesmith.exec.local import Job, run_child
 from tunesmith.jobs.recipe import Recipe, read_recipe
+from tunesmith.jobs.runs import read_run
 from tunesmith.prompt.base import resolve
 
 
@@ -57,19 +60,61 @@ def finetune(recipe: str | Path, report: Report = silent, **overrides: Any) -> R
 
 
 def start_run(recipe: Recipe, report: Report = silent) -> Run:
-    """Make the run's folder, run the child in it, and note how it ended."""
+    """Make the run's folder, run the child in it, and note how it ended.
+
+    Raises:
+        Stopped: it was interrupted and has a checkpoint; `resume` goes on.
+    """
     refuse_missing(recipe)
     folder = claim_folder(recipe)
     write_text(folder / "config.yaml", to_yaml(recipe))
+    return _run(folder, {}, report)
+
+
+def resume(
+    folder: str | Path, report: Report = silent, *, accept_change: bool = False, allow_inexact: bool = False
+) -> Run:
+    """Go on with a run that ended early, from its last whole checkpoint.
+
+    Args:
+        folder: the run's.
+        report: hears every event.
+        accept_change: go on although recipe, rows, tokenizer or base model are not what they were.
+        allow_inexact: go on although machine or library versions are not what they were.
+
+    Raises:
+        MissingError: it is no run folder.
+        TunesmithError: it is finished already, another process works on it, or something is not what it was.
+    """
+    folder = Path(folder)
+    if read_run(folder).status == "succeeded":
+        raise ConfigError(f"{folder}: this run is finished. To train further, start a run from its model.")
+    refuse_missing(read_recipe(folder / "config.yaml"))
+    return _run(folder, {"resume": True, "accept_change": accept_change, "allow_inexact": allow_inexact}, report)
+
+
+def _run(folder: Path, options: dict[str, Any], report: Report) -> Run:
+    """Run the child in `folder`, alone, and note how it ended."""
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise JobError(f"{folder}: another process works on this run. Wait for it, or stop it first.") from None
     report({"kind": "folder", "folder": str(folder)})
     try:
-        run_child(Job("finetune", {"folder": str(folder)}), folder / "child.log", report)
+        job = Job("finetune", {"folder": str(folder), **options}, stoppable=True)
+        run_child(job, folder / "child.log", report)
+    except Stopped as end:
+        to_folder(folder)({"kind": "stopped", "sentence": str(end)})
+        raise Stopped(f"{end} Go on with: tunesmith train --resume {folder}") from None
     except TunesmithError as error:
         to_folder(folder)({"kind": "failed", "sentence": str(error)})
         raise
     except KeyboardInterrupt:
         to_folder(folder)({"kind": "interrupted"})
         raise
+    finally:
+        lock.release()
     return Run(folder)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import psutil
 import torch
 
-from tunesmith.core.errors import TrainingError
+from tunesmith.core.errors import Stopped, TrainingError
 from tunesmith.core.events import Report
 from tunesmith.train.batch import Batch
 from tunesmith.train.objectives.sft import Sft
@@ -45,8 +45,9 @@ def train(
     validation: list[Batch],
     save: Callable[[Policy], None],
     report: Report,
+    stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Train `policy` for the whole course.
+    """Train `policy` from the step at which it stands to the end of the course.
 
     Args:
         objective: where batches come from and what their loss is.
@@ -55,12 +56,16 @@ def train(
         validation: batches that are watched; may be empty.
         save: writes a checkpoint.
         report: hears one `step` event a step, and `validation` events.
+        stop: whether somebody wants the run to end after this step, to be resumed later.
 
     Raises:
+        Stopped: somebody wanted it; a checkpoint is written.
         TrainingError: a loss or gradient that is not finite; the message names the rows.
     """
     policy.model.train()
-    for micro in objective.steps():
+    if policy.step_number >= course.steps:
+        return
+    for micro in objective.steps(policy.step_number):
         started = time.perf_counter()
         scale = policy.sum_over_ranks([batch.units for batch in micro])
         loss_sum = correct = 0.0
@@ -94,10 +99,13 @@ def train(
         last = policy.step_number == course.steps
         if validation and (last or policy.step_number % course.validate_every == 0):
             report({"kind": "validation", "step": policy.step_number, **validate(objective, policy, validation)})
-        if last or policy.step_number % course.checkpoint_every == 0:
+        stopping = stop()
+        if last or stopping or policy.step_number % course.checkpoint_every == 0:
             save(policy)
         if last:
             return
+        if stopping:
+            raise Stopped(f"stopped after step {policy.step_number} of {course.steps}, with a checkpoint.")
 
 
 @contextlib.contextmanager

@@ -7,9 +7,13 @@ import platform
 import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
+
+from tunesmith.core.errors import TunesmithError
+from tunesmith.core.files import read_json
 
 LIBRARIES = ("tunesmith", "torch", "transformers", "peft", "tokenizers")
 
@@ -46,6 +50,26 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """Plain values for plan.json."""
         return asdict(self)
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan that `to_json` wrote.
+
+    Raises:
+        TunesmithError: it is not one.
+    """
+    try:
+        return Plan(**read_json(path))
+    except TypeError:
+        raise TunesmithError(f"{path}: not a plan of this version of tunesmith. Start the run anew.") from None
+
+
+def differences(plan: Plan, here: Plan) -> list[str]:
+    """What is another here than when the plan was made, of all that decides the last bit of a result."""
+    pairs = {"machine": (plan.machine, here.machine), "device": (plan.device, here.device)}
+    pairs |= {f"{name}'s version": (old, here.versions.get(name)) for name, old in plan.versions.items()}
+    pairs["threads"] = (str(plan.threads), str(here.threads))
+    return [f"{name} was {old} and is {new}" for name, (old, new) in pairs.items() if old != new]
 
 
 def make_plan(precision: str, packing: str, micro_tokens: int) -> Plan:

@@ -41,6 +41,16 @@ class Policy:
         """The rate of the next step."""
         return float(self._schedule.get_last_lr()[0])
 
+    def go_on_from(self, step: int) -> None:
+        """Stand where the policy stood after `step` optimizer steps; weights and moments are set elsewhere."""
+        self.step_number = step
+        self._schedule.last_epoch = step
+        for group, rate, factor in zip(
+            self.optimizer.param_groups, self._schedule.base_lrs, self._schedule.lr_lambdas, strict=True
+        ):
+            group["lr"] = rate * factor(step)
+        self._schedule._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Matrix products in the plan's precision."""
         if self._plan.precision == "fp32":

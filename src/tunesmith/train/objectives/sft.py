@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -42,13 +43,13 @@ class Sft:
         """Optimizer steps in one pass over the rows."""
         return -(-len(self.rows) // self.batch_size)
 
-    def steps(self) -> Iterator[list[Batch]]:
-        """The micro-batches of one optimizer step after another, without end."""
-        epoch = 0
+    def steps(self, done: int = 0) -> Iterator[list[Batch]]:
+        """The micro-batches of one optimizer step after another, without end, after the first `done` steps."""
+        epoch, passed = divmod(done, self.steps_per_epoch)
         while True:
-            for indices in epoch_batches(len(self.rows), self.batch_size, self.seed, epoch):
+            for indices in islice(epoch_batches(len(self.rows), self.batch_size, self.seed, epoch), passed, None):
                 yield self.batches([self.rows[i] for i in indices], self.accumulation)
-            epoch += 1
+            epoch, passed = epoch + 1, 0
 
     def batches(self, rows: Sequence[Prepared], accumulation: int | None = None) -> list[Batch]:
         """`rows` as micro-batches."""

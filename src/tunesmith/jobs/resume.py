@@ -1,0 +1,94 @@
+"""Going on with a run that ended early: from its last whole checkpoint, under its plan, with nothing changed unseen.
+
+On one machine with the same libraries and threads a resumed run gives the losses and weights of one that was
+never broken, bit by bit: order of rows, learning rate, dropout and moments all stand where they stood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunesmith.core.errors import ConfigError
+from tunesmith.core.events import Report
+from tunesmith.core.files import keep_lines
+from tunesmith.data.split import Splits
+from tunesmith.jobs.recipe import Recipe
+from tunesmith.prompt.base import Base
+from tunesmith.prompt.contract import Contract
+from tunesmith.train.checkpoint import Checkpoint, find_checkpoint
+from tunesmith.train.plan import Plan, differences, read_plan
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """Where a run goes on, and under which plan."""
+
+    checkpoint: Checkpoint
+    plan: Plan
+
+
+def made_from(recipe: Recipe, base: Base, contract: Contract, splits: Splits) -> dict[str, Any]:
+    """All that must be the same when a run goes on: plain values, by name."""
+    return {
+        "recipe": recipe.model_dump(mode="json"),
+        "base model": base.fingerprint(),
+        "tokenizer and template": contract.id,
+        "rows": {"train": splits.train.shelf.id, "count": len(splits.train)},
+    }
+
+
+def find_resumed(
+    folder: Path, bound: Mapping[str, Any], here: Plan, arguments: Mapping[str, Any], report: Report
+) -> Resumed | None:
+    """The last whole checkpoint of the run in `folder` and its plan; None if it never came to its first one.
+
+    What was noted of steps after that checkpoint is taken out of the run's files: they are done again.
+
+    Args:
+        folder: the run's.
+        bound: what the run is made from now.
+        here: the plan that would be made here now.
+        arguments: `accept_change` and `allow_inexact` let differences pass; both are recorded.
+        report: hears about damaged checkpoints, differences and where the run goes on.
+
+    Raises:
+        TrainingError: none of its checkpoints is whole.
+        ConfigError: something was changed since, or this machine is another; the message names it.
+    """
+    checkpoint, damaged = find_checkpoint(folder / "checkpoints")
+    for sentence in damaged:
+        report({"kind": "warning", "sentence": sentence})
+    step = 0 if checkpoint is None else checkpoint.step
+    keep_lines(folder / "metrics.jsonl", lambda line: line["step"] <= step)
+    keep_lines(folder / "events.jsonl", lambda line: line["kind"] != "validation" or line["step"] <= step)
+    if checkpoint is None:
+        report({"kind": "resumed", "step": 0})
+        return None
+    changes = list(changed(checkpoint.state["made_from"], bound))
+    if changes and not arguments.get("accept_change"):
+        raise ConfigError(
+            f"{folder}: since its checkpoint {'; '.join(changes)}. Put it back, start a new run, or go on with "
+            "--accept-change, which is recorded."
+        )
+    plan = read_plan(folder / "plan.json")
+    others = [one for one in differences(plan, here) if not one.startswith("threads")]
+    if others and not arguments.get("allow_inexact"):
+        raise ConfigError(
+            f"{folder}: {'; '.join(others)}, so it cannot go on to the last bit as it would have. Go on with "
+            "--allow-inexact, which is recorded."
+        )
+    report({"kind": "resumed", "step": step, "changes": changes, "inexact": others})
+    return Resumed(checkpoint, plan)
+
+
+def changed(before: Any, now: Any, name: str = "") -> Iterator[str]:
+    """Each value that is another now, with its dotted name."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in {**before, **now}:
+            inner = f"{name}.{key}" if name else key
+            yield from changed(before.get(key), now.get(key), inner.removeprefix("recipe."))
+    elif before != now:
+        yield f"{name} was {before!r} and is {now!r}"

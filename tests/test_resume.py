@@ -1,0 +1,317 @@
+"""Runs that end early go on to the same bits; damaged checkpoints are never used; changes are never unseen."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from conftest import many_rows
+from tunesmith.core.config import to_yaml
+from tunesmith.core.errors import ConfigError, Stopped, TrainingError, TunesmithError
+from tunesmith.core.files import read_lines, write_text
+from tunesmith.jobs.finetune import finetune
+from tunesmith.jobs.recipe import read_recipe
+from tunesmith.jobs.runs import read_run
+from tunesmith.jobs.start import resume
+from tunesmith.train.checkpoint import all_checkpoints, find_checkpoint, save_checkpoint, why_damaged
+
+COMMAND = [sys.executable, "-c", "from tunesmith.cli.main import run; run()"]
+
+
+def hear(event):
+    pass
+
+
+@pytest.fixture
+def begin(tmp_path, write_rows, tiny):
+    """Makes the folder of a run that is ready to be trained; settings are set over a small recipe."""
+    rows = write_rows(many_rows(40))
+
+    def make(name, **settings):
+        values = {
+            "model": {"base": str(tiny)},
+            "data": {"train": str(rows), "test": 0, "validation": 0.1},
+            "method": {"type": "lora", "dropout": 0.1},
+            "optim": {"learning_rate": 1e-3, "epochs": 2, "batch_size": 8, "accumulation": 2},
+            "output": {"folder": str(tmp_path / "runs"), "name": "run", "checkpoint_every": 2, "keep_last": 2},
+            "precision": "fp32",
+            **settings,
+        }
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(values))
+        folder = tmp_path / "runs" / name
+        folder.mkdir(parents=True)
+        write_text(folder / "config.yaml", to_yaml(read_recipe(tmp_path / f"{name}.yaml")))
+        return folder
+
+    return make
+
+
+def run(folder, stop=lambda: False, **options):
+    return finetune({"folder": str(folder), **options}, hear, stop)
+
+
+def after(steps):
+    """A wish to stop after so many steps."""
+    left = iter(range(steps - 1))
+    return lambda: next(left, None) is None
+
+
+def losses(folder):
+    return [(line["step"], line["loss"], line["gradient_norm"]) for line in read_lines(folder / "metrics.jsonl")]
+
+
+def weights(folder):
+    [file] = (folder / "model").glob("*.safetensors")
+    return load_file(file)
+
+
+def equal(one, two):
+    assert losses(one) == losses(two)
+    watched = [
+        [line["loss"] for line in read_lines(folder / "events.jsonl") if line["kind"] == "validation"]
+        for folder in (one, two)
+    ]
+    assert watched[0] == watched[1]
+    a, b = weights(one), weights(two)
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+METHODS = {"lora": {"type": "lora", "dropout": 0.1}, "full": {"type": "full"}}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_stopped_anywhere_goes_on_to_the_same_bits(begin, method):
+    settings = {"method": METHODS[method]}
+    whole = begin("whole", **settings)
+    run(whole)
+    assert len(losses(whole)) > 6
+    for step in (1, 3, len(losses(whole)) - 1):
+        broken = begin(f"broken-{step}", **settings)
+        with pytest.raises(Stopped, match=f"stopped after step {step} of"):
+            run(broken, after(step))
+        run(broken, resume=True)
+        equal(whole, broken)
+
+
+def test_a_run_that_lost_its_last_steps_does_them_again(begin):
+    whole, broken = begin("whole"), begin("broken")
+    run(whole)
+    with pytest.raises(Stopped):
+        run(broken, after(5))
+    shutil.rmtree(all_checkpoints(broken / "checkpoints")[-1])  # as a kill before the save leaves it
+    with (broken / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "step", "st')  # and in the middle of a line
+    run(broken, resume=True)
+    equal(whole, broken)
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(begin):
+    whole, broken = begin("whole"), begin("broken")
+    run(whole)
+    with pytest.raises(Stopped):
+        run(broken, after(1))
+    shutil.rmtree(broken / "checkpoints")
+    run(broken, resume=True)
+    equal(whole, broken)
+
+
+def test_a_damaged_checkpoint_is_put_aside_and_the_one_before_is_used(begin):
+    whole, broken = begin("whole"), begin("broken")
+    run(whole)
+    with pytest.raises(Stopped):
+        run(broken, after(6))
+    last = all_checkpoints(broken / "checkpoints")[-1]
+    flip(last, "optimizer.safetensors", 1000)
+    run(broken, resume=True)
+    [note] = [line["sentence"] for line in read_lines(broken / "events.jsonl") if line["kind"] == "warning"]
+    assert f"{last.name} is damaged" in note
+    assert (broken / "checkpoints" / f"damaged-{last.name}").exists()
+    equal(whole, broken)
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_never_begins_anew_in_silence(begin):
+    folder = begin("run")
+    with pytest.raises(Stopped):
+        run(folder, after(5))
+    for path in all_checkpoints(folder / "checkpoints"):
+        flip(path, "state.json", 0)
+    for _ in range(2):
+        with pytest.raises(TrainingError, match="none of its checkpoints is whole"):
+            run(folder, resume=True)
+
+
+def test_a_change_is_refused_by_name_unless_it_is_accepted(begin, tmp_path):
+    folder = begin("run")
+    with pytest.raises(Stopped):
+        run(folder, after(3))
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("learning_rate: 0.001", "learning_rate: 0.002"))
+    with pytest.raises(ConfigError, match=r"optim\.learning_rate was 0\.001 and is 0\.002"):
+        run(folder, resume=True)
+    run(folder, resume=True, accept_change=True)
+    [event] = [line for line in read_lines(folder / "events.jsonl") if line["kind"] == "resumed"]
+    assert event["changes"] == ["optim.learning_rate was 0.001 and is 0.002"]
+
+
+def test_changed_rows_and_another_machine_are_refused(begin, tmp_path):
+    folder = begin("run")
+    with pytest.raises(Stopped):
+        run(folder, after(3))
+    plan = json.loads((folder / "plan.json").read_text())
+    (folder / "plan.json").write_text(json.dumps({**plan, "machine": "a PDP-11"}))
+    with pytest.raises(ConfigError, match=r"machine was a PDP-11 and is .*--allow-inexact"):
+        run(folder, resume=True)
+    (folder / "plan.json").write_text(json.dumps(plan))
+    rows = yaml.safe_load((folder / "config.yaml").read_text())["data"]["train"]
+    with Path(rows).open("a") as file:
+        file.write(json.dumps(many_rows(41)[-1]) + "\n")
+    with pytest.raises(ConfigError, match=r"rows\.train was"):
+        run(folder, resume=True)
+
+
+def test_a_finished_run_and_one_that_is_being_worked_on_are_not_resumed(begin):
+    from filelock import FileLock
+
+    folder = begin("run")
+    run(folder)
+    with pytest.raises(TunesmithError, match="this run is finished"):
+        resume(folder)
+    other = begin("other")
+    with FileLock(other / ".lock"), pytest.raises(TunesmithError, match="another process works on this run"):
+        resume(other)
+
+
+def flip(folder, name, place):
+    data = bytearray((folder / name).read_bytes())
+    data[place % len(data)] ^= 1
+    (folder / name).write_bytes(bytes(data))
+
+
+def mutations(folder, other, draw):
+    """Every way to damage each file of a checkpoint, as functions of a copy of its folder."""
+    for name in sorted(path.name for path in folder.iterdir()):
+        yield from [partial(flip, name=name, place=draw.randrange(1 << 30)) for _ in range(12)]
+        yield from [partial(cut, name=name, share=draw.random()) for _ in range(5)]
+        yield from [partial(zero, name=name, place=draw.random()) for _ in range(5)]
+        yield lambda copy, name=name: (copy / name).unlink()
+        yield lambda copy, name=name: (copy / name).write_bytes(b"")
+        yield lambda copy, name=name: shutil.copy(other / name, copy / name)  # a file of another step
+        yield lambda copy, name=name: (copy / name).write_bytes((copy / name).read_bytes() + b"\n")
+    yield lambda copy: (copy / "more.bin").write_bytes(b"x")
+    yield lambda copy: [shutil.copy(path, copy / path.name) for path in other.iterdir()]  # all of another step
+
+
+def cut(folder, name, share):
+    os.truncate(folder / name, int(share * (folder / name).stat().st_size))
+
+
+def zero(folder, name, place):
+    """Sixteen bytes of nothing, as a lost page leaves them (in a place that was not nothing before)."""
+    data = bytearray((folder / name).read_bytes())
+    start = min(int(place * len(data)), len(data) - 1)
+    while not any(data[start : start + 16]):
+        start -= 16
+    data[start : start + 16] = bytes(len(data[start : start + 16]))
+    (folder / name).write_bytes(bytes(data))
+
+
+def test_every_mutation_of_a_checkpoint_is_detected(begin, tmp_path):
+    folder = begin("run")
+    with pytest.raises(Stopped):
+        run(folder, after(4))
+    other, last = all_checkpoints(folder / "checkpoints")[-2:]
+    assert why_damaged(last) is None
+    count, draw = 0, random.Random(0)
+    while count < 300:
+        for damage in mutations(last, other, draw):
+            copy = tmp_path / "copies" / last.name
+            shutil.rmtree(copy, ignore_errors=True)
+            shutil.copytree(last, copy)
+            damage(copy)
+            assert why_damaged(copy) is not None, count
+            count += 1
+
+
+def test_a_full_disk_leaves_the_earlier_checkpoint_and_the_run_goes_on_with_room(begin, monkeypatch):
+    from tunesmith.jobs import finetune as job
+
+    whole, broken = begin("whole"), begin("broken")
+    run(whole)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def save(policy, folder, keep_last, made_from):
+        if policy.step_number == 4:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # no file can grow further
+        try:
+            return save_checkpoint(policy, folder, keep_last, made_from)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(job, "save_checkpoint", save)
+        with pytest.raises(TrainingError, match=r"step-000004: the checkpoint cannot be written .* needs [\d,]+ bytes"):
+            run(broken)
+    checkpoint, damaged = find_checkpoint(broken / "checkpoints")
+    assert checkpoint is not None
+    assert (checkpoint.step, damaged) == (2, [])
+    assert [path.name for path in (broken / "checkpoints").iterdir()] == ["step-000002"]
+    run(broken, resume=True)
+    equal(whole, broken)
+
+
+def test_a_run_that_will_not_fit_on_the_disk_is_refused_before_its_first_step(begin, monkeypatch):
+    folder = begin("run")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000))
+    with pytest.raises(TrainingError, match=r"2 checkpoints and the next one need [\d,]+ bytes, and 1,000 are free"):
+        run(folder)
+    assert not losses(folder)
+
+
+def wait_for_steps(folder, count, child):
+    for _ in range(600):
+        if len(read_lines(folder / "metrics.jsonl")) >= count:
+            return
+        assert child.poll() is None, child.communicate()
+        time.sleep(0.1)
+    raise AssertionError("no steps were taken")
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_a_checkpoint_and_an_exit_code_of_its_own(begin, tmp_path, sign):
+    optim = {"learning_rate": 1e-3, "epochs": 60, "batch_size": 8, "accumulation": 2}
+    begin("unused", optim=optim, output={"folder": str(tmp_path / "runs"), "name": "long", "checkpoint_every": 1000})
+    child = subprocess.Popen(
+        [*COMMAND, "train", tmp_path / "unused.yaml"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    folder = tmp_path / "runs" / "long"
+    wait_for_steps(folder, 3, child)
+    child.send_signal(sign)
+    out, error = child.communicate(timeout=60)
+    assert child.returncode == 75, (out, error)
+    assert "with a checkpoint. Go on with: tunesmith train --resume" in error
+    assert "stopping after this step" in out
+    assert read_run(folder).status == "stopped"
+    done = len(losses(folder))
+    checkpoint, _ = find_checkpoint(folder / "checkpoints")
+    assert checkpoint is not None
+    assert checkpoint.step == done
+    if sign == signal.SIGTERM:  # once is enough
+        again = subprocess.run([*COMMAND, "train", "--resume", folder], capture_output=True, text=True, check=False)
+        assert again.returncode == 0, again.stderr
+        assert f"going on after step {done}" in again.stdout
+        assert read_run(folder).status == "succeeded"
