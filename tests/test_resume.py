@@ -315,3 +315,14 @@ def test_an_interrupted_run_leaves_a_checkpoint_and_an_exit_code_of_its_own(begi
         assert again.returncode == 0, again.stderr
         assert f"going on after step {done}" in again.stdout
         assert read_run(folder).status == "succeeded"
+
+
+@pytest.mark.slow
+def test_killed_runs_become_what_unbroken_ones_do():
+    script = Path(__file__).resolve().parents[1] / "scripts" / "kill_test.py"
+    done = subprocess.run(
+        [sys.executable, script, "--kills", "6", "--points", "0"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "6 kills in" in done.stdout
+    assert "0 corrupt, 0 not the same" in done.stdout
