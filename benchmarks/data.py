@@ -2,7 +2,7 @@
 
     python benchmarks/data.py                    50,000 rows, 3 rounds: about three minutes
     python benchmarks/data.py --rows 1000000     the million-row file: time and peak memory
-    python benchmarks/data.py --profile          where the time of preparing goes
+    python benchmarks/data.py --profile          where the time of preparing goes: processor time of each part, alone
 
 Every measurement is a process of its own, in turn, so that memory and warm caches are its own too. The
 floor encodes texts that are already rendered and in memory, without asking where tokens stand
@@ -142,9 +142,33 @@ def run_task(task: str, path: Path, model: str) -> None:
 
 
 def profile(path: Path, model: str) -> None:
+    """Microseconds of processor time a row, each part alone; then the functions that take the most."""
     import cProfile
     import pstats
 
+    from tunesmith.data.config import DataConfig
+    from tunesmith.data.load import Reading
+    from tunesmith.data.prepare import TOGETHER, drafts_of, patient_collector
+    from tunesmith.data.source import find_files
+
+    def timed(name: str, work: Callable[[], Any]) -> Any:
+        started = time.process_time()
+        made = work()
+        print(f"{name:40} {(time.process_time() - started) / rows * 1e6:6.1f}")
+        return made
+
+    contract = open_contract(model)
+    rows = sum(1 for _ in path.open("rb"))
+    with patient_collector():
+        read = timed("read, check, key", lambda: list(Reading(find_files(str(path)), DataConfig(train=str(path)))))
+        drafts = timed("render", lambda: [draft for row in read for draft in drafts_of(row, contract)])
+        groups = [drafts[start : start + TOGETHER] for start in range(0, rows, TOGETHER)]
+        timed("encode and find spans", lambda: [contract.render_many(group) for group in groups])
+        encode = contract.tokenizer.backend_tokenizer.encode_batch_fast
+        texts = [[draft.text for draft in group] for group in groups]
+        timed("encode alone", lambda: [len(encode(group, add_special_tokens=False)) for group in texts])
+    timed("all of it, with writing and waiting", lambda: prepared(path, model))
+    os.environ["TUNESMITH_HOME"] += "-again"
     meter = cProfile.Profile()
     meter.enable()
     prepared(path, model)
