@@ -54,7 +54,6 @@ THINGS = (
     "retention rename", "retention delete",
 )  # fmt: skip
 POINTS = [f"{when} {thing}" for thing in THINGS for when in ("before", "after")]
-Plan = Callable[[], None]
 
 
 def in_child(work: Callable[[], None], deadline: float | None = None) -> int:
@@ -216,7 +215,9 @@ def main() -> int:
     for point, number in where.most_common():
         print(f"  {number:4} {point}")
     inside = count - where["at random, elsewhere"]
-    print(f"{inside} of them inside a save; with none lost in {count}, at most {3 / max(count, 1):.1%} are (95%)")
+    print(f"{inside} of them inside a save")
+    if count and not corrupt and not different:
+        print(f"none lost in {count}: at most {3 / count:.1%} are (95%)")
     for line in corrupt + different:
         print("  " + line)
     return int(bool(corrupt or different))

@@ -23,6 +23,7 @@ from conftest import many_rows
 from tunesmith.core.config import to_yaml
 from tunesmith.core.errors import ConfigError, Stopped, TrainingError, TunesmithError
 from tunesmith.core.files import read_lines, write_text
+from tunesmith.exec.child import heeding
 from tunesmith.jobs.finetune import finetune
 from tunesmith.jobs.recipe import read_recipe
 from tunesmith.jobs.runs import read_run
@@ -196,6 +197,25 @@ def test_a_finished_run_and_one_that_is_being_worked_on_are_not_resumed(begin):
         resume(other)
 
 
+def test_a_stop_outside_of_training_is_heeded_and_nothing_is_done_twice(begin):
+    whole, broken = begin("whole"), begin("broken")
+    run(whole)
+    for phase in ("loading the model", "publishing"):
+        heard = []
+
+        def stop(phase=phase, heard=heard):
+            return any(event.get("name") == phase for event in heard)
+
+        with pytest.raises(Stopped, match=f"stopped at {phase}"):
+            finetune({"folder": str(broken), "resume": True}, heeding(heard.append, stop), lambda: False)
+    steps = losses(broken)
+    (broken / "checkpoints" / ".step-000099.1.tmp").mkdir()  # what a kill inside a save leaves
+    run(broken, resume=True)
+    assert losses(broken) == steps
+    assert not list((broken / "checkpoints").glob(".step-*"))
+    equal(whole, broken)
+
+
 def flip(folder, name, place):
     data = bytearray((folder / name).read_bytes())
     data[place % len(data)] ^= 1
@@ -304,7 +324,7 @@ def test_an_interrupted_run_leaves_a_checkpoint_and_an_exit_code_of_its_own(begi
     out, error = child.communicate(timeout=60)
     assert child.returncode == 75, (out, error)
     assert "with a checkpoint. Go on with: tunesmith train --resume" in error
-    assert "stopping after this step" in out
+    assert "stopping as soon as it can be resumed" in out
     assert read_run(folder).status == "stopped"
     done = len(losses(folder))
     checkpoint, _ = find_checkpoint(folder / "checkpoints")

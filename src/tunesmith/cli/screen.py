@@ -43,7 +43,7 @@ class Screen:
         self.say(f"run folder [bold]{escape(event['folder'])}[/bold]")
 
     def on_stopping(self, event: dict[str, Any]) -> None:
-        self.say("stopping after this step, with a checkpoint; Ctrl-C again ends it at once")
+        self.say("stopping as soon as it can be resumed; Ctrl-C again ends it at once")
 
     def on_resumed(self, event: dict[str, Any]) -> None:
         self.say(f"going on after step {event['step']}" if event["step"] else "no checkpoint yet: beginning anew")

@@ -56,6 +56,17 @@ def serve(work: Work) -> int:
     return 0
 
 
+def heeding(report: Report, stop: Stop) -> Report:
+    """A report that ends the work between two phases, or two pieces of one, when somebody has asked for it."""
+
+    def say(event: dict[str, Any]) -> None:
+        report(event)
+        if event["kind"] in ("phase", "pulse") and stop():
+            raise Stopped(f"stopped at {event.get('name') or event.get('doing')}; what was done before is kept.")
+
+    return say
+
+
 def _claim_pipes() -> tuple[TextIO, TextIO]:
     """Keep standard output for events and standard input for the parent.
 

@@ -76,9 +76,11 @@ def run_child(job: Job, log: Path, report: Report) -> dict[str, Any]:
         while True:
             try:
                 for line in child.stdout:
-                    if line.endswith("\n"):  # else it was killed in the middle of a word
+                    try:
                         last = json.loads(line)
-                        report(last)
+                    except json.JSONDecodeError:  # it was killed, or we were interrupted, in the middle of a word
+                        continue
+                    report(last)
                 break
             except KeyboardInterrupt:
                 if not job.stoppable or not _ask_to_stop(child):

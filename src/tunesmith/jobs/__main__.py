@@ -7,19 +7,19 @@ from typing import Any
 
 from tunesmith.core.events import Report
 from tunesmith.core.names import look_up
-from tunesmith.exec.child import Stop, serve
+from tunesmith.exec.child import Stop, heeding, serve
 
 
 def _finetune(arguments: dict[str, Any], report: Report, stop: Stop) -> dict[str, Any]:
     from tunesmith.jobs.finetune import finetune
 
-    return finetune(arguments, report, stop)
+    return finetune(arguments, heeding(report, stop), stop)
 
 
 def _evaluate(arguments: dict[str, Any], report: Report, stop: Stop) -> dict[str, Any]:
     from tunesmith.jobs.measure import evaluate_model
 
-    return evaluate_model(arguments, report)
+    return evaluate_model(arguments, heeding(report, stop))
 
 
 JOBS = {"finetune": _finetune, "evaluate": _evaluate}

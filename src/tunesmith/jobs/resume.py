@@ -36,7 +36,10 @@ def made_from(recipe: Recipe, base: Base, contract: Contract, splits: Splits) ->
         "recipe": recipe.model_dump(mode="json"),
         "base model": base.fingerprint(),
         "tokenizer and template": contract.id,
-        "rows": {"train": splits.train.shelf.id, "count": len(splits.train)},
+        "rows": {
+            name: rows.shelf.id
+            for name, rows in (("train", splits.train), ("validation", splits.validation), ("test", splits.test))
+        },
     }
 
 
@@ -61,10 +64,8 @@ def find_resumed(
     checkpoint, damaged = find_checkpoint(folder / "checkpoints")
     for sentence in damaged:
         report({"kind": "warning", "sentence": sentence})
-    step = 0 if checkpoint is None else checkpoint.step
-    keep_lines(folder / "metrics.jsonl", lambda line: line["step"] <= step)
-    keep_lines(folder / "events.jsonl", lambda line: line["kind"] != "validation" or line["step"] <= step)
     if checkpoint is None:
+        _forget_after(folder, 0)
         report({"kind": "resumed", "step": 0})
         return None
     changes = list(changed(checkpoint.state["made_from"], bound))
@@ -80,8 +81,15 @@ def find_resumed(
             f"{folder}: {'; '.join(others)}, so it cannot go on to the last bit as it would have. Go on with "
             "--allow-inexact, which is recorded."
         )
-    report({"kind": "resumed", "step": step, "changes": changes, "inexact": others})
+    _forget_after(folder, checkpoint.step)
+    report({"kind": "resumed", "step": checkpoint.step, "changes": changes, "inexact": others})
     return Resumed(checkpoint, plan)
+
+
+def _forget_after(folder: Path, step: int) -> None:
+    """Take out what was noted of later steps."""
+    keep_lines(folder / "metrics.jsonl", lambda line: line["step"] <= step)
+    keep_lines(folder / "events.jsonl", lambda line: line["kind"] != "validation" or line["step"] <= step)
 
 
 def changed(before: Any, now: Any, name: str = "") -> Iterator[str]:

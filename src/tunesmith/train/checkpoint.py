@@ -152,6 +152,8 @@ def find_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     Raises:
         TrainingError: there are checkpoints, and none of them is whole.
     """
+    for leftover in folder.glob(".step-*"):  # of a save, or of a deletion, that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
     sentences: list[str] = []
     for path in reversed(all_checkpoints(folder)):
         reason = why_damaged(path)
