@@ -274,11 +274,11 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_and_the_run_goes_on_with_room
     run(whole)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def save(policy, folder, keep_last, made_from):
+    def save(policy, standing, folder, keep_last, made_from):
         if policy.step_number == 4:
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # no file can grow further
         try:
-            return save_checkpoint(policy, folder, keep_last, made_from)
+            return save_checkpoint(policy, standing, folder, keep_last, made_from)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 

@@ -27,8 +27,12 @@ from tunesmith.train.objectives.sft import Sft
 from tunesmith.train.plan import Plan, make_plan
 from tunesmith.train.policy import Policy, decay_groups, schedule
 from tunesmith.train.probe import why_not_packed
+from tunesmith.train.standing import Standing
 
-PLAN = Plan("cpu", "fp32", True, 300, 2, {}, {}, "test")
+PLAN = Plan(
+    device="cpu", precision="fp32", packing=True, micro_tokens=300, accumulation=None, processes=1, sharding="none",
+    threads=2, reasons={}, versions={}, machine="test",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -44,11 +48,11 @@ def run(folder, rows, plan=PLAN, accumulation=None, steps=4, method="full", batc
     if plan.packing:
         model.set_attn_implementation(PACKED)
     model = METHODS[method].apply(model, FullConfig() if method == "full" else LoraConfig())
-    objective = Sft(rows, batch_size, accumulation, 0, plan)
+    objective = Sft(rows, batch_size, 0, replace(plan, accumulation=accumulation))
     policy = Policy(model, OptimConfig(clip=0.5, **optim), 1e-3, steps, plan)
     events = []
     course = Course(steps, validate_every=2, checkpoint_every=steps)
-    train(objective, policy, course, objective.batches(rows[:5]), lambda policy: None, events.append)
+    train(objective, policy, course, Standing(), objective.batches(rows[:5]), lambda *_: None, events.append)
     losses = [event["loss"] for event in events if event["kind"] == "step"]
     return losses, {name: weight.detach().clone() for name, weight in trainable(model).items()}, events
 
@@ -74,9 +78,9 @@ def test_bf16_follows_fp32(tiny, rows):
     assert why_not_packed(model, rows) is None
     model = METHODS["lora"].apply(model, LoraConfig())
     assert {weight.dtype for weight in trainable(model).values()} == {torch.float32}
-    objective, events = Sft(rows, 8, None, 0, plan), []
+    objective, events = Sft(rows, 8, 0, plan), []
     policy = Policy(model, OptimConfig(clip=0.5), 1e-3, 6, plan)
-    train(objective, policy, Course(6, 9, 9), [], lambda policy: None, events.append)
+    train(objective, policy, Course(6, 9, 9), Standing(), [], lambda *_: None, events.append)
     losses = [event["loss"] for event in events if event["kind"] == "step"]
     assert losses == pytest.approx(exact, rel=0.02)
     assert losses != exact
@@ -206,7 +210,7 @@ def test_a_checkpoint_holds_weights_moments_and_a_manifest(tiny, tmp_path):
         for weight in trainable(model).values():
             weight.grad = torch.ones_like(weight)
         policy.step()
-        folder = save_checkpoint(policy, tmp_path, keep_last=2)
+        folder = save_checkpoint(policy, Standing(), tmp_path, keep_last=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000002", "step-000003"]
     saved = load_file(folder / "trainable.safetensors")
     assert saved.keys() == trainable(model).keys()

@@ -31,6 +31,10 @@ class TrainingError(TunesmithError, ArithmeticError):
     """Training cannot go on: a loss that is not finite, or weights that did not change."""
 
 
+class OutOfMemory(TunesmithError, MemoryError):  # noqa: N818  as torch and the kernel call it
+    """There was no room for a piece of the work; with smaller pieces there may be."""
+
+
 class Stopped(TunesmithError):  # noqa: N818  nothing went wrong
     """A job was asked to stop and did, with all that it needs to go on later."""
 

@@ -30,6 +30,17 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     return sorted(sorted(group) for group in groups)
 
 
+def deal(lengths: Sequence[int], hands: int) -> list[list[int]]:
+    """Indices of `lengths` in so many groups of nearly equal sums: the longest first, to whoever has least."""
+    dealt: list[list[int]] = [[] for _ in range(hands)]
+    sums = [0] * hands
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        least = sums.index(min(sums))
+        dealt[least].append(index)
+        sums[least] += lengths[index]
+    return [sorted(hand) for hand in dealt]
+
+
 def epoch_order(rows: int, seed: int, epoch: int) -> list[int]:
     """The order in which an epoch visits its rows: a shuffle that depends on seed and epoch alone."""
     order = list(range(rows))

@@ -79,6 +79,9 @@ def parts(group: np.ndarray, shares: dict[str, float]) -> np.ndarray:
     test = shares.get("test", 0.0)
     part = np.where(place < test, 1, 0)
     part[(place >= test) & (place < test + shares.get("validation", 0.0))] = 2
+    if shares.get("validation") and not (part == 2).any():  # of a small file: the group that was nearest to it
+        left = np.unique(place[part == 0])
+        part[(place == left[0]) & (len(left) > 1)] = 2
     return part
 
 

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from tunesmith.core.errors import Stopped, TunesmithError
+from tunesmith.core.errors import OutOfMemory, Stopped, TunesmithError
 from tunesmith.core.events import Report
 
 Stop = Callable[[], bool]
@@ -43,6 +43,9 @@ def serve(work: Work) -> int:
         report({"kind": "done", **work(arguments, report, asked.is_set)})
     except Stopped as error:
         report({"kind": "stopped", "sentence": str(error)})
+        return 1
+    except OutOfMemory as error:
+        report({"kind": "out_of_memory", "sentence": str(error)})
         return 1
     except TunesmithError as error:
         report({"kind": "failed", "sentence": str(error)})

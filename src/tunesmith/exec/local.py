@@ -1,8 +1,9 @@
-"""Run a job in a child process on this machine and listen to it.
+"""Run a job in child processes on this machine and listen to it.
 
-The child is `python -m tunesmith.jobs NAME`. It reads its arguments as one JSON line from standard
+A child is `python -m tunesmith.jobs NAME`. It reads its arguments as one JSON line from standard
 input, then keeps that pipe open: when it closes, the parent is gone and the child exits. It writes
-events as JSON lines to standard output; what libraries print goes to a log file.
+events as JSON lines to standard output; what libraries print goes to a log file. Where several
+processes work on one job (ranks), the first one speaks for all, and the end of one is the end of all.
 """
 
 from __future__ import annotations
@@ -13,13 +14,17 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tunesmith.core.errors import JobError, Stopped, TunesmithError
+from tunesmith.core.errors import JobError, OutOfMemory, Stopped, TunesmithError
 from tunesmith.core.events import Report
 from tunesmith.exec.child import STOP
+from tunesmith.exec.memory import MemoryWatch
 
 # Keep freed memory inside the process between steps: large tensors come and go at every layer.
 ALLOCATOR = "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=4294967296"
@@ -33,11 +38,59 @@ class Job:
         name: of the job.
         arguments: plain JSON values.
         stoppable: whether it can come to an end that it can be resumed from, when it is interrupted.
+        processes: how many children work on it together; each is told its `rank`, the `ranks` there are, and
+            a file where they meet.
     """
 
     name: str
     arguments: dict[str, Any]
     stoppable: bool = False
+    processes: int = 1
+
+
+@dataclass
+class _Child:
+    """A child process and the last thing it said."""
+
+    process: subprocess.Popen[str]
+    last: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended, and neither well nor because it was asked to."""
+        return self.process.poll() is not None and self.last.get("kind") not in ("done", "stopped")
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """What it says, until it has no more to say."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            try:
+                self.last = json.loads(line)
+            except json.JSONDecodeError:  # it was killed, or we were interrupted, in the middle of a word
+                continue
+            yield self.last
+
+    def say(self, line: str) -> bool:
+        """Write a line to it; whether it could still be reached."""
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(line + "\n")
+            self.process.stdin.flush()
+        except OSError:
+            return False
+        return True
+
+    def end(self) -> None:
+        """Close the pipe that keeps it alive and wait for its end."""
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+        try:
+            self.process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
 
 def run_child(job: Job, log: Path, report: Report) -> dict[str, Any]:
@@ -45,18 +98,53 @@ def run_child(job: Job, log: Path, report: Report) -> dict[str, Any]:
 
     Args:
         job: the work.
-        log: file for everything the child prints that is not an event.
+        log: file for everything the children print that is not an event.
         report: hears each event.
 
     Raises:
         TunesmithError: the job failed with a sentence for the user.
-        JobError: the child ended without a word; the message names the log.
+        OutOfMemory: there was no room for it.
+        JobError: a child ended without a word; the message names the log.
         Stopped: it was interrupted and came to an end that it can be resumed from.
-        KeyboardInterrupt: it was interrupted, twice if it is stoppable; the child has been ended.
+        KeyboardInterrupt: it was interrupted, twice if it is stoppable; the children have been ended.
     """
+    with tempfile.TemporaryDirectory() as meeting:
+        children = [_start(job, rank, meeting, log) for rank in range(job.processes)]
+        first, others = children[0], children[1:]
+        watch = MemoryWatch([child.process.pid for child in children])
+        for child in others:
+            threading.Thread(target=_follow, args=(child, children), daemon=True).start()
+        try:
+            while True:
+                try:
+                    for event in first.events():
+                        report(event)
+                    break
+                except KeyboardInterrupt:
+                    if not job.stoppable or not first.say(STOP):
+                        raise
+                    report({"kind": "stopping"})
+                    job = replace(job, stoppable=False)  # the next interruption ends it at once
+            first.process.wait()
+            if first.failed:
+                _end_all(others)
+            _let_finish(others)
+        finally:
+            for child in children:
+                child.end()
+            watch.close()
+    return _outcome(children, watch, log)
+
+
+def _start(job: Job, rank: int, meeting: str, log: Path) -> _Child:
     environment = {**os.environ, "GLIBC_TUNABLES": ALLOCATOR, "TOKENIZERS_PARALLELISM": "false"}
+    arguments = job.arguments
+    if job.processes > 1:
+        threads = max(1, (os.cpu_count() or 1) // job.processes)
+        environment.setdefault("OMP_NUM_THREADS", str(threads))  # or they would take the cores from each other
+        arguments = {**arguments, "rank": rank, "ranks": job.processes, "meeting": f"{meeting}/store"}
     with log.open("a", encoding="utf-8") as log_file:
-        child = subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "tunesmith.jobs", job.name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -66,67 +154,56 @@ def run_child(job: Job, log: Path, report: Report) -> dict[str, Any]:
             encoding="utf-8",
             start_new_session=True,  # Ctrl-C reaches the parent alone, which then stops the child
         )
-    assert child.stdin is not None
-    assert child.stdout is not None
-    last: dict[str, Any] = {}
-    try:
-        with contextlib.suppress(BrokenPipeError):  # it died before it read its arguments: its exit code tells
-            child.stdin.write(json.dumps(job.arguments) + "\n")
-            child.stdin.flush()
-        while True:
-            try:
-                for line in child.stdout:
-                    try:
-                        last = json.loads(line)
-                    except json.JSONDecodeError:  # it was killed, or we were interrupted, in the middle of a word
-                        continue
-                    report(last)
-                break
-            except KeyboardInterrupt:
-                if not job.stoppable or not _ask_to_stop(child):
-                    raise
-                report({"kind": "stopping"})
-                job = replace(job, stoppable=False)  # the next interruption ends it at once
-    finally:
-        _stop(child)
-    if last.get("kind") == "done":
-        return last
-    if last.get("kind") == "stopped":
-        raise Stopped(last["sentence"])
-    if last.get("kind") == "failed" and last.get("sentence"):
-        raise TunesmithError(last["sentence"])
-    raise JobError(_epitaph(child.returncode, log))
+    child = _Child(process)
+    child.say(json.dumps(arguments))  # if it died before it could read them, its exit code tells
+    return child
 
 
-def _ask_to_stop(child: subprocess.Popen[str]) -> bool:
-    """Whether the child could still be asked."""
-    assert child.stdin is not None
-    try:
-        child.stdin.write(f"{STOP}\n")
-        child.stdin.flush()
-    except OSError:
-        return False
-    return True
+def _follow(child: _Child, all_of_them: list[_Child]) -> None:
+    """Listen to a child that does not speak for all, and end the others when it fails."""
+    with contextlib.suppress(ValueError):  # its pipe was closed: all are being ended
+        for _ in child.events():
+            pass
+        child.process.wait()
+        if child.failed:
+            _end_all([other for other in all_of_them if other is not child])
 
 
-def _stop(child: subprocess.Popen[str]) -> None:
-    """Close the pipe that keeps the child alive and wait for its end."""
-    for pipe in (child.stdin, child.stdout):
-        if pipe is not None:
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()
-    try:
-        child.wait(timeout=30)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
+def _end_all(children: list[_Child]) -> None:
+    for child in children:
+        with contextlib.suppress(ProcessLookupError):
+            child.process.terminate() if child.last.get("kind") in ("done", "stopped") else child.process.kill()
+
+
+def _let_finish(children: list[_Child]) -> None:
+    """Children whose work is done end by themselves; none is waited for long."""
+    for child in children:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.process.wait(timeout=10)
+
+
+def _outcome(children: list[_Child], watch: MemoryWatch, log: Path) -> dict[str, Any]:
+    """The result of the first child, or the reason why there is none: of the one that failed first."""
+    ended = [child.last for child in children]
+    for last in ended:
+        if last.get("kind") == "out_of_memory":
+            raise OutOfMemory(last["sentence"])
+    for last in ended:
+        if last.get("kind") == "failed" and last.get("sentence"):
+            raise TunesmithError(last["sentence"])
+    if ended[0].get("kind") == "done":
+        return ended[0]
+    if ended[0].get("kind") == "stopped":
+        raise Stopped(ended[0]["sentence"])
+    codes = [child.process.returncode for child in children]
+    if -signal.SIGKILL in codes and watch.blames_memory():
+        raise OutOfMemory("the system killed the job for lack of memory.")
+    raise JobError(_epitaph(next((code for code in codes if code > 0), codes[0]), log))
 
 
 def _epitaph(code: int, log: Path) -> str:
     """How a child ended that left no result, as a sentence."""
     if code < 0:
-        name = signal.Signals(-code).name
-        advice = " The system may have run out of memory: lower micro_tokens or data.max_length."
-        return f"the job was killed by {name}.{advice if name == 'SIGKILL' else ''} Its log: {log}"
+        return f"the job was killed by {signal.Signals(-code).name}. Its log: {log}"
     words = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     return f"the job ended with exit code {code}: {words[-1].strip() if words else 'no word'}. Its log: {log}"

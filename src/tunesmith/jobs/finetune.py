@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from tunesmith.core.errors import ConfigError, DataError, TrainingError
-from tunesmith.core.events import Report, to_folder
+from tunesmith.core.errors import ConfigError
+from tunesmith.core.events import Report, silent, to_folder
 from tunesmith.core.files import read_lines, write_json, write_text
 from tunesmith.data.ledger import total
 from tunesmith.data.prepare import Prepared, dataset_id, spread
@@ -21,21 +21,35 @@ from tunesmith.evaluate.compare import EvalReport, compare
 from tunesmith.evaluate.report import Story, pick_samples, render_page
 from tunesmith.evaluate.suite import measure
 from tunesmith.infer.local import LocalEngine
+from tunesmith.jobs.card import make_card
+from tunesmith.jobs.learnable import doubts, refuse_what_cannot_teach
+from tunesmith.jobs.prove import losses_of, prove, refuse_unchanged
 from tunesmith.jobs.recipe import Recipe, read_recipe
-from tunesmith.jobs.resume import find_resumed, made_from
-from tunesmith.model.attention import PACKED
+from tunesmith.jobs.resume import find_resumed, go_back, made_from
 from tunesmith.model.load import answering, load_model
 from tunesmith.model.methods import method_for, trainable
 from tunesmith.model.publish import find_published, merged, publish
+from tunesmith.model.warm import starting_adapter
 from tunesmith.prompt.base import Base, context_length, resolve
 from tunesmith.prompt.contract import Contract
 from tunesmith.prompt.load import load_contract
-from tunesmith.train.checkpoint import refuse_small_disk, restore, save_checkpoint
-from tunesmith.train.loop import Course, train
+from tunesmith.train.checkpoint import (
+    AVERAGE,
+    WEIGHTS,
+    Checkpoint,
+    find_step,
+    put_weights,
+    refuse_small_disk,
+    restore,
+    save_checkpoint,
+)
+from tunesmith.train.loop import Course, Spike, train
 from tunesmith.train.objectives.sft import Sft
-from tunesmith.train.plan import Plan, make_plan
+from tunesmith.train.plan import Plan, choose_device, in_smaller_pieces, make_plan
 from tunesmith.train.policy import Policy
 from tunesmith.train.probe import why_not_packed
+from tunesmith.train.ranks import Ranks, join_ranks
+from tunesmith.train.standing import Standing
 
 LONGEST = 2048  # tokens of a row, when neither recipe nor model says less
 
@@ -53,11 +67,12 @@ def finetune(arguments: dict[str, Any], forward: Report, stop: Callable[[], bool
         `folder` and, where rows were held out, `scores`.
     """
     folder = Path(arguments["folder"])
-    report = to_folder(folder, forward)
 
-    # 1. The recipe, complete and resolved.
+    # 1. The recipe, complete and resolved; and the processes that work on it together.
     recipe = read_recipe(folder / "config.yaml")
     torch.manual_seed(recipe.seed)
+    ranks = join_ranks(arguments, choose_device(recipe.device)[0])
+    report = to_folder(folder, forward) if ranks.leads else silent
 
     # 2. The base model's prompt contract.
     base = resolve(recipe.model.base, recipe.model.revision)
@@ -68,65 +83,100 @@ def finetune(arguments: dict[str, Any], forward: Report, stop: Callable[[], bool
     splits = load_splits(recipe.data, contract, longest_row(recipe, base))
 
     # 4. What is trained on, what is watched, what is kept for the end.
-    rows, watched_rows, test_rows = splits.train, splits.validation, splits.test
-    refuse_nothing_to_learn(rows)
-    write_json(folder / "ledger.json", [ledger.to_json() for ledger in splits.ledgers])
+    refuse_what_cannot_teach(recipe, splits, contract)
+    if ranks.leads:
+        write_json(folder / "ledger.json", [ledger.to_json() for ledger in splits.ledgers])
     report({"kind": "data", **describe(splits)})
     for sentence in doubts(recipe, splits):
         report({"kind": "warning", "sentence": sentence})
 
     # 5. The plan: every automatic decision, once; and where an earlier attempt left off.
-    plan = make_plan(recipe.precision, recipe.data.packing, recipe.micro_tokens)
-    bound = made_from(recipe, base, contract, splits)
-    resumed = find_resumed(folder, bound, plan, arguments, report) if arguments.get("resume") else None
-    plan = plan if resumed is None else resumed.plan
+    method = method_for(recipe.method)
+    bound = made_from(recipe, base, contract, splits, starting_adapter(recipe.method))
+    plan, checkpoint = settle_plan(recipe, folder, bound, splits, arguments, ranks, report)
     torch.set_num_threads(plan.threads)  # exactness is promised per plan
 
     # 6. The model and the way it is changed.
     report({"kind": "phase", "name": "loading the model"})
-    method = method_for(recipe.method)
     dtype = plan.dtype if method.freezes_base else torch.float32
     model = load_model(base.folder, dtype, plan.device, recipe.model.dropout)
-    if resumed is None:
-        plan = settle_packing(plan, model, rows, report)
+    plan = settle_packing(plan, model, splits.train, report)
+    if ranks.leads:
         write_json(folder / "plan.json", plan.to_json())
-    elif plan.packing:
-        model.set_attn_implementation(PACKED)
-    torch.manual_seed(recipe.seed)
-    model = method.apply(model, recipe.method)
-    weights = trainable(model)
+    model = changed_model(model, recipe)
     rate = recipe.optim.learning_rate or method.learning_rate
-    count = sum(weight.numel() for weight in weights.values())
+    count = sum(weight.numel() for weight in trainable(model).values())
     report({"kind": "plan", **plan.to_json(), "trainable": count, "learning_rate": rate})
 
     # 7. Training.
-    objective = Sft(rows, recipe.optim.batch_size, recipe.optim.accumulation, recipe.seed, plan)
+    objective = Sft(splits.train, recipe.optim.batch_size, recipe.seed, plan, ranks)
     course = plan_course(recipe, objective)
-    policy = Policy(model, recipe.optim, rate, course.steps, plan)
-    before = {name: weight.detach().to("cpu", copy=True) for name, weight in weights.items()}
+    policy = Policy(model, recipe.optim, rate, course.steps, plan, ranks)
     refuse_small_disk(policy, folder, recipe.output.keep_last)
-    if resumed is not None:
-        restore(policy, resumed.checkpoint)
-    watched = objective.batches(watched_rows) if watched_rows else []
+    standing = Standing() if checkpoint is None else restore(policy, checkpoint)
+    watched = objective.batches(splits.validation) if splits.validation else []
     save = saver(folder, recipe.output.keep_last, bound, report)
-    train(objective, policy, course, watched, save, report, stop)
-    refuse_unchanged(before, weights)
+    while not standing.over:
+        try:
+            train(objective, policy, course, standing, watched, save, report, stop)
+        except Spike:
+            standing = go_back(folder, policy, standing, report)
+    steps = policy.step_number
+    del model, policy, objective, watched
+    ranks.leave()
+    if not ranks.leads:
+        return {}
 
-    # 8. The model, published.
+    # 8. The model, published from a checkpoint that was read back, and proven to answer.
     report({"kind": "phase", "name": "publishing"})
-    card = make_card(recipe, base, contract, rows, plan)
+    best = recipe.evaluate.publish == "best" and standing.best_step is not None
+    chosen = find_step(folder / "checkpoints", standing.best_step if best and standing.best_step else steps)
+    model = changed_model(load_model(base.folder, dtype), recipe)
+    refuse_unchanged(model, put_weights(trainable(model), chosen, AVERAGE if recipe.optim.ema else WEIGHTS))
+    card = make_card(recipe, base, contract, splits, plan, chosen.step, folder)
     target = folder / ("adapter" if recipe.output.merge and method.freezes_base else "model")
     publish(model, base, contract, target, card)
-    del model, policy, objective, weights, before
+    wanted = losses_of(model, splits.train)
+    del model
     if target.name == "adapter":
         publish(merged(target, base), base, contract, folder / "model", card)
-    report({"kind": "published", "folder": str(folder / "model")})
+    prove(folder / "model", contract, splits.train, wanted)
+    report({"kind": "published", "folder": str(folder / "model"), "step": chosen.step})
 
     # 9. Base and tuned model, loaded from their folders, on rows that neither has seen.
-    result = evaluate_both(recipe, folder, base, contract, test_rows, report) if test_rows else None
+    result = evaluate_both(recipe, folder, base, contract, splits.test, report) if splits.test else None
     write_report(folder, recipe, splits, plan, result)
     report({"kind": "finished"})
     return {"folder": str(folder), "scores": result.to_json()["scores"] if result else []}
+
+
+def settle_plan(
+    recipe: Recipe, folder: Path, bound: dict[str, Any], splits: Splits, arguments: dict[str, Any], ranks: Ranks,
+    report: Report,
+) -> tuple[Plan, Checkpoint | None]:  # fmt: skip
+    """The plan of this run on this machine, decided by the first process, and the checkpoint that it goes on from."""
+    plan = make_plan(
+        recipe.precision, recipe.data.packing, recipe.micro_tokens, recipe.optim.accumulation, recipe.device, ranks,
+        recipe.sharding,
+    )  # fmt: skip
+    checkpoint = None
+    if ranks.leads:
+        resumed = find_resumed(folder, bound, plan, arguments, report) if arguments.get("resume") else None
+        if resumed is not None:
+            plan, checkpoint = resumed.plan, resumed.checkpoint
+        if arguments.get("smaller"):
+            plan = in_smaller_pieces(plan, recipe.optim.batch_size, splits.train.lengths.tolist())
+    plan = Plan(**ranks.gather(plan.to_json())[0])
+    step = ranks.gather(None if checkpoint is None else checkpoint.step)[0]
+    if step is not None and checkpoint is None:
+        checkpoint = find_step(folder / "checkpoints", step)
+    return plan, checkpoint
+
+
+def changed_model(model: Any, recipe: Recipe) -> Any:
+    """The model with what the method adds to it, the same each time for one recipe."""
+    torch.manual_seed(recipe.seed)
+    return method_for(recipe.method).apply(model, recipe.method)
 
 
 def longest_row(recipe: Recipe, base: Base) -> int:
@@ -136,16 +186,6 @@ def longest_row(recipe: Recipe, base: Base) -> int:
     if takes is not None and wanted > takes:
         raise ConfigError(f"data.max_length = {wanted}: {recipe.model.base} takes at most {takes} tokens.")
     return wanted
-
-
-def refuse_nothing_to_learn(rows: Rows) -> None:
-    """A row whose mask is empty teaches nothing: an error, before the first step."""
-    empty = (rows.trained == 0).nonzero()[0]
-    if len(empty):
-        raise DataError(
-            f"{len(empty)} rows have no trained token (first: {rows[int(empty[0])].source}). "
-            "Look at data.train_on and at the turns' weights."
-        )
 
 
 def describe(splits: Splits) -> dict[str, Any]:
@@ -160,24 +200,8 @@ def describe(splits: Splits) -> dict[str, Any]:
     }
 
 
-def doubts(recipe: Recipe, splits: Splits) -> list[str]:
-    """What a user should know about rows and split before believing a score."""
-    sentences = [
-        f"{count} rows of {ledger.file} hold {code.replace('_', ' ')} (`tunesmith check` shows them)."
-        for ledger in splits.ledgers
-        for code, count in ledger.by_code("warning").items()
-    ]
-    if leaked := splits.leaked():
-        sentences.append(f"{leaked} of {len(splits.test)} test rows ask what training rows ask.")
-    if recipe.data.test and not splits.test:
-        sentences.append(
-            "no row fell into the test part, so base and tuned model are not compared. Name a file with data.test."
-        )
-    return sentences
-
-
 def settle_packing(plan: Plan, model: Any, rows: Rows, report: Report) -> Plan:
-    """The plan with packing off if this model computes something else when packed."""
+    """The plan with packing off if this model computes something else when packed; the model's attention is set."""
     reason = why_not_packed(model, rows) if plan.packing else None
     if reason is None:
         return plan
@@ -186,43 +210,27 @@ def settle_packing(plan: Plan, model: Any, rows: Rows, report: Report) -> Plan:
 
 
 def plan_course(recipe: Recipe, objective: Sft) -> Course:
-    """How many steps, and how often to look and save."""
+    """How many steps, how often to look and save, and what to do on the way."""
     steps = recipe.optim.steps or max(1, math.ceil(recipe.optim.epochs * objective.steps_per_epoch))
     return Course(
         steps,
         validate_every=recipe.evaluate.every or max(1, math.ceil(steps / 10)),
         checkpoint_every=recipe.output.checkpoint_every or max(objective.steps_per_epoch, math.ceil(steps / 10)),
+        metric=recipe.evaluate.metric,
+        patience=recipe.evaluate.patience,
+        keep_best=recipe.evaluate.publish == "best",
+        spikes=recipe.optim.spikes,
     )
 
 
-def saver(folder: Path, keep_last: int, bound: dict[str, Any], report: Report) -> Callable[[Policy], None]:
+def saver(folder: Path, keep_last: int, bound: dict[str, Any], report: Report) -> Callable[[Policy, Standing], None]:
     """What the loop calls to save a checkpoint."""
 
-    def save(policy: Policy) -> None:
-        written = save_checkpoint(policy, folder / "checkpoints", keep_last, bound)
+    def save(policy: Policy, standing: Standing) -> None:
+        written = save_checkpoint(policy, standing, folder / "checkpoints", keep_last, bound)
         report({"kind": "checkpoint", "step": policy.step_number, "folder": str(written)})
 
     return save
-
-
-def refuse_unchanged(before: dict[str, torch.Tensor], after: dict[str, torch.nn.Parameter]) -> None:
-    """A run that changed nothing, or left weights that are not finite, has not succeeded."""
-    if all(torch.equal(weight, after[name].detach().cpu()) for name, weight in before.items()):
-        raise TrainingError("training changed no weight. Raise optim.learning_rate.")
-    if not all(torch.isfinite(weight).all() for weight in after.values()):
-        raise TrainingError("training left weights that are not finite. Lower optim.learning_rate.")
-
-
-def make_card(recipe: Recipe, base: Base, contract: Contract, rows: Rows, plan: Plan) -> dict[str, Any]:
-    """What `tunesmith.json` says: enough to trace the model to its base, rows and code."""
-    return {
-        "base": {"name": recipe.model.base, "commit": base.commit, "sha256": base.fingerprint()},
-        "method": recipe.method.model_dump(mode="json"),
-        "contract": {"id": contract.id, "train_on": contract.train_on, "stop_ids": list(contract.stop_ids)},
-        "data": {"id": rows.shelf.id, "rows": len(rows)},
-        "seed": recipe.seed,
-        "versions": plan.versions,
-    }
 
 
 def evaluate_both(

@@ -46,6 +46,13 @@ class Recipe(Section):
     micro_tokens: int = option(
         2048, "Most tokens in one forward pass: what memory allows. Without dropout it never changes the result.", ge=8
     )
+    device: Literal["auto", "cpu", "cuda"] = option(
+        "auto", "Where to compute; `auto` takes a CUDA device if there is one."
+    )
+    processes: int = option(1, "Processes that train together on this machine; on GPUs one for each.", ge=1, le=64)
+    sharding: Literal["none", "full"] = option(
+        "none", "With several processes: each holds all weights, or a part of every weight (FSDP2)."
+    )
     seed: int = option(0, "Of the order of rows, the adapter's start and dropout.", ge=0, lt=2**63)
 
 

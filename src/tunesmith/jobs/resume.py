@@ -7,35 +7,40 @@ never broken, bit by bit: order of rows, learning rate, dropout and moments all 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tunesmith.core.errors import ConfigError
+from tunesmith.core.errors import ConfigError, TrainingError
 from tunesmith.core.events import Report
 from tunesmith.core.files import keep_lines
 from tunesmith.data.split import Splits
 from tunesmith.jobs.recipe import Recipe
 from tunesmith.prompt.base import Base
 from tunesmith.prompt.contract import Contract
-from tunesmith.train.checkpoint import Checkpoint, find_checkpoint
+from tunesmith.train.checkpoint import Checkpoint, find_checkpoint, restore
 from tunesmith.train.plan import Plan, differences, read_plan
+from tunesmith.train.policy import Policy
+from tunesmith.train.standing import Standing
+
+MOST_ROLLBACKS = 5
 
 
 @dataclass(frozen=True)
 class Resumed:
-    """Where a run goes on, and under which plan."""
+    """Where a run goes on (None: at its beginning), and under which plan."""
 
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint | None
     plan: Plan
 
 
-def made_from(recipe: Recipe, base: Base, contract: Contract, splits: Splits) -> dict[str, Any]:
-    """All that must be the same when a run goes on: plain values, by name."""
+def made_from(recipe: Recipe, base: Base, contract: Contract, splits: Splits, start: str | None) -> dict[str, Any]:
+    """All that must be the same when a run goes on: plain values, by name; `start` is the starting adapter's hash."""
     return {
         "recipe": recipe.model_dump(mode="json"),
         "base model": base.fingerprint(),
         "tokenizer and template": contract.id,
+        "starting adapter": start,
         "rows": {
             name: rows.shelf.id
             for name, rows in (("train", splits.train), ("validation", splits.validation), ("test", splits.test))
@@ -46,7 +51,7 @@ def made_from(recipe: Recipe, base: Base, contract: Contract, splits: Splits) ->
 def find_resumed(
     folder: Path, bound: Mapping[str, Any], here: Plan, arguments: Mapping[str, Any], report: Report
 ) -> Resumed | None:
-    """The last whole checkpoint of the run in `folder` and its plan; None if it never came to its first one.
+    """The last whole checkpoint of the run in `folder` and its plan; None if it had not come to a plan.
 
     What was noted of steps after that checkpoint is taken out of the run's files: they are done again.
 
@@ -64,11 +69,9 @@ def find_resumed(
     checkpoint, damaged = find_checkpoint(folder / "checkpoints")
     for sentence in damaged:
         report({"kind": "warning", "sentence": sentence})
-    if checkpoint is None:
-        _forget_after(folder, 0)
-        report({"kind": "resumed", "step": 0})
+    if checkpoint is None and not (folder / "plan.json").exists():
         return None
-    changes = list(changed(checkpoint.state["made_from"], bound))
+    changes = [] if checkpoint is None else list(changed(checkpoint.state["made_from"], bound))
     if changes and not arguments.get("accept_change"):
         raise ConfigError(
             f"{folder}: since its checkpoint {'; '.join(changes)}. Put it back, start a new run, or go on with "
@@ -81,12 +84,35 @@ def find_resumed(
             f"{folder}: {'; '.join(others)}, so it cannot go on to the last bit as it would have. Go on with "
             "--allow-inexact, which is recorded."
         )
-    _forget_after(folder, checkpoint.step)
-    report({"kind": "resumed", "step": checkpoint.step, "changes": changes, "inexact": others})
+    step = 0 if checkpoint is None else checkpoint.step
+    forget_after(folder, step)
+    report({"kind": "resumed", "step": step, "changes": changes, "inexact": others})
     return Resumed(checkpoint, plan)
 
 
-def _forget_after(folder: Path, step: int) -> None:
+def go_back(folder: Path, policy: Policy, standing: Standing, report: Report) -> Standing:
+    """Take a run that met a spike back to its last checkpoint; the batches that it took since are left behind.
+
+    Raises:
+        TrainingError: there is no checkpoint yet, or it has gone back too often.
+    """
+    checkpoint, _ = find_checkpoint(folder / "checkpoints")
+    if checkpoint is None or standing.rollbacks == MOST_ROLLBACKS:
+        why = "there is no checkpoint yet" if checkpoint is None else f"it has done so {MOST_ROLLBACKS} times"
+        raise TrainingError(
+            f"step {policy.step_number + 1}: the loss stands far out, and the run cannot go back: {why}. "
+            "Lower optim.learning_rate, raise optim.warmup, or look at the rows of this step."
+        )
+    earlier = restore(policy, checkpoint)
+    policy.optimizer.zero_grad(set_to_none=True)
+    if policy.ranks.leads:
+        forget_after(folder, checkpoint.step)
+    policy.ranks.wait()
+    report({"kind": "rolled_back", "step": checkpoint.step, "batches": standing.cursor})
+    return replace(earlier, cursor=standing.cursor, rollbacks=standing.rollbacks + 1)
+
+
+def forget_after(folder: Path, step: int) -> None:
     """Take out what was noted of later steps."""
     keep_lines(folder / "metrics.jsonl", lambda line: line["step"] <= step)
     keep_lines(folder / "events.jsonl", lambda line: line["kind"] != "validation" or line["step"] <= step)

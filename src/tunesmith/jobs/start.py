@@ -11,9 +11,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from tunesmith.core.config import to_yaml
-from tunesmith.core.errors import ConfigError, JobError, Stopped, TunesmithError
+from tunesmith.core.errors import ConfigError, JobError, OutOfMemory, Stopped, TunesmithError
 from tunesmith.core.events import Report, silent, to_folder
-from tunesmith.core.files import home, make_folder, read_json, write_text
+from tunesmith.core.files import home, make_folder, read_json, read_lines, write_text
 from tunesmith.data.read import read_rows
 from tunesmith.data.source import find_files
 from tunesmith.exec.local import Job, run_child
@@ -94,16 +94,25 @@ def resume(
 
 
 def _run(folder: Path, options: dict[str, Any], report: Report) -> Run:
-    """Run the child in `folder`, alone, and note how it ended."""
+    """Run the children in `folder`, alone, and note how it ended; with smaller micro-batches where there is no room."""
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise JobError(f"{folder}: another process works on this run. Wait for it, or stop it first.") from None
     report({"kind": "folder", "folder": str(folder)})
+    processes = read_recipe(folder / "config.yaml").processes
     try:
-        job = Job("finetune", {"folder": str(folder), **options}, stoppable=True)
-        run_child(job, folder / "child.log", report)
+        while True:
+            job = Job("finetune", {"folder": str(folder), **options}, stoppable=True, processes=processes)
+            try:
+                run_child(job, folder / "child.log", report)
+                break
+            except OutOfMemory as error:
+                refuse_out_of_memory_elsewhere(folder, error)
+                sentence = f"{error} The run goes on from its last checkpoint with smaller micro-batches."
+                to_folder(folder, report)({"kind": "warning", "sentence": sentence})
+                options = {**options, "resume": True, "smaller": True}
     except Stopped as end:
         to_folder(folder)({"kind": "stopped", "sentence": str(end)})
         raise Stopped(f"{end} Go on with: tunesmith train --resume {folder}") from None
@@ -116,6 +125,21 @@ def _run(folder: Path, options: dict[str, Any], report: Report) -> Run:
     finally:
         lock.release()
     return Run(folder)
+
+
+def refuse_out_of_memory_elsewhere(folder: Path, error: OutOfMemory) -> None:
+    """Smaller micro-batches help where training itself had no room, and nowhere else.
+
+    Raises:
+        JobError: it was loading the model, or something after training.
+    """
+    events = read_lines(folder / "events.jsonl")
+    doing = next((event for event in reversed(events) if event["kind"] in ("phase", "plan")), {})
+    if doing.get("kind") != "plan":
+        raise JobError(
+            f"{error} It was {doing.get('name', 'starting')}. Take a smaller base model, lower evaluate.rows or "
+            "data.max_length, or close what else runs here."
+        )
 
 
 def refuse_missing(recipe: Recipe) -> None:
@@ -167,3 +191,22 @@ def load(name: str | Path, template: str | None = None) -> Any:
     published = find_published(str(name))
     contract = published.contract(template)
     return Chat(LocalEngine(published.load(), contract.stop_ids), contract)
+
+
+def merge_run(options: Mapping[str, Any], report: Report = silent) -> dict[str, Any]:
+    """Fold a run's adapter into its base in a child process.
+
+    Args:
+        options: what `jobs.merge.merge` takes.
+        report: hears every event.
+
+    Returns:
+        `folder` of the full model, and its `certificate`.
+    """
+    log = make_folder(home() / "logs", "logs") / f"merge-{os.getpid()}.log"
+    try:
+        done = run_child(Job("merge", dict(options), stoppable=True), log, report)
+    except Stopped:  # it had time to take away what it had written; there is nothing to resume
+        raise KeyboardInterrupt from None
+    log.unlink(missing_ok=True)  # it stays only when something went wrong
+    return {"folder": done["folder"], "certificate": done["certificate"]}

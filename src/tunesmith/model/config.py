@@ -25,6 +25,9 @@ class LoraConfig(Section):
     targets: Literal["all-linear"] | list[str] = option(
         "all-linear", "Names of the layers to change, such as [q_proj, v_proj]; `all-linear` takes every linear layer."
     )
+    start: str | None = option(
+        None, "A run or published adapter of the same base, whose weights this one starts from; fresh ones if absent."
+    )
 
 
 MethodConfig = Annotated[FullConfig | LoraConfig, Field(discriminator="type")]

@@ -13,6 +13,7 @@ from peft import TaskType, get_peft_model
 from tunesmith.core.errors import ModelError
 from tunesmith.core.names import did_you_mean, look_up
 from tunesmith.model.config import FullConfig, LoraConfig
+from tunesmith.model.warm import start_from_adapter
 
 Change = Callable[[torch.nn.Module, Any], torch.nn.Module]
 
@@ -37,7 +38,9 @@ def _full(model: torch.nn.Module, config: FullConfig) -> torch.nn.Module:
 
 
 def _lora(model: torch.nn.Module, config: LoraConfig) -> torch.nn.Module:
-    """LoRA: y = W x + (alpha / r) B A x, with B starting at zero."""
+    """LoRA: y = W x + (alpha / r) B A x, with B starting at zero, or both where an earlier adapter ended."""
+    if config.start is not None:
+        return start_from_adapter(model, config)
     peft_config = PeftLora(
         task_type=TaskType.CAUSAL_LM,
         r=config.rank,
@@ -47,6 +50,8 @@ def _lora(model: torch.nn.Module, config: LoraConfig) -> torch.nn.Module:
         fan_in_fan_out=any(type(part).__name__ == "Conv1D" for part in model.modules()),  # GPT-2 stores W transposed
     )
     linear = sorted({name.rpartition(".")[2] for name, part in model.named_modules() if is_linear(part)})
+    if not config.targets:
+        raise ModelError(f"method.targets is empty: nothing would be trained. Linear layers: {', '.join(linear)}.")
     for target in config.targets if isinstance(config.targets, list) else []:
         if target.rpartition(".")[2] not in linear:
             raise ModelError(

@@ -52,7 +52,8 @@ def resolve(name: str, revision: str | None = None) -> Base:
     if name == EMBEDDED:
         return Base(name, _unpack_embedded())
     if (folder := Path(name).expanduser()).is_dir():
-        return Base(name, _checked(folder.resolve()))
+        is_run = (folder / "config.yaml").exists() and (folder / "model").is_dir()
+        return Base(name, _checked((folder / "model" if is_run else folder).resolve()))
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise MissingError(
             f"model {name!r}: no such folder. Give a folder, a Hugging Face id such as "
@@ -87,7 +88,7 @@ def _checked(folder: Path) -> Path:
     """Refuse, with the reason, a folder that cannot be a base model."""
     if not (folder / "config.json").exists():
         hint = (
-            " It is an adapter: name the model that it was trained on."
+            " It is an adapter: name the model that it was trained on (and the adapter in method.start, to go on from it)."
             if (folder / "adapter_config.json").exists()
             else ""
         )

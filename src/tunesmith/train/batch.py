@@ -5,8 +5,8 @@ Axes: B sequences, T tokens, N trained positions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -77,3 +77,8 @@ def padded(rows: Sequence[Prepared], device: str) -> Batch:
     target_N = ids_BT.roll(-1, dims=1).flatten()[picked_N]
     inputs = {"input_ids": ids_BT.to(device), "attention_mask": seen_BT.to(device), "use_cache": False}
     return Batch(inputs, picked_N.to(device), target_N.to(device), rows, int(seen_BT.sum()))
+
+
+def idle(row: Prepared, make: Callable[[Sequence[Prepared], str], Batch], device: str) -> Batch:
+    """A batch that teaches nothing, for a process that has to keep step with others; `make` as for others."""
+    return replace(make([replace(row, spans=())], device), rows=(), tokens=0)

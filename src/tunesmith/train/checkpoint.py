@@ -19,9 +19,11 @@ from safetensors.torch import load_file, save_file
 
 from tunesmith.core.errors import TrainingError, TunesmithError
 from tunesmith.core.files import publish_folder, read_json, sha256_of, write_json
-from tunesmith.model.methods import trainable
 from tunesmith.train.policy import Policy
+from tunesmith.train.ranks import like, whole
+from tunesmith.train.standing import Standing
 
+WEIGHTS, MOMENTS, AVERAGE = "trainable.safetensors", "optimizer.safetensors", "average.safetensors"
 MANIFEST = "MANIFEST.json"
 SPARE = 64 << 20  # bytes beside checkpoints that a disk should have room for: logs, reports
 
@@ -44,11 +46,16 @@ class Checkpoint:
         return self.state["step"]
 
 
-def save_checkpoint(policy: Policy, folder: Path, keep_last: int, made_from: Mapping[str, Any] | None = None) -> Path:
-    """Write `folder/step-000040` and delete all but the last `keep_last` checkpoints.
+def save_checkpoint(
+    policy: Policy, standing: Standing, folder: Path, keep_last: int, made_from: Mapping[str, Any] | None = None
+) -> Path:
+    """Write `folder/step-000040` and delete all but the last `keep_last` checkpoints and the best one.
+
+    Where several processes train, all must call this: they give their parts, and the first one writes.
 
     Args:
         policy: what to save.
+        standing: what the loop remembers.
         folder: the run's `checkpoints/`.
         keep_last: how many to keep, this one included.
         made_from: what must be the same when the run goes on from here.
@@ -59,27 +66,41 @@ def save_checkpoint(policy: Policy, folder: Path, keep_last: int, made_from: Map
     target = folder / f"step-{policy.step_number:06d}"
     if target.exists():  # the run was resumed from it
         return target
-    weights = trainable(policy.model)
+    files = tensors_of(policy)
+    state: dict[str, Any] = {
+        "step": policy.step_number,
+        "standing": standing.to_json(),
+        "random": policy.ranks.gather(random_state()),
+        "made_from": dict(made_from or {}),
+    }
+    if policy.ranks.leads:
+        _write(target, files, state, policy)
+        if why_damaged(target) is None:  # the earlier ones stay until this one is proven
+            _delete_old(folder, keep_last, standing.best_step)
+    policy.ranks.wait()
+    return target
+
+
+def _write(target: Path, files: Mapping[str, dict[str, torch.Tensor]], state: dict[str, Any], policy: Policy) -> None:
     try:
         with publish_folder(target) as temporary:
-            _save({name: w.detach().contiguous() for name, w in weights.items()}, temporary / "trainable.safetensors")
-            _save(_optimizer_tensors(policy, list(weights)), temporary / "optimizer.safetensors")
-            state: dict[str, Any] = {"step": policy.step_number, "torch_rng": torch.get_rng_state().tolist()}
-            if torch.cuda.is_available():
-                state["cuda_rng"] = torch.cuda.get_rng_state().tolist()
-            write_json(temporary / "state.json", {**state, "made_from": dict(made_from or {})})
+            for name, tensors in files.items():
+                _save(tensors, temporary / name)
+            write_json(temporary / "state.json", state)
             write_json(temporary / MANIFEST, manifest_of(temporary))
     except OSError as error:
         raise TrainingError(
             f"{target}: the checkpoint cannot be written ({error.strerror or error}); it needs "
             f"{bytes_needed(policy):,} bytes. Earlier checkpoints are intact: make room and resume."
         ) from None
-    if why_damaged(target) is None:  # the earlier ones stay until this one is proven
-        for old in all_checkpoints(folder)[:-keep_last]:
+
+
+def _delete_old(folder: Path, keep_last: int, best_step: int | None) -> None:
+    for old in all_checkpoints(folder)[:-keep_last]:
+        if best_step is None or old.name != f"step-{best_step:06d}":
             gone = old.with_name(f".{old.name}.gone")
             old.rename(gone)
             shutil.rmtree(gone, ignore_errors=True)
-    return target
 
 
 def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
@@ -91,19 +112,35 @@ def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
         raise OSError(str(error)) from None
 
 
-def _optimizer_tensors(policy: Policy, names: list[str]) -> dict[str, torch.Tensor]:
-    """AdamW's moments under the names of their weights: `<weight>/exp_avg`."""
-    weights = trainable(policy.model)
-    tensors: dict[str, torch.Tensor] = {}
-    for name in names:
-        state: dict[str, Any] = policy.optimizer.state[weights[name]]
-        tensors |= {f"{name}/{key}": value.detach().contiguous() for key, value in state.items()}
-    return tensors
+def tensors_of(policy: Policy) -> dict[str, dict[str, torch.Tensor]]:
+    """The files of a checkpoint: weights; AdamW's moments as `<weight>/exp_avg`; the moving average, if any."""
+    moments: dict[str, torch.Tensor] = {}
+    for name, weight in policy.weights.items():
+        state: dict[str, Any] = policy.optimizer.state[weight]
+        moments |= {f"{name}/{key}": _plain(value) for key, value in state.items()}
+    files = {WEIGHTS: {name: _plain(weight) for name, weight in policy.weights.items()}, MOMENTS: moments}
+    if policy.average is not None:
+        files[AVERAGE] = {name: _plain(tensor) for name, tensor in policy.average.tensors.items()}
+    return files
+
+
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor whole, without gradient, as it can be written."""
+    return whole(tensor.detach()).cpu().contiguous()
+
+
+def random_state() -> dict[str, list[int]]:
+    """Where this process's random numbers stand."""
+    state = {"torch": torch.get_rng_state().tolist()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state().tolist()
+    return state
 
 
 def bytes_needed(policy: Policy) -> int:
-    """Bytes of one checkpoint: each trained weight and its two moments."""
-    return sum(3 * weight.numel() * weight.element_size() for weight in trainable(policy.model).values())
+    """Bytes of one checkpoint: each trained weight, its two moments and its average, if there is one."""
+    copies = 3 if policy.average is None else 4
+    return sum(copies * weight.numel() * weight.element_size() for weight in policy.weights.values())
 
 
 def refuse_small_disk(policy: Policy, folder: Path, keep_last: int) -> None:
@@ -171,25 +208,61 @@ def find_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     return None, []
 
 
-def restore(policy: Policy, checkpoint: Checkpoint) -> None:
-    """Put weights, moments, schedule and random numbers back as they were.
+def find_step(folder: Path, step: int) -> Checkpoint:
+    """The checkpoint of a step.
+
+    Raises:
+        TrainingError: it is not there, or damaged.
+    """
+    path = folder / f"step-{step:06d}"
+    reason = why_damaged(path)
+    if reason is not None:
+        raise TrainingError(f"{path} is damaged ({reason}). Resume the run: it goes on from the one before.")
+    return Checkpoint(path, read_json(path / "state.json"))
+
+
+def restore(policy: Policy, checkpoint: Checkpoint) -> Standing:
+    """Put weights, moments, average, schedule and random numbers back as they were, and return what the loop knew.
+
+    Raises:
+        TrainingError: the checkpoint is of other weights, or of another number of processes.
+    """
+    put_weights(policy.weights, checkpoint, WEIGHTS)
+    for path, value in load_file(checkpoint.folder / MOMENTS).items():
+        name, _, key = path.rpartition("/")
+        weight = policy.weights[name]
+        policy.optimizer.state[weight][key] = value.clone() if key == "step" else like(value, weight).clone()
+    if policy.average is not None:
+        for name, tensor in load_file(checkpoint.folder / AVERAGE).items():
+            policy.average.tensors[name] = like(tensor, policy.weights[name]).clone()
+    policy.go_on_from(checkpoint.step)
+    states = checkpoint.state["random"]
+    if len(states) != policy.ranks.count:
+        raise TrainingError(
+            f"{checkpoint.folder}: it was written by {len(states)} processes, and here are {policy.ranks.count}. "
+            f"Set processes={len(states)}."
+        )
+    state = states[policy.ranks.rank]
+    torch.set_rng_state(torch.tensor(state["torch"], dtype=torch.uint8))
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(torch.tensor(state["cuda"], dtype=torch.uint8))
+    return Standing(**checkpoint.state["standing"])
+
+
+def put_weights(weights: Mapping[str, torch.nn.Parameter], checkpoint: Checkpoint, file: str) -> bool:
+    """Give weights the values of a checkpoint's file; whether any of them is another now.
 
     Raises:
         TrainingError: the checkpoint is of other weights.
     """
-    weights, saved = trainable(policy.model), load_file(checkpoint.folder / "trainable.safetensors")
+    saved = load_file(checkpoint.folder / file)
     shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
     if shapes != {name: tuple(tensor.shape) for name, tensor in saved.items()}:
         raise TrainingError(f"{checkpoint.folder}: its weights are not those that this recipe trains. Start anew.")
+    changed = False
     with torch.no_grad():
         for name, weight in weights.items():
-            weight.copy_(saved[name])
-    for path, value in load_file(checkpoint.folder / "optimizer.safetensors").items():
-        name, _, key = path.rpartition("/")
-        policy.optimizer.state[weights[name]][key] = (
-            value.clone() if key == "step" else value.to(weights[name].device, copy=True)
-        )
-    policy.go_on_from(checkpoint.step)
-    torch.set_rng_state(torch.tensor(checkpoint.state["torch_rng"], dtype=torch.uint8))
-    if "cuda_rng" in checkpoint.state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(torch.tensor(checkpoint.state["cuda_rng"], dtype=torch.uint8))
+            value = like(saved[name], weight)
+            changed = changed or not torch.equal(value, weight)
+            weight.copy_(value)
+    return changed

@@ -45,6 +45,18 @@ class OptimConfig(Section):
     scheduler: Literal["constant", "linear", "cosine"] = option(
         "cosine", "After the warm-up: stay, fall in a line to zero, or fall along a cosine to zero."
     )
+    ema: float | None = option(
+        None,
+        "Decay of a moving average of the weights, which is then what is watched and published; none if absent.",
+        "Usually 0.99 to 0.9999.",
+        gt=0,
+        lt=1,
+    )
+    spikes: Literal["warn", "skip", "rollback", "off"] = option(
+        "warn",
+        "When a loss stands far out: say so, leave the update out, or go back to the last checkpoint and leave out the "
+        "batches since.",
+    )
 
     @model_validator(mode="after")
     def _a_warmup_is_a_share_or_whole_steps(self) -> OptimConfig:
@@ -57,6 +69,14 @@ class EvaluateConfig(Section):
     """The recipe's `evaluate` section: what is measured during training and at its end."""
 
     every: int | None = option(None, "Steps between looks at the validation rows; ten looks a run if absent.", ge=1)
+    metric: Literal["loss", "token_accuracy"] = option("loss", "What the looks are judged by.")
+    patience: int | None = option(None, "Looks without a better value before the run ends; never if absent.", ge=1)
+    publish: Literal["last", "best"] = option("last", "Publish the weights of the last step, or of the best look.")
     rows: int = option(200, "Most test rows used for the comparison with the base model.", ge=1)
     max_new_tokens: int = option(128, "Longest answer generated for the comparison.", ge=1)
     samples: int = option(5, "Questions shown with the answers before and after.", ge=0)
+    probe: Literal["auto", "off"] | list[str] = option(
+        "auto",
+        "Files of general rows, scored before and after to show what was forgotten. `auto` takes tunesmith's own for "
+        "ember and none for other models.",
+    )

@@ -1,7 +1,8 @@
 """The heart: one loop for every objective.
 
 A step takes the micro-batches of one optimizer update. Each loss term is a sum; it is divided once,
-here, by the units of the whole step. So a big batch equals accumulated small ones.
+here, by the units of the whole step. So a big batch equals accumulated small ones, and two processes
+compute what one would.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ from dataclasses import dataclass
 import psutil
 import torch
 
-from tunesmith.core.errors import Stopped, TrainingError
+from tunesmith.core.errors import OutOfMemory, Stopped, TrainingError
 from tunesmith.core.events import Report
 from tunesmith.train.batch import Batch
 from tunesmith.train.objectives.sft import Sft
 from tunesmith.train.policy import Policy
+from tunesmith.train.standing import Standing
 from tunesmith.train.validate import validate
+
+NO_ROOM = "can't allocate memory"  # how torch says on a CPU what it says on a GPU by an error of its own
 
 
 @dataclass(frozen=True)
@@ -31,19 +35,32 @@ class Course:
         steps: optimizer steps in all.
         validate_every: steps between looks at the validation rows.
         checkpoint_every: steps between checkpoints.
+        metric: what the looks are judged by: `loss` or `token_accuracy`.
+        patience: looks without a better value before the run ends; None for never.
+        keep_best: whether each best look leaves a checkpoint.
+        spikes: what to do about a loss that stands far out: `off`, `warn`, `skip` or `rollback`.
     """
 
     steps: int
     validate_every: int
     checkpoint_every: int
+    metric: str = "loss"
+    patience: int | None = None
+    keep_best: bool = False
+    spikes: str = "warn"
+
+
+class Spike(Exception):  # noqa: N818  not an error: the caller goes back to a checkpoint
+    """A loss stood far out, and the course wants to go back to the last checkpoint."""
 
 
 def train(
     objective: Sft,
     policy: Policy,
     course: Course,
+    standing: Standing,
     validation: list[Batch],
-    save: Callable[[Policy], None],
+    save: Callable[[Policy, Standing], None],
     report: Report,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
@@ -53,6 +70,7 @@ def train(
         objective: where batches come from and what their loss is.
         policy: model and optimizer; changed in place.
         course: how long, and how often to look and to save.
+        standing: what is remembered from step to step; changed in place.
         validation: batches that are watched; may be empty.
         save: writes a checkpoint.
         report: hears one `step` event a step, and `validation` events.
@@ -61,14 +79,17 @@ def train(
     Raises:
         Stopped: somebody wanted it; a checkpoint is written.
         TrainingError: a loss or gradient that is not finite; the message names the rows.
+        OutOfMemory: a micro-batch has no room.
+        Spike: a loss stood far out, and the course says to go back.
     """
     policy.model.train()
-    if policy.step_number >= course.steps:
+    if standing.over:
         return
-    for micro in objective.steps(policy.step_number):
+    for micro in objective.steps(standing.cursor):
         started = time.perf_counter()
         scale = policy.sum_over_ranks([batch.units for batch in micro])
-        loss_sum = correct = 0.0
+        losses: list[float] = []
+        counts = {"correct": 0.0, "tokens": 0.0}
         for batch in micro:
             with out_of_memory_said(batch):
                 with policy.autocast():
@@ -77,46 +98,78 @@ def train(
                 assert isinstance(total, torch.Tensor)
                 refuse_infinite(total, batch, policy.step_number + 1)
                 policy.backward(total)
-            loss_sum += total.item()
-            correct += loss.counts["correct"]
+            losses.append(total.item())
+            counts = {"correct": counts["correct"] + loss.counts["correct"], "tokens": counts["tokens"] + batch.tokens}
+        sums = policy.ranks.sum({"loss": sum(losses), **counts})
+        standing.cursor += 1
         rate = policy.learning_rate
-        norm = policy.step()
+        spiked = course.spikes != "off" and standing.spikes(sums["loss"])
+        if spiked:
+            meet_spike(course.spikes, policy, sums["loss"], report)
+        else:
+            standing.note(sums["loss"])
+        norm = policy.leave_out() if spiked and course.spikes == "skip" else policy.step()
         seconds = time.perf_counter() - started
         report(
             {
                 "kind": "step",
                 "step": policy.step_number,
                 "steps": course.steps,
-                "loss": loss_sum,
-                "token_accuracy": correct / scale["tokens"],
+                "loss": sums["loss"],
+                "token_accuracy": sums["correct"] / scale["tokens"],
                 "learning_rate": rate,
                 "gradient_norm": norm,
-                "trained_tokens": scale["tokens"],
-                "tokens_per_second": sum(batch.tokens for batch in micro) / seconds,
+                "trained_tokens": int(scale["tokens"]),
+                "tokens_per_second": sums["tokens"] / seconds,
                 "memory_bytes": memory_in_use(),
             }
         )
         last = policy.step_number == course.steps
+        better = False
         if validation and (last or policy.step_number % course.validate_every == 0):
-            report({"kind": "validation", "step": policy.step_number, **validate(objective, policy, validation)})
-        stopping = stop()
-        if last or stopping or policy.step_number % course.checkpoint_every == 0:
-            save(policy)
+            scores = validate(objective, policy, validation)
+            better = standing.look(scores[course.metric], policy.step_number, course.metric != "loss")
+            report({"kind": "validation", "step": policy.step_number, **scores, "best": better})
+            if course.patience is not None and standing.waited >= course.patience:
+                report({"kind": "early", "step": policy.step_number, "best_step": standing.best_step})
+                last = True
+        standing.over = last
+        stopping = policy.ranks.any(stop())
+        due = policy.step_number % course.checkpoint_every == 0 or (better and course.keep_best)
+        if last or stopping or due:
+            save(policy, standing)
         if last:
             return
         if stopping:
             raise Stopped(f"stopped after step {policy.step_number} of {course.steps}, with a checkpoint.")
 
 
+def meet_spike(policy_for_spikes: str, policy: Policy, loss: float, report: Report) -> None:
+    """Say that a loss stood far out; raise `Spike` where the run shall go back."""
+    done = {
+        "warn": "It was learned from nevertheless (optim.spikes=skip or rollback would not)",
+        "skip": "The update is left out",
+        "rollback": "The run goes back to its last checkpoint and leaves out the batches since",
+    }[policy_for_spikes]
+    sentence = f"step {policy.step_number + 1}: a loss of {loss:.3g} stands far out of the last ones. {done}."
+    report({"kind": "warning", "sentence": sentence})
+    if policy_for_spikes == "rollback":
+        raise Spike
+
+
 @contextlib.contextmanager
 def out_of_memory_said(batch: Batch) -> Generator[None]:
-    """A GPU without room for a batch, as a sentence. (A CPU without room is a kill, which the parent reports.)"""
+    """A machine without room for a batch, as an error that the parent of this process can answer."""
     try:
         yield
     except torch.OutOfMemoryError:
-        raise TrainingError(
-            f"the GPU has no room for a micro-batch of {batch.tokens} tokens. Lower micro_tokens."
-        ) from None
+        raise OutOfMemory(f"the GPU has no room for a micro-batch of {batch.tokens} tokens.") from None
+    except MemoryError:
+        raise OutOfMemory(f"there is no memory for a micro-batch of {batch.tokens} tokens.") from None
+    except RuntimeError as error:
+        if NO_ROOM not in str(error):
+            raise
+        raise OutOfMemory(f"there is no memory for a micro-batch of {batch.tokens} tokens.") from None
 
 
 def refuse_infinite(loss: torch.Tensor, batch: Batch, step: int) -> None:

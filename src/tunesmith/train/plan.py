@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import platform
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from tunesmith.core.errors import TunesmithError
+from tunesmith.core.errors import ConfigError, TrainingError, TunesmithError
 from tunesmith.core.files import read_json
+from tunesmith.train.ranks import ALONE, Ranks
 
 LIBRARIES = ("tunesmith", "torch", "transformers", "peft", "tokenizers")
 
@@ -27,7 +29,10 @@ class Plan:
         precision: `fp32` or `bf16`, of the matrix products.
         packing: whether rows share sequences.
         micro_tokens: most tokens in one forward pass.
-        threads: CPU threads of torch.
+        accumulation: micro-batches in one step of a process, or None for as many as `micro_tokens` makes.
+        processes: how many train together.
+        sharding: `none` (each holds all weights) or `full` (each holds a part of every weight).
+        threads: CPU threads of torch, in each process.
         reasons: why each decision fell as it did, for people.
         versions: of the libraries that results depend on.
         machine: processor or GPU.
@@ -37,6 +42,9 @@ class Plan:
     precision: Literal["fp32", "bf16"]
     packing: bool
     micro_tokens: int
+    accumulation: int | None
+    processes: int
+    sharding: Literal["none", "full"]
     threads: int
     reasons: dict[str, str]
     versions: dict[str, str]
@@ -69,19 +77,33 @@ def differences(plan: Plan, here: Plan) -> list[str]:
     pairs = {"machine": (plan.machine, here.machine), "device": (plan.device, here.device)}
     pairs |= {f"{name}'s version": (old, here.versions.get(name)) for name, old in plan.versions.items()}
     pairs["threads"] = (str(plan.threads), str(here.threads))
+    pairs["processes"] = (str(plan.processes), str(here.processes))
+    pairs["sharding"] = (plan.sharding, here.sharding)
     return [f"{name} was {old} and is {new}" for name, (old, new) in pairs.items() if old != new]
 
 
-def make_plan(precision: str, packing: str, micro_tokens: int) -> Plan:
+def make_plan(
+    precision: str,
+    packing: str,
+    micro_tokens: int,
+    accumulation: int | None = None,
+    device: str = "auto",
+    ranks: Ranks = ALONE,
+    sharding: Literal["none", "full"] = "none",
+) -> Plan:
     """Decide how to run here.
 
     Args:
         precision: `auto`, `fp32` or `bf16`.
         packing: `auto` or `off`.
         micro_tokens: most tokens in one forward pass.
+        accumulation: micro-batches in one step, where they are given.
+        device: `auto`, `cpu` or `cuda`.
+        ranks: the processes that train together.
+        sharding: whether each holds all weights or a part of them.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    reasons = {"device": "a CUDA device is there" if device == "cuda" else "no CUDA device"}
+    device, reason = choose_device(device)
+    reasons = {"device": reason}
     if precision == "auto":
         gain = bf16_gain(device)
         precision = "bf16" if gain > 1.3 else "fp32"
@@ -94,10 +116,58 @@ def make_plan(precision: str, packing: str, micro_tokens: int) -> Plan:
         precision="bf16" if precision == "bf16" else "fp32",
         packing=packing == "auto",
         micro_tokens=micro_tokens,
+        accumulation=accumulation,
+        processes=ranks.count,
+        sharding=sharding if ranks.count > 1 else "none",
         threads=torch.get_num_threads(),
         reasons=reasons,
         versions={"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
         machine=torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()}, {os.cpu_count()} cores",
+    )
+
+
+def choose_device(wanted: str) -> tuple[str, str]:
+    """The device, and why.
+
+    Raises:
+        ConfigError: the wanted one is not there.
+    """
+    there = torch.cuda.is_available()
+    if wanted == "cuda" and not there:
+        raise ConfigError("device = 'cuda': no CUDA device is there (or torch was built without CUDA). Set device=cpu.")
+    if wanted != "auto":
+        return wanted, "given"
+    if there:
+        return "cuda", "a CUDA device is there"
+    if torch.backends.mps.is_available():
+        return "cpu", "Apple's GPU is there, but nothing has been proven on it, so the CPU is used"
+    return "cpu", "no CUDA device"
+
+
+def in_smaller_pieces(plan: Plan, batch_size: int, lengths: Sequence[int]) -> Plan:
+    """The plan with half as much in one forward pass, for a run that had no room; its results are the same.
+
+    Args:
+        plan: under which it had no room.
+        batch_size: rows in one step.
+        lengths: tokens of each row.
+
+    Raises:
+        TrainingError: a single row has no room.
+    """
+    lengths = sorted(lengths)[-batch_size:]
+    longest, most = lengths[-1], min(plan.micro_tokens, sum(lengths))
+    if plan.accumulation is not None and plan.accumulation < batch_size:
+        count = min(2 * plan.accumulation, batch_size)
+        reason = f"there was no room for a step in {plan.accumulation} micro-batches"
+        return replace(plan, accumulation=count, reasons={**plan.reasons, "accumulation": reason})
+    if plan.accumulation is None and most > longest:
+        tokens = max(most // 2, longest)
+        reason = f"there was no room for {most} tokens"
+        return replace(plan, micro_tokens=tokens, reasons={**plan.reasons, "micro_tokens": reason})
+    raise TrainingError(
+        f"there is no room for a micro-batch of one row (the longest has {longest} tokens). Lower data.max_length, "
+        "take method.type=lora or a smaller base model, or a machine with more memory."
     )
 
 

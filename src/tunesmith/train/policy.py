@@ -11,8 +11,10 @@ import torch
 
 from tunesmith.core.errors import TrainingError
 from tunesmith.model.methods import trainable
+from tunesmith.train.average import Average
 from tunesmith.train.config import OptimConfig
 from tunesmith.train.plan import Plan
+from tunesmith.train.ranks import ALONE, Ranks, shard, whole
 from tunesmith.train.terms import total_units
 
 
@@ -21,17 +23,26 @@ class Policy:
 
     Attributes:
         model: as the method left it.
+        weights: what is trained, by name.
         step_number: optimizer steps taken.
+        average: the moving average of the weights, where one is wanted.
+        ranks: the processes that train together.
     """
 
-    def __init__(self, model: Any, optim: OptimConfig, learning_rate: float, steps: int, plan: Plan) -> None:
+    def __init__(
+        self, model: Any, optim: OptimConfig, learning_rate: float, steps: int, plan: Plan, ranks: Ranks = ALONE
+    ) -> None:
         self.model = model.to(plan.device)
+        if plan.sharding == "full":
+            shard(self.model, ranks)
         self.step_number = 0
+        self.ranks = ranks
         self._clip = optim.clip
         self._plan = plan
-        self._weights = trainable(model)
+        self.weights = trainable(model)
+        self.average = Average(self.weights, optim.ema) if optim.ema else None
         self.optimizer = torch.optim.AdamW(
-            decay_groups(self._weights, optim.weight_decay), lr=learning_rate, betas=optim.betas, fused=True
+            decay_groups(self.weights, optim.weight_decay), lr=learning_rate, betas=optim.betas, fused=True
         )
         factor = schedule(optim.scheduler, optim.warmup, steps)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
@@ -57,13 +68,18 @@ class Policy:
             return contextlib.nullcontext()
         return torch.autocast(self._plan.device, torch.bfloat16)
 
-    def sum_over_ranks(self, units: list[dict[str, int]]) -> dict[str, int]:
-        """Units of the whole step. One process today, so the sum over its micro-batches."""
-        return total_units(units)
+    def averaged(self) -> contextlib.AbstractContextManager[Any]:
+        """The model computes with the averaged weights, where there are any, while the block lasts."""
+        return contextlib.nullcontext() if self.average is None else self.average.in_place()
+
+    def sum_over_ranks(self, units: list[dict[str, int]]) -> dict[str, float]:
+        """Units of the whole step: summed over its micro-batches and over the processes."""
+        return self.ranks.sum(total_units(units))
 
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradient of `loss`."""
-        loss.backward()
+        # FSDP2 takes the mean over ranks where the sum is wanted.
+        (loss * self.ranks.count if self._plan.sharding == "full" else loss).backward()
 
     def step(self) -> float:
         """Update the weights and return the gradient norm before clipping.
@@ -71,18 +87,30 @@ class Policy:
         Raises:
             TrainingError: the gradient is not finite; the weights are as before.
         """
+        if self._plan.sharding == "none":
+            self.ranks.sum_gradients(self.weights.values())
         limit = self._clip or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self._weights.values(), limit).item()
+        norm = whole(torch.nn.utils.clip_grad_norm_(self.weights.values(), limit)).item()
         if not math.isfinite(norm):
             raise TrainingError(
                 f"step {self.step_number + 1}: the gradient is {norm}. Lower optim.learning_rate "
                 "or set precision=fp32. The weights of the last checkpoint are intact."
             )
         self.optimizer.step()
+        self._count()
+        if self.average is not None:
+            self.average.update(self.step_number)
+        return norm
+
+    def leave_out(self) -> float:
+        """Count a step without an update, and return the norm of none."""
+        self._count()
+        return 0.0
+
+    def _count(self) -> None:
         self._schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step_number += 1
-        return norm
 
 
 def decay_groups(weights: dict[str, torch.nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:

@@ -11,14 +11,16 @@ from tunesmith.train.policy import Policy
 
 @torch.no_grad()
 def validate(objective: Sft, policy: Policy, batches: list[Batch]) -> dict[str, float]:
-    """Loss per trained token and token accuracy over all `batches`, weighted by tokens."""
+    """Loss per trained token and token accuracy over all `batches` (of all processes), weighted by tokens."""
     policy.model.eval()
-    total = correct = tokens = 0.0
-    for batch in batches:
-        with policy.autocast():
-            loss = objective.loss(policy.model, batch)
-        total += sum(term.total.item() for term in loss.terms)
-        correct += loss.counts["correct"]
-        tokens += batch.units["tokens"]
+    sums = {"loss": 0.0, "correct": 0.0, "tokens": 0.0}
+    with policy.averaged():
+        for batch in batches:
+            with policy.autocast():
+                loss = objective.loss(policy.model, batch)
+            sums["loss"] += sum(term.total.item() for term in loss.terms)
+            sums["correct"] += loss.counts["correct"]
+            sums["tokens"] += batch.units["tokens"]
     policy.model.train()
-    return {"loss": total / tokens, "token_accuracy": correct / tokens}
+    sums = policy.ranks.sum(sums)
+    return {"loss": sums["loss"] / sums["tokens"], "token_accuracy": sums["correct"] / sums["tokens"]}

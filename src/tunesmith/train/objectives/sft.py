@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from tunesmith.data.pack import epoch_batches, micro_batches
+from tunesmith.data.pack import deal, epoch_batches, micro_batches
 from tunesmith.data.prepare import Prepared
-from tunesmith.train.batch import Batch, packed, padded
+from tunesmith.train.batch import Batch, idle, packed, padded
 from tunesmith.train.plan import Plan
+from tunesmith.train.ranks import ALONE, Ranks
 from tunesmith.train.terms import Loss, Term
 
 
@@ -26,17 +27,17 @@ class Sft:
 
     Attributes:
         rows: what is trained on.
-        batch_size: rows in one step.
-        accumulation: micro-batches in one step, or None for as many as the plan's memory needs.
+        batch_size: rows in one step, over all processes.
         seed: of the order of rows.
         plan: how batches are made here.
+        ranks: the processes that share each step.
     """
 
     rows: Sequence[Prepared]
     batch_size: int
-    accumulation: int | None
     seed: int
     plan: Plan
+    ranks: Ranks = ALONE
 
     @property
     def steps_per_epoch(self) -> int:
@@ -48,15 +49,22 @@ class Sft:
         epoch, passed = divmod(done, self.steps_per_epoch)
         while True:
             for indices in islice(epoch_batches(len(self.rows), self.batch_size, self.seed, epoch), passed, None):
-                yield self.batches([self.rows[i] for i in indices], self.accumulation)
+                yield self.batches([self.rows[i] for i in indices], self.plan.accumulation)
             epoch, passed = epoch + 1, 0
 
     def batches(self, rows: Sequence[Prepared], accumulation: int | None = None) -> list[Batch]:
-        """`rows` as micro-batches."""
-        lengths = [len(row.ids) for row in rows]
-        groups = micro_batches(lengths, accumulation, self.plan.micro_tokens, self.plan.packing)
-        make = packed if self.plan.packing else padded
-        return [make([rows[i] for i in group], self.plan.device) for group in groups]
+        """This process's share of `rows` as micro-batches; every process has as many, some of them idle."""
+        plan, lengths = self.plan, [len(row.ids) for row in rows]
+        make = packed if plan.packing else padded
+
+        def cut(hand: list[int]) -> list[list[int]]:
+            groups = micro_batches([lengths[i] for i in hand], accumulation, plan.micro_tokens, plan.packing)
+            return [[hand[i] for i in group] for group in groups]
+
+        cuts = [cut(hand) if hand else [] for hand in deal(lengths, self.ranks.count)]
+        mine = [make([rows[i] for i in group], plan.device) for group in cuts[self.ranks.rank]]
+        waiting = max(map(len, cuts)) - len(mine)
+        return mine + [idle(rows[0], make, plan.device)] * waiting
 
     def loss(self, model: Any, batch: Batch) -> Loss:
         """The summed loss over the batch's trained tokens, and how many were the model's first choice."""

@@ -1,0 +1,60 @@
+"""What the loop remembers from one step to the next, beside weights and moments: saved in each checkpoint."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+WINDOW = 16  # losses that a spike is judged by
+FEWEST = 8  # of them, before anything is judged
+TIMES = 8.0  # as far above the middle loss as losses usually are away from it: a spike
+LEAST = 1.25  # and at least so many times the middle loss
+
+
+@dataclass
+class Standing:
+    """Where a run stands.
+
+    Attributes:
+        cursor: batches taken from the objective; more than steps where batches were left behind.
+        losses: of the last steps, without spikes.
+        best: the best validation value so far.
+        best_step: the step at which it was.
+        waited: looks at the validation rows since then.
+        rollbacks: times that the run went back to a checkpoint.
+        over: whether the run is at its end.
+    """
+
+    cursor: int = 0
+    losses: list[float] = field(default_factory=list[float])
+    best: float | None = None
+    best_step: int | None = None
+    waited: int = 0
+    rollbacks: int = 0
+    over: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    def spikes(self, loss: float) -> bool:
+        """Whether a loss stands far out of the last ones: eight times their mean distance from the middle one."""
+        if len(self.losses) < FEWEST:
+            return False
+        middle = statistics.median(self.losses)
+        spread = statistics.fmean(abs(one - middle) for one in self.losses)
+        return loss > middle + TIMES * spread and loss > LEAST * middle
+
+    def note(self, loss: float) -> None:
+        """Remember the loss of a step."""
+        self.losses = [*self.losses, loss][-WINDOW:]
+
+    def look(self, value: float, step: int, higher_is_better: bool) -> bool:
+        """Take in a validation value; whether it is the best so far."""
+        sign = -1 if higher_is_better else 1
+        if self.best is not None and sign * value >= sign * self.best:
+            self.waited += 1
+            return False
+        self.best, self.best_step, self.waited = value, step, 0
+        return True

@@ -1,0 +1,138 @@
+"""Two processes compute what one would, whole or sharded, and go on after a stop."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from conftest import many_rows
+from tunesmith.core.config import to_yaml
+from tunesmith.core.errors import Stopped, TunesmithError
+from tunesmith.core.files import read_json, read_lines, write_text
+from tunesmith.data.pack import deal
+from tunesmith.exec.local import Job, run_child
+from tunesmith.jobs.recipe import read_recipe
+from tunesmith.jobs.start import resume, start_run
+from tunesmith.train.checkpoint import all_checkpoints
+
+
+@pytest.fixture
+def recipe(tmp_path, write_rows, tiny, monkeypatch):
+    """A small recipe with some values set otherwise; one thread for each process, or they would crowd two cores."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    rows = write_rows(many_rows(30))
+
+    def make(**values):
+        settings = {
+            "model": {"base": str(tiny)},
+            "data": {"train": str(rows), "test": 0, "validation": 0.1},
+            "method": {"type": "lora"},
+            "optim": {"learning_rate": 1e-3, "steps": 6, "batch_size": 5},
+            "output": {"folder": str(tmp_path / "runs"), "name": "run", "checkpoint_every": 2},
+            "evaluate": {"every": 3},
+            "precision": "fp32",
+            "micro_tokens": 120,
+            **values,
+        }
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings))
+        return read_recipe(tmp_path / "recipe.yaml")
+
+    return make
+
+
+def losses(folder):
+    steps = [line["loss"] for line in read_lines(folder / "metrics.jsonl")]
+    looks = [line["loss"] for line in read_lines(folder / "events.jsonl") if line["kind"] == "validation"]
+    return steps + looks
+
+
+def weights(folder):
+    [file] = (folder / "model").glob("*.safetensors")
+    return load_file(file)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("sharding", ["none", "full"])
+def test_two_processes_give_the_losses_of_one(recipe, method, sharding):
+    one = start_run(recipe(method={"type": method}))
+    two = start_run(recipe(method={"type": method}, processes=2, sharding=sharding))
+    alone = losses(one.folder)
+    assert len(alone) == 8
+    assert losses(two.folder) == pytest.approx(alone, rel=1e-5)
+    a, b = weights(one.folder), weights(two.folder)
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=2e-5)
+    plan = read_json(two.folder / "plan.json")
+    assert (plan["processes"], plan["sharding"]) == (2, sharding)
+
+
+@pytest.mark.parametrize("sharding", ["none", "full"])
+def test_two_processes_that_were_ended_go_on_to_the_same_bits(recipe, sharding, tmp_path):
+    """Ended after three steps, as when the parent dies; dropout included."""
+    settings = {"method": {"type": "lora", "dropout": 0.1}, "processes": 2, "sharding": sharding}
+    whole = start_run(recipe(**settings))
+    folder = tmp_path / "runs" / "broken"
+    folder.mkdir()
+    write_text(folder / "config.yaml", to_yaml(recipe(**settings)))
+    with pytest.raises(KeyboardInterrupt):
+        run_child(Job("finetune", {"folder": str(folder)}, processes=2), tmp_path / "log", interrupt_at(folder, 3))
+    assert len(all_checkpoints(folder / "checkpoints")) in (1, 2)
+    resume(folder)
+    assert losses(folder) == losses(whole.folder)
+    a, b = weights(whole.folder), weights(folder)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def interrupt_at(folder, step):
+    """A listener that interrupts this process when it hears of a step."""
+
+    def hear(event):
+        if event.get("kind") == "step" and event["step"] == step:
+            raise KeyboardInterrupt
+
+    return hear
+
+
+def test_two_processes_stop_together_with_a_checkpoint(recipe, tmp_path):
+    folder = tmp_path / "runs" / "run"
+    folder.mkdir(parents=True)
+    write_text(folder / "config.yaml", to_yaml(recipe(processes=2, optim={"steps": 2000, "batch_size": 5})))
+    heard = []
+
+    def hear(event):
+        heard.append(event["kind"])
+        if heard.count("step") == 2 and event["kind"] == "step":
+            raise KeyboardInterrupt
+
+    with pytest.raises(Stopped, match="with a checkpoint"):
+        run_child(Job("finetune", {"folder": str(folder)}, stoppable=True, processes=2), tmp_path / "log", hear)
+    assert "stopping" in heard
+    assert len(all_checkpoints(folder / "checkpoints")) > 0
+
+
+def test_another_number_of_processes_is_refused_by_name(recipe, tmp_path):
+    run = start_run(recipe(processes=2))
+    (run.folder / "events.jsonl").write_text("")
+    config = run.folder / "config.yaml"
+    config.write_text(config.read_text().replace("processes: 2", "processes: 1"))
+    with pytest.raises(TunesmithError, match="processes was 2 and is 1"):
+        resume(run.folder)
+    with pytest.raises(TunesmithError, match="it was written by 2 processes, and here are 1"):
+        resume(run.folder, accept_change=True, allow_inexact=True)
+
+
+def test_the_mistake_of_one_process_ends_all_with_its_sentence(recipe, write_rows):
+    with pytest.raises(TunesmithError, match="no row fell into the validation part"):
+        start_run(recipe(processes=2, data={"train": str(write_rows(many_rows(1), "one.jsonl")), "test": 0}))
+
+
+def test_rows_are_dealt_evenly():
+    lengths = [9, 1, 1, 1, 8, 3, 3, 3]
+    hands = deal(lengths, 2)
+    assert sorted(index for hand in hands for index in hand) == list(range(8))
+    sums = [sum(lengths[i] for i in hand) for hand in hands]
+    assert abs(sums[0] - sums[1]) <= 1
+    assert deal([5], 3) == [[0], [], []]

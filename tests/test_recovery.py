@@ -1,0 +1,358 @@
+"""What goes wrong in training is mended or stopped: no room, spikes, a worse end, runs that teach nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import tunesmith
+from conftest import chat_row, many_rows
+from tunesmith.core.errors import ConfigError, JobError, OutOfMemory, TrainingError, TunesmithError
+from tunesmith.core.files import read_json, read_lines
+from tunesmith.exec import memory
+from tunesmith.exec.local import Job, run_child
+from tunesmith.jobs import start
+from tunesmith.jobs.runs import list_runs, read_run
+from tunesmith.train.checkpoint import all_checkpoints
+from tunesmith.train.plan import in_smaller_pieces, make_plan
+from tunesmith.train.standing import Standing
+
+COMMAND = [sys.executable, "-c", "from tunesmith.cli.main import run; run()"]
+
+
+@pytest.fixture
+def recipe(tmp_path, write_rows, tiny):
+    path = tmp_path / "small.yaml"
+    path.write_text(
+        f"model: {{base: '{tiny}'}}\n"
+        f"data: {{train: '{write_rows(many_rows(40))}', test: 0, validation: 0.1}}\n"
+        "optim: {learning_rate: 1.0e-3, epochs: 2, batch_size: 8}\n"
+        "precision: fp32\n"
+        f"output: {{folder: '{tmp_path / 'runs'}'}}\n"
+    )
+    return path
+
+
+def losses(folder):
+    return [line["loss"] for line in read_lines(folder / "metrics.jsonl")]
+
+
+def events(folder, kind):
+    return [line for line in read_lines(folder / "events.jsonl") if line["kind"] == kind]
+
+
+# No room
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the size of an address space is limited on Linux only")
+def test_a_step_without_room_is_done_in_smaller_pieces_with_the_same_losses(recipe, tmp_path, write_rows):
+    """The whole command under a limit of its address space: a step needs about two gigabytes in one piece."""
+    rows = write_rows([chat_row(f"Question {i}?", f"Answer {i}. " + "Enjoy your stay. " * 60) for i in range(64)])
+    settings = ["data.validation=0", "optim.steps=3", "optim.batch_size=64", "micro_tokens=65536", "output.name=run"]
+    command = [*COMMAND, "train", str(recipe), "--set", f"data.train={rows}"]
+    command += [part for setting in settings for part in ("--set", setting)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def limited():
+        resource.setrlimit(resource.RLIMIT_AS, (2_000_000_000, resource.RLIM_INFINITY))
+
+    done = subprocess.run(
+        command, preexec_fn=limited, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    plan = read_json(tmp_path / "runs" / "run" / "plan.json")
+    assert plan["micro_tokens"] < 20_000
+    assert "there was no room for" in plan["reasons"]["micro_tokens"]
+    assert "there is no memory for a micro-batch" in " ".join(done.stdout.split())
+    free = subprocess.run(
+        [*command, "--set", "output.name=free"], env=environment, capture_output=True, check=False, cwd=tmp_path
+    )
+    assert free.returncode == 0
+    runs = tmp_path / "runs"
+    assert losses(runs / "run") == pytest.approx(losses(runs / "free"), rel=1e-5)
+
+
+def test_a_kill_near_the_end_of_memory_is_answered_and_any_other_is_not(recipe, monkeypatch):
+    """The child is really killed; that memory was nearly used up is what the patched limit says."""
+    killed = []
+
+    def kill_once(event):
+        if event["kind"] == "step" and event["step"] == 3 and not killed:
+            for child in psutil.Process().children():
+                killed.append(child.pid)
+                child.send_signal(signal.SIGKILL)
+
+    with pytest.raises(JobError, match="the job was killed by SIGKILL"):
+        tunesmith.finetune(recipe, kill_once, output={"name": "other"})
+    killed.clear()
+    monkeypatch.setattr(memory, "memory_limit", lambda: 1000)
+    monkeypatch.setattr(memory, "EVERY", 0.01)
+    run = tunesmith.finetune(recipe, kill_once, output={"name": "memory"})
+    assert killed
+    [note] = [event["sentence"] for event in events(run.folder, "warning")]
+    assert "the system killed the job for lack of memory" in note
+    plan = read_json(run.folder / "plan.json")
+    assert plan["micro_tokens"] < 300
+    assert read_run(run.folder).status == "succeeded"
+
+
+def test_a_machine_without_room_elsewhere_is_no_reason_for_smaller_pieces(tmp_path):
+    (tmp_path / "events.jsonl").write_text('{"kind": "plan"}\n{"kind": "phase", "name": "evaluating"}\n')
+    with pytest.raises(JobError, match="It was evaluating"):
+        start.refuse_out_of_memory_elsewhere(tmp_path, OutOfMemory("the system killed the job for lack of memory."))
+
+
+def test_pieces_shrink_down_to_one_row():
+    plan = make_plan("fp32", "auto", 4096)
+    lengths = [100, 300, 50, 20]
+    smaller = in_smaller_pieces(plan, 4, lengths)
+    assert smaller.micro_tokens == 300
+    with pytest.raises(TrainingError, match=r"micro-batch of one row \(the longest has 300 tokens\)"):
+        in_smaller_pieces(smaller, 4, lengths)
+    assert in_smaller_pieces(plan, 64, [300] * 64).micro_tokens == 2048
+    counted, counts = replace(plan, accumulation=1), []
+    while counted.accumulation < 6:
+        counted = in_smaller_pieces(counted, 6, lengths * 2)
+        counts.append(counted.accumulation)
+    assert counts == [2, 4, 6]
+    with pytest.raises(TrainingError, match="one row"):
+        in_smaller_pieces(counted, 6, lengths * 2)
+
+
+def test_a_kernel_that_killed_for_memory_is_believed(monkeypatch):
+    watch = memory.MemoryWatch([os.getpid()])
+    assert not watch.blames_memory()
+    count = memory.kills_for_memory()
+    monkeypatch.setattr(memory, "kills_for_memory", lambda: count + 1)
+    assert watch.blames_memory()
+    watch.close()
+
+
+# Spikes
+
+
+def spiky_rows():
+    """Rows of one kind, and in the middle of them eight of another."""
+    calm = [chat_row(f"Say yes, {i}.", "Yes, yes, yes, yes.") for i in range(120)]
+    wild = [chat_row(f"Say {i}.", "%#(@ 84 qz xx 19 ~~ || vv 77 ;; ^^ 5") for i in range(8)]
+    return calm + wild
+
+
+@pytest.mark.parametrize("policy", ["warn", "skip", "rollback", "off"])
+def test_a_spike_is_met_as_the_recipe_says(recipe, write_rows, policy, monkeypatch, tmp_path):
+    from tunesmith.jobs import finetune as job
+
+    rows = write_rows(spiky_rows(), "spiky.jsonl")
+    # The eight wild rows make up the 33rd batch.
+    calm = [list(range(i, i + 8)) for i in range(0, 120, 8)]
+    order = [*(calm * 3)[:32], list(range(120, 128)), *calm]
+    monkeypatch.setattr("tunesmith.train.objectives.sft.epoch_batches", lambda *_: iter(order))
+    folder = tmp_path / "runs" / policy
+    folder.mkdir(parents=True)
+    from tunesmith.core.config import to_yaml
+    from tunesmith.jobs.recipe import read_recipe
+
+    data = {"train": str(rows), "validation": 0, "test": 0, "near_duplicates": "off"}
+    optim = {"learning_rate": 3e-3, "steps": 38, "batch_size": 8, "spikes": policy}
+    values = {"data": data, "optim": optim, "output": {"checkpoint_every": 10}, "method": {"type": "full"}}
+    (folder / "config.yaml").write_text(to_yaml(read_recipe(recipe, values)))
+    job.finetune({"folder": str(folder)}, lambda event: None)
+    said = [event["sentence"] for event in events(folder, "warning") if "stands far out" in event["sentence"]]
+    steps = read_lines(folder / "metrics.jsonl")
+    assert [step["step"] for step in steps] == list(range(1, 39))
+    assert len(said) == (policy != "off")
+    if policy == "off":
+        return
+    assert said[0].startswith("step 33: a loss of")
+    if policy == "skip":
+        assert steps[32]["gradient_norm"] == 0
+    if policy == "rollback":
+        assert [event["step"] for event in events(folder, "rolled_back")] == [30]
+        assert max(step["loss"] for step in steps[30:]) < 1.25 * steps[29]["loss"]
+        state = read_json(all_checkpoints(folder / "checkpoints")[-1] / "state.json")
+        assert state["standing"]["cursor"] == 38 + 3
+    else:
+        assert steps[32]["loss"] > 1.25 * steps[31]["loss"]
+
+
+def test_what_a_spike_is():
+    standing = Standing(losses=[2.0, 2.1, 1.9, 2.0, 2.05, 1.95, 2.0])
+    assert not standing.spikes(9.0)  # too few to judge by
+    standing.note(2.0)
+    assert standing.spikes(9.0)
+    assert not standing.spikes(2.2)
+    assert Standing(losses=[1e-6] * 20).spikes(1e-3)
+
+
+# Best, early, averaged
+
+
+def test_the_best_look_is_published_and_waiting_ends_a_run(recipe, tmp_path):
+    """Memorising forty rows at a high rate makes the loss on other rows rise after some steps."""
+    settings = {"optim": {"learning_rate": 2e-2, "epochs": 40, "batch_size": 8, "scheduler": "constant"}}
+    looks = {"every": 3, "patience": 4, "publish": "best"}
+    run = tunesmith.finetune(recipe, **settings, evaluate=looks, output={"name": "best"}, method={"type": "full"})
+    seen = [(event["step"], event["loss"], event["best"]) for event in events(run.folder, "validation")]
+    [early] = events(run.folder, "early")
+    best_step, best, _ = min(seen, key=lambda look: look[1])
+    assert early["best_step"] == best_step
+    assert early["step"] == seen[-1][0] == best_step + 4 * 3
+    assert len(losses(run.folder)) == early["step"] < 40 * 5
+    assert read_json(run.model / "tunesmith.json")["steps"] == best_step
+    assert events(run.folder, "published")[0]["step"] == best_step
+    names = [path.name for path in all_checkpoints(run.folder / "checkpoints")]
+    assert f"step-{best_step:06d}" in names
+    saved = load_file(run.folder / "checkpoints" / f"step-{best_step:06d}" / "trainable.safetensors")
+    published = load_file(run.model / "model.safetensors")
+    assert all(torch.equal(saved[name], published[name]) for name in saved)
+    assert best < seen[-1][1]
+
+
+def test_the_moving_average_is_what_is_watched_and_published(recipe):
+    run = tunesmith.finetune(recipe, optim={"ema": 0.9, "steps": 6}, output={"checkpoint_every": 1, "keep_last": 6})
+    decays = [min(0.9, (1 + step) / (10 + step)) for step in range(1, 7)]
+    states = [load_file(path / "trainable.safetensors") for path in all_checkpoints(run.folder / "checkpoints")]
+    average = load_file(all_checkpoints(run.folder / "checkpoints")[-1] / "average.safetensors")
+    name = next(name for name in average if "lora_A" in name)
+    # The first state is after step 1; what was before it follows from the first average.
+    first = load_file(all_checkpoints(run.folder / "checkpoints")[0] / "average.safetensors")[name]
+    expected = first
+    for state, decay in zip(states[1:], decays[1:], strict=True):
+        expected = decay * expected + (1 - decay) * state[name]
+    torch.testing.assert_close(average[name], expected)
+    published = load_file(run.model / "adapter_model.safetensors")
+    assert any(torch.equal(average[name], tensor) for tensor in published.values())
+    assert not torch.equal(average[name], states[-1][name])
+
+
+# Continuing
+
+
+def test_training_goes_on_from_an_adapter_and_from_a_tuned_model(recipe):
+    first = tunesmith.finetune(recipe, output={"name": "first"})
+    adapter = {"type": "lora", "start": str(first.folder), "dropout": 0.1}
+    second = tunesmith.finetune(recipe, method=adapter, output={"name": "second"})
+    assert losses(second.folder)[0] < losses(first.folder)[0]
+    assert losses(second.folder)[0] == pytest.approx(losses(first.folder)[-1], rel=0.2)
+    with pytest.raises(TunesmithError, match=r"method\.rank = 4, and the adapter in .* has 16"):
+        tunesmith.finetune(recipe, method={**adapter, "rank": 4})
+    with pytest.raises(TunesmithError, match="no adapter there"):
+        tunesmith.finetune(recipe, method={**adapter, "start": "/none"})
+    full = tunesmith.finetune(recipe, output={"name": "full", "merge": True})
+    third = tunesmith.finetune(recipe, model={"base": str(full.folder)}, output={"name": "third"})
+    assert losses(third.folder)[0] < losses(full.folder)[0]
+    with pytest.raises(TunesmithError, match=r"It is an adapter: .*method\.start"):
+        tunesmith.finetune(recipe, model={"base": str(first.folder)})
+
+
+# Eight ways to learn nothing, none of which may end as a success
+
+
+def fails(recipe, words, error=TunesmithError, **changes):
+    before = len(list_runs(recipe.parent / "runs"))
+    with pytest.raises(error, match=words):
+        tunesmith.finetune(recipe, **changes)
+    for run in list_runs(recipe.parent / "runs")[before:]:
+        assert run.status == "failed"
+        assert not (run.folder / "model").exists()
+
+
+def test_1_all_labels_masked(recipe, write_rows):
+    rows = many_rows(12)
+    for row in rows:
+        row["messages"][-1]["weight"] = 0
+    fails(recipe, "weight", data={"train": str(write_rows(rows, "masked.jsonl"))})
+
+
+def test_2_learning_rate_zero(recipe):
+    fails(recipe, "must be greater than 0", ConfigError, optim={"learning_rate": 0})
+    fails(recipe, "training changed no weight", optim={"learning_rate": 1e-30, "steps": 1}, method={"type": "full"})
+
+
+def test_3_lora_on_nothing(recipe):
+    fails(recipe, "no linear layer of the model is called 'nothing'", method={"type": "lora", "targets": ["nothing"]})
+    fails(recipe, r"method\.targets", method={"type": "lora", "targets": []})
+
+
+def test_4_an_adapter_of_nan(recipe):
+    run = tunesmith.finetune(recipe, output={"name": "broken"}, optim={"steps": 2})
+    path = run.model / "adapter_model.safetensors"
+    tensors = load_file(path)
+    tensors[next(iter(tensors))][0, 0] = np.nan
+    save_file(tensors, path, metadata={"format": "pt"})
+    fails(recipe, "the adapter's weights are not finite", method={"type": "lora", "start": str(run.folder)})
+
+
+def test_5_no_validation_rows(recipe, write_rows, tmp_path):
+    one = str(write_rows([*many_rows(1)], "one.jsonl"))
+    fails(recipe, "no row fell into the validation part", data={"train": one})
+    (tmp_path / "empty.jsonl").write_text("")
+    fails(recipe, "the file is empty", data={"validation": str(tmp_path / "empty.jsonl")})
+    for setting in ({"patience": 2}, {"publish": "best"}):
+        fails(recipe, r"evaluate\.\w+ needs validation rows", data={"validation": 0}, evaluate=setting)
+
+
+def test_6_no_stop_token(recipe, tmp_path, tiny):
+    import shutil
+
+    base = tmp_path / "endless"
+    shutil.copytree(tiny, base)
+    template = (
+        "{% for m in messages %}{{ m.role }}:\n{{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant:\n{% endif %}"
+    )
+    for place in ("tokenizer_config.json", "chat_template.jinja"):
+        if (base / place).exists() and place.endswith(".json"):
+            config = json.loads((base / place).read_text())
+            config.pop("chat_template", None)
+            (base / place).write_text(json.dumps(config))
+    (base / "chat_template.jinja").write_text(template)
+    fails(recipe, "would never (stop|end)", model={"base": str(base)})
+
+
+def test_7_answers_that_break_off(recipe):
+    fails(recipe, "cuts the end off .* training rows", data={"max_length": 28, "over_long": "truncate"})
+
+
+def test_8_the_same_answer_to_everything(recipe, write_rows):
+    rows = [chat_row(f"Question {i}?", "I cannot help with that.") for i in range(30)]
+    fails(recipe, "have the same answer", data={"train": str(write_rows(rows, "constant.jsonl"))})
+
+
+def test_a_published_model_that_computes_something_else_is_no_success(recipe, monkeypatch, tmp_path):
+    from tunesmith.core.config import to_yaml
+    from tunesmith.jobs import finetune as job
+    from tunesmith.jobs.recipe import read_recipe
+    from tunesmith.model.publish import publish
+
+    def spoil(model, base, contract, folder, card):
+        publish(model, base, contract, folder, card)
+        path = folder / "adapter_model.safetensors"
+        save_file({name: 3 * tensor + 0.1 for name, tensor in load_file(path).items()}, path, {"format": "pt"})
+
+    monkeypatch.setattr(job, "publish", spoil)
+    folder = tmp_path / "runs" / "spoiled"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(to_yaml(read_recipe(recipe)))
+    with pytest.raises(TrainingError, match="read back, the model has a loss of"):
+        job.finetune({"folder": str(folder)}, lambda event: None)
+
+
+def test_a_thread_of_the_watch_ends(tmp_path):
+    before = threading.active_count()
+    with pytest.raises(TunesmithError):
+        run_child(Job("evaluate", {"model": str(Path("/none")), "against": None}), tmp_path / "log", lambda event: None)
+    assert threading.active_count() == before
