@@ -20,6 +20,7 @@ from tunesmith.core.errors import JobError, TunesmithError
 from tunesmith.core.files import read_json, read_lines
 from tunesmith.exec.local import Job, run_child
 from tunesmith.jobs.runs import list_runs, read_run
+from tunesmith.score.metrics import METRICS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -60,7 +61,7 @@ def test_a_run_leaves_what_it_promises_and_loads_in_transformers(recipe, changes
     steps = read_lines(run.folder / "metrics.jsonl")
     assert [step["step"] for step in steps] == list(range(1, len(steps) + 1))
     assert steps[-1]["loss"] < steps[0]["loss"]
-    assert {score["metric"] for score in run.scores} == {"perplexity", "BLEU", "token accuracy", "ends by itself"}
+    assert [score["metric"] for score in run.scores] == [metric.name for metric in METRICS]
     assert run.page.read_text().startswith("<!doctype html>")
     card = read_json(run.model / "tunesmith.json")
     assert card["data"]["rows"] + 2 <= 40

@@ -194,7 +194,8 @@ def test_what_a_spike_is():
     standing.note(2.0)
     assert standing.spikes(9.0)
     assert not standing.spikes(2.2)
-    assert Standing(losses=[1e-6] * 20).spikes(1e-3)
+    assert not Standing(losses=[1e-6] * 20).spikes(1e-3)
+    assert Standing(losses=[1e-6] * 20).spikes(0.5)
 
 
 # Best, early, averaged

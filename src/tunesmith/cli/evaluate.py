@@ -1,34 +1,48 @@
-"""`tunesmith evaluate MODEL --data FILE`: measure a model, alone or beside another."""
+"""`tunesmith evaluate MODEL --data FILE`: measure a model, alone or beside another, or on tasks of lm_eval."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A run folder, a published model or a base model.")],
-    data: Annotated[str, typer.Option(help="File of rows with reference answers.")],
+    model: Annotated[
+        str, typer.Argument(help="A run folder, a published model, a base model, or https://host/v1#name.")
+    ],
+    data: Annotated[str | None, typer.Option(help="File of rows with reference answers.")] = None,
     against: Annotated[str | None, typer.Option(help="A second model, measured on the same rows.")] = None,
     template: Annotated[str | None, typer.Option(help="Chat template by name, for a base model without one.")] = None,
     format: Annotated[str | None, typer.Option(help="Row format; found by looking if absent.")] = None,
     column: Annotated[list[str], typer.Option(help="key=name where the file names a key otherwise; repeatable.")] = [],  # noqa: B006
-    rows: Annotated[int, typer.Option(min=1, help="Most rows to measure.")] = 200,
+    rows: Annotated[int | None, typer.Option(min=1, help="Most rows to measure: 200, or all of a task's.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 128,
     samples: Annotated[int, typer.Option(min=0, help="Answers to print.")] = 5,
+    probe: Annotated[list[str], typer.Option(help="File of general rows, to see what was forgotten; repeatable.")] = [],  # noqa: B006
     output: Annotated[Path | None, typer.Option(help="Write the report, with every answer, as JSON.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the report as a page.")] = None,
+    harness: Annotated[list[str], typer.Option(help="A task of lm-evaluation-harness; repeatable.")] = [],  # noqa: B006
+    harness_files: Annotated[Path | None, typer.Option(help="A YAML task file, or a folder of them.")] = None,
+    few_shot: Annotated[int | None, typer.Option(min=0, help="Worked examples before each question of a task.")] = None,
+    chat: Annotated[bool, typer.Option(help="Ask a task's questions through the chat template.")] = False,
 ) -> None:
-    """Perplexity, BLEU, token accuracy and share of answers that end by themselves, with 95% intervals."""
+    """Perplexity, BLEU, chrF, ROUGE, exact match, F1, accuracy, length and latency, with 95% intervals."""
     from tunesmith.cli.screen import console, live_screen
     from tunesmith.core.config import parse_overrides
+    from tunesmith.core.errors import ConfigError
     from tunesmith.core.files import make_folder, write_json
     from tunesmith.jobs.start import evaluate_file
 
-    if output is not None:
-        make_folder(output.expanduser().resolve().parent, "the report")
-    options = {
+    if (data is None) == (not harness):
+        raise ConfigError("give rows with --data FILE, or tasks of lm_eval with --harness TASK.")
+    if harness and (against or probe or html):
+        raise ConfigError("--harness measures one model alone: leave out --against, --probe and --html.")
+    for path in (output, html):
+        if path is not None:
+            make_folder(path.expanduser().resolve().parent, "the report")
+    options: dict[str, Any] = {
         "model": model,
         "data": data,
         "against": against,
@@ -39,9 +53,17 @@ def evaluate(
         "rows": rows,
         "max_new_tokens": max_new_tokens,
         "samples": samples,
+        "probe": probe,
+        "html": str(html.expanduser()) if html else None,
+        "harness": harness,
+        "harness_files": str(harness_files) if harness_files else None,
+        "few_shot": few_shot,
+        "chat": chat,
     }
     with live_screen() as screen:
         report = evaluate_file(options, screen)
     if output is not None:
         write_json(output.expanduser(), report)
-        console.print(f"\nreport  {output}", soft_wrap=True)
+    for path in (output, html):
+        if path is not None:
+            console.print(f"\nreport  {path}", soft_wrap=True)

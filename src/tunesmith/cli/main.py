@@ -9,8 +9,12 @@ import typer
 
 from tunesmith.cli.chat import chat
 from tunesmith.cli.check import check
+from tunesmith.cli.compare import compare
 from tunesmith.cli.demo import demo
 from tunesmith.cli.evaluate import evaluate
+from tunesmith.cli.lineage import lineage
+from tunesmith.cli.merge import merge
+from tunesmith.cli.push import push
 from tunesmith.cli.runs import runs, show
 from tunesmith.cli.train import train
 from tunesmith.core.errors import Stopped, TunesmithError
@@ -24,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (demo, check, train, evaluate, chat, runs, show):
+for command in (demo, check, train, evaluate, chat, runs, show, compare, merge, lineage, push):
     app.command()(command)
 
 

@@ -43,7 +43,7 @@ class Screen:
         self.say(f"run folder [bold]{escape(event['folder'])}[/bold]")
 
     def on_stopping(self, event: dict[str, Any]) -> None:
-        self.say("stopping as soon as it can be resumed; Ctrl-C again ends it at once")
+        self.say("stopping as soon as it can; Ctrl-C again ends it at once")
 
     def on_resumed(self, event: dict[str, Any]) -> None:
         self.say(f"going on after step {event['step']}" if event["step"] else "no checkpoint yet: beginning anew")
@@ -103,6 +103,22 @@ class Screen:
 
     def on_scores(self, event: dict[str, Any]) -> None:
         self.progress.console.print(scores_table(event["scores"], event["rows"], event["against"]))
+        for name, speed in event.get("speed", {}).items():
+            self.say(escape(f" {name}: {speed['median']:.2f} s for one answer ({speed['rows']} timed)"))
+
+    def on_probe(self, event: dict[str, Any]) -> None:
+        title = f"what was forgotten: {event['what']}, {event['rows']} rows"
+        self.progress.console.print(scores_table(event["scores"], event["rows"], event["against"], title, BRIEF))
+
+    def on_harness(self, event: dict[str, Any]) -> None:
+        self.progress.console.print(harness_table(event))
+
+    def on_early(self, event: dict[str, Any]) -> None:
+        self._end_bar()
+        self.say(f"ended early after step {event['step']}: nothing was better than step {event['best_step']}")
+
+    def on_rolled_back(self, event: dict[str, Any]) -> None:
+        self.say(f"back to step {event['step']}")
 
     def on_samples(self, event: dict[str, Any]) -> None:
         for sample in event["samples"]:
@@ -137,23 +153,59 @@ def interval(score: dict[str, float]) -> str:
     return f"{show(score['value'])} [{show(score['low'])}, {show(score['high'])}]"
 
 
-COLOURS = {"better": "green", "worse": "red", "no difference shown": "yellow", "too few rows": "yellow"}
+COLOURS = {
+    "better": "green",
+    "worse": "red",
+    "changed": "yellow",
+    "no difference shown": "yellow",
+    "too few rows": "yellow",
+}
+BRIEF = ("perplexity", "BLEU", "token accuracy")
 
 
-def scores_table(scores: list[dict[str, Any]], rows: int, against: str | None) -> Group:
-    """Each metric with its 95% interval, beside the other model's where there is one, and what that shows."""
-    table = Table(title=f"{rows} rows, 95% intervals", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+def scores_table(
+    scores: list[dict[str, Any]], rows: int, against: str | None, title: str = "", only: tuple[str, ...] = ()
+) -> Group:
+    """Each metric with its 95% interval, beside the other model's where there is one, and what that shows.
+
+    Args:
+        scores: one entry a metric, as report.json has them.
+        rows: that were measured.
+        against: the other model, if there is one.
+        title: above the table; says how many rows if empty.
+        only: the metrics to show; all if empty.
+    """
+    title = title or f"{rows} rows, 95% intervals"
+    scores = [score for score in scores if not only or score["metric"] in only]
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     table.add_column("metric", no_wrap=True)
     for name in ("before", "after", "difference") if against else ("score",):
         table.add_column(name, justify="right", overflow="fold")
     for score in scores:
         parts = [score[part] for part in (("other", "score", "difference") if against else ("score",))]
-        table.add_row(score["metric"], *(escape(interval(part)) for part in parts))
+        table.add_row(score["metric"], *(escape(interval(part)) if part else "" for part in parts))
     verdicts = []
     for verdict, colour in COLOURS.items():
         if names := [score["metric"] for score in scores if score["verdict"] == verdict]:
             verdicts.append(f" [{colour}]{verdict}[/{colour}]: {', '.join(names)}")
     return Group(table, *verdicts)
+
+
+def harness_table(found: dict[str, Any]) -> Table:
+    """Every metric of every task of lm_eval, with its standard error."""
+    asked = "through the chat template" if found["chat_template"] else "as plain text"
+    title = f"lm_eval {found['lm_eval']}, {asked}"
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table.add_column("task")
+    table.add_column("metric")
+    for name in ("value", "standard error", "rows", "few-shot"):
+        table.add_column(name, justify="right")
+    for task, scores in {**found["tasks"], **found["groups"]}.items():
+        for metric in scores["metrics"]:
+            values = ("" if metric[key] is None else f"{metric[key]:.4f}" for key in ("value", "standard_error"))
+            counts = (str(scores[key] if scores[key] is not None else "") for key in ("rows", "few_shot"))
+            table.add_row(escape(task), escape(metric["metric"]), *values, *counts)
+    return table
 
 
 def show_sample(target: Console, sample: dict[str, Any]) -> None:

@@ -55,9 +55,36 @@ def read_json(path: Path) -> Any:
 
 
 def append_line(path: Path, value: Any) -> None:
-    """Append `value` as one JSON line."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(value) + "\n")
+    """Append `value` as one JSON line.
+
+    Raises:
+        TunesmithError: the disk is full.
+    """
+    line = json.dumps(value) + "\n"
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line)
+    except OSError as error:
+        raise full_disk(path, len(line), error) from None
+
+
+def full_disk(path: Path, needed: int, error: Exception) -> TunesmithError:
+    """The error of a file that cannot be written, as a sentence.
+
+    Args:
+        path: of the file or folder.
+        needed: bytes that were to be written.
+        error: what the system said.
+    """
+    try:
+        free = f", and {shutil.disk_usage(path.parent).free:,} are free"
+    except OSError:
+        free = ""
+    reason = getattr(error, "strerror", None) or str(error)
+    return TunesmithError(
+        f"{path}: cannot be written ({reason}); it needs {needed:,} bytes{free}. What was written before is intact: make "
+        "room and resume."
+    )
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

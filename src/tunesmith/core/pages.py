@@ -17,8 +17,10 @@ def render(package: str, template: str, **values: Any) -> str:
         **values: what it shows; `title` and `lead` belong to the frame.
     """
     sources = {
-        name: (files(room) / name).read_text(encoding="utf-8")
-        for room, name in (("tunesmith.core", "page.html.jinja"), (package, template))
+        file.name: file.read_text(encoding="utf-8")
+        for room in ("tunesmith.core", package)
+        for file in files(room).iterdir()
+        if file.name.endswith(".jinja")
     }
     environment = jinja2.Environment(
         loader=jinja2.DictLoader(sources), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True

@@ -13,7 +13,12 @@ from tunesmith.core.errors import ConfigError, DataError, MissingError
 from tunesmith.core.files import home
 from tunesmith.data.read import PACKED
 
-EMBEDDED = {"hotel": "train.jsonl", "hotel-test": "test.jsonl"}
+EMBEDDED = {
+    "hotel": "hotel/train.jsonl",
+    "hotel-test": "hotel/test.jsonl",
+    "probe-questions": "probe/questions.jsonl",
+    "probe-texts": "probe/texts.jsonl",
+}
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".xlsx", ".txt", ".md")
 LARGEST_DOWNLOAD = 8 << 30  # bytes
 
@@ -64,7 +69,7 @@ def _as_list(names: str | Sequence[str]) -> Sequence[str]:
 
 def _find(name: str) -> list[tuple[str, Path]]:
     if name in EMBEDDED:
-        with as_file(files("tunesmith") / "assets" / "hotel" / EMBEDDED[name]) as path:
+        with as_file(files("tunesmith") / "assets" / EMBEDDED[name]) as path:
             return [(name, path)]
     if name.startswith(("http://", "https://")):
         return [(name, download(name))]

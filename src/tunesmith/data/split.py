@@ -81,7 +81,7 @@ def parts(group: np.ndarray, shares: dict[str, float]) -> np.ndarray:
     part[(place >= test) & (place < test + shares.get("validation", 0.0))] = 2
     if shares.get("validation") and not (part == 2).any():  # of a small file: the group that was nearest to it
         left = np.unique(place[part == 0])
-        part[(place == left[0]) & (len(left) > 1)] = 2
+        part[np.isin(place, left[:1] if len(left) > 1 else [])] = 2
     return part
 
 

@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tunesmith.data.prepare import Prepared
-from tunesmith.evaluate.suite import METRICS, Measured
+from tunesmith.evaluate.slices import parts_of
+from tunesmith.evaluate.suite import METRICS, Measured, Speed
 from tunesmith.prompt.messages import plain
 from tunesmith.score.interval import FEWEST_ROWS, Interval, difference_interval, score_interval
-from tunesmith.score.metrics import Metric
+from tunesmith.score.metrics import Counts, Metric
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,23 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Slice:
+    """The scores of a part of the rows.
+
+    Attributes:
+        by: what the rows are parted by.
+        value: what these rows have in common.
+        rows: how many they are.
+        scores: one entry a metric.
+    """
+
+    by: str
+    value: str
+    rows: int
+    scores: list[Comparison]
+
+
+@dataclass(frozen=True)
 class EvalReport:
     """What an evaluation found. `to_json` is what report.json holds.
 
@@ -45,6 +63,8 @@ class EvalReport:
         data: id of the data set.
         rows: rows measured.
         scores: one entry a metric.
+        slices: the same for parts of the rows.
+        speed: how long each model's answers took, by name.
         samples: every row's answers, in file order.
     """
 
@@ -53,6 +73,8 @@ class EvalReport:
     data: str
     rows: int
     scores: list[Comparison]
+    slices: list[Slice]
+    speed: dict[str, Speed]
     samples: list[Sample]
 
     def to_json(self) -> dict[str, Any]:
@@ -75,27 +97,56 @@ def compare(
     samples = [
         Sample(plain(row.row.prompt), row.row.answer, answer, other.answers[i] if other else None)
         for i, (row, answer) in enumerate(zip(rows, measured.answers, strict=True))
+        if row.row.content.kind == "chat"
     ]
-    scores = [_compare_one(metric, measured, other) for metric in METRICS]
-    return EvalReport(names[0], names[1], data, len(rows), scores, samples)
+    whole = list(range(len(rows)))
+    slices = [
+        Slice(part.by, part.value, len(part.places), _compare_all(measured, other, part.places))
+        for part in parts_of(rows)
+    ]
+    pairs = ((names[0], measured), (names[1], other))
+    speed = {name: one.speed for name, one in pairs if name is not None and one is not None and one.speed is not None}
+    return EvalReport(names[0], names[1], data, len(rows), _compare_all(measured, other, whole), slices, speed, samples)
 
 
-def _compare_one(metric: Metric, measured: Measured, other: Measured | None) -> Comparison:
-    counts = measured.counts[metric.name]
+def rows_of(measured: Measured, rows: Sequence[Prepared]) -> list[dict[str, Any]]:
+    """What a model did on each row, as plain values: so that it can be compared later with what others do."""
+    return [
+        {
+            "source": str(row.source),
+            "answer": measured.answers[place],
+            "counts": {name: counts[place].tolist() for name, counts in measured.counts.items()},
+        }
+        for place, row in enumerate(rows)
+    ]
+
+
+def _compare_all(measured: Measured, other: Measured | None, places: list[int]) -> list[Comparison]:
+    """Every metric that was measured, of both models where there are two."""
+    return [
+        _compare_one(metric, measured.counts[metric.name][places], other and other.counts.get(metric.name), places)
+        for metric in METRICS
+        if metric.name in measured.counts
+    ]
+
+
+def _compare_one(metric: Metric, counts: Counts, all_others: Counts | None, places: list[int]) -> Comparison:
     score = score_interval(metric, counts)
-    if other is None:
+    if all_others is None:
         return Comparison(metric.name, metric.unit, score, None, None, "")
-    other_counts = other.counts[metric.name]
-    difference = difference_interval(metric, counts, other_counts)
+    others = all_others[places]
+    difference = difference_interval(metric, counts, others)
     return Comparison(
-        metric.name, metric.unit, score, score_interval(metric, other_counts), difference, verdict(metric, difference)
+        metric.name, metric.unit, score, score_interval(metric, others), difference, verdict(metric, difference)
     )
 
 
 def verdict(metric: Metric, difference: Interval) -> str:
-    """`better`, `worse`, `no difference shown` when the interval holds zero, or `too few rows` to say."""
+    """`better`, `worse` (`changed` where there is no better), `no difference shown`, or `too few rows` to say."""
     if difference.rows < FEWEST_ROWS:
         return "too few rows"
     if not difference.excludes_zero:
         return "no difference shown"
+    if metric.higher_is_better is None:
+        return "changed"
     return "better" if (difference.value > 0) == metric.higher_is_better else "worse"

@@ -1,4 +1,4 @@
-"""The page about a run: self-contained HTML that opens from disk."""
+"""The page about a run, or about an evaluation alone: self-contained HTML that opens from disk."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from typing import Any
 
 from tunesmith.core.pages import render
 from tunesmith.evaluate.compare import EvalReport, Sample
+from tunesmith.evaluate.contrast_pictures import score_dots
 from tunesmith.evaluate.pictures import length_histogram, loss_curve
 from tunesmith.score.interval import show
+
+IN_SLICES = ("perplexity", "BLEU", "token F1")  # the metrics that tables of parts show
 
 
 @dataclass(frozen=True)
 class Story:
-    """All that the page tells.
+    """All that the page of a run tells.
 
     Attributes:
         title: its heading.
@@ -28,7 +31,8 @@ class Story:
         recipe: YAML.
         plan: plain values of plan.json.
         report: the comparison, or None if there were no rows for it.
-        samples: how many of its samples to show.
+        probes: what was found on rows that the run is not about, by what they are.
+        samples: how many samples to show.
     """
 
     title: str
@@ -41,6 +45,7 @@ class Story:
     recipe: str
     plan: dict[str, Any]
     report: EvalReport | None
+    probes: dict[str, EvalReport]
     samples: int
 
 
@@ -50,31 +55,65 @@ def pick_samples(report: EvalReport | None, count: int) -> list[Sample]:
 
 
 def render_page(story: Story) -> str:
-    """The page as HTML text. Everything from data or models is escaped."""
+    """The page of a run as HTML text. Everything from data or models is escaped."""
     last = story.steps[-1]
-    return render(
-        "tunesmith.evaluate",
-        "report.html.jinja",
-        number=show,
-        title=story.title,
-        lead=story.lead,
-        tiles=[
-            {"name": "steps", "value": last["step"]},
-            {"name": "final loss", "value": f"{last['loss']:.3f}"},
-            {"name": "training rows", "value": len(story.lengths)},
-            {"name": "tokens/s", "value": f"{median_speed(story.steps):,.0f}"},
-            {
-                "name": "memory, most seen",
-                "value": f"{max(step['memory_bytes'] for step in story.steps) / 2**30:.2f} GB",
-            },
-        ],
-        report=story.report,
-        samples=pick_samples(story.report, story.samples),
+    tiles = {
+        "steps": last["step"],
+        "final loss": f"{last['loss']:.3f}",
+        "training rows": len(story.lengths),
+        "tokens/s": f"{median_speed(story.steps):,.0f}",
+        "memory, most seen": f"{max(step['memory_bytes'] for step in story.steps) / 2**30:.2f} GB",
+    }
+    sections = [_section(f"Scores on {story.report.rows} held-out rows", story.report)] if story.report else []
+    return _render(
+        story.title,
+        story.lead,
+        tiles,
+        sections + forgetting(story.probes),
+        pick_samples(story.report, story.samples),
         loss_svg=loss_curve(story.steps, story.validations),
         length_svg=length_histogram(story.lengths, story.trained),
         ledger=story.ledger,
         recipe=story.recipe,
         plan=json.dumps(story.plan, indent=2),
+    )
+
+
+def render_evaluation(report: EvalReport, probes: dict[str, EvalReport], samples: int) -> str:
+    """The page of an evaluation alone as HTML text."""
+    lead = f"beside {report.against}" if report.against else "measured alone"
+    sections = [_section(f"Scores on {report.rows} rows", report), *forgetting(probes)]
+    return _render(report.model, lead, {}, sections, pick_samples(report, samples))
+
+
+def forgetting(probes: dict[str, EvalReport]) -> list[dict[str, Any]]:
+    """A section for each probe: what the model can still do that it was not tuned for."""
+    lead = "Nobody trained on these. A model that gets worse here has forgotten something."
+    return [
+        _section(f"What was forgotten: {what} ({report.rows} rows)", report, lead) for what, report in probes.items()
+    ]
+
+
+def _section(title: str, report: EvalReport, lead: str = "") -> dict[str, Any]:
+    dots = [(row.metric, [row.other, row.score] if report.against else [row.score]) for row in report.scores]
+    shown = [row.metric for row in report.scores if row.metric in IN_SLICES]
+    return {"title": title, "lead": lead, "report": report, "dots": score_dots(dots), "shown": shown}
+
+
+def _render(
+    title: str, lead: str, tiles: dict[str, Any], sections: list[dict[str, Any]], samples: list[Sample], **rest: Any
+) -> str:
+    parts = {"loss_svg": "", "length_svg": "", "ledger": "", "recipe": "", "plan": "", **rest}
+    return render(
+        "tunesmith.evaluate",
+        "report.html.jinja",
+        number=show,
+        title=title,
+        lead=lead,
+        tiles=[{"name": name, "value": value} for name, value in tiles.items()],
+        sections=sections,
+        samples=samples,
+        **parts,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -52,11 +53,19 @@ def serve(work: Work) -> int:
         return 1
     except Exception as error:  # noqa: BLE001  whatever it was, the parent must hear that the job failed
         traceback.print_exc()
-        report({"kind": "failed", "sentence": "", "error": repr(error)})
+        report({"kind": "failed", "sentence": _full_disk(error), "error": repr(error)})
         return 2
     finally:
         ended.set()
     return 0
+
+
+def _full_disk(error: Exception) -> str:
+    """The sentence for a full disk, wherever it was met; empty for anything else."""
+    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return ""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror}. What was written before is intact: make room and try again, or resume."
 
 
 def heeding(report: Report, stop: Stop) -> Report:

@@ -111,7 +111,9 @@ class LocalEngine:
         for chosen in self._batches([len(ids) for ids, _ in rows], len(rows)):
             ids_BT, seen_BT = pad([rows[i][0] for i in chosen], left=False)
             ids_BT, seen_BT = ids_BT.to(self.model.device), seen_BT.to(self.model.device)
-            logits_BTV = self.model(input_ids=ids_BT, attention_mask=seen_BT, use_cache=False).logits
+            until = max(ids_BT.shape[1] - 1, 1)  # the last token is only predicted, and may have no position of its own
+            seen = {"input_ids": ids_BT[:, :until], "attention_mask": seen_BT[:, :until]}
+            logits_BTV = self.model(**seen, use_cache=False).logits
             for row, index in enumerate(chosen):
                 mask = torch.tensor(rows[index][1][1:], device=ids_BT.device)
                 logits_NV = logits_BTV[row, : len(mask)][mask].float()

@@ -22,7 +22,13 @@ def _evaluate(arguments: dict[str, Any], report: Report, stop: Stop) -> dict[str
     return evaluate_model(arguments, heeding(report, stop))
 
 
-JOBS = {"finetune": _finetune, "evaluate": _evaluate}
+def _merge(arguments: dict[str, Any], report: Report, stop: Stop) -> dict[str, Any]:
+    from tunesmith.jobs.merge import merge
+
+    return merge(arguments, heeding(report, stop))
+
+
+JOBS = {"finetune": _finetune, "evaluate": _evaluate, "merge": _merge}
 
 if __name__ == "__main__":
     sys.exit(serve(look_up(JOBS, sys.argv[1], "job")))

@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tunesmith.core.errors import ConfigError
 from tunesmith.core.events import Report, silent, to_folder
 from tunesmith.core.files import read_lines, write_json, write_text
 from tunesmith.data.ledger import total
-from tunesmith.data.prepare import Prepared, dataset_id, spread
+from tunesmith.data.prepare import spread
 from tunesmith.data.seal import Rows
 from tunesmith.data.split import Splits, load_splits
-from tunesmith.evaluate.compare import EvalReport, compare
-from tunesmith.evaluate.report import Story, pick_samples, render_page
-from tunesmith.evaluate.suite import measure
-from tunesmith.infer.local import LocalEngine
+from tunesmith.evaluate.report import Story, render_page
 from tunesmith.jobs.card import make_card
+from tunesmith.jobs.judge import Found, evaluate_both
 from tunesmith.jobs.learnable import doubts, refuse_what_cannot_teach
+from tunesmith.jobs.merge import publish_merged, rows_to_compare
 from tunesmith.jobs.prove import losses_of, prove, refuse_unchanged
-from tunesmith.jobs.recipe import Recipe, read_recipe
+from tunesmith.jobs.recipe import Recipe, longest_row, read_recipe
 from tunesmith.jobs.resume import find_resumed, go_back, made_from
-from tunesmith.model.load import answering, load_model
+from tunesmith.model.load import load_model
 from tunesmith.model.methods import method_for, trainable
-from tunesmith.model.publish import find_published, merged, publish
+from tunesmith.model.publish import publish
 from tunesmith.model.warm import starting_adapter
-from tunesmith.prompt.base import Base, context_length, resolve
-from tunesmith.prompt.contract import Contract
+from tunesmith.prompt.base import resolve
 from tunesmith.prompt.load import load_contract
 from tunesmith.train.checkpoint import (
     AVERAGE,
@@ -50,8 +48,7 @@ from tunesmith.train.policy import Policy
 from tunesmith.train.probe import why_not_packed
 from tunesmith.train.ranks import Ranks, join_ranks
 from tunesmith.train.standing import Standing
-
-LONGEST = 2048  # tokens of a row, when neither recipe nor model says less
+from tunesmith.train.track import TrackConfig, open_trackers
 
 
 def finetune(arguments: dict[str, Any], forward: Report, stop: Callable[[], bool] = lambda: False) -> dict[str, Any]:
@@ -67,9 +64,18 @@ def finetune(arguments: dict[str, Any], forward: Report, stop: Callable[[], bool
         `folder` and, where rows were held out, `scores`.
     """
     folder = Path(arguments["folder"])
-
-    # 1. The recipe, complete and resolved; and the processes that work on it together.
     recipe = read_recipe(folder / "config.yaml")
+    track = recipe.track if arguments.get("rank", 0) == 0 else TrackConfig()
+    with open_trackers(track, folder, recipe.model_dump(mode="json"), to_folder(folder, forward)) as trackers:
+        return walk(folder, recipe, arguments, trackers.beside(forward), stop)
+
+
+def walk(
+    folder: Path, recipe: Recipe, arguments: dict[str, Any], forward: Report, stop: Callable[[], bool]
+) -> dict[str, Any]:
+    """The nine steps."""
+
+    # 1. The recipe is complete and resolved; the processes that work on it meet.
     torch.manual_seed(recipe.seed)
     ranks = join_ranks(arguments, choose_device(recipe.device)[0])
     report = to_folder(folder, forward) if ranks.leads else silent
@@ -139,15 +145,15 @@ def finetune(arguments: dict[str, Any], forward: Report, stop: Callable[[], bool
     wanted = losses_of(model, splits.train)
     del model
     if target.name == "adapter":
-        publish(merged(target, base), base, contract, folder / "model", card)
+        publish_merged(target, folder / "model", rows_to_compare(splits), report)
     prove(folder / "model", contract, splits.train, wanted)
     report({"kind": "published", "folder": str(folder / "model"), "step": chosen.step})
 
     # 9. Base and tuned model, loaded from their folders, on rows that neither has seen.
-    result = evaluate_both(recipe, folder, base, contract, splits.test, report) if splits.test else None
-    write_report(folder, recipe, splits, plan, result)
+    found = evaluate_both(recipe, folder, base, contract, splits.test, report)
+    write_report(folder, recipe, splits, plan, found)
     report({"kind": "finished"})
-    return {"folder": str(folder), "scores": result.to_json()["scores"] if result else []}
+    return {"folder": str(folder), "scores": found.report.to_json()["scores"] if found.report else []}
 
 
 def settle_plan(
@@ -177,15 +183,6 @@ def changed_model(model: Any, recipe: Recipe) -> Any:
     """The model with what the method adds to it, the same each time for one recipe."""
     torch.manual_seed(recipe.seed)
     return method_for(recipe.method).apply(model, recipe.method)
-
-
-def longest_row(recipe: Recipe, base: Base) -> int:
-    """Tokens that a row may have: what the recipe says, within what the model takes."""
-    takes = context_length(base.folder)
-    wanted = recipe.data.max_length or min(LONGEST, takes or LONGEST)
-    if takes is not None and wanted > takes:
-        raise ConfigError(f"data.max_length = {wanted}: {recipe.model.base} takes at most {takes} tokens.")
-    return wanted
 
 
 def describe(splits: Splits) -> dict[str, Any]:
@@ -233,28 +230,8 @@ def saver(folder: Path, keep_last: int, bound: dict[str, Any], report: Report) -
     return save
 
 
-def evaluate_both(
-    recipe: Recipe, folder: Path, base: Base, contract: Contract, rows: Sequence[Prepared], report: Report
-) -> EvalReport:
-    """Measure the base and the published model on the same rows."""
-    report({"kind": "phase", "name": "evaluating"})
-    rows = rows[: recipe.evaluate.rows]
-    measured = []
-    for label in ("base", "tuned"):
-        model = (
-            load_model(base.folder, *answering()) if label == "base" else find_published(str(folder / "model")).load()
-        )
-        engine = LocalEngine(model, contract.stop_ids)
-        measured.append(measure(engine, contract, rows, recipe.evaluate.max_new_tokens, report, label))
-    result = compare(measured[1], measured[0], ("tuned", recipe.model.base), dataset_id(rows), rows)
-    report({"kind": "scores", "rows": result.rows, "against": result.against, "scores": result.to_json()["scores"]})
-    samples = [asdict(sample) for sample in pick_samples(result, recipe.evaluate.samples)]
-    report({"kind": "samples", "samples": samples})
-    return result
-
-
-def write_report(folder: Path, recipe: Recipe, splits: Splits, plan: Plan, result: EvalReport | None) -> None:
-    """report/report.html and report/report.json."""
+def write_report(folder: Path, recipe: Recipe, splits: Splits, plan: Plan, found: Found) -> None:
+    """report/report.html and report/report.json, with what is behind its scores in rows.jsonl."""
     target = folder / "report"
     target.mkdir(exist_ok=True)
     method = recipe.method.type
@@ -269,9 +246,11 @@ def write_report(folder: Path, recipe: Recipe, splits: Splits, plan: Plan, resul
         ledger=total(splits.ledgers, "all files").sentence(),
         recipe=(folder / "config.yaml").read_text(encoding="utf-8"),
         plan=plan.to_json(),
-        report=result,
+        report=found.report,
+        probes=found.probes,
         samples=recipe.evaluate.samples,
     )
     write_text(target / "report.html", render_page(story))
-    if result is not None:
-        write_json(target / "report.json", result.to_json())
+    if found.report is not None:
+        write_json(target / "report.json", {**found.report.to_json(), "probes": found.probes_json()})
+        write_text(target / "rows.jsonl", "".join(json.dumps(row) + "\n" for row in found.rows))

@@ -1,23 +1,124 @@
-"""Evaluate a model on a file, alone or beside another. Runs in a child process."""
+"""Evaluate a model on a file, alone or beside another, or on tasks of lm_eval. Runs in a child process."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from tunesmith.core.errors import ModelError
+from tunesmith.core.errors import ConfigError, ModelError
 from tunesmith.core.events import Report
+from tunesmith.core.files import write_text
 from tunesmith.data.load import load_dataset, require_rows
-from tunesmith.data.prepare import dataset_id, prepare
-from tunesmith.evaluate.compare import compare
-from tunesmith.evaluate.report import pick_samples
-from tunesmith.evaluate.suite import Measured, measure
+from tunesmith.data.prepare import Prepared, dataset_id, prepare
+from tunesmith.evaluate.compare import compare, rows_of
+from tunesmith.evaluate.probe import load_probe, measure_probe
+from tunesmith.evaluate.report import render_evaluation
+from tunesmith.evaluate.suite import Measured, measure, measure_remote
 from tunesmith.infer.local import LocalEngine
+from tunesmith.infer.remote import RemoteModel, parse_remote
+from tunesmith.jobs.judge import Found, say
+from tunesmith.jobs.recipe import LONGEST
 from tunesmith.model.publish import Published, find_published
-from tunesmith.prompt.base import context_length
-from tunesmith.prompt.load import load_tokenizer
+from tunesmith.prompt.base import EMBEDDED, context_length, resolve
+from tunesmith.prompt.contract import Contract
+from tunesmith.prompt.load import load_contract, load_tokenizer
 
-LONGEST = 2048  # tokens of a row, when the model does not say
+
+def evaluate_model(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Measure `model` on `data`, and `against` on the same rows where it is given.
+
+    Two local models are both prompted by the contract of `model`, so that they answer the same questions; a
+    remote one prompts itself.
+
+    Returns:
+        `report`: plain values, with every row's answers.
+    """
+    if arguments.get("harness"):
+        return {"report": evaluate_harness(arguments, report)}
+    model, other = _find(arguments["model"]), _find(arguments["against"]) if arguments["against"] else None
+    contract, takes = _reader([model, other], arguments["template"])
+    rows = _rows(arguments, contract, takes, report)
+    probes = {Path(name).name: load_probe(name, contract, takes) for name in arguments.get("probe") or ()}
+    if probes and any(isinstance(one, RemoteModel) for one in (model, other)):
+        raise ConfigError("--probe measures how texts are predicted, which a remote model does not show. Leave it out.")
+    most = arguments["max_new_tokens"]
+
+    def run(one: Published | RemoteModel) -> tuple[Measured, dict[str, Measured]]:
+        if isinstance(one, RemoteModel):
+            return measure_remote(one, rows, most, report), {}
+        engine = LocalEngine(one.load(), contract.stop_ids)
+        asked = {
+            what: measure_probe(engine, contract, probe, most, report, f"{one.name} on {what}")
+            for what, probe in probes.items()
+        }
+        return measure(engine, contract, rows, most, report, one.name), asked
+
+    names = (arguments["model"], arguments["against"])
+    measured, asked = run(model)
+    against, asked_other = run(other) if other is not None else (None, {})
+    found = Found(
+        compare(measured, against, names, dataset_id(rows), rows),
+        {
+            what: compare(asked[what], asked_other.get(what), names, dataset_id(probe), probe)
+            for what, probe in probes.items()
+        },
+        rows_of(measured, rows),
+    )
+    assert found.report is not None
+    say(found, arguments["samples"], report)
+    if arguments.get("html"):
+        write_text(Path(arguments["html"]), render_evaluation(found.report, found.probes, arguments["samples"]))
+    return {"report": {**found.report.to_json(), "probes": found.probes_json()}}
+
+
+def evaluate_harness(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Run tasks of lm_eval over a model of this machine."""
+    from tunesmith.evaluate.harness import run_harness
+
+    model = _find(arguments["model"])
+    if isinstance(model, RemoteModel):
+        raise ConfigError(f"{arguments['model']}: tasks of lm_eval need a model on this machine.")
+    contract = model.contract(arguments["template"])
+    report({"kind": "phase", "name": "loading the model"})
+    found = run_harness(
+        LocalEngine(model.load(), contract.stop_ids),
+        contract,
+        arguments["harness"],
+        include=Path(arguments["harness_files"]) if arguments["harness_files"] else None,
+        limit=arguments["rows"],
+        few_shot=arguments["few_shot"],
+        chat=arguments["chat"],
+        report=report,
+    )
+    report({"kind": "harness", **found})
+    return found
+
+
+def _find(name: str) -> Published | RemoteModel:
+    """The model called `name`: on this machine, or behind a URL."""
+    remote = parse_remote(name)
+    return find_published(name) if remote is None else RemoteModel(*remote)
+
+
+def _reader(models: Sequence[Published | RemoteModel | None], template: str | None) -> tuple[Contract, int]:
+    """How the rows are read: by the first local model's contract, and how many tokens it takes.
+
+    Rows for remote models alone are read with the embedded tokenizer: only their texts are used.
+
+    Raises:
+        ModelError: two local models read text differently.
+    """
+    local = [model for model in models if isinstance(model, Published)]
+    if not local:
+        return load_contract(resolve(EMBEDDED).folder), 1 << 30
+    first = local[0]
+    if any(not same_tokenizer(first, other) for other in local[1:]):
+        raise ModelError(
+            f"{first.name} and {local[1].name} have different tokenizers, so their scores cannot be compared token by "
+            "token. Evaluate each alone."
+        )
+    return first.contract(template), context_length(first.base.folder if first.base else first.folder) or LONGEST
 
 
 def same_tokenizer(one: Published, other: Published) -> bool:
@@ -25,41 +126,14 @@ def same_tokenizer(one: Published, other: Published) -> bool:
     return load_tokenizer(one.folder).get_vocab() == load_tokenizer(other.folder).get_vocab()
 
 
-def evaluate_model(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
-    """Measure `model` on `data`, and `against` on the same rows where it is given.
-
-    Both are prompted by the contract of `model`, so that they answer the same questions.
-
-    Returns:
-        The report as plain values, with every row's answers.
-    """
-    published = find_published(arguments["model"])
-    contract = published.contract(arguments["template"])
-    other = find_published(arguments["against"]) if arguments["against"] else None
-    if other is not None and not same_tokenizer(published, other):
-        raise ModelError(
-            f"{arguments['model']} and {arguments['against']} have different tokenizers, so their scores cannot be "
-            "compared token by token. Evaluate each alone."
-        )
+def _rows(arguments: dict[str, Any], contract: Contract, takes: int, report: Report) -> list[Prepared]:
+    """The file's rows, prepared; a note says how many are left out because they are too long."""
     dataset = load_dataset(arguments["data"], format=arguments["format"], columns=arguments["columns"] or {})
     ledgers = dataset.reading.ledgers
     require_rows(ledgers, arguments["bad_rows"])
-    wanted = dataset.rows[: arguments["rows"]]
-    takes = context_length(published.base.folder if published.base else published.folder) or LONGEST
+    wanted = dataset.rows[: arguments["rows"] or 200]
     rows = list(prepare(wanted, ledgers, contract, takes, over_long="drop", bad_rows=arguments["bad_rows"]))
     if len(rows) < len(wanted):
         sentence = f"{len(wanted) - len(rows)} rows are longer than {takes} tokens and are left out."
         report({"kind": "warning", "sentence": sentence})
-
-    def run(model: Published) -> Measured:
-        engine = LocalEngine(model.load(), contract.stop_ids)
-        return measure(engine, contract, rows, arguments["max_new_tokens"], report, model.name)
-
-    measured = run(published)
-    against = run(other) if other is not None else None
-    result = compare(measured, against, (arguments["model"], arguments["against"]), dataset_id(rows), rows)
-    scores = result.to_json()
-    report({"kind": "scores", "rows": result.rows, "against": result.against, "scores": scores["scores"]})
-    samples = pick_samples(result, arguments["samples"])
-    report({"kind": "samples", "samples": [asdict(sample) for sample in samples]})
-    return {"report": scores}
+    return rows

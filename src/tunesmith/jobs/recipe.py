@@ -8,10 +8,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tunesmith.core.config import Section, option, read_yaml, union_members, validate, with_overrides
+from tunesmith.core.errors import ConfigError
 from tunesmith.data.config import DataConfig
 from tunesmith.model.config import LoraConfig, MethodConfig
+from tunesmith.prompt.base import Base, context_length
 from tunesmith.prompt.config import ModelConfig
 from tunesmith.train.config import EvaluateConfig, ObjectiveConfig, OptimConfig, SftConfig
+from tunesmith.train.track import TrackConfig
+
+LONGEST = 2048  # tokens of a row, when neither recipe nor model says less
 
 
 class OutputConfig(Section):
@@ -40,6 +45,7 @@ class Recipe(Section):
     optim: OptimConfig = option(OptimConfig(), "How weights are updated.")
     evaluate: EvaluateConfig = option(EvaluateConfig(), "What is measured.")
     output: OutputConfig = option(OutputConfig(), "Where the run goes.")
+    track: TrackConfig = option(TrackConfig(), "Where metrics go besides the run's folder.")
     precision: Literal["auto", "fp32", "bf16"] = option(
         "auto", "Of matrix products. `auto` takes bf16 where a measured product is faster."
     )
@@ -76,3 +82,12 @@ def read_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._") or "run"
         recipe = recipe.model_copy(update={"output": recipe.output.model_copy(update={"name": name})})
     return recipe
+
+
+def longest_row(recipe: Recipe, base: Base) -> int:
+    """Tokens that a row may have: what the recipe says, within what the model takes."""
+    takes = context_length(base.folder)
+    wanted = recipe.data.max_length or min(LONGEST, takes or LONGEST)
+    if takes is not None and wanted > takes:
+        raise ConfigError(f"data.max_length = {wanted}: {recipe.model.base} takes at most {takes} tokens.")
+    return wanted

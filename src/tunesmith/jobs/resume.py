@@ -37,7 +37,7 @@ class Resumed:
 def made_from(recipe: Recipe, base: Base, contract: Contract, splits: Splits, start: str | None) -> dict[str, Any]:
     """All that must be the same when a run goes on: plain values, by name; `start` is the starting adapter's hash."""
     return {
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": recipe.model_dump(mode="json", exclude={"track"}),
         "base model": base.fingerprint(),
         "tokenizer and template": contract.id,
         "starting adapter": start,

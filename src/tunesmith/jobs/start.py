@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -117,7 +118,8 @@ def _run(folder: Path, options: dict[str, Any], report: Report) -> Run:
         to_folder(folder)({"kind": "stopped", "sentence": str(end)})
         raise Stopped(f"{end} Go on with: tunesmith train --resume {folder}") from None
     except TunesmithError as error:
-        to_folder(folder)({"kind": "failed", "sentence": str(error)})
+        with contextlib.suppress(TunesmithError):  # on a full disk
+            to_folder(folder)({"kind": "failed", "sentence": str(error)})
         raise
     except KeyboardInterrupt:
         to_folder(folder)({"kind": "interrupted"})

@@ -13,11 +13,13 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from transformers import GenerationConfig, PreTrainedModel
 
 from tunesmith.core.errors import MissingError, ModelError
-from tunesmith.core.files import publish_folder, read_json, write_json
+from tunesmith.core.files import full_disk, publish_folder, read_json, write_json
 from tunesmith.model.load import answering, load_model
+from tunesmith.model.methods import trainable
 from tunesmith.prompt.base import Base, resolve
 from tunesmith.prompt.contract import Contract
 from tunesmith.prompt.load import load_contract
@@ -34,17 +36,24 @@ def publish(model: Any, base: Base, contract: Contract, folder: Path, card: dict
         contract: how it was trained to be prompted.
         folder: replaced if it exists.
         card: what `tunesmith.json` says.
+
+    Raises:
+        TunesmithError: the disk is full.
     """
     for config in getattr(model, "peft_config", {}).values():
         config.base_model_name_or_path, config.revision = base.reference, base.commit
-    with publish_folder(folder) as temporary:
-        _generation_config(contract).save_pretrained(temporary)
-        if isinstance(model, PreTrainedModel):
-            model.generation_config = _generation_config(contract)
-        model.save_pretrained(temporary, safe_serialization=True)
-        contract.save(temporary)
-        (temporary / "README.md").unlink(missing_ok=True)  # peft's empty model card
-        write_json(temporary / CARD, card)
+    try:
+        with publish_folder(folder) as temporary:
+            _generation_config(contract).save_pretrained(temporary)
+            if isinstance(model, PreTrainedModel):
+                model.generation_config = _generation_config(contract)
+            model.save_pretrained(temporary, safe_serialization=True)
+            contract.save(temporary)
+            (temporary / "README.md").unlink(missing_ok=True)  # peft's empty model card
+            write_json(temporary / CARD, card)
+    except (OSError, SafetensorError) as error:
+        trained = trainable(model) if hasattr(model, "peft_config") else dict(model.named_parameters())
+        raise full_disk(folder, sum(w.numel() * w.element_size() for w in trained.values()), error) from None
 
 
 def merged(adapter: Path, base: Base) -> Any:

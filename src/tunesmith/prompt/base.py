@@ -88,7 +88,7 @@ def _checked(folder: Path) -> Path:
     """Refuse, with the reason, a folder that cannot be a base model."""
     if not (folder / "config.json").exists():
         hint = (
-            " It is an adapter: name the model that it was trained on (and the adapter in method.start, to go on from it)."
+            " It is an adapter: name the model that it was trained on, and the adapter in method.start."
             if (folder / "adapter_config.json").exists()
             else ""
         )

@@ -319,7 +319,12 @@ class Contract:
     def save(self, folder: Path) -> None:
         """Write the tokenizer and the template as Hugging Face tools read them."""
         self.tokenizer.chat_template = self.template
-        self.tokenizer.save_pretrained(folder)
+        try:
+            self.tokenizer.save_pretrained(folder)
+        except OSError:
+            raise
+        except Exception as error:  # noqa: BLE001  tokenizers says nothing better when a disk is full
+            raise OSError(str(error)) from None
 
 
 def starts_with_bos(tokenizer: Any) -> bool:

@@ -22,7 +22,7 @@ Z95 = 1.959964
 def show(value: float) -> str:
     """A score with the digits that matter: 0.123, 1.23, 12.3, 123."""
     size = abs(value)
-    digits = 0 if size >= 100 else 1 if size >= 10 or size == 0 else 2 if size >= 1 else 3
+    digits = 0 if size >= 100 else 1 if size >= 10 or size < 5e-4 else 2 if size >= 1 else 3
     return f"{value:.{digits}f}"
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
 
 Counts = NDArray[np.float64]
 
@@ -22,13 +23,13 @@ class Metric:
     Attributes:
         name: as reports print it.
         unit: what the number means.
-        higher_is_better: the direction of good.
+        higher_is_better: the direction of good; None where there is none.
         of_sums: maps summed counts, shape (..., C), to the score, shape (...).
     """
 
     name: str
     unit: str
-    higher_is_better: bool
+    higher_is_better: bool | None
     of_sums: Callable[[Counts], Counts]
 
 
@@ -52,12 +53,37 @@ def _bleu(sums: Counts) -> Counts:
     return np.apply_along_axis(one, -1, sums)
 
 
+def _chrf(sums: Counts) -> Counts:
+    """Corpus chrF2 from summed n-gram counts of answer, reference and both, for each order."""
+    return np.apply_along_axis(
+        lambda row: _corpus_chrf._compute_score_from_stats(row.astype(int).tolist()).score, -1, sums
+    )
+
+
+def _mean(sums: Counts) -> Counts:
+    """Counts are (value, 1)."""
+    return sums[..., 0] / sums[..., 1]
+
+
 PERPLEXITY = Metric("perplexity", "exp of loss per token of the reference answer", False, _perplexity)
 TOKEN_ACCURACY = Metric("token accuracy", "% of reference tokens that were the first choice", True, _percentage)
 BLEU_SCORE = Metric("BLEU", "sacrebleu, 0 to 100", True, _bleu)
+CHRF_SCORE = Metric("chrF", "sacrebleu, 0 to 100", True, _chrf)
+ROUGE_1 = Metric("ROUGE-1", "F1 over words, mean, 0 to 100", True, _percentage)
+ROUGE_2 = Metric("ROUGE-2", "F1 over pairs of words, mean, 0 to 100", True, _percentage)
+ROUGE_L = Metric("ROUGE-L", "F1 of the longest common subsequence, mean, 0 to 100", True, _percentage)
+EXACT_MATCH = Metric("exact match", "% of answers, white space aside", True, _percentage)
+TOKEN_F1 = Metric("token F1", "F1 over words, case and punctuation aside, mean, 0 to 100", True, _percentage)
 STOP_RATE = Metric("ends by itself", "% of answers", True, _percentage)
+LENGTH = Metric("answer length", "characters, mean", None, _mean)
+
+METRICS: tuple[Metric, ...] = (
+    PERPLEXITY, BLEU_SCORE, CHRF_SCORE, ROUGE_1, ROUGE_2, ROUGE_L, EXACT_MATCH, TOKEN_F1, TOKEN_ACCURACY, STOP_RATE,
+    LENGTH,
+)  # fmt: skip
 
 _sentence_bleu = BLEU(effective_order=True)
+_corpus_chrf = CHRF()
 
 
 def bleu_counts(answers: Sequence[str], references: Sequence[str]) -> Counts:

@@ -10,6 +10,7 @@ WINDOW = 16  # losses that a spike is judged by
 FEWEST = 8  # of them, before anything is judged
 TIMES = 8.0  # as far above the middle loss as losses usually are away from it: a spike
 LEAST = 1.25  # and at least so many times the middle loss
+RISE = 0.25  # nats per token above it: the noise of a loss that is nearly nothing is no spike
 
 
 @dataclass
@@ -44,7 +45,7 @@ class Standing:
             return False
         middle = statistics.median(self.losses)
         spread = statistics.fmean(abs(one - middle) for one in self.losses)
-        return loss > middle + TIMES * spread and loss > LEAST * middle
+        return loss > max(middle + TIMES * spread, LEAST * middle, middle + RISE)
 
     def note(self, loss: float) -> None:
         """Remember the loss of a step."""

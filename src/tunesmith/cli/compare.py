@@ -1,0 +1,265 @@
+"""`tunesmith compare RUN RUN...`: runs beside one another."""
+
+from __future__ import annotations
+
+import json as plain_json
+from collections.abc import Callable, Sequence
+from os.path import relpath
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from tunesmith.evaluate.contrast_scores import MetricScores, RunScore
+    from tunesmith.jobs.contrast import Contrast, Entry, Setting
+
+WIDEST = 30  # characters of a value before it is folded
+WIDEST_NAME = 20  # of a run's number and name before they are cut
+LONGEST = 90  # of a value before it is cut
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Two to ten run folders; differences are to the first.")],
+    html: Annotated[Path | None, typer.Option(help="Write a page with curves and scores as pictures.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write everything as JSON, curves too.")] = None,
+) -> None:
+    """Put runs beside one another: settings that differ, losses, speed, and scores with paired differences."""
+    from tunesmith.cli.screen import console
+    from tunesmith.core.files import write_json, write_text
+    from tunesmith.jobs.contrast import contrast
+
+    for path in (html, json):
+        if path is not None:
+            _refuse_no_file(path.expanduser())
+    found = contrast(runs)
+    print_contrast(found)
+    if html is not None:
+        write_text(html.expanduser(), contrast_page(found, html.expanduser()))
+        console.print(f"\npage  {html}", soft_wrap=True, markup=False)
+    if json is not None:
+        write_json(json.expanduser(), found.to_json())
+        console.print(f"\njson  {json}", soft_wrap=True, markup=False)
+
+
+def _refuse_no_file(path: Path) -> None:
+    """Say before anything is done that a file cannot be written."""
+    from tunesmith.core.errors import ConfigError
+    from tunesmith.core.files import make_folder
+
+    if path.is_dir():
+        raise ConfigError(f"{path}: a folder is there. Name a file to write.")
+    make_folder(path.resolve().parent, path.name)
+
+
+FACTS: dict[str, Callable[[Entry], str]] = {
+    "status": lambda run: run.status,
+    "steps": lambda run: f"{run.steps[0]}/{run.steps[1]}" if run.steps[1] else "-",
+    "last loss": lambda run: _written(run.last_loss, ".3f"),
+    "last validation": lambda run: _written(run.last_validation, ".3f"),
+    "best validation": lambda run: _written(run.best_validation, ".3f"),
+    "at step": lambda run: _written(run.best_step, ""),
+    "tokens/s": lambda run: _written(run.tokens_per_second, ",.0f"),
+    "GB": lambda run: _written(run.memory_bytes and run.memory_bytes / 2**30, ".2f"),
+    "seconds": lambda run: _written(run.seconds, ",.1f"),
+}
+
+
+def _written(number: float | None, form: str) -> str:
+    return "-" if number is None else format(number, form)
+
+
+def _cells(setting: Setting, runs: Sequence[Entry]) -> list[str]:
+    """A setting's value in each run, as JSON has it, texts without quotes and hashes by their beginning."""
+
+    def cell(value: Any) -> str:
+        text = value if isinstance(value, str) else plain_json.dumps(value, ensure_ascii=False)
+        is_hash = len(text) == 64 and set(text) <= set("0123456789abcdef")
+        return text[:12] if is_hash else _plain(text)
+
+    return [cell(setting.values[run.name]) if run.name in setting.values else "-" for run in runs]
+
+
+def signed(value: float) -> str:
+    """A difference with its sign."""
+    from tunesmith.score.interval import show
+
+    return f"+{show(value)}" if value > 0 else show(value)
+
+
+def print_contrast(found: Contrast) -> None:
+    """The tables: runs are rows throughout, so that ten of them stay readable on a narrow terminal."""
+    from tunesmith.cli.screen import console
+
+    for number, run in enumerate(found.runs, 1):
+        console.print(f"{number:2} {_plain(run.folder)}", soft_wrap=True, markup=False)
+    heads = [_plain(setting.name).replace(".", ".\n") for setting in found.settings]
+    columns = [(head, _cut(_cells(one, found.runs))) for head, one in zip(heads, found.settings, strict=True)]
+    nothing = "" if columns else ": nothing"
+    console.print(
+        f"\n[bold]what was set otherwise[/bold]{nothing} ({found.equal} settings and facts are equal in all runs)"
+    )
+    _print_bands(found.runs, columns, "left")
+    console.print("\n[bold]how they went[/bold]")
+    facts = [(name.replace(" ", "\n"), [fact(run) for run in found.runs]) for name, fact in FACTS.items()]
+    _print_bands(found.runs, facts, "right")
+    if found.scores:
+        _print_scores(found)
+    for note in found.notes:
+        console.print(f"[yellow]note:[/yellow] {_escaped(note)}")
+
+
+def _cut(cells: list[str]) -> list[str]:
+    """Long values cut, from a little before the place where they begin to differ."""
+    long = {cell for cell in cells if len(cell) > LONGEST}
+    places = (place for place, letters in enumerate(zip(*long, strict=False)) if len(set(letters)) > 1)
+    start = max(0, next(places, min(map(len, long)) if len(long) > 1 else 0) - 20)
+
+    def cut(cell: str) -> str:
+        end = start + LONGEST
+        return f"{'…' if start else ''}{cell[start:end]}{'…' if len(cell) > end else ''}"
+
+    return [cut(cell) if cell in long else cell for cell in cells]
+
+
+def _label(number: int, name: str, widest: int) -> str:
+    """A run's number and as much of its name as there is room for."""
+    label = _plain(f"{number} {name}")
+    return label if len(label) <= widest else label[: widest - 1] + "…"
+
+
+def _print_bands(runs: Sequence[Entry], columns: list[tuple[str, list[str]]], justify: Any) -> None:
+    """As many columns as the terminal is wide for; the others in further tables below."""
+    from tunesmith.cli.screen import console
+
+    names = [_label(number, run.name, WIDEST_NAME) for number, run in enumerate(runs, 1)]
+    unbounded = console.options.update(width=2 * WIDEST * (len(columns) + 1))
+    while columns:
+        sizes = [
+            console.measure(_band(names, columns[:count], justify), options=unbounded).maximum
+            for count in range(1, len(columns) + 1)
+        ]
+        fitting = max(1, sum(size <= console.width for size in sizes))
+        count = -(-len(columns) // -(-len(columns) // fitting))  # not one column alone below many
+        console.print()
+        console.print(_band(names, columns[:count], justify))
+        columns = columns[count:]
+
+
+def _band(names: Sequence[str], columns: Sequence[tuple[str, list[str]]], justify: Any) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    tallest = max(head.count("\n") for head, _ in columns)
+    table.add_column(Text("\n" * tallest + "run"), no_wrap=True)
+    for head, _ in columns:
+        above = "\n" * (tallest - head.count("\n"))
+        table.add_column(Text(above + head), max_width=WIDEST, overflow="fold", justify=justify)
+    for name, *cells in zip(names, *(cells for _, cells in columns), strict=True):
+        table.add_row(*map(Text, (name, *cells)))
+    return table
+
+
+def _print_scores(found: Contrast) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from tunesmith.cli.screen import COLOURS, console
+
+    lines = {score.metric: [_score_cells(cell) for cell in score.runs] for score in found.scores}
+    widths = [max(len(cells[place]) for rows in lines.values() for cells in rows) for place in range(3)]
+    widest = max(8, min(WIDEST_NAME, console.width - sum(widths) - 3 * 2))
+    first = _escaped(found.runs[0].name)
+    console.print(f"\n[bold]scores[/bold] with 95% intervals; then the difference to {first}, paired by row")
+    for score in found.scores:
+        console.print(f"\n[bold]{_escaped(score.metric)}[/bold]  [dim]{_escaped(score.unit + _direction(score))}[/dim]")
+        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+        table.add_column(no_wrap=True)
+        for width in widths[:2]:
+            table.add_column(width=width, no_wrap=True)
+        table.add_column()
+        for number, (run, (*cells, verdict)) in enumerate(zip(found.runs, lines[score.metric], strict=True), 1):
+            label = _label(number, run.name, widest)
+            table.add_row(*map(Text, (label, *cells)), Text(verdict, style=COLOURS.get(verdict, "dim")))
+        console.print(table)
+    console.print()
+
+
+def _score_cells(cell: RunScore) -> tuple[str, str, str]:
+    """The score, the difference and the verdict."""
+    from tunesmith.score.interval import show
+
+    score, difference = cell.score, cell.difference
+    return (
+        f"{show(score.value)} [{show(score.low)}, {show(score.high)}]" if score else "no score",
+        f"{signed(difference.value)} [{signed(difference.low)}, {signed(difference.high)}]" if difference else "",
+        cell.verdict,
+    )
+
+
+def _direction(score: MetricScores) -> str:
+    return {True: "; higher is better", False: "; lower is better", None: ""}[score.higher_is_better]
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(_plain(text))
+
+
+def _plain(text: str) -> str:
+    """Text of a run's folder without what a terminal would obey."""
+    return "".join(letter if letter.isprintable() else " " if letter.isspace() else "?" for letter in text)
+
+
+def contrast_page(found: Contrast, target: Path) -> str:
+    """The page as HTML text. Everything that comes from the folders is escaped.
+
+    Args:
+        found: what is shown.
+        target: where the page will be; links to the runs' own reports are relative to it.
+    """
+    from tunesmith.core.pages import render
+    from tunesmith.evaluate.contrast_pictures import loss_curves, run_colours, score_dots
+    from tunesmith.score.interval import show
+
+    colours = run_colours(len(found.runs))
+    runs = [
+        {
+            "number": number,
+            "name": run.name,
+            "colour": colour,
+            "link": _link(run, target),
+            "facts": [fact(run) for fact in FACTS.values()],
+        }
+        for number, (run, colour) in enumerate(zip(found.runs, colours, strict=True), 1)
+    ]
+    panels = [(_plain(score.metric) + _direction(score), [cell.score for cell in score.runs]) for score in found.scores]
+    losses = [run.losses for run in found.runs]
+    return render(
+        "tunesmith.evaluate",
+        "contrast.html.jinja",
+        title=f"{len(runs)} runs compared",
+        lead=", ".join(run.name for run in found.runs),
+        runs=runs,
+        facts=list(FACTS),
+        settings=[{"name": one.name, "cells": _cells(one, found.runs)} for one in found.settings],
+        equal=found.equal,
+        scores=found.scores,
+        notes=found.notes,
+        number=show,
+        signed=signed,
+        loss_svg=loss_curves(losses, [run.validations for run in found.runs]) if any(losses) else "",
+        score_svg=score_dots(panels) if panels else "",
+    )
+
+
+def _link(run: Entry, target: Path) -> str | None:
+    """The relative address of a run's own report, if it has one."""
+    from urllib.parse import quote
+
+    page = Path(run.folder).resolve() / "report" / "report.html"
+    return quote(relpath(page, target.resolve().parent)) if page.exists() else None

@@ -1,0 +1,1 @@
+"""Hand a published model to others: to the Hugging Face hub."""

@@ -1,0 +1,242 @@
+"""The model card of a pushed model: a YAML header that the hub understands, then what people want to know."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+import yaml
+
+from tunesmith.core.errors import ConfigError
+from tunesmith.data.ledger import OUTCOMES
+from tunesmith.prompt.base import EMBEDDED
+from tunesmith.score.interval import show
+
+QUESTION = "Hello, what can you help me with?"  # of the code, where nothing of the data may be quoted
+METHODS = {"full": "full fine-tuning", "lora": "LoRA"}
+OBJECTIVES = {"sft": "supervised fine-tuning"}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that a card is made of, with no path of this machine in it.
+
+    Attributes:
+        repo: owner/name.
+        revision: branch that it lies on, None for the main one.
+        record: contents of `tunesmith.json`.
+        base: hub id of the base model; None if it lies on no hub.
+        commit: of that base.
+        adapter: whether it is an adapter, not a full model.
+        with_samples: whether the first question of the report may be quoted.
+        report: contents of report.json; None if it was not measured.
+        ledgers: contents of ledger.json, or what the record holds of it; None if unknown.
+        learning_rate: that was used; None if unknown.
+    """
+
+    repo: str
+    revision: str | None
+    record: dict[str, Any]
+    base: str | None
+    commit: str | None
+    adapter: bool
+    with_samples: bool
+    report: dict[str, Any] | None = None
+    ledgers: list[dict[str, Any]] | None = None
+    learning_rate: float | None = None
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The recipe; empty if the record has none."""
+        return self.record.get("recipe", {})
+
+    @property
+    def method(self) -> str:
+        """The method's name."""
+        return self.record.get("method", {}).get("type", "full")
+
+    @property
+    def objective(self) -> str:
+        """The objective's name."""
+        return self.recipe.get("objective", {}).get("type", "sft")
+
+
+def write_card(facts: Facts) -> str:
+    """The card as Markdown.
+
+    Raises:
+        ConfigError: a question of the data shall be quoted, and no report holds one.
+    """
+    header = yaml.safe_dump(make_header(facts), sort_keys=False, allow_unicode=True, width=1000)
+    environment = jinja2.Environment(  # Markdown is no HTML: what stands in names is escaped by the two filters
+        autoescape=False, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"plain": plain, "code": code}
+    template = (files("tunesmith.deploy") / "card.md.jinja").read_text(encoding="utf-8")
+    body = environment.from_string(template).render(
+        facts=facts,
+        title=facts.repo.partition("/")[2],
+        method=METHODS.get(facts.method, facts.method),
+        objective=OBJECTIVES.get(facts.objective, facts.objective),
+        embedded=facts.record.get("base", {}).get("name") == EMBEDDED,
+        base_name=facts.base or facts.record.get("base", {}).get("name", "unknown"),
+        rows=facts.record.get("data", {}).get("rows"),
+        question=repr(question_for(facts)),
+        options=f", revision={json.dumps(facts.revision)}" if facts.revision else "",
+        merged=merged(facts.record) is not None,
+        table=score_table(facts.report),
+        facts_table=training_table(facts),
+    )
+    return f"---\n{header}---\n\n{body}\n"
+
+
+def make_header(facts: Facts) -> dict[str, Any]:
+    """What the hub reads. Licence and language are left out: no run records them."""
+    header: dict[str, Any] = {}
+    if facts.base is not None:
+        header |= {"base_model": facts.base, "base_model_relation": "adapter" if facts.adapter else "finetune"}
+    header |= {
+        "library_name": "peft" if facts.adapter else "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["tunesmith", facts.method, facts.objective],
+    }
+    if datasets := [name for name in map(hub_data, named(facts, "train")) if name]:
+        header["datasets"] = datasets
+    if facts.report is not None and (metrics := measured(facts.report)):
+        header["model-index"] = [{"name": facts.repo.partition("/")[2], "results": [result_of(facts, metrics)]}]
+    return header
+
+
+def result_of(facts: Facts, metrics: list[dict[str, Any]]) -> dict[str, Any]:
+    """An entry of the model index: measured on what, and how well."""
+    assert facts.report is not None
+    names = named(facts, "test") or named(facts, "train")
+    known = [name for name in map(hub_data, names) if name]
+    return {
+        "task": {"type": "text-generation"},
+        "dataset": {
+            "name": ", ".join(names) or facts.report["data"],
+            "type": known[0] if len(known) == len(names) == 1 else facts.report["data"],
+            "split": "test",
+        },
+        "metrics": metrics,
+    }
+
+
+def measured(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Scores as the model index has them; one that is not finite would not be taken."""
+    return [
+        {"type": score["metric"].lower().replace(" ", "_"), "name": score["metric"], "value": score["score"]["value"]}
+        for score in report["scores"]
+        if math.isfinite(score["score"]["value"])
+    ]
+
+
+def named(facts: Facts, part: str) -> list[str]:
+    """The files that the recipe names for `train` or `test`; none where that is a share of the rows."""
+    names = facts.recipe.get("data", {}).get(part)
+    if isinstance(names, str):
+        return [names]
+    return list(names) if isinstance(names, list | dict) else []
+
+
+def hub_data(name: str) -> str | None:
+    """The hub id in `hf:owner/name:config:split`."""
+    found = re.match(r"hf:([\w.-]+/[\w.-]+)(:|$)", name)
+    return found[1] if found else None
+
+
+def question_for(facts: Facts) -> str:
+    """What the code of the card asks."""
+    if not facts.with_samples:
+        return QUESTION
+    samples = (facts.report or {}).get("samples", [])
+    said = [turn["content"] for turn in samples[0]["messages"] if turn["role"] == "user"] if samples else []
+    if not said:
+        raise ConfigError("--with-samples: this model has no report with a question. Leave the option out.")
+    return said[-1]
+
+
+def score_table(report: dict[str, Any] | None) -> list[list[str]]:
+    """A line for each metric: its name, its values with their intervals, and what the difference shows."""
+    rows: list[list[str]] = []
+    for score in report["scores"] if report else []:
+        values = [score[part] for part in ("other", "score", "difference") if score.get(part)]
+        shown = [f"{show(value['value'])} [{show(value['low'])}, {show(value['high'])}]" for value in values]
+        rows.append([f"{plain(score['metric'])} ({plain(score['unit'])})", *shown, plain(score["verdict"])])
+    return rows
+
+
+def training_table(facts: Facts) -> list[tuple[str, str]]:
+    """How it was trained, as far as it is recorded."""
+    record, optim = facts.record, facts.recipe.get("optim", {})
+    data, base = record.get("data", {}), record.get("base", {})
+    method = {name: value for name, value in record.get("method", {}).items() if name != "type"}
+    rate = facts.learning_rate or optim.get("learning_rate")
+    pairs: list[tuple[str, Any]] = [
+        ("method", f"{plain(METHODS.get(facts.method, facts.method))} {settings(method)}".strip()),
+        ("objective", plain(OBJECTIVES.get(facts.objective, facts.objective))),
+        ("rows trained on", data.get("rows")),
+        ("files", file_names(facts)),
+        ("rows of these files", counted(facts)),
+        ("epochs", None if optim.get("steps") else optim.get("epochs")),
+        ("optimizer steps", record.get("steps") or optim.get("steps")),
+        ("rows a step", optim.get("batch_size")),
+        ("learning rate", plain(f"{rate:g}, {optim.get('scheduler', 'scheduler unknown')}") if rate else None),
+        ("seed", record.get("seed")),
+        ("merged", f"no logit off by more than {merge['value']:.2g}" if (merge := merged(record)) else None),
+        ("base model", code(facts.base) if facts.base else None),
+        ("base model's commit", code(facts.commit) if facts.commit else None),
+        ("base model's SHA-256", code(base["sha256"]) if base.get("sha256") else None),
+        ("data id", code(data["id"]) if data.get("id") else None),
+        ("prompt contract", code(record["contract"]["id"]) if record.get("contract") else None),
+        ("versions", settings(record.get("versions", {}))),
+    ]
+    known = [(name, value) for name, value in pairs if value not in (None, "")]
+    return [(name, value if isinstance(value, str) else plain(str(value))) for name, value in known]
+
+
+def merged(record: dict[str, Any]) -> dict[str, Any] | None:
+    """Where and how far the model is off from the adapter that was folded into it; None if none was."""
+    return record.get("merge", {}).get("largest_logit_difference")
+
+
+def settings(values: dict[str, Any]) -> str:
+    """`rank 16, alpha 32.0`; what is not set is left out."""
+    return ", ".join(f"{plain(name)} {plain(str(value))}" for name, value in values.items() if value is not None)
+
+
+def file_names(facts: Facts) -> str:
+    """The files that were read, by their last names."""
+    listed: Iterable[dict[str, Any]] = facts.ledgers or facts.record.get("data", {}).get("files", [])
+    return ", ".join(code(entry["file"]) for entry in listed)
+
+
+def counted(facts: Facts) -> str:
+    """`999 read: 985 kept, 14 duplicate`, over all files."""
+    counts: Counter[str] = Counter()
+    for entry in facts.ledgers or facts.record.get("data", {}).get("files", []):
+        known = entry.get("counts", entry)
+        counts.update({name: known.get(name, 0) for name in ("read", *OUTCOMES)})
+    ended = ", ".join(f"{counts[name]} {name}" for name in OUTCOMES if counts[name])
+    return f"{counts['read']} read: {ended or 'none kept'}" if counts["read"] else ""
+
+
+def plain(text: str) -> str:
+    """Text that Markdown and HTML take as nothing but text, on one line."""
+    return re.sub(r"([\\`*_{}\[\]<>|#~&])", r"\\\1", " ".join(text.split()))
+
+
+def code(text: str) -> str:
+    """Text in a code span, also within a table, whatever it holds."""
+    text = " ".join(text.split()).replace("|", "\u00a6")
+    ticks = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    pad = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{ticks}{pad}{text}{pad}{ticks}"

@@ -1,0 +1,62 @@
+"""What a model was able to do before it was tuned, asked again: so that forgetting is seen and not only hoped against.
+
+The embedded model has a probe of its own; for others people give files of general rows: chats or plain texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tunesmith.core.errors import DataError
+from tunesmith.core.events import Report
+from tunesmith.data.load import load_dataset, require_rows
+from tunesmith.data.prepare import Prepared, prepare
+from tunesmith.evaluate.suite import Measured, measure, measure_texts
+from tunesmith.infer.engine import Engine
+from tunesmith.prompt.base import EMBEDDED
+from tunesmith.prompt.contract import Contract
+
+OWN = {"general questions": "probe-questions", "plain text": "probe-texts"}
+MOST_ROWS = 200  # of each file
+
+
+def probe_files(wanted: str | Sequence[str], base: str) -> dict[str, str]:
+    """The files of the probe, by what the report calls them.
+
+    Args:
+        wanted: `auto`, `off`, or the names of files.
+        base: the base model's name; only the embedded one has a probe of its own.
+    """
+    if wanted == "off":
+        return {}
+    if wanted == "auto":
+        return OWN if base == EMBEDDED else {}
+    return {Path(name).name: name for name in wanted}
+
+
+def load_probe(name: str, contract: Contract, max_length: int) -> list[Prepared]:
+    """The rows of one file, as this model reads them; rows that are too long are left out.
+
+    Raises:
+        DataError: there are none, or none that can be asked or read.
+    """
+    dataset = load_dataset(name)
+    ledgers = dataset.reading.ledgers
+    require_rows(ledgers, "fail")
+    rows = dataset.rows[:MOST_ROWS]
+    if rows[0].content.kind not in ("chat", "text"):
+        raise DataError(f"{name}: a probe takes chats or plain text, and these are {rows[0].content.kind} rows.")
+    prepared = list(prepare(rows, ledgers, contract, max_length, over_long="drop", bad_rows="drop"))
+    if not prepared:
+        raise DataError(f"{name}: no row has at most {max_length} tokens.")
+    return prepared
+
+
+def measure_probe(
+    engine: Engine, contract: Contract, rows: Sequence[Prepared], max_new_tokens: int, report: Report, label: str
+) -> Measured:
+    """Measure chats as the suite does, and plain texts by how they are predicted."""
+    if rows[0].row.content.kind == "text":
+        return measure_texts(engine, rows, report, label)
+    return measure(engine, contract, rows, max_new_tokens, report, label)

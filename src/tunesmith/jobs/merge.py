@@ -1,0 +1,274 @@
+"""Fold a run's adapter into its base: a full model with a certificate, or nothing. Runs in a child process.
+
+The model is written to a folder beside its place, read back from there, compared with the adapter
+(`jobs/certify`), and gets its name only when that went well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+import shutil
+from collections.abc import Generator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
+
+from tunesmith.core.config import validate
+from tunesmith.core.errors import DataError, JobError, MissingError, ModelError, TunesmithError
+from tunesmith.core.events import Report
+from tunesmith.core.files import make_folder, read_json, sha256_of, to_disk, write_json
+from tunesmith.data.load import load_dataset, require_rows
+from tunesmith.data.prepare import Prepared, dataset_id, prepare
+from tunesmith.data.split import Splits, load_splits
+from tunesmith.jobs.certify import Trial, certify
+from tunesmith.jobs.recipe import LONGEST, Recipe, longest_row
+from tunesmith.jobs.runs import is_run
+from tunesmith.model.load import read_config
+from tunesmith.model.publish import CARD, Published, find_published, merged, publish
+from tunesmith.prompt.base import Base, context_length
+from tunesmith.train.plan import make_plan
+
+CERTIFICATE = "certificate.json"
+SPARE = 64 << 20  # bytes that a disk should have room for beside what is written
+
+
+def merge(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Merge the adapter of `run` and publish the full model in `output`.
+
+    Args:
+        arguments: `run`; `output` and `data`, or None; `replace`; `prompts`, `limit` and `max_new_tokens`.
+        report: hears phases, pulses, scores and where the model is.
+
+    Returns:
+        `folder` and `certificate`.
+    """
+    adapter = find_adapter(Path(arguments["run"]).expanduser())
+    output = arguments["output"]
+    target = Path(output).expanduser().resolve() if output else beside(adapter)
+    refuse_taken(target, arguments["replace"])
+    published = find_published(str(adapter))
+    report({"kind": "phase", "name": "finding rows to compare on"})
+    rows = rows_of_file(arguments["data"], published) if arguments["data"] else rows_of_run(published, report)
+    trial = Trial(arguments["prompts"], arguments["limit"], arguments["max_new_tokens"])
+    certificate = publish_merged(adapter, target, rows, report, trial)
+    report({"kind": "published", "folder": str(target)})
+    if certificate["scores"]:
+        count = certificate["rows"]["count"]
+        report({"kind": "scores", "rows": count, "against": "adapter", "scores": certificate["scores"]})
+    return {"folder": str(target), "certificate": certificate}
+
+
+def find_adapter(run: Path) -> Path:
+    """The adapter that a run has published, or that lies in the folder itself.
+
+    Raises:
+        MissingError: there is no run, or nothing published in it.
+        ModelError: what it has published is no adapter.
+    """
+    for folder in (run / "adapter", run / "model", run):
+        if (folder / "adapter_config.json").exists():
+            return folder
+    if not run.is_dir():
+        raise MissingError(f"{run}: no such run. `tunesmith runs` lists the runs.")
+    if is_run(run) and not (run / "model").exists():
+        raise MissingError(f"{run}: this run has no model yet. `tunesmith show {run}` says how it stands.")
+    if is_run(run) or (run / CARD).exists():
+        raise ModelError(f"{run}: its model is a full one already, so there is no adapter to merge. Use it as it is.")
+    raise MissingError(f"{run}: neither a run nor an adapter. `tunesmith runs` lists the runs.")
+
+
+def beside(adapter: Path) -> Path:
+    """Where a merged model goes if nobody says where: `merged` in the run, or beside an adapter without one."""
+    adapter = adapter.resolve()
+    return adapter.parent / "merged" if is_run(adapter.parent) else adapter.with_name(f"{adapter.name}-merged")
+
+
+def refuse_taken(target: Path, replace: bool) -> None:
+    """Refuse to write where something is, unless it is a merged model and may be replaced.
+
+    Raises:
+        ModelError: it says what is there.
+    """
+    if not target.exists():
+        return
+    try:
+        merge = read_json(target / CARD).get("merge")
+    except (TunesmithError, OSError, AttributeError):
+        merge = None
+    if not merge:
+        raise ModelError(f"{target}: exists and is no merged model of tunesmith. Choose another --output.")
+    if not replace:
+        raise ModelError(f"{target}: is a merged model already, made {merge['made']}. --replace makes it anew.")
+
+
+def rows_to_compare(splits: Splits) -> tuple[Sequence[Prepared], str]:
+    """The rows that say most about a model, and what they are: held out, else watched, else trained on."""
+    if splits.test:
+        return splits.test, "held-out test rows"
+    if splits.validation:
+        return splits.validation, "validation rows (no test rows were held out)"
+    return splits.train, "training rows (no others were held out)"
+
+
+def rows_of_run(published: Published, report: Report) -> tuple[Sequence[Prepared], str]:
+    """The rows that the run of a model kept for the end, found again through its recipe.
+
+    Raises:
+        DataError: they are not there any more.
+    """
+    card, base = published.card, published.base
+    if base is None or "recipe" not in card:
+        raise DataError(f"{published.folder}: its {CARD} holds no recipe to find rows by. Name a file with --data.")
+    recipe = validate(Recipe, card["recipe"], f"{published.folder / CARD}: recipe")
+    longest = longest_row(recipe, base)
+    where = card["directory"] if Path(card["directory"]).is_dir() else "."
+    contract = published.contract()
+    try:
+        with contextlib.chdir(where):
+            splits = load_splits(recipe.data, contract, longest)
+    except (MissingError, DataError) as error:
+        raise DataError(f"the run's rows cannot be read again: {error} Name others with --data.") from None
+    if splits.train.shelf.id != card["data"]["id"]:
+        sentence = "the run's files have changed, so rows that are held out now may have been trained on."
+        report({"kind": "warning", "sentence": sentence})
+    return rows_to_compare(splits)
+
+
+def rows_of_file(name: str, published: Published) -> tuple[Sequence[Prepared], str]:
+    """The rows of a file, prepared as the model is prompted; those that are too long are left out."""
+    dataset = load_dataset(name)
+    ledgers = dataset.reading.ledgers
+    require_rows(ledgers, "fail")
+    takes = context_length(published.base.folder if published.base else published.folder) or LONGEST
+    rows = list(prepare(dataset.rows, ledgers, published.contract(), takes, over_long="drop"))
+    return rows, f"rows of {name}"
+
+
+def publish_merged(
+    adapter: Path, target: Path, rows: tuple[Sequence[Prepared], str], report: Report, trial: Trial | None = None
+) -> dict[str, Any]:
+    """Publish the full model that the adapter and its base make, with its certificate, whole or not at all.
+
+    Args:
+        adapter: a published adapter's folder.
+        target: replaced if it exists.
+        rows: what to compare on, prepared with the adapter's contract, and what they are.
+        report: hears phases, pulses and warnings.
+        trial: how much is compared and what is demanded.
+
+    Returns:
+        The certificate, which is also in certificate.json, and under `merge` in tunesmith.json.
+
+    Raises:
+        ModelError: the base has changed, the disk is too small, or a logit is further off than the limit.
+    """
+    trial = trial or Trial()
+    published, chosen = find_published(str(adapter)), rows[0][: trial.prompts]
+    base = published.base
+    assert base is not None
+    refuse_changed_base(published, base)
+    make_folder(target.parent, "the merged model")
+    refuse_small_disk(base, chosen, target)
+    with _workplace(target) as place:
+        report({"kind": "phase", "name": "folding the adapter into its base"})
+        whole = _fold(published, base, place / "model")
+        found = certify(published, whole, chosen, place, trial, report)
+        plan = make_plan("fp32", "off", 0)
+        certificate = {
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+            "adapter": {"folder": str(adapter.resolve()), "sha256": sha256_of(adapter / "adapter_model.safetensors")},
+            "rows": {"count": len(chosen), "what": rows[1], "id": dataset_id(chosen)},
+            **found,
+            "precision": "fp32",
+            **{name: getattr(plan, name) for name in ("device", "machine", "versions")},
+        }
+        write_json(place / "model" / CERTIFICATE, certificate)
+        write_json(place / "model" / CARD, {**published.card, "merge": certificate})
+        _take_place(place, target)
+    if certificate["answers"] and (different := certificate["answers"]["different"]):
+        sentence = f"{different} greedy answers differ, and not because of a near tie: see {target / CERTIFICATE}."
+        report({"kind": "warning", "sentence": sentence})
+    return certificate
+
+
+def refuse_changed_base(published: Published, base: Base) -> None:
+    """Refuse an adapter whose base is not what it was trained on.
+
+    Raises:
+        ModelError: it has changed.
+    """
+    if not base.commit and base.fingerprint() != published.card["base"]["sha256"]:
+        raise ModelError(f"{base.folder}: it has changed since {published.folder} was trained on it. Restore it.")
+
+
+def refuse_small_disk(base: Base, rows: Sequence[Prepared], target: Path) -> None:
+    """Refuse what does not fit: the weights in fp32, and for each token of the rows a logit of each word.
+
+    Raises:
+        ModelError: with the bytes that are needed and those that are free.
+    """
+    logits = 4 * sum(len(row.ids) for row in rows) * read_config(base.folder).get_text_config().vocab_size
+    needed, free = 4 * count_weights(base.folder) + logits + SPARE, shutil.disk_usage(target.parent).free
+    if free < needed:
+        raise ModelError(
+            f"{target}: the merged model and its comparison need {needed:,} bytes ({logits:,} of them only while they "
+            f"are compared), and {free:,} are free. Make room, or give --output on another disk or fewer --prompts."
+        )
+
+
+def count_weights(folder: Path) -> int:
+    """How many numbers a model's files hold, read from their headers."""
+    count = 0
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            count += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    return count
+
+
+def _fold(published: Published, base: Base, folder: Path) -> Published:
+    """Merge and publish, and find the result as others would; it leaves memory before it is loaded again."""
+    try:
+        publish(merged(published.folder, base), base, published.contract(), folder, published.card)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"{published.folder}: cannot be folded into {base.folder} ({reason}).") from error
+    gc.collect()
+    return find_published(str(folder))
+
+
+@contextlib.contextmanager
+def _workplace(target: Path) -> Generator[Path]:
+    """A folder beside the target, with nobody else in it, empty at the beginning and gone at the end."""
+    place = target.with_name(f".{target.name}.merging")
+    lock = FileLock(place.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise JobError(f"{target}: another process is making it. Wait for it, or choose another --output.") from None
+    try:
+        shutil.rmtree(place, ignore_errors=True)  # of a process that was killed
+        place.mkdir()
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        lock.release()
+
+
+def _take_place(place: Path, target: Path) -> None:
+    """Give the model in `place` its name; a model that had it before goes only then."""
+    for path in (place / "model" / CERTIFICATE, place / "model" / CARD, place / "model"):
+        to_disk(path)
+    if target.exists():
+        target.rename(place / "before")
+    try:
+        (place / "model").rename(target)
+    except OSError:
+        if (place / "before").exists():
+            (place / "before").rename(target)
+        raise
+    to_disk(target.parent)
