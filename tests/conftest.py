@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "true"
+signal.signal(signal.SIGINT, signal.default_int_handler)  # or children of tests in the background would not hear it
 
 QUESTIONS = ["What time is breakfast?", "Where is the pool?", "Is there wifi?", "Can I bring my dog?"]
 ANSWERS = ["From seven to ten.", "On the lower level.", "Yes, it is free.", "Dogs are welcome on the first floor."]

@@ -1,4 +1,4 @@
-"""A disk that is really full: a small file system in a mount namespace of its own, where the system lets one have it."""
+"""A disk that is really full: a small file system in a mount namespace of its own, where the system gives one."""
 
 from __future__ import annotations
 

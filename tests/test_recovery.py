@@ -20,12 +20,16 @@ from safetensors.torch import load_file, save_file
 
 import tunesmith
 from conftest import chat_row, many_rows
+from tunesmith.core.config import to_yaml
 from tunesmith.core.errors import ConfigError, JobError, OutOfMemory, TrainingError, TunesmithError
 from tunesmith.core.files import read_json, read_lines
 from tunesmith.exec import memory
 from tunesmith.exec.local import Job, run_child
+from tunesmith.jobs import finetune as job
 from tunesmith.jobs import start
+from tunesmith.jobs.recipe import read_recipe
 from tunesmith.jobs.runs import list_runs, read_run
+from tunesmith.model.publish import publish
 from tunesmith.train.checkpoint import all_checkpoints
 from tunesmith.train.plan import in_smaller_pieces, make_plan
 from tunesmith.train.standing import Standing
@@ -44,6 +48,15 @@ def recipe(tmp_path, write_rows, tiny):
         f"output: {{folder: '{tmp_path / 'runs'}'}}\n"
     )
     return path
+
+
+def here(recipe, hear=lambda event: None, name="run", **changes):
+    """The run that a recipe makes, in this process: a child would take seconds to start."""
+    folder = recipe.parent / "runs" / name
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(to_yaml(read_recipe(recipe, changes)))
+    job.finetune({"folder": str(folder)}, hear)
+    return start.Run(folder)
 
 
 def losses(folder):
@@ -67,7 +80,7 @@ def test_a_step_without_room_is_done_in_smaller_pieces_with_the_same_losses(reci
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def limited():
-        resource.setrlimit(resource.RLIMIT_AS, (2_000_000_000, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_AS, (2_400_000_000, resource.RLIM_INFINITY))
 
     done = subprocess.run(
         command, preexec_fn=limited, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path
@@ -152,24 +165,15 @@ def spiky_rows():
 
 
 @pytest.mark.parametrize("policy", ["warn", "skip", "rollback", "off"])
-def test_a_spike_is_met_as_the_recipe_says(recipe, write_rows, policy, monkeypatch, tmp_path):
-    from tunesmith.jobs import finetune as job
-
+def test_a_spike_is_met_as_the_recipe_says(recipe, write_rows, policy, monkeypatch):
     rows = write_rows(spiky_rows(), "spiky.jsonl")
     # The eight wild rows make up the 33rd batch.
     calm = [list(range(i, i + 8)) for i in range(0, 120, 8)]
     order = [*(calm * 3)[:32], list(range(120, 128)), *calm]
     monkeypatch.setattr("tunesmith.train.objectives.sft.epoch_batches", lambda *_: iter(order))
-    folder = tmp_path / "runs" / policy
-    folder.mkdir(parents=True)
-    from tunesmith.core.config import to_yaml
-    from tunesmith.jobs.recipe import read_recipe
-
     data = {"train": str(rows), "validation": 0, "test": 0, "near_duplicates": "off"}
     optim = {"learning_rate": 3e-3, "steps": 38, "batch_size": 8, "spikes": policy}
-    values = {"data": data, "optim": optim, "output": {"checkpoint_every": 10}, "method": {"type": "full"}}
-    (folder / "config.yaml").write_text(to_yaml(read_recipe(recipe, values)))
-    job.finetune({"folder": str(folder)}, lambda event: None)
+    folder = here(recipe, data=data, optim=optim, output={"checkpoint_every": 10}, method={"type": "full"}).folder
     said = [event["sentence"] for event in events(folder, "warning") if "stands far out" in event["sentence"]]
     steps = read_lines(folder / "metrics.jsonl")
     assert [step["step"] for step in steps] == list(range(1, 39))
@@ -205,7 +209,7 @@ def test_the_best_look_is_published_and_waiting_ends_a_run(recipe, tmp_path):
     """Memorising forty rows at a high rate makes the loss on other rows rise after some steps."""
     settings = {"optim": {"learning_rate": 2e-2, "epochs": 40, "batch_size": 8, "scheduler": "constant"}}
     looks = {"every": 3, "patience": 4, "publish": "best"}
-    run = tunesmith.finetune(recipe, **settings, evaluate=looks, output={"name": "best"}, method={"type": "full"})
+    run = here(recipe, **settings, evaluate=looks, method={"type": "full"})
     seen = [(event["step"], event["loss"], event["best"]) for event in events(run.folder, "validation")]
     [early] = events(run.folder, "early")
     best_step, best, _ = min(seen, key=lambda look: look[1])
@@ -223,7 +227,7 @@ def test_the_best_look_is_published_and_waiting_ends_a_run(recipe, tmp_path):
 
 
 def test_the_moving_average_is_what_is_watched_and_published(recipe):
-    run = tunesmith.finetune(recipe, optim={"ema": 0.9, "steps": 6}, output={"checkpoint_every": 1, "keep_last": 6})
+    run = here(recipe, optim={"ema": 0.9, "steps": 6}, output={"checkpoint_every": 1, "keep_last": 6})
     decays = [min(0.9, (1 + step) / (10 + step)) for step in range(1, 7)]
     states = [load_file(path / "trainable.safetensors") for path in all_checkpoints(run.folder / "checkpoints")]
     average = load_file(all_checkpoints(run.folder / "checkpoints")[-1] / "average.safetensors")
@@ -243,32 +247,40 @@ def test_the_moving_average_is_what_is_watched_and_published(recipe):
 
 
 def test_training_goes_on_from_an_adapter_and_from_a_tuned_model(recipe):
-    first = tunesmith.finetune(recipe, output={"name": "first"})
+    first = here(recipe, name="first")
     adapter = {"type": "lora", "start": str(first.folder), "dropout": 0.1}
-    second = tunesmith.finetune(recipe, method=adapter, output={"name": "second"})
+    second = here(recipe, name="second", method=adapter)
     assert losses(second.folder)[0] < losses(first.folder)[0]
     assert losses(second.folder)[0] == pytest.approx(losses(first.folder)[-1], rel=0.2)
+    assert read_json(second.model / "tunesmith.json")["start"]["card"]["steps"] == len(losses(first.folder))
     with pytest.raises(TunesmithError, match=r"method\.rank = 4, and the adapter in .* has 16"):
-        tunesmith.finetune(recipe, method={**adapter, "rank": 4})
+        here(recipe, name="other", method={**adapter, "rank": 4})
     with pytest.raises(TunesmithError, match="no adapter there"):
-        tunesmith.finetune(recipe, method={**adapter, "start": "/none"})
-    full = tunesmith.finetune(recipe, output={"name": "full", "merge": True})
-    third = tunesmith.finetune(recipe, model={"base": str(full.folder)}, output={"name": "third"})
+        here(recipe, name="none", method={**adapter, "start": "/none"})
+    full = here(recipe, name="full", output={"merge": True})
+    third = here(recipe, name="third", model={"base": str(full.folder)})
     assert losses(third.folder)[0] < losses(full.folder)[0]
     with pytest.raises(TunesmithError, match=r"It is an adapter: .*method\.start"):
-        tunesmith.finetune(recipe, model={"base": str(first.folder)})
+        here(recipe, name="wrong", model={"base": str(first.folder)})
 
 
 # Eight ways to learn nothing, none of which may end as a success
 
 
 def fails(recipe, words, error=TunesmithError, **changes):
-    before = len(list_runs(recipe.parent / "runs"))
+    name = f"failing-{len(list((recipe.parent / 'runs').glob('*')))}"
     with pytest.raises(error, match=words):
-        tunesmith.finetune(recipe, **changes)
-    for run in list_runs(recipe.parent / "runs")[before:]:
-        assert run.status == "failed"
-        assert not (run.folder / "model").exists()
+        here(recipe, name=name, **changes)
+    assert not (recipe.parent / "runs" / name / "model").exists()
+
+
+def test_a_failure_is_on_record(recipe, tmp_path):
+    """Through the whole command once: the child's sentence reaches the caller, and the run's folder keeps it."""
+    with pytest.raises(TunesmithError, match="training changed no weight"):
+        tunesmith.finetune(recipe, optim={"learning_rate": 1e-30, "steps": 1}, method={"type": "full"})
+    [run] = list_runs(tmp_path / "runs")
+    assert run.status == "failed"
+    assert "training changed no weight" in run.trouble[-1]
 
 
 def test_1_all_labels_masked(recipe, write_rows):
@@ -289,7 +301,7 @@ def test_3_lora_on_nothing(recipe):
 
 
 def test_4_an_adapter_of_nan(recipe):
-    run = tunesmith.finetune(recipe, output={"name": "broken"}, optim={"steps": 2})
+    run = here(recipe, name="broken", optim={"steps": 2})
     path = run.model / "adapter_model.safetensors"
     tensors = load_file(path)
     tensors[next(iter(tensors))][0, 0] = np.nan
@@ -333,23 +345,15 @@ def test_8_the_same_answer_to_everything(recipe, write_rows):
     fails(recipe, "have the same answer", data={"train": str(write_rows(rows, "constant.jsonl"))})
 
 
-def test_a_published_model_that_computes_something_else_is_no_success(recipe, monkeypatch, tmp_path):
-    from tunesmith.core.config import to_yaml
-    from tunesmith.jobs import finetune as job
-    from tunesmith.jobs.recipe import read_recipe
-    from tunesmith.model.publish import publish
-
+def test_a_published_model_that_computes_something_else_is_no_success(recipe, monkeypatch):
     def spoil(model, base, contract, folder, card):
         publish(model, base, contract, folder, card)
         path = folder / "adapter_model.safetensors"
         save_file({name: 3 * tensor + 0.1 for name, tensor in load_file(path).items()}, path, {"format": "pt"})
 
     monkeypatch.setattr(job, "publish", spoil)
-    folder = tmp_path / "runs" / "spoiled"
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(to_yaml(read_recipe(recipe)))
     with pytest.raises(TrainingError, match="read back, the model has a loss of"):
-        job.finetune({"folder": str(folder)}, lambda event: None)
+        here(recipe)
 
 
 def test_a_thread_of_the_watch_ends(tmp_path):

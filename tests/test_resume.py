@@ -109,6 +109,30 @@ def test_a_run_stopped_anywhere_goes_on_to_the_same_bits(begin, method):
         equal(whole, broken)
 
 
+def test_average_best_look_and_patience_go_on_as_they_stood(begin):
+    settings = {
+        "method": {"type": "full"},
+        "optim": {"learning_rate": 2e-2, "epochs": 12, "batch_size": 8, "ema": 0.9, "scheduler": "constant"},
+        "evaluate": {"every": 2, "patience": 3, "publish": "best"},
+    }
+    whole = begin("whole", **settings)
+    run(whole)
+    steps = len(losses(whole))
+    assert steps < 12 * 5  # patience ended it
+    for step in (2, 3, steps - 1):
+        broken = begin(f"broken-{step}", **settings)
+        with pytest.raises(Stopped):
+            run(broken, after(step))
+        run(broken, resume=True)
+        equal(whole, broken)
+    done = begin("done", **settings)
+    heard = []
+    with pytest.raises(Stopped, match="stopped at publishing"):  # at its end, but not published
+        finetune({"folder": str(done)}, heeding(heard.append, lambda: heard[-1].get("name") == "publishing"))
+    run(done, resume=True)
+    equal(whole, done)
+
+
 def test_a_run_that_lost_its_last_steps_does_them_again(begin):
     whole, broken = begin("whole"), begin("broken")
     run(whole)
@@ -324,7 +348,7 @@ def test_an_interrupted_run_leaves_a_checkpoint_and_an_exit_code_of_its_own(begi
     out, error = child.communicate(timeout=60)
     assert child.returncode == 75, (out, error)
     assert "with a checkpoint. Go on with: tunesmith train --resume" in error
-    assert "stopping as soon as it can be resumed" in out
+    assert "stopping as soon as it can" in out
     assert read_run(folder).status == "stopped"
     done = len(losses(folder))
     checkpoint, _ = find_checkpoint(folder / "checkpoints")

@@ -49,6 +49,8 @@ def version(
 
 def run() -> None:
     """Run the command line; a user's mistake is one sentence on standard error and exit code 1."""
+    if sys.platform == "win32":
+        sys.exit("tunesmith runs on Linux and macOS. On Windows, use it inside WSL 2.")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # systems that stop us are heard as people are
     try:
         app()

@@ -82,8 +82,8 @@ def full_disk(path: Path, needed: int, error: Exception) -> TunesmithError:
         free = ""
     reason = getattr(error, "strerror", None) or str(error)
     return TunesmithError(
-        f"{path}: cannot be written ({reason}); it needs {needed:,} bytes{free}. What was written before is intact: make "
-        "room and resume."
+        f"{path}: cannot be written ({reason}); it needs {needed:,} bytes{free}. What was written before is intact: "
+        "make room and resume."
     )
 
 

@@ -197,8 +197,8 @@ def seal(files: list[SourceFile], config: DataConfig, contract: Contract, max_le
         except OSError as error:
             written, free = _size(temporary.glob("*")), shutil.disk_usage(parent).free
             raise TunesmithError(
-                f"{temporary}: prepared rows cannot be written ({error.strerror or error}); {written:,} bytes were, and "
-                f"{free:,} are free. Make room, or set TUNESMITH_HOME to a folder on another disk."
+                f"{temporary}: prepared rows cannot be written ({error.strerror or error}); {written:,} bytes were, "
+                f"and {free:,} are free. Make room, or set TUNESMITH_HOME to a folder on another disk."
             ) from None
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
