@@ -17,7 +17,7 @@ from tunesmith.core.events import silent
 from tunesmith.data.load import load_dataset
 from tunesmith.data.prepare import prepare
 from tunesmith.evaluate.compare import compare, rows_of, verdict
-from tunesmith.evaluate.probe import load_probe, measure_probe, probe_files
+from tunesmith.evaluate.probe import load_probe, probe_files
 from tunesmith.evaluate.report import Story, pick_samples, render_page
 from tunesmith.evaluate.slices import parts_of
 from tunesmith.evaluate.suite import METRICS, Measured, measure
@@ -159,7 +159,7 @@ def test_the_probe_of_ember_is_what_ember_knows():
         assert len(rows) >= 50
         assert not any("hotel" in text.lower() for row in rows for text in row.row.content.texts())
         sample = rows[:20]
-        found = measure_probe(engine, contract, sample, 16, silent, what)
+        found = measure(engine, contract, sample, 16, silent, what)
         perplexity = float(PERPLEXITY.of_sums(found.counts["perplexity"].sum(0)))
         assert 1 < perplexity < 6
         report = compare(found, found, ("a", "b"), "id", sample)

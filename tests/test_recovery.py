@@ -80,7 +80,7 @@ def test_a_step_without_room_is_done_in_smaller_pieces_with_the_same_losses(reci
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def limited():
-        resource.setrlimit(resource.RLIMIT_AS, (2_400_000_000, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_AS, (3_200_000_000, resource.RLIM_INFINITY))
 
     done = subprocess.run(
         command, preexec_fn=limited, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path
@@ -241,6 +241,56 @@ def test_the_moving_average_is_what_is_watched_and_published(recipe):
     published = load_file(run.model / "adapter_model.safetensors")
     assert any(torch.equal(average[name], tensor) for tensor in published.values())
     assert not torch.equal(average[name], states[-1][name])
+
+
+def test_a_look_that_is_no_number_is_never_the_best():
+    standing = Standing()
+    assert not standing.look(float("nan"), 1, False)
+    assert standing.look(2.0, 2, False)
+    assert not standing.look(float("nan"), 3, False)
+    assert (standing.best, standing.best_step, standing.waited) == (2.0, 2, 1)
+
+
+def test_the_screen_shows_an_early_end_at_any_step(capsys):
+    from tunesmith.cli.screen import live_screen
+
+    step = {"kind": "step", "steps": 2, "loss": 1.0, "tokens_per_second": 10.0, "memory_bytes": 2**30}
+    with live_screen() as screen:
+        screen({**step, "step": 1})
+        screen({"kind": "early", "step": 1, "best_step": 1})
+        screen({**step, "step": 2})
+        screen({"kind": "early", "step": 2, "best_step": 1})
+    assert capsys.readouterr().out.count("ended early") == 2
+
+
+def test_a_gradient_that_is_not_finite_names_its_rows(recipe, monkeypatch):
+    from tunesmith.train.policy import Policy
+
+    honest = Policy.backward
+
+    def spoil(self, loss):
+        honest(self, loss)
+        next(iter(self.weights.values())).grad.fill_(torch.nan)
+
+    monkeypatch.setattr(Policy, "backward", spoil)
+    with pytest.raises(TrainingError, match=r"step 1: the gradient is nan.* Its rows: .*rows\.jsonl:\d+.*"):
+        here(recipe)
+
+
+def test_plain_text_is_trained_on_and_measured(recipe, write_rows):
+    rows = [{"text": f"In the year {i} the pool was built. " + "It is deep and blue. " * (i % 3)} for i in range(40)]
+    path = write_rows(rows, "texts.jsonl")
+    run = here(recipe, data={"train": str(path), "test": 0.3}, evaluate={"probe": [str(path)]})
+    assert [score["metric"] for score in run.scores] == ["perplexity", "token accuracy"]
+    assert read_json(run.folder / "report" / "report.json")["probes"]["texts.jsonl"]["rows"] == 40
+
+
+def test_the_bug_of_one_process_is_not_taken_for_lack_of_memory(tmp_path, monkeypatch):
+    """The parent kills the partner of a process that failed; that kill says nothing about memory."""
+    monkeypatch.setattr(memory, "memory_limit", lambda: 1000)
+    monkeypatch.setattr(memory, "EVERY", 0.01)
+    with pytest.raises(JobError, match="exit code"):
+        run_child(Job("evaluate", {"model": 5}, processes=2), tmp_path / "log", lambda event: None)
 
 
 # Continuing

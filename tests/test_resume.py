@@ -193,6 +193,74 @@ def test_a_change_is_refused_by_name_unless_it_is_accepted(begin, tmp_path):
     assert event["changes"] == ["optim.learning_rate was 0.001 and is 0.002"]
 
 
+def change(folder, was, now):
+    config = folder / "config.yaml"
+    assert was in config.read_text()
+    config.write_text(config.read_text().replace(was, now))
+
+
+def test_accepted_changes_have_their_effect(begin):
+    """Fewer steps than were taken, more than there were, another precision."""
+    folder = begin("run")
+    with pytest.raises(Stopped):
+        run(folder, after(6))
+    change(folder, "steps: null", "steps: 4")
+    run(folder, resume=True, accept_change=True)
+    assert len(losses(folder)) == 6
+    more = begin("more")
+    heard = []
+    with pytest.raises(Stopped, match="stopped at publishing"):
+        finetune({"folder": str(more)}, heeding(heard.append, lambda: heard[-1].get("name") == "publishing"))
+    steps = len(losses(more))
+    change(more, "epochs: 2.0", "epochs: 3.0")
+    change(more, "precision: fp32", "precision: bf16")
+    run(more, resume=True, accept_change=True)
+    assert len(losses(more)) == steps * 3 // 2
+    assert json.loads((more / "plan.json").read_text())["precision"] == "bf16"
+    card = json.loads((more / "model" / "tunesmith.json").read_text())
+    assert f"after step {steps}: " in card["resumed"][0]
+    assert "optim.epochs was 2.0 and is 3.0" in card["resumed"][0]
+
+
+def test_a_damaged_best_look_is_not_the_end(begin):
+    settings = {
+        "evaluate": {"every": 2, "publish": "best"},
+        "optim": {"learning_rate": 0.05, "epochs": 4, "batch_size": 8},
+    }
+    folder = begin("run", **settings, method={"type": "full"})
+    heard = []
+    with pytest.raises(Stopped, match="stopped at publishing"):
+        finetune({"folder": str(folder)}, heeding(heard.append, lambda: heard[-1].get("name") == "publishing"))
+    best = [
+        line["step"] for line in read_lines(folder / "events.jsonl") if line["kind"] == "validation" and line["best"]
+    ]
+    assert best[-1] < len(losses(folder))
+    flip(folder / "checkpoints" / f"step-{best[-1]:06d}", "trainable.safetensors", 500)
+    run(folder, resume=True)
+    assert "The weights of the last step are published instead" in read_run(folder).trouble[-1]
+    assert read_run(folder).status == "succeeded"
+
+
+@pytest.mark.parametrize("policy", ["skip", "rollback"])
+def test_spikes_and_stops_together_change_nothing(begin, policy, monkeypatch):
+    """A loss is called a spike at the eighth batch; a stop before it must not move the place to go back to."""
+    from tunesmith.train.standing import Standing
+
+    settings = {"optim": {"learning_rate": 1e-3, "epochs": 3, "batch_size": 8, "ema": 0.9, "spikes": policy}}
+    monkeypatch.setattr(Standing, "spikes", lambda self, loss: self.cursor == 8)
+    settings["output"] = {"checkpoint_every": 4, "keep_last": 1}
+    whole = begin("whole", **settings)
+    run(whole)
+    for step in (3, 5, 7):
+        broken = begin(f"broken-{step}", **settings)
+        with pytest.raises(Stopped):
+            run(broken, after(step))
+        run(broken, resume=True)
+        equal(whole, broken)
+    back = [line["step"] for line in read_lines(whole / "events.jsonl") if line["kind"] == "rolled_back"]
+    assert back == ([4] if policy == "rollback" else [])
+
+
 def test_changed_rows_and_another_machine_are_refused(begin, tmp_path):
     folder = begin("run")
     with pytest.raises(Stopped):

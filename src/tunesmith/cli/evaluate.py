@@ -40,6 +40,8 @@ def evaluate(
     if harness and (against or probe or html):
         raise ConfigError("--harness measures one model alone: leave out --against, --probe and --html.")
     for path in (output, html):
+        if path is not None and path.expanduser().is_dir():
+            raise ConfigError(f"{path}: is a folder. Name a file for the report.")
         if path is not None:
             make_folder(path.expanduser().resolve().parent, "the report")
     options: dict[str, Any] = {

@@ -114,7 +114,8 @@ class Screen:
         self.progress.console.print(harness_table(event))
 
     def on_early(self, event: dict[str, Any]) -> None:
-        self._end_bar()
+        if self.task is not None:
+            self._end_bar()
         self.say(f"ended early after step {event['step']}: nothing was better than step {event['best_step']}")
 
     def on_rolled_back(self, event: dict[str, Any]) -> None:

@@ -113,7 +113,9 @@ def publish_folder(target: Path, replace: bool = True) -> Generator[Path]:
         replace: whether it takes the place of one that is there; if not, the one that is there stays.
     """
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    for leftover in target.parent.glob(f".{target.name}.*.tmp"):
+        if leftover == temporary or not _lives(leftover.name.split(".")[-2]):
+            shutil.rmtree(leftover, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         yield temporary
@@ -130,6 +132,17 @@ def publish_folder(target: Path, replace: bool = True) -> Generator[Path]:
         to_disk(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _lives(process: str) -> bool:
+    """Whether a process of this number is there: what it writes is not to be touched."""
+    try:
+        os.kill(int(process), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def to_disk(path: Path) -> None:

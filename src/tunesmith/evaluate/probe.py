@@ -9,11 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tunesmith.core.errors import DataError
-from tunesmith.core.events import Report
 from tunesmith.data.load import load_dataset, require_rows
 from tunesmith.data.prepare import Prepared, prepare
-from tunesmith.evaluate.suite import Measured, measure, measure_texts
-from tunesmith.infer.engine import Engine
 from tunesmith.prompt.base import EMBEDDED
 from tunesmith.prompt.contract import Contract
 
@@ -32,7 +29,8 @@ def probe_files(wanted: str | Sequence[str], base: str) -> dict[str, str]:
         return {}
     if wanted == "auto":
         return OWN if base == EMBEDDED else {}
-    return {Path(name).name: name for name in wanted}
+    names = [Path(name).name for name in wanted]
+    return {short if names.count(short) == 1 else name: name for short, name in zip(names, wanted, strict=True)}
 
 
 def load_probe(name: str, contract: Contract, max_length: int) -> list[Prepared]:
@@ -51,12 +49,3 @@ def load_probe(name: str, contract: Contract, max_length: int) -> list[Prepared]
     if not prepared:
         raise DataError(f"{name}: no row has at most {max_length} tokens.")
     return prepared
-
-
-def measure_probe(
-    engine: Engine, contract: Contract, rows: Sequence[Prepared], max_new_tokens: int, report: Report, label: str
-) -> Measured:
-    """Measure chats as the suite does, and plain texts by how they are predicted."""
-    if rows[0].row.content.kind == "text":
-        return measure_texts(engine, rows, report, label)
-    return measure(engine, contract, rows, max_new_tokens, report, label)

@@ -17,7 +17,7 @@ from tunesmith.prompt.contract import Contract
 from tunesmith.score.metrics import METRICS, PERPLEXITY, STOP_RATE, TOKEN_ACCURACY, Counts
 from tunesmith.score.texts import text_counts
 
-__all__ = ["METRICS", "Measured", "Speed", "measure", "measure_remote", "measure_texts"]
+__all__ = ["METRICS", "Measured", "Speed", "measure", "measure_remote"]
 
 CHUNK = 64  # rows between two signs of life
 TIMED = 8  # rows that are answered once more, one at a time, to measure latency
@@ -64,17 +64,19 @@ def measure(
     label: str,
     timed: int = TIMED,
 ) -> Measured:
-    """Score and answer every row, greedily.
+    """Score and answer every row, greedily; plain texts, which ask nothing, are only scored.
 
     Args:
         engine: the model.
         contract: how it is prompted.
-        rows: chats, prepared with the same contract; at least one.
+        rows: chats or texts, prepared with the same contract; at least one.
         max_new_tokens: longest answer.
         report: hears a `pulse` from time to time.
         label: what the pulse calls this model.
         timed: rows that are answered once more, alone, to measure latency; no speed is measured if 0.
     """
+    if rows[0].row.content.kind == "text":
+        return _measure_texts(engine, rows, report, label)
     scored, completions, seconds = {}, [], 0.0
     prompts = [contract.prompt(row.row.prompt, row.row.tools) for row in rows]
     sampling = Sampling(max_new_tokens=max_new_tokens)
@@ -99,7 +101,7 @@ def measure(
     )
 
 
-def measure_texts(engine: Engine, rows: Sequence[Prepared], report: Report, label: str) -> Measured:
+def _measure_texts(engine: Engine, rows: Sequence[Prepared], report: Report, label: str) -> Measured:
     """Score plain texts: perplexity and token accuracy, since nothing is asked."""
     scored = []
     for start in range(0, len(rows), CHUNK):

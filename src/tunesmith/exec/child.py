@@ -53,11 +53,20 @@ def serve(work: Work) -> int:
         return 1
     except Exception as error:  # noqa: BLE001  whatever it was, the parent must hear that the job failed
         traceback.print_exc()
+        if _no_room(error):
+            report({"kind": "out_of_memory", "sentence": "there was no memory for it."})
+            return 1
         report({"kind": "failed", "sentence": _full_disk(error), "error": repr(error)})
         return 2
     finally:
         ended.set()
     return 0
+
+
+def _no_room(error: Exception) -> bool:
+    """Whether a lack of memory ended the work, in Python's words or torch's (which this room does not import)."""
+    lacks = ("can't allocate memory", "CUDA out of memory")
+    return isinstance(error, MemoryError) or any(words in str(error) for words in lacks)
 
 
 def _full_disk(error: Exception) -> str:

@@ -54,6 +54,7 @@ class _Child:
 
     process: subprocess.Popen[str]
     last: dict[str, Any] = field(default_factory=dict[str, Any])
+    ended: bool = False  # by us
 
     @property
     def failed(self) -> bool:
@@ -171,8 +172,9 @@ def _follow(child: _Child, all_of_them: list[_Child]) -> None:
 
 def _end_all(children: list[_Child]) -> None:
     for child in children:
-        with contextlib.suppress(ProcessLookupError):
-            child.process.terminate() if child.last.get("kind") in ("done", "stopped") else child.process.kill()
+        if child.process.poll() is None:
+            child.ended = True
+            child.process.kill()
 
 
 def _let_finish(children: list[_Child]) -> None:
@@ -195,10 +197,10 @@ def _outcome(children: list[_Child], watch: MemoryWatch, log: Path) -> dict[str,
         return ended[0]
     if ended[0].get("kind") == "stopped":
         raise Stopped(ended[0]["sentence"])
-    codes = [child.process.returncode for child in children]
+    codes = [child.process.returncode for child in children if not child.ended]
     if -signal.SIGKILL in codes and watch.blames_memory():
         raise OutOfMemory("the system killed the job for lack of memory.")
-    raise JobError(_epitaph(next((code for code in codes if code > 0), codes[0]), log))
+    raise JobError(_epitaph(min(codes, default=-signal.SIGKILL), log))  # who was killed explains who lost a partner
 
 
 def _epitaph(code: int, log: Path) -> str:

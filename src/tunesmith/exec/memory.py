@@ -7,6 +7,7 @@ are heard: the kernel's own count of such kills, and what was in use when the ch
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import psutil
 
 NEAR = 0.9  # share of the memory from which a kill is taken for one by lack of it
 EVERY = 0.2  # seconds between two looks
+LOOKS = 25  # that count: what was in use hours ago says nothing
 COUNTERS = (
     Path("/proc/vmstat"),
     Path("/sys/fs/cgroup/memory.events"),
@@ -48,11 +50,11 @@ class MemoryWatch:
     """Looks at processes from time to time, in a thread, until it is closed.
 
     Attributes:
-        share: the largest share of the memory that was seen in use, by them or by all.
+        shares: of the memory that were in use at the last looks, by them or by all.
     """
 
     def __init__(self, processes: Sequence[int]) -> None:
-        self.share = 0.0
+        self.shares: deque[float] = deque(maxlen=LOOKS)
         self._limit = memory_limit()
         self._kills = kills_for_memory()
         self._processes = processes
@@ -67,7 +69,7 @@ class MemoryWatch:
 
     def blames_memory(self) -> bool:
         """Whether a child that was killed was so for lack of memory."""
-        return kills_for_memory() > self._kills or self.share >= NEAR
+        return kills_for_memory() > self._kills or max(self.shares, default=0.0) >= NEAR
 
     def _run(self) -> None:
         while not self._end.wait(EVERY):
@@ -78,4 +80,4 @@ class MemoryWatch:
                 except psutil.Error:  # it has ended
                     continue
             machine = psutil.virtual_memory()
-            self.share = max(self.share, held / self._limit, 1 - machine.available / machine.total)
+            self.shares.append(max(held / self._limit, 1 - machine.available / machine.total))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.core.errors import TunesmithError
-from tunesmith.core.files import read_json, sha256_of
+from tunesmith.core.files import read_json, read_lines, sha256_of
 from tunesmith.data.config import DataConfig
 from tunesmith.data.source import SourceFile, find_files
 from tunesmith.data.split import Splits
@@ -54,8 +54,18 @@ def make_card(
         "plan": {name: value for name, value in plan.to_json().items() if name not in OF_ITS_OWN},
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "directory": str(Path.cwd()),
+        "resumed": _resumed(folder),
         "recipe": recipe.model_dump(mode="json"),
     }
+
+
+def _resumed(folder: Path) -> list[str]:
+    """What was another when the run went on after a stop, as sentences: it cannot be made again in one go."""
+    return [
+        f"after step {event['step']}: {'; '.join(differences)}"
+        for event in read_lines(folder / "events.jsonl")
+        if event["kind"] == "resumed" and (differences := [*event.get("changes", ()), *event.get("inexact", ())])
+    ]
 
 
 def _origin(name: str, folder: Path, sha256: str) -> dict[str, Any] | None:

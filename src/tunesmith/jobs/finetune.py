@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from tunesmith.core.errors import TrainingError
 from tunesmith.core.events import Report, silent, to_folder
 from tunesmith.core.files import read_lines, write_json, write_text
 from tunesmith.data.ledger import total
@@ -99,7 +100,7 @@ def walk(
     # 5. The plan: every automatic decision, once; and where an earlier attempt left off.
     method = method_for(recipe.method)
     bound = made_from(recipe, base, contract, splits, starting_adapter(recipe.method))
-    plan, checkpoint = settle_plan(recipe, folder, bound, splits, arguments, ranks, report)
+    plan, checkpoint, changed = settle_plan(recipe, folder, bound, splits, arguments, ranks, report)
     torch.set_num_threads(plan.threads)  # exactness is promised per plan
 
     # 6. The model and the way it is changed.
@@ -118,11 +119,12 @@ def walk(
     objective = Sft(splits.train, recipe.optim.batch_size, recipe.seed, plan, ranks)
     course = plan_course(recipe, objective)
     policy = Policy(model, recipe.optim, rate, course.steps, plan, ranks)
-    refuse_small_disk(policy, folder, recipe.output.keep_last)
     standing = Standing() if checkpoint is None else restore(policy, checkpoint)
+    standing.early = standing.early and not changed
+    refuse_small_disk(policy, folder, recipe.output.keep_last)
     watched = objective.batches(splits.validation) if splits.validation else []
     save = saver(folder, recipe.output.keep_last, bound, report)
-    while not standing.over:
+    while not standing.early and policy.step_number < course.steps:
         try:
             train(objective, policy, course, standing, watched, save, report, stop)
         except Spike:
@@ -135,18 +137,18 @@ def walk(
 
     # 8. The model, published from a checkpoint that was read back, and proven to answer.
     report({"kind": "phase", "name": "publishing"})
-    best = recipe.evaluate.publish == "best" and standing.best_step is not None
-    chosen = find_step(folder / "checkpoints", standing.best_step if best and standing.best_step else steps)
+    wanted_step = standing.best_step if recipe.evaluate.publish == "best" else None
+    chosen = find_published_step(folder / "checkpoints", wanted_step, steps, report)
     model = changed_model(load_model(base.folder, dtype), recipe)
     refuse_unchanged(model, put_weights(trainable(model), chosen, AVERAGE if recipe.optim.ema else WEIGHTS))
     card = make_card(recipe, base, contract, splits, plan, chosen.step, folder)
     target = folder / ("adapter" if recipe.output.merge and method.freezes_base else "model")
     publish(model, base, contract, target, card)
-    wanted = losses_of(model, splits.train)
+    trained_losses = losses_of(model, splits.train)
     del model
     if target.name == "adapter":
         publish_merged(target, folder / "model", rows_to_compare(splits), report)
-    prove(folder / "model", contract, splits.train, wanted)
+    prove(folder / "model", contract, splits.train, trained_losses)
     report({"kind": "published", "folder": str(folder / "model"), "step": chosen.step})
 
     # 9. Base and tuned model, loaded from their folders, on rows that neither has seen.
@@ -159,24 +161,34 @@ def walk(
 def settle_plan(
     recipe: Recipe, folder: Path, bound: dict[str, Any], splits: Splits, arguments: dict[str, Any], ranks: Ranks,
     report: Report,
-) -> tuple[Plan, Checkpoint | None]:  # fmt: skip
-    """The plan of this run on this machine, decided by the first process, and the checkpoint that it goes on from."""
+) -> tuple[Plan, Checkpoint | None, bool]:  # fmt: skip
+    """The plan, decided by the first process; the checkpoint to go on from; whether the run was changed since."""
     plan = make_plan(
         recipe.precision, recipe.data.packing, recipe.micro_tokens, recipe.optim.accumulation, recipe.device, ranks,
         recipe.sharding,
     )  # fmt: skip
-    checkpoint = None
+    checkpoint, changed = None, False
     if ranks.leads:
         resumed = find_resumed(folder, bound, plan, arguments, report) if arguments.get("resume") else None
         if resumed is not None:
-            plan, checkpoint = resumed.plan, resumed.checkpoint
+            plan, checkpoint, changed = resumed.plan, resumed.checkpoint, resumed.changed
         if arguments.get("smaller"):
             plan = in_smaller_pieces(plan, recipe.optim.batch_size, splits.train.lengths.tolist())
-    plan = Plan(**ranks.gather(plan.to_json())[0])
-    step = ranks.gather(None if checkpoint is None else checkpoint.step)[0]
-    if step is not None and checkpoint is None:
-        checkpoint = find_step(folder / "checkpoints", step)
-    return plan, checkpoint
+    told = {"plan": plan.to_json(), "step": None if checkpoint is None else checkpoint.step, "changed": changed}
+    told = ranks.gather(told)[0]
+    if told["step"] is not None and checkpoint is None:
+        checkpoint = find_step(folder / "checkpoints", told["step"])
+    return Plan(**told["plan"]), checkpoint, told["changed"]
+
+
+def find_published_step(folder: Path, best: int | None, last: int, report: Report) -> Checkpoint:
+    """The checkpoint to publish: of the best look where it is wanted and whole, else of the last step."""
+    if best is not None and best != last:
+        try:
+            return find_step(folder, best)
+        except TrainingError as error:
+            report({"kind": "warning", "sentence": f"{error} The weights of the last step are published instead."})
+    return find_step(folder, last)
 
 
 def changed_model(model: Any, recipe: Recipe) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 from tunesmith.core.events import Report
 from tunesmith.data.prepare import Prepared, dataset_id
 from tunesmith.evaluate.compare import EvalReport, compare, rows_of
-from tunesmith.evaluate.probe import load_probe, measure_probe, probe_files
+from tunesmith.evaluate.probe import load_probe, probe_files
 from tunesmith.evaluate.report import pick_samples
 from tunesmith.evaluate.suite import Measured, measure
 from tunesmith.infer.local import LocalEngine
@@ -47,48 +47,40 @@ def evaluate_both(
 ) -> Found:
     """Measure the base and the published model on the same rows, one after the other.
 
-    Nothing is measured where no rows were held out: then nobody wants to know.
+    Where no rows were held out, only a probe that somebody named is measured.
     """
-    if not len(rows):
+    files = probe_files(recipe.evaluate.probe, recipe.model.base)
+    if not len(rows) and (recipe.evaluate.probe == "auto" or not files):
         return Found()
     report({"kind": "phase", "name": "evaluating"})
     rows, most = rows[: recipe.evaluate.rows], recipe.evaluate.max_new_tokens
-    files = probe_files(recipe.evaluate.probe, recipe.model.base)
-    probes = {what: load_probe(name, contract, LONGEST_PROBE) for what, name in files.items()}
-    tasks: list[Measured] = []
-    asked: list[dict[str, Measured]] = []
+    asked = {"": rows} if len(rows) else {}
+    asked |= {what: load_probe(name, contract, LONGEST_PROBE) for what, name in files.items()}
+    measured: dict[str, dict[str, Measured]] = {}
     for label in ("base", "tuned"):
         tuned = label == "tuned"
         model = find_published(str(folder / "model")).load() if tuned else load_model(base.folder, *answering())
         engine = LocalEngine(model, contract.stop_ids)
-        tasks.append(measure(engine, contract, rows, most, report, label))
-        asked.append(
-            {
-                what: measure_probe(engine, contract, probe, most, report, f"{label} on {what}")
-                for what, probe in probes.items()
-            }
-        )
+        measured[label] = {
+            what: measure(engine, contract, some, most, report, f"{label} on {what}" if what else label)
+            for what, some in asked.items()
+        }
         del model, engine
     names = ("tuned", recipe.model.base)
-    result = compare(tasks[1], tasks[0], names, dataset_id(rows), rows)
-    found = Found(
-        result,
-        {
-            what: compare(asked[1][what], asked[0][what], names, dataset_id(probe), probe)
-            for what, probe in probes.items()
-        },
-        rows_of(tasks[1], rows),
-    )
+    reports = {
+        what: compare(measured["tuned"][what], measured["base"][what], names, dataset_id(some), some)
+        for what, some in asked.items()
+    }
+    found = Found(reports.pop("", None), reports, rows_of(measured["tuned"][""], rows) if len(rows) else [])
     say(found, recipe.evaluate.samples, report)
     return found
 
 
 def say(found: Found, samples: int, report: Report) -> None:
     """Tell whoever listens: scores, what was forgotten, and a few answers."""
-    if found.report is None:
-        return
-    whole = found.report.to_json()
-    report({"kind": "scores", **{key: whole[key] for key in ("rows", "against", "scores", "speed")}})
+    if found.report is not None:
+        whole = found.report.to_json()
+        report({"kind": "scores", **{key: whole[key] for key in ("rows", "against", "scores", "speed")}})
     for what, probe in found.probes.items():
         plain = probe.to_json()
         report({"kind": "probe", "what": what, **{key: plain[key] for key in ("rows", "against", "scores")}})

@@ -12,7 +12,7 @@ from tunesmith.core.files import write_text
 from tunesmith.data.load import load_dataset, require_rows
 from tunesmith.data.prepare import Prepared, dataset_id, prepare
 from tunesmith.evaluate.compare import compare, rows_of
-from tunesmith.evaluate.probe import load_probe, measure_probe
+from tunesmith.evaluate.probe import load_probe, probe_files
 from tunesmith.evaluate.report import render_evaluation
 from tunesmith.evaluate.suite import Measured, measure, measure_remote
 from tunesmith.infer.local import LocalEngine
@@ -39,7 +39,10 @@ def evaluate_model(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     model, other = _find(arguments["model"]), _find(arguments["against"]) if arguments["against"] else None
     contract, takes = _reader([model, other], arguments["template"])
     rows = _rows(arguments, contract, takes, report)
-    probes = {Path(name).name: load_probe(name, contract, takes) for name in arguments.get("probe") or ()}
+    files = probe_files(arguments.get("probe") or "off", "")
+    probes = {what: load_probe(name, contract, takes) for what, name in files.items()}
+    if any(isinstance(one, RemoteModel) for one in (model, other)) and rows[0].row.content.kind == "text":
+        raise ConfigError(f"{arguments['data']}: plain texts ask nothing that a remote model could answer. Give chats.")
     if probes and any(isinstance(one, RemoteModel) for one in (model, other)):
         raise ConfigError("--probe measures how texts are predicted, which a remote model does not show. Leave it out.")
     most = arguments["max_new_tokens"]
@@ -49,7 +52,7 @@ def evaluate_model(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
             return measure_remote(one, rows, most, report), {}
         engine = LocalEngine(one.load(), contract.stop_ids)
         asked = {
-            what: measure_probe(engine, contract, probe, most, report, f"{one.name} on {what}")
+            what: measure(engine, contract, probe, most, report, f"{one.name} on {what}")
             for what, probe in probes.items()
         }
         return measure(engine, contract, rows, most, report, one.name), asked

@@ -63,7 +63,11 @@ def prove(folder: Path, contract: Contract, rows: Sequence[Prepared], wanted: Se
                 f"{folder}: read back, the model has a loss of {after:.4g} on {row.source} where the trained one had "
                 f"{before:.4g}. It is not what was trained; please report this."
             )
-    prompt = rows[0].ids[: max(1, int(rows[0].mask.argmax()))].tolist()
-    [answer] = LocalEngine(model, contract.stop_ids).generate([prompt], Sampling(max_new_tokens=8))
-    if not answer.ids and not answer.stopped:
-        raise TrainingError(f"{folder}: read back, the model gives no answer. Please report this.")
+    if rows[0].row.content.kind == "chat":
+        prompts = [row.ids[: max(1, int(row.mask.argmax()))].tolist() for row in islice(rows, ROWS)]
+        answers = LocalEngine(model, contract.stop_ids).generate(prompts, Sampling(max_new_tokens=8))
+        if not any(answer.ids for answer in answers):
+            raise TrainingError(
+                f"{folder}: read back, the model says nothing to any of {len(prompts)} training rows. Look at the "
+                "answers that it was trained on, and at optim.learning_rate."
+            )

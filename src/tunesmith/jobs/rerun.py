@@ -45,7 +45,8 @@ def rerun(model: Generation) -> str:
 
 def differences(model: Generation) -> list[str]:
     """What would make the result differ, in sentences."""
-    return [plain(f"{fact.label} ({fact.text}): {fact.finding}") for fact in model.doubts()]
+    doubts = [plain(f"{fact.label} ({fact.text}): {fact.finding}") for fact in model.doubts()]
+    return doubts + [plain(f"changed on the way, {sentence}") for sentence in (model.card or {}).get("resumed", ())]
 
 
 def plain(text: str) -> str:

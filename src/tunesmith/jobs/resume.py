@@ -18,20 +18,22 @@ from tunesmith.data.split import Splits
 from tunesmith.jobs.recipe import Recipe
 from tunesmith.prompt.base import Base
 from tunesmith.prompt.contract import Contract
-from tunesmith.train.checkpoint import Checkpoint, find_checkpoint, restore
+from tunesmith.train.checkpoint import Checkpoint, find_checkpoint, find_step, restore
 from tunesmith.train.plan import Plan, differences, read_plan
 from tunesmith.train.policy import Policy
 from tunesmith.train.standing import Standing
 
 MOST_ROLLBACKS = 5
+PLANNED = ("precision ", "device ", "micro_tokens ", "optim.accumulation ", "data.packing ", "processes ", "sharding ")
 
 
 @dataclass(frozen=True)
 class Resumed:
-    """Where a run goes on (None: at its beginning), and under which plan."""
+    """Where a run goes on (None: at its beginning), under which plan, and whether it was changed since."""
 
     checkpoint: Checkpoint | None
     plan: Plan
+    changed: bool
 
 
 def made_from(recipe: Recipe, base: Base, contract: Contract, splits: Splits, start: str | None) -> dict[str, Any]:
@@ -51,7 +53,7 @@ def made_from(recipe: Recipe, base: Base, contract: Contract, splits: Splits, st
 def find_resumed(
     folder: Path, bound: Mapping[str, Any], here: Plan, arguments: Mapping[str, Any], report: Report
 ) -> Resumed | None:
-    """The last whole checkpoint of the run in `folder` and its plan; None if it had not come to a plan.
+    """The last whole checkpoint of the run in `folder` and its plan; None if nothing was trained yet.
 
     What was noted of steps after that checkpoint is taken out of the run's files: they are done again.
 
@@ -69,7 +71,9 @@ def find_resumed(
     checkpoint, damaged = find_checkpoint(folder / "checkpoints")
     for sentence in damaged:
         report({"kind": "warning", "sentence": sentence})
-    if checkpoint is None and not (folder / "plan.json").exists():
+    if checkpoint is None and not (arguments.get("smaller") and (folder / "plan.json").exists()):
+        forget_after(folder, 0)  # nothing was trained: the run begins as its config.yaml says now
+        report({"kind": "resumed", "step": 0})
         return None
     changes = [] if checkpoint is None else list(changed(checkpoint.state["made_from"], bound))
     if changes and not arguments.get("accept_change"):
@@ -78,16 +82,20 @@ def find_resumed(
             "--accept-change, which is recorded."
         )
     plan = read_plan(folder / "plan.json")
+    if any(change.startswith(PLANNED) for change in changes):
+        plan = here
     others = [one for one in differences(plan, here) if not one.startswith("threads")]
     if others and not arguments.get("allow_inexact"):
         raise ConfigError(
             f"{folder}: {'; '.join(others)}, so it cannot go on to the last bit as it would have. Go on with "
             "--allow-inexact, which is recorded."
         )
+    if others:
+        plan = replace(plan, device=here.device, machine=here.machine, versions=here.versions, threads=here.threads)
     step = 0 if checkpoint is None else checkpoint.step
     forget_after(folder, step)
     report({"kind": "resumed", "step": step, "changes": changes, "inexact": others})
-    return Resumed(checkpoint, plan)
+    return Resumed(checkpoint, plan, bool(changes))
 
 
 def go_back(folder: Path, policy: Policy, standing: Standing, report: Report) -> Standing:
@@ -96,13 +104,13 @@ def go_back(folder: Path, policy: Policy, standing: Standing, report: Report) ->
     Raises:
         TrainingError: there is no checkpoint yet, or it has gone back too often.
     """
-    checkpoint, _ = find_checkpoint(folder / "checkpoints")
-    if checkpoint is None or standing.rollbacks == MOST_ROLLBACKS:
-        why = "there is no checkpoint yet" if checkpoint is None else f"it has done so {MOST_ROLLBACKS} times"
+    if standing.anchor is None or standing.rollbacks == MOST_ROLLBACKS:
+        why = "there is no checkpoint yet" if standing.anchor is None else f"it has done so {MOST_ROLLBACKS} times"
         raise TrainingError(
             f"step {policy.step_number + 1}: the loss stands far out, and the run cannot go back: {why}. "
             "Lower optim.learning_rate, raise optim.warmup, or look at the rows of this step."
         )
+    checkpoint = find_step(folder / "checkpoints", standing.anchor)
     earlier = restore(policy, checkpoint)
     policy.optimizer.zero_grad(set_to_none=True)
     if policy.ranks.leads:

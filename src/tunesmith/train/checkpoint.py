@@ -76,7 +76,7 @@ def save_checkpoint(
     if policy.ranks.leads:
         _write(target, files, state, policy)
         if why_damaged(target) is None:  # the earlier ones stay until this one is proven
-            _delete_old(folder, keep_last, standing.best_step)
+            _delete_old(folder, keep_last, {standing.best_step, standing.anchor})
     policy.ranks.wait()
     return target
 
@@ -95,9 +95,10 @@ def _write(target: Path, files: Mapping[str, dict[str, torch.Tensor]], state: di
         ) from None
 
 
-def _delete_old(folder: Path, keep_last: int, best_step: int | None) -> None:
+def _delete_old(folder: Path, keep_last: int, kept: set[int | None]) -> None:
+    names = {f"step-{step:06d}" for step in kept if step is not None}
     for old in all_checkpoints(folder)[:-keep_last]:
-        if best_step is None or old.name != f"step-{best_step:06d}":
+        if old.name not in names:
             gone = old.with_name(f".{old.name}.gone")
             old.rename(gone)
             shutil.rmtree(gone, ignore_errors=True)
@@ -144,12 +145,13 @@ def bytes_needed(policy: Policy) -> int:
 
 
 def refuse_small_disk(policy: Policy, folder: Path, keep_last: int) -> None:
-    """Refuse a run whose checkpoints do not fit on the disk, before its first step.
+    """Refuse a run whose checkpoints do not fit on the disk, before its first step; those that are there count.
 
     Raises:
         TrainingError: with the bytes that are needed and those that are free.
     """
-    needed = bytes_needed(policy) * (keep_last + 1) + SPARE
+    there = sum(file.stat().st_size for path in all_checkpoints(folder / "checkpoints") for file in path.iterdir())
+    needed = max(0, bytes_needed(policy) * (keep_last + 1) - there) + SPARE
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise TrainingError(
@@ -217,7 +219,7 @@ def find_step(folder: Path, step: int) -> Checkpoint:
     path = folder / f"step-{step:06d}"
     reason = why_damaged(path)
     if reason is not None:
-        raise TrainingError(f"{path} is damaged ({reason}). Resume the run: it goes on from the one before.")
+        raise TrainingError(f"{path} is damaged ({reason}).")
     return Checkpoint(path, read_json(path / "state.json"))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import psutil
@@ -83,7 +83,7 @@ def train(
         Spike: a loss stood far out, and the course says to go back.
     """
     policy.model.train()
-    if standing.over:
+    if standing.early or policy.step_number >= course.steps:
         return
     for micro in objective.steps(standing.cursor):
         started = time.perf_counter()
@@ -91,7 +91,7 @@ def train(
         losses: list[float] = []
         counts = {"correct": 0.0, "tokens": 0.0}
         for batch in micro:
-            with out_of_memory_said(batch):
+            with out_of_memory_said(f"a micro-batch of {batch.tokens} tokens"):
                 with policy.autocast():
                     loss = objective.loss(policy.model, batch)
                 total = sum(term.total / scale[term.unit] for term in loss.terms)
@@ -108,7 +108,8 @@ def train(
             meet_spike(course.spikes, policy, sums["loss"], report)
         else:
             standing.note(sums["loss"])
-        norm = policy.leave_out() if spiked and course.spikes == "skip" else policy.step()
+        with out_of_memory_said("the update"), rows_named(micro):
+            norm = policy.leave_out() if spiked and course.spikes == "skip" else policy.step()
         seconds = time.perf_counter() - started
         report(
             {
@@ -124,19 +125,20 @@ def train(
                 "memory_bytes": memory_in_use(),
             }
         )
-        last = policy.step_number == course.steps
+        last = policy.step_number >= course.steps
         better = False
         if validation and (last or policy.step_number % course.validate_every == 0):
-            scores = validate(objective, policy, validation)
+            with out_of_memory_said("a look at the validation rows"):
+                scores = validate(objective, policy, validation)
             better = standing.look(scores[course.metric], policy.step_number, course.metric != "loss")
             report({"kind": "validation", "step": policy.step_number, **scores, "best": better})
-            if course.patience is not None and standing.waited >= course.patience:
+            if not last and course.patience is not None and standing.waited >= course.patience:
                 report({"kind": "early", "step": policy.step_number, "best_step": standing.best_step})
-                last = True
-        standing.over = last
+                standing.early = last = True
         stopping = policy.ranks.any(stop())
-        due = policy.step_number % course.checkpoint_every == 0 or (better and course.keep_best)
-        if last or stopping or due:
+        if policy.step_number % course.checkpoint_every == 0 or (better and course.keep_best):
+            standing.anchor = policy.step_number
+        if last or stopping or standing.anchor == policy.step_number:
             save(policy, standing)
         if last:
             return
@@ -158,28 +160,43 @@ def meet_spike(policy_for_spikes: str, policy: Policy, loss: float, report: Repo
 
 
 @contextlib.contextmanager
-def out_of_memory_said(batch: Batch) -> Generator[None]:
-    """A machine without room for a batch, as an error that the parent of this process can answer."""
+def out_of_memory_said(what: str) -> Generator[None]:
+    """A machine without room, as an error that the parent of this process can answer."""
     try:
         yield
     except torch.OutOfMemoryError:
-        raise OutOfMemory(f"the GPU has no room for a micro-batch of {batch.tokens} tokens.") from None
+        raise OutOfMemory(f"the GPU has no room for {what}.") from None
     except MemoryError:
-        raise OutOfMemory(f"there is no memory for a micro-batch of {batch.tokens} tokens.") from None
+        raise OutOfMemory(f"there is no memory for {what}.") from None
     except RuntimeError as error:
         if NO_ROOM not in str(error):
             raise
-        raise OutOfMemory(f"there is no memory for a micro-batch of {batch.tokens} tokens.") from None
+        raise OutOfMemory(f"there is no memory for {what}.") from None
 
 
 def refuse_infinite(loss: torch.Tensor, batch: Batch, step: int) -> None:
     """Stop before a loss that is not finite reaches the weights, and name its rows."""
     if not math.isfinite(loss.item()):
-        rows = ", ".join(str(row.row.source) for row in batch.rows[:5])
         raise TrainingError(
-            f"step {step}: the loss is {loss.item()} on rows {rows}. Lower optim.learning_rate or set precision=fp32; "
-            "if it stays, look at these rows."
+            f"step {step}: the loss is {loss.item()} on rows {name_rows([batch])}. Lower optim.learning_rate or set "
+            "precision=fp32; if it stays, look at these rows."
         )
+
+
+@contextlib.contextmanager
+def rows_named(micro: Sequence[Batch]) -> Generator[None]:
+    """An update that is refused names the rows that it would have learned from."""
+    try:
+        yield
+    except TrainingError as error:
+        raise TrainingError(f"{error} Its rows: {name_rows(micro)}.") from None
+
+
+def name_rows(micro: Sequence[Batch]) -> str:
+    """The first rows of some batches, for people to look at."""
+    rows = [row for batch in micro for row in batch.rows]
+    more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
+    return ", ".join(str(row.source) for row in rows[:8]) + more
 
 
 def memory_in_use() -> int:

@@ -155,6 +155,7 @@ def in_smaller_pieces(plan: Plan, batch_size: int, lengths: Sequence[int]) -> Pl
     Raises:
         TrainingError: a single row has no room.
     """
+    batch_size = -(-batch_size // plan.processes)  # of one process
     lengths = sorted(lengths)[-batch_size:]
     longest, most = lengths[-1], min(plan.micro_tokens, sum(lengths))
     if plan.accumulation is not None and plan.accumulation < batch_size:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from tunesmith.model.methods import trainable
 from tunesmith.train.average import Average
 from tunesmith.train.config import OptimConfig
 from tunesmith.train.plan import Plan
-from tunesmith.train.ranks import ALONE, Ranks, shard, whole
+from tunesmith.train.ranks import ALONE, Ranks, forget_gathered, shard, whole
 from tunesmith.train.terms import total_units
 
 
@@ -68,9 +68,16 @@ class Policy:
             return contextlib.nullcontext()
         return torch.autocast(self._plan.device, torch.bfloat16)
 
-    def averaged(self) -> contextlib.AbstractContextManager[Any]:
+    @contextlib.contextmanager
+    def averaged(self) -> Generator[None]:
         """The model computes with the averaged weights, where there are any, while the block lasts."""
-        return contextlib.nullcontext() if self.average is None else self.average.in_place()
+        if self.average is None:
+            yield
+            return
+        forget_gathered(self.model)
+        with self.average.in_place():
+            yield
+            forget_gathered(self.model)
 
     def sum_over_ranks(self, units: list[dict[str, int]]) -> dict[str, float]:
         """Units of the whole step: summed over its micro-batches and over the processes."""
@@ -97,20 +104,18 @@ class Policy:
                 "or set precision=fp32. The weights of the last checkpoint are intact."
             )
         self.optimizer.step()
-        self._count()
+        self._schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step_number += 1
         if self.average is not None:
             self.average.update(self.step_number)
         return norm
 
     def leave_out(self) -> float:
         """Count a step without an update, and return the norm of none."""
-        self._count()
-        return 0.0
-
-    def _count(self) -> None:
-        self._schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.step_number += 1
+        self.go_on_from(self.step_number + 1)
+        return 0.0
 
 
 def decay_groups(weights: dict[str, torch.nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:

@@ -121,6 +121,15 @@ def shard(model: torch.nn.Module, ranks: Ranks) -> None:
     fully_shard(model, mesh=mesh)
 
 
+def forget_gathered(model: torch.nn.Module) -> None:
+    """Let no sharded layer go on with a whole copy of weights that are about to be changed by hand."""
+    from torch.distributed.fsdp import FSDPModule
+
+    for part in model.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()
+
+
 def whole(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor put together from its parts; every rank must ask for it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

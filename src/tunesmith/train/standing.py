@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -24,7 +25,9 @@ class Standing:
         best_step: the step at which it was.
         waited: looks at the validation rows since then.
         rollbacks: times that the run went back to a checkpoint.
-        over: whether the run is at its end.
+        anchor: the step of the last checkpoint that was due; one that somebody's stop left does not count, or a run
+            that was stopped would go back to another place than one that was not.
+        early: whether waiting ended the run before its last step.
     """
 
     cursor: int = 0
@@ -33,7 +36,8 @@ class Standing:
     best_step: int | None = None
     waited: int = 0
     rollbacks: int = 0
-    over: bool = False
+    anchor: int | None = None
+    early: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -54,7 +58,7 @@ class Standing:
     def look(self, value: float, step: int, higher_is_better: bool) -> bool:
         """Take in a validation value; whether it is the best so far."""
         sign = -1 if higher_is_better else 1
-        if self.best is not None and sign * value >= sign * self.best:
+        if not math.isfinite(value) or (self.best is not None and sign * value >= sign * self.best):
             self.waited += 1
             return False
         self.best, self.best_step, self.waited = value, step, 0
