@@ -28,12 +28,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from results import put
 from start import processor
 
 ANSWER = {"role": "assistant", "content": "Hello."}
 CHUNK = 256  # rows the floor encodes at once
-RESULTS = Path(__file__).with_name("RESULTS.md")
-BEGIN, END = "<!-- data -->\n", "<!-- /data -->\n"
 
 
 def write_rows(path: Path, count: int, seed_file: str) -> None:
@@ -209,7 +208,7 @@ def main() -> None:
     parser.add_argument("--seed-file", default="hotel", help="file whose sentences the rows are made of")
     parser.add_argument("--model", default="ember")
     parser.add_argument("--profile", action="store_true")
-    parser.add_argument("--write", action="store_true", help=f"put the table into {RESULTS.name}")
+    parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
     parser.add_argument("--task", help=argparse.SUPPRESS)
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -226,11 +225,7 @@ def main() -> None:
         text = table(path, options.rows, rounds, options.model, tasks)
         print(text)
         if options.write:
-            marks = [mark.replace("data", f"data-{options.rows}") for mark in (BEGIN, END)]
-            old = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else "# Benchmarks\n"
-            head, _, rest = old.partition(marks[0])
-            _, _, tail = rest.partition(marks[1])
-            RESULTS.write_text(f"{head.rstrip()}\n\n{marks[0]}{text}{marks[1]}{tail}", encoding="utf-8")
+            put(f"data-{options.rows}", text)
     return None
 
 

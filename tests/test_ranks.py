@@ -66,8 +66,15 @@ def weights(folder):
     return load_file(file)
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
-@pytest.mark.parametrize("sharding", ["none", "full"])
+@pytest.mark.parametrize(
+    ("method", "sharding"),
+    [
+        ("lora", "none"),
+        ("full", "full"),
+        pytest.param("lora", "full", marks=pytest.mark.slow),
+        pytest.param("full", "none", marks=pytest.mark.slow),
+    ],
+)
 def test_two_processes_give_the_losses_of_one(recipe, method, sharding):
     """Full fine-tuning with a moving average too: it changes weights by hand, which a sharded layer must notice."""
     optim = {"learning_rate": 1e-3, "steps": 6, "batch_size": 5, "ema": 0.9 if method == "full" else None}
@@ -84,7 +91,7 @@ def test_two_processes_give_the_losses_of_one(recipe, method, sharding):
     assert (plan["processes"], plan["sharding"]) == (2, sharding)
 
 
-@pytest.mark.parametrize("sharding", ["none", "full"])
+@pytest.mark.parametrize("sharding", [pytest.param("none", marks=pytest.mark.slow), "full"])
 def test_two_processes_that_were_ended_go_on_to_the_same_bits(recipe, sharding, tmp_path):
     """Ended after three steps, as when the parent dies; dropout included."""
     settings = {"method": {"type": "lora", "dropout": 0.1}, "processes": 2, "sharding": sharding}

@@ -1,0 +1,267 @@
+"""Supervised fine-tuning on this CPU: tunesmith and TRL's SFTTrainer in turn, on the same rows, and the floor.
+
+    python benchmarks/sft_cpu.py --rows alpaca.jsonl --write      # -> benchmarks/RESULTS.md
+    python benchmarks/sft_cpu.py --size 10m --method full --steps 6
+
+Each contender runs in a process of its own, one after another, on the same random model, the same token ids and masks
+and the same rows a step. Tokens/s are of real tokens (padding left out), of all steps but the first; memory is the most
+that the process held. The floor is the model's matrix products alone, in bf16, forward and backward.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from results import put
+from start import processor
+
+SIZES = {
+    "10m": {"hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 4, "num_key_value_heads": 2,
+            "intermediate_size": 1024, "vocab_size": 16384},
+    "135m": {"hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3,
+             "intermediate_size": 1536, "vocab_size": 49152},
+}  # fmt: skip
+ROWS_A_STEP = 16
+LEARNING_RATE = {"lora": 2e-4, "full": 2e-5}
+CONTENDERS = {
+    "tunesmith": {},
+    "TRL, its defaults (fp32, padded)": {"bf16": False},
+    "TRL, bf16, packed apart (bfd)": {"bf16": True, "packing": True, "packing_strategy": "bfd"},
+    "TRL, bf16, wrapped (rows read each other)": {"bf16": True, "packing": True, "packing_strategy": "wrapped"},
+}
+
+
+def make_model(folder: Path, size: str) -> None:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from tunesmith.prompt.base import resolve
+    from tunesmith.prompt.load import load_contract
+
+    torch.manual_seed(0)
+    config = LlamaConfig(**SIZES[size], max_position_embeddings=2048, eos_token_id=2, pad_token_id=0, bos_token_id=None,
+                         tie_word_embeddings=True)  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    load_contract(resolve("ember").folder).save(folder)
+
+
+def rows_in_order(folder: Path, names: str, steps: int) -> list[dict[str, Any]]:
+    """Ids and masks of the rows in the order in which tunesmith takes them."""
+    from tunesmith.data.config import DataConfig
+    from tunesmith.data.pack import epoch_batches
+    from tunesmith.data.split import load_splits
+    from tunesmith.prompt.load import load_contract
+
+    config = DataConfig(train=names, test=0, validation=0, near_duplicates="off", over_long="drop")
+    rows = load_splits(config, load_contract(folder), 1024).train
+    found: list[dict[str, Any]] = []
+    epoch = 0
+    while len(found) < steps * ROWS_A_STEP:
+        for batch in epoch_batches(len(rows), ROWS_A_STEP, 0, epoch):
+            found += [{"input_ids": rows[i].ids.tolist(), "completion_mask": rows[i].mask.astype(int).tolist()}
+                      for i in batch]  # fmt: skip
+        epoch += 1
+    return found[: steps * ROWS_A_STEP]
+
+
+def run_tunesmith(options: argparse.Namespace) -> dict[str, Any]:
+    from tunesmith import finetune
+    from tunesmith.core.files import read_lines
+
+    home = Path(options.folder)
+    recipe = home / "recipe.yaml"
+    recipe.write_text(json.dumps({
+        "model": {"base": str(home / "model")}, "method": {"type": options.method},
+        "data": {"train": options.rows, "test": 0, "validation": 0, "near_duplicates": "off", "over_long": "drop",
+                 "max_length": 1024},
+        "optim": {"steps": options.steps, "batch_size": ROWS_A_STEP, "learning_rate": LEARNING_RATE[options.method],
+                  "scheduler": "constant", "warmup": 0},
+        "output": {"folder": str(home / "runs"), "checkpoint_every": 10**6},
+        "evaluate": {"probe": "off"},
+    }))  # fmt: skip
+    started = time.time()
+    run = finetune(recipe)
+    steps = read_lines(run.folder / "metrics.jsonl")
+    tokens = [step["tokens_per_second"] for step in steps[1:]]
+    return {
+        "tokens_per_second": statistics.harmonic_mean(tokens),
+        "memory": max(step["memory_bytes"] for step in steps),
+        "first_step": steps[0]["time"] - started,
+        "losses": [step["loss"] for step in steps],
+    }
+
+
+def run_trl(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from torch.utils.data import SequentialSampler
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    started = time.time()
+    home = Path(options.folder)
+    rows = json.loads((home / "rows.json").read_text())
+    packed = settings.get("packing", False)
+    tokens = sum(len(row["input_ids"]) for row in rows) / options.steps
+
+    class InOrder(SFTTrainer):
+        def _get_train_sampler(self, dataset: Any = None) -> Any:
+            return SequentialSampler(dataset if dataset is not None else self.train_dataset)
+
+    ends: list[float] = []
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            ends.append(time.time())
+
+    config = SFTConfig(
+        output_dir=str(home / "trl"), max_steps=options.steps, learning_rate=LEARNING_RATE[options.method],
+        lr_scheduler_type="constant", warmup_steps=0, weight_decay=0.0, report_to=[], logging_steps=1,
+        save_strategy="no",
+        per_device_train_batch_size=1 if packed else 8, gradient_accumulation_steps=1 if packed else ROWS_A_STEP // 8,
+        max_length=2048, completion_only_loss=True, gradient_checkpointing=False, use_cpu=True, seed=0,
+        dataset_kwargs={"skip_prepare_dataset": False}, disable_tqdm=True, **settings,
+    )  # fmt: skip
+    lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = AutoModelForCausalLM.from_pretrained(home / "model", dtype=torch.float32)
+    trainer = InOrder(
+        model=model, args=config, train_dataset=Dataset.from_list(rows),
+        processing_class=AutoTokenizer.from_pretrained(home / "model"),
+        peft_config=lora if options.method == "lora" else None, callbacks=[Clock()],
+    )  # fmt: skip
+    trainer.train()
+    logs = [line for line in trainer.state.log_history if "loss" in line]
+    seen = [line.get("num_tokens") for line in logs]
+    done = seen[-1] - seen[0] if None not in seen else tokens * (len(ends) - 1)
+    return {
+        "tokens_per_second": done / (ends[-1] - ends[0]),
+        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "first_step": ends[0] - started,
+        "losses": [] if packed else [line["loss"] for line in logs],
+    }
+
+
+def run_floor(options: argparse.Namespace) -> dict[str, Any]:
+    """The matrix products of one step of 2048 tokens, and the machine's rates."""
+    import torch
+
+    size, tokens = SIZES[options.size], 2048
+    width, inner, heads = size["hidden_size"], size["intermediate_size"], size["num_attention_heads"]
+    narrow = width // heads * size["num_key_value_heads"]
+    shapes = [(width, width), (width, narrow), (width, narrow), (width, width), (width, inner), (width, inner),
+              (inner, width)] * size["num_hidden_layers"]  # fmt: skip
+
+    def products(into: int, out: int, rows: int, by_weight: bool) -> float:
+        """Seconds of the forward product and those of the backward pass, the best of three."""
+        x, w = torch.randn(rows, into).bfloat16(), torch.randn(out, into).bfloat16()
+        y, best = torch.randn(rows, out).bfloat16(), float("inf")
+        for _ in range(3):
+            started = time.perf_counter()
+            x @ w.T
+            y @ w
+            if by_weight:
+                y.T @ x
+            best = min(best, time.perf_counter() - started)
+        return best
+
+    known: dict[tuple[int, int], float] = {}
+    full = options.method == "full"
+    for into, out in set(shapes):
+        known[into, out] = products(into, out, tokens, full)
+        if not full:
+            known[into, out] += products(into, 16, tokens, True) + products(16, out, tokens, True)
+    seconds = sum(known[shape] for shape in shapes)
+    seconds += products(width, size["vocab_size"], int(0.7 * tokens), full)
+
+    def rate(dtype: torch.dtype) -> float:
+        a, b, best = torch.randn(2048, 1024).to(dtype), torch.randn(1024, 2048).to(dtype), float("inf")
+        for _ in range(5):
+            started = time.perf_counter()
+            a @ b
+            best = min(best, time.perf_counter() - started)
+        return 2 * 2048 * 1024 * 2048 / best / 1e9
+
+    return {"tokens_per_second": tokens / seconds, "bf16": rate(torch.bfloat16), "fp32": rate(torch.float32)}
+
+
+def in_a_process(options: argparse.Namespace, name: str) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--contender", name, "--folder", options.folder, "--size", options.size,
+               "--method", options.method, "--steps", str(options.steps), "--rows", options.rows]  # fmt: skip
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TUNESMITH_HOME": f"{options.folder}/home"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        return {"failed": done.stderr.strip().splitlines()[-1]}
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def table(options: argparse.Namespace, found: dict[str, dict[str, Any]]) -> str:
+    ours, floor = found["tunesmith"], found["floor"]
+    lines = [
+        f"| {options.size} Llama, {options.method} | tokens/s | tunesmith is | memory | first step |",
+        "|---|---|---|---|---|",
+    ]
+    for name in CONTENDERS:
+        one = found[name]
+        if "failed" in one:
+            lines.append(f"| {name} | failed: {one['failed'][:80]} | | | |")
+            continue
+        times = (
+            "" if name == "tunesmith" else f"{ours['tokens_per_second'] / one['tokens_per_second']:.1f} times as fast"
+        )
+        memory, first = one["memory"] / 2**30, one["first_step"]
+        lines.append(f"| {name} | {one['tokens_per_second']:,.0f} | {times} | {memory:.1f} GB | {first:.0f} s |")
+    share = ours["tokens_per_second"] / floor["tokens_per_second"]
+    lines.append(f"| the floor: matrix products alone | {floor['tokens_per_second']:,.0f} | at {share:.0%} of it | | |")
+    lines += ["", f"This machine: {floor['bf16']:,.0f} GFLOP/s in bf16, {floor['fp32']:,.0f} in fp32."]
+    other = found["TRL, its defaults (fp32, padded)"].get("losses")
+    if other:
+        worst = max(abs(a - b) / b for a, b in zip(ours["losses"], other, strict=True))
+        lines.append(f"Losses of the {options.steps} steps: within {worst:.1e} of TRL's in fp32.")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", default="hotel", help="file of chats or instructions")
+    parser.add_argument("--size", choices=SIZES, default="135m")
+    parser.add_argument("--method", choices=LEARNING_RATE, default="lora")
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
+    parser.add_argument("--contender", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.contender:
+        name = options.contender
+        work = {"tunesmith": run_tunesmith, "floor": run_floor}.get(name)
+        print(json.dumps(work(options) if work else run_trl(options, CONTENDERS[name])))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        options.folder = folder
+        os.environ["TUNESMITH_HOME"] = f"{folder}/home"
+        make_model(Path(folder) / "model", options.size)
+        rows = rows_in_order(Path(folder) / "model", options.rows, options.steps)
+        (Path(folder) / "rows.json").write_text(json.dumps(rows))
+        found = {name: in_a_process(options, name) for name in [*CONTENDERS, "floor"]}
+    text = table(options, found)
+    print(text)
+    if options.write:
+        versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft", "trl"))
+        lead = f"{os.cpu_count()} cores of {processor()}, {versions}, {datetime.now(UTC).date()}."
+        put(f"sft_cpu-{options.size}-{options.method}", f"{lead}\n\n{text}")
+
+
+if __name__ == "__main__":
+    main()
