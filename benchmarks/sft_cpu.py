@@ -34,6 +34,7 @@ SIZES = {
              "intermediate_size": 1536, "vocab_size": 49152},
 }  # fmt: skip
 ROWS_A_STEP = 16
+LONGEST = 512  # tokens of a row; longer ones are left out, or eight of them padded would not fit into memory
 LEARNING_RATE = {"lora": 2e-4, "full": 2e-5}
 CONTENDERS = {
     "tunesmith": {},
@@ -65,7 +66,7 @@ def rows_in_order(folder: Path, names: str, steps: int) -> list[dict[str, Any]]:
     from tunesmith.prompt.load import load_contract
 
     config = DataConfig(train=names, test=0, validation=0, near_duplicates="off", over_long="drop")
-    rows = load_splits(config, load_contract(folder), 1024).train
+    rows = load_splits(config, load_contract(folder), LONGEST).train
     found: list[dict[str, Any]] = []
     epoch = 0
     while len(found) < steps * ROWS_A_STEP:
@@ -85,7 +86,7 @@ def run_tunesmith(options: argparse.Namespace) -> dict[str, Any]:
     recipe.write_text(json.dumps({
         "model": {"base": str(home / "model")}, "method": {"type": options.method},
         "data": {"train": options.rows, "test": 0, "validation": 0, "near_duplicates": "off", "over_long": "drop",
-                 "max_length": 1024},
+                 "max_length": LONGEST},
         "optim": {"steps": options.steps, "batch_size": ROWS_A_STEP, "learning_rate": LEARNING_RATE[options.method],
                   "scheduler": "constant", "warmup": 0},
         "output": {"folder": str(home / "runs"), "checkpoint_every": 10**6},
@@ -202,8 +203,10 @@ def in_a_process(options: argparse.Namespace, name: str) -> dict[str, Any]:
                "--method", options.method, "--steps", str(options.steps), "--rows", options.rows]  # fmt: skip
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TUNESMITH_HOME": f"{options.folder}/home"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode < 0:
+        return {"failed": f"killed by signal {-done.returncode}"}
     if done.returncode:
-        return {"failed": done.stderr.strip().splitlines()[-1]}
+        return {"failed": next((line for line in reversed(done.stderr.splitlines()) if "Error" in line), "no word")}
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 

@@ -22,13 +22,11 @@ from conftest import many_rows
 from tunesmith.cli.compare import compare
 from tunesmith.cli.screen import console
 from tunesmith.core.errors import ConfigError, MissingError
-from tunesmith.core.events import silent
 from tunesmith.core.files import read_json
-from tunesmith.data.split import load_splits
 from tunesmith.evaluate.contrast_pictures import MOST_POINTS, loss_curves, run_colours, score_dots, smooth
-from tunesmith.evaluate.suite import METRICS, measure
+from tunesmith.evaluate.suite import METRICS
 from tunesmith.jobs.contrast import contrast
-from tunesmith.jobs.recipe import Recipe, read_recipe
+from tunesmith.jobs.recipe import Recipe
 from tunesmith.score.interval import Interval
 
 EVIL = "<script>alert(1)<script> $x^2$ [red] & \"' \x1b[31m"
@@ -39,15 +37,8 @@ def lines_of(path: Path) -> list[dict]:
 
 
 def counted(folder: Path) -> dict[str, np.ndarray]:
-    """Counts of the published model on each test row; where the run has none, they are measured and written here."""
-    path = folder / "report" / "rows.jsonl"
-    if not path.exists():
-        recipe, chat = read_recipe(folder / "config.yaml"), tunesmith.load(folder)
-        rows = load_splits(recipe.data, chat.contract, 512).test[: recipe.evaluate.rows]
-        counts = measure(chat.engine, chat.contract, rows, recipe.evaluate.max_new_tokens, silent, "test").counts
-        lines = [{"counts": {name: matrix[i].tolist() for name, matrix in counts.items()}} for i in range(len(rows))]
-        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    lines = lines_of(path)
+    """Counts of the published model on each test row."""
+    lines = lines_of(folder / "report" / "rows.jsonl")
     return {name: np.array([line["counts"][name] for line in lines]) for name in lines[0]["counts"]}
 
 

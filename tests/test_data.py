@@ -419,3 +419,17 @@ def test_spread_equals_numpy(values):
 
     s = spread(values)
     assert [s.median, s.p5, s.p95] == pytest.approx(np.quantile(values, [0.5, 0.05, 0.95]).tolist())
+
+
+@pytest.mark.parametrize("over_long", ["drop", "truncate"])
+def test_rows_that_may_be_dropped_for_their_length_are_no_bad_rows(write_rows, contract, over_long):
+    """Through the whole of preparing, with bad_rows at its default of failing."""
+    rows = many_rows(12)
+    rows[5]["messages"][0]["content"] = "Hello. " * 300  # its answer lies beyond any cut
+    config = DataConfig(train=str(write_rows(rows)), over_long=over_long, test=0, validation=0)
+    splits = load_splits(config, contract, 200)
+    assert len(splits.train) == 11
+    assert splits.ledgers[0].by_code("dropped") == {"over_long": 1}
+    config = config.model_copy(update={"over_long": "fail"})
+    with pytest.raises(DataError, match=r"longer than 200 tokens|cannot be used"):
+        load_splits(config, contract, 200)

@@ -14,7 +14,7 @@ from tunesmith.data.check import check_content
 from tunesmith.data.clean import cleaned
 from tunesmith.data.config import DataConfig
 from tunesmith.data.formats import Format, find_format, named_format
-from tunesmith.data.ledger import Entry, Ledger, RowFault, Source
+from tunesmith.data.ledger import Ledger, RowFault, Source
 from tunesmith.data.read import read_rows
 from tunesmith.data.read_json import RawRow, column_of
 from tunesmith.data.rows import Chat, Row
@@ -220,13 +220,17 @@ def load_dataset(names: str | list[str], **options: Any) -> Dataset:
     return Dataset(list(reading), reading)
 
 
-def require_rows(ledgers: Mapping[str, Ledger], bad_rows: str) -> None:
+def require_rows(ledgers: Mapping[str, Ledger], bad_rows: str, over_long: str = "fail") -> None:
     """Refuse files with bad rows, unless they may be dropped, and files with no rows at all.
+
+    Rows that were too long are no bad rows where `over_long` is `drop` or `truncate`.
 
     Raises:
         DataError: with the first faults and how to go on.
     """
     lost = sum(ledger.outcomes["dropped"] for ledger in ledgers.values())
+    if over_long != "fail":
+        lost -= sum(ledger.by_code("dropped").get("over_long", 0) for ledger in ledgers.values())
     read = sum(ledger.read for ledger in ledgers.values())
     kept = sum((Counter(ledger.outcomes) for ledger in ledgers.values()), Counter[str]())
     usable = kept["kept"] + kept["repaired"] + kept["cut"]
@@ -239,8 +243,3 @@ def require_rows(ledgers: Mapping[str, Ledger], bad_rows: str) -> None:
         raise DataError(f"{name}: {lost} of {read} rows cannot be used.{advice}\n  {shown}{more}")
     if not usable:
         raise DataError(f"{name}: no rows.")
-
-
-def first_entries(ledgers: Mapping[str, Ledger], outcome: str, count: int) -> list[Entry]:
-    """The first entries of an outcome over all files."""
-    return list(islice((e for ledger in ledgers.values() for e in ledger.entries if e.outcome == outcome), count))

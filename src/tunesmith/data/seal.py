@@ -246,7 +246,7 @@ def _write(
                 digest.update(row.key)
             writer.write_batch(_batch(batch, whole, numbers, grouping.founders))
             count += len(batch)
-    require_rows(reading.ledgers, config.bad_rows)
+    require_rows(reading.ledgers, config.bad_rows, over_long)
     with (folder / "rows.arrow").open("rb") as written:
         os.fsync(written.fileno())
     meta = {

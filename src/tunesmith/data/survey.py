@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,13 +59,6 @@ class Survey:
     def rows(self) -> int:
         """Rows that can be used."""
         return len(self.asked)
-
-    def warnings(self) -> dict[str, int]:
-        """How many rows deserve a look, by code."""
-        found: Counter[str] = Counter()
-        for ledger in self.reading.ledgers.values():
-            found.update(ledger.by_code("warning"))
-        return dict(found.most_common())
 
 
 def survey(
