@@ -40,9 +40,10 @@ check: $(VENV)/.dev
 docs: $(VENV)/.installed
 	$(BIN)/python scripts/write_reference.py
 
-bench: $(VENV)/.installed
+bench: $(VENV)/.test
 	$(BIN)/python benchmarks/start.py
 	$(BIN)/python benchmarks/data.py --write
+	$(BIN)/python benchmarks/sft_cpu.py --size 10m --steps 6
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
