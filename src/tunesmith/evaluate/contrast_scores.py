@@ -53,7 +53,7 @@ class RunScore:
 
 @dataclass(frozen=True)
 class MetricScores:
-    """One metric of all runs. `higher_is_better` is None for a metric that this version does not know."""
+    """One metric of all runs. `higher_is_better` is None where there is no better, or the metric is not known here."""
 
     metric: str
     unit: str
@@ -128,9 +128,10 @@ def _why_unpaired(runs: Sequence[Scored], counts: dict[str, dict[str, Counts]]) 
 
 def _why_no_verdict(table: Sequence[MetricScores], counts: dict[str, dict[str, Counts]]) -> Iterator[str]:
     """Metrics that a run cannot be paired by, though its rows can."""
+    known = {metric.name for metric in METRICS}
     for metric in table:
         first, *others = metric.runs
-        if metric.higher_is_better is None:
+        if metric.metric not in known:
             yield f"no verdict on {metric.metric}: this version of tunesmith does not know it."
             continue
         for cell in others:
