@@ -24,10 +24,10 @@ from tunesmith.cli.screen import console
 from tunesmith.core.errors import ConfigError, MissingError
 from tunesmith.core.files import read_json
 from tunesmith.evaluate.contrast_pictures import MOST_POINTS, loss_curves, run_colours, score_dots, smooth
-from tunesmith.evaluate.suite import METRICS
 from tunesmith.jobs.contrast import contrast
 from tunesmith.jobs.recipe import Recipe
 from tunesmith.score.interval import Interval
+from tunesmith.score.metrics import METRICS
 
 EVIL = "<script>alert(1)<script> $x^2$ [red] & \"' \x1b[31m"
 

@@ -20,13 +20,13 @@ from tunesmith.evaluate.compare import compare, rows_of, verdict
 from tunesmith.evaluate.probe import load_probe, probe_files
 from tunesmith.evaluate.report import Story, pick_samples, render_page
 from tunesmith.evaluate.slices import parts_of
-from tunesmith.evaluate.suite import METRICS, Measured, measure
+from tunesmith.evaluate.suite import Measured, measure
 from tunesmith.infer.engine import Completion, RowScore
 from tunesmith.jobs.measure import evaluate_model
 from tunesmith.prompt.base import resolve
 from tunesmith.prompt.load import load_contract
 from tunesmith.score.interval import Interval, show
-from tunesmith.score.metrics import BLEU_SCORE, PERPLEXITY
+from tunesmith.score.metrics import BLEU_SCORE, METRICS, PERPLEXITY
 
 
 class Oracle:

@@ -8,10 +8,10 @@ from typing import Any
 
 from tunesmith.data.prepare import Prepared
 from tunesmith.evaluate.slices import parts_of
-from tunesmith.evaluate.suite import METRICS, Measured, Speed
+from tunesmith.evaluate.suite import Measured, Speed
 from tunesmith.prompt.messages import plain
 from tunesmith.score.interval import FEWEST_ROWS, Interval, difference_interval, score_interval
-from tunesmith.score.metrics import Counts, Metric
+from tunesmith.score.metrics import METRICS, Counts, Metric
 
 
 @dataclass(frozen=True)

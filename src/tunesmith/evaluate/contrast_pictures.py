@@ -9,12 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from tunesmith.evaluate.pictures import (
-    GRID,
-    INK,
-    _moving_mean,  # pyright: ignore[reportPrivateUsage]
-    _svg,  # pyright: ignore[reportPrivateUsage]
-)
+from tunesmith.evaluate.pictures import GRID, INK, dress, moving_mean, svg
 from tunesmith.score.interval import Interval
 
 Curve = Sequence[tuple[int, float]]
@@ -46,7 +41,7 @@ def loss_curves(losses: Sequence[Curve], validations: Sequence[Curve]) -> str:
         panel.set_title(title, color=INK, fontsize="medium", loc="left")
         panel.set_ylabel("nats per trained token", color=INK)
     axes[-1].set_xlabel("step", color=INK)
-    return _svg(figure)
+    return svg(figure)
 
 
 def score_dots(metrics: Sequence[tuple[str, Sequence[Interval | None]]]) -> str:
@@ -71,7 +66,7 @@ def score_dots(metrics: Sequence[tuple[str, Sequence[Interval | None]]]) -> str:
         panel.grid(visible=False, axis="y")
     for panel in axes[len(metrics) :]:
         panel.set_visible(False)
-    return _svg(figure)
+    return svg(figure)
 
 
 def _grid(rows: int, columns: int, height: float, shared: bool = False) -> tuple[Any, list[Any]]:
@@ -82,11 +77,7 @@ def _grid(rows: int, columns: int, height: float, shared: bool = False) -> tuple
     figure = Figure(figsize=(8, rows * height), layout=ConstrainedLayoutEngine(h_pad=0.1))
     panels = list(figure.subplots(rows, columns, squeeze=False, sharex=shared, sharey=shared).flat)
     for axes in panels:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(GRID)
-        axes.tick_params(colors=INK, length=0)
-        axes.grid(axis="y", color=GRID, linewidth=0.8)
-        axes.set_axisbelow(True)
+        dress(axes)
     return figure, panels
 
 
@@ -95,7 +86,7 @@ def smooth(curve: Curve) -> list[tuple[int, float]]:
     together = math.ceil(len(curve) / MOST_POINTS)
     stretches = [curve[start : start + together] for start in range(0, len(curve), max(1, together))]
     means = [sum(loss for _, loss in stretch) / len(stretch) for stretch in stretches]
-    smoothed = _moving_mean(means, max(1, len(means) // 30))
+    smoothed = moving_mean(means, max(1, len(means) // 30))
     return [(stretch[-1][0], mean) for stretch, mean in zip(stretches, smoothed, strict=True)]
 
 

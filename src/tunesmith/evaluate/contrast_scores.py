@@ -11,9 +11,8 @@ import numpy as np
 
 from tunesmith.core.files import read_lines
 from tunesmith.evaluate.compare import verdict
-from tunesmith.evaluate.suite import METRICS
 from tunesmith.score.interval import Interval, difference_interval
-from tunesmith.score.metrics import Counts, Metric
+from tunesmith.score.metrics import METRICS, Counts, Metric
 
 OTHER_ROWS = "other rows"
 

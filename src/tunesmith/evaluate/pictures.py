@@ -14,15 +14,21 @@ def _figure(height: float = 3.2) -> tuple[Any, Any]:
 
     figure = Figure(figsize=(8, height), layout="constrained")
     axes = figure.add_subplot()
+    dress(axes)
+    return figure, axes
+
+
+def dress(axes: Any) -> None:
+    """The look of every picture: quiet lines, values to be read along the vertical axis."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(GRID)
     axes.tick_params(colors=INK, length=0)
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
-    return figure, axes
 
 
-def _svg(figure: Any) -> str:
+def svg(figure: Any) -> str:
+    """A figure as SVG text that is the same each time."""
     import matplotlib as mpl
 
     buffer = io.StringIO()
@@ -37,7 +43,7 @@ def loss_curve(steps: Sequence[dict[str, Any]], validations: Sequence[dict[str, 
     figure, axes = _figure()
     x, y = [event["step"] for event in steps], [event["loss"] for event in steps]
     axes.plot(x, y, color=ACCENT, alpha=0.25, linewidth=1)
-    axes.plot(x, _moving_mean(y, max(1, len(y) // 30)), color=ACCENT, linewidth=2, label="training")
+    axes.plot(x, moving_mean(y, max(1, len(y) // 30)), color=ACCENT, linewidth=2, label="training")
     if validations:
         xv, yv = [event["step"] for event in validations], [event["loss"] for event in validations]
         axes.plot(xv, yv, color=SECOND, linewidth=2, marker="o", markersize=4, label="validation")
@@ -45,10 +51,10 @@ def loss_curve(steps: Sequence[dict[str, Any]], validations: Sequence[dict[str, 
     axes.set_ylabel("loss per trained token (nats)", color=INK)
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, labelcolor=INK)
-    return _svg(figure)
+    return svg(figure)
 
 
-def _moving_mean(values: Sequence[float], reach: int) -> list[float]:
+def moving_mean(values: Sequence[float], reach: int) -> list[float]:
     """Mean of up to `reach` values on either side."""
     windows = (values[max(0, i - reach) : i + reach + 1] for i in range(len(values)))
     return [sum(window) / len(window) for window in windows]
@@ -69,4 +75,4 @@ def length_histogram(lengths: Sequence[int], trained: Sequence[int]) -> str:
     axes.set_xlabel("tokens", color=INK)
     axes.set_ylabel("rows", color=INK)
     axes.legend(frameon=False, labelcolor=INK)
-    return _svg(figure)
+    return svg(figure)

@@ -14,10 +14,8 @@ from tunesmith.data.prepare import Prepared
 from tunesmith.infer.engine import Engine, Sampling
 from tunesmith.infer.remote import RemoteModel
 from tunesmith.prompt.contract import Contract
-from tunesmith.score.metrics import METRICS, PERPLEXITY, STOP_RATE, TOKEN_ACCURACY, Counts
+from tunesmith.score.metrics import PERPLEXITY, STOP_RATE, TOKEN_ACCURACY, Counts
 from tunesmith.score.texts import text_counts
-
-__all__ = ["METRICS", "Measured", "Speed", "measure", "measure_remote"]
 
 CHUNK = 64  # rows between two signs of life
 TIMED = 8  # rows that are answered once more, one at a time, to measure latency

@@ -56,7 +56,7 @@ def _bleu(sums: Counts) -> Counts:
 def _chrf(sums: Counts) -> Counts:
     """Corpus chrF2 from summed n-gram counts of answer, reference and both, for each order."""
     return np.apply_along_axis(
-        lambda row: _corpus_chrf._compute_score_from_stats(row.astype(int).tolist()).score, -1, sums
+        lambda row: CORPUS_CHRF._compute_score_from_stats(row.astype(int).tolist()).score, -1, sums
     )
 
 
@@ -83,7 +83,7 @@ METRICS: tuple[Metric, ...] = (
 )  # fmt: skip
 
 _sentence_bleu = BLEU(effective_order=True)
-_corpus_chrf = CHRF()
+CORPUS_CHRF = CHRF()
 
 
 def bleu_counts(answers: Sequence[str], references: Sequence[str]) -> Counts:

@@ -38,7 +38,7 @@ def _with_ones(values: Sequence[float]) -> Counts:
 
 def _chrf_counts(answers: Sequence[str], references: Sequence[str]) -> Counts:
     """What chrF2 (Popovic, 2015) counts; sacrebleu sums the same rows for its corpus score."""
-    statistics: Any = metrics._corpus_chrf._extract_corpus_statistics(list(answers), [list(references)])
+    statistics: Any = metrics.CORPUS_CHRF._extract_corpus_statistics(list(answers), [list(references)])
     return np.array(statistics, dtype=np.float64)
 
 
