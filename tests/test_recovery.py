@@ -11,6 +11,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -23,7 +24,7 @@ from conftest import chat_row, many_rows
 from tunesmith.core.config import to_yaml
 from tunesmith.core.errors import ConfigError, JobError, OutOfMemory, TrainingError, TunesmithError
 from tunesmith.core.files import read_json, read_lines
-from tunesmith.exec import memory
+from tunesmith.exec import local, memory
 from tunesmith.exec.local import Job, run_child
 from tunesmith.jobs import finetune as job
 from tunesmith.jobs import start
@@ -283,12 +284,17 @@ def test_plain_text_is_trained_on_and_measured(recipe, write_rows):
     assert read_json(run.folder / "report" / "report.json")["probes"]["texts.jsonl"]["rows"] == 40
 
 
-def test_the_bug_of_one_process_is_not_taken_for_lack_of_memory(tmp_path, monkeypatch):
-    """The parent kills the partner of a process that failed; that kill says nothing about memory."""
-    monkeypatch.setattr(memory, "memory_limit", lambda: 1000)
-    monkeypatch.setattr(memory, "EVERY", 0.01)
-    with pytest.raises(JobError, match="exit code"):
-        run_child(Job("evaluate", {"model": 5}, processes=2), tmp_path / "log", lambda event: None)
+@pytest.mark.parametrize("by_us", [True, False])
+def test_the_kill_of_a_partner_by_us_says_nothing_about_memory(tmp_path, by_us):
+    """One process fails by a bug, and the parent kills the other; or nobody knows who killed it, near the limit."""
+    (tmp_path / "log").write_text("ValueError: a bug\n")
+    killed = local._Child(SimpleNamespace(returncode=-signal.SIGKILL), {}, ended=by_us)
+    failed = local._Child(SimpleNamespace(returncode=2), {"kind": "failed", "sentence": ""})
+    watch = SimpleNamespace(blames_memory=lambda: True)
+    with pytest.raises(
+        JobError if by_us else OutOfMemory, match="exit code 2: ValueError" if by_us else "lack of memory"
+    ):
+        local._outcome([killed, failed], watch, tmp_path / "log")
 
 
 # Continuing
