@@ -41,7 +41,11 @@ CONTENDERS = {
     "TRL, its defaults (fp32, padded)": {"bf16": False},
     "TRL, bf16, packed apart (bfd)": {"bf16": True, "packing": True, "packing_strategy": "bfd"},
     "TRL, bf16, wrapped (rows read each other)": {"bf16": True, "packing": True, "packing_strategy": "wrapped"},
-}
+    "TRL, the same, weights in bf16, compiled": {
+        "bf16": True, "packing": True, "packing_strategy": "wrapped", "torch_compile": True, "weights": "bfloat16",
+    },
+}  # fmt: skip
+ISOLATING = "TRL, bf16, packed apart (bfd)"
 
 
 def make_model(folder: Path, size: str) -> None:
@@ -90,7 +94,7 @@ def run_tunesmith(options: argparse.Namespace) -> dict[str, Any]:
         "optim": {"steps": options.steps, "batch_size": ROWS_A_STEP, "learning_rate": LEARNING_RATE[options.method],
                   "scheduler": "constant", "warmup": 0},
         "output": {"folder": str(home / "runs"), "checkpoint_every": 10**6},
-        "evaluate": {"probe": "off"},
+        "evaluate": {"probe": "off"}, "compile": "on", "precision": options.precision,
     }))  # fmt: skip
     started = time.time()
     run = finetune(recipe)
@@ -115,6 +119,10 @@ def run_trl(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str, 
     started = time.time()
     home = Path(options.folder)
     rows = json.loads((home / "rows.json").read_text())
+    settings = dict(settings)
+    dtype = getattr(torch, settings.pop("weights", "float32"))
+    if options.precision == "fp32":
+        settings["bf16"], dtype = False, torch.float32
     packed = settings.get("packing", False)
     tokens = sum(len(row["input_ids"]) for row in rows) / options.steps
 
@@ -137,7 +145,7 @@ def run_trl(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str, 
         dataset_kwargs={"skip_prepare_dataset": False}, disable_tqdm=True, **settings,
     )  # fmt: skip
     lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
-    model = AutoModelForCausalLM.from_pretrained(home / "model", dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(home / "model", dtype=dtype)
     trainer = InOrder(
         model=model, args=config, train_dataset=Dataset.from_list(rows),
         processing_class=AutoTokenizer.from_pretrained(home / "model"),
@@ -200,7 +208,8 @@ def run_floor(options: argparse.Namespace) -> dict[str, Any]:
 
 def in_a_process(options: argparse.Namespace, name: str) -> dict[str, Any]:
     command = [sys.executable, __file__, "--contender", name, "--folder", options.folder, "--size", options.size,
-               "--method", options.method, "--steps", str(options.steps), "--rows", options.rows]  # fmt: skip
+               "--method", options.method, "--steps", str(options.steps), "--rows", options.rows,
+               "--precision", options.precision]  # fmt: skip
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TUNESMITH_HOME": f"{options.folder}/home"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode < 0:
@@ -216,8 +225,9 @@ def table(options: argparse.Namespace, found: dict[str, dict[str, Any]]) -> str:
         f"| {options.size} Llama, {options.method} | tokens/s | tunesmith is | memory | first step |",
         "|---|---|---|---|---|",
     ]
-    for name in CONTENDERS:
-        one = found[name]
+    for name, one in found.items():
+        if name == "floor":
+            continue
         if "failed" in one:
             lines.append(f"| {name} | failed: {one['failed'][:80]} | | | |")
             continue
@@ -229,7 +239,9 @@ def table(options: argparse.Namespace, found: dict[str, dict[str, Any]]) -> str:
     share = ours["tokens_per_second"] / floor["tokens_per_second"]
     lines.append(f"| the floor: matrix products alone | {floor['tokens_per_second']:,.0f} | at {share:.0%} of it | | |")
     lines += ["", f"This machine: {floor['bf16']:,.0f} GFLOP/s in bf16, {floor['fp32']:,.0f} in fp32."]
-    other = found["TRL, its defaults (fp32, padded)"].get("losses")
+    if "memory" in found.get(ISOLATING, {}):
+        lines.append(f"Memory: {ours['memory'] / found[ISOLATING]['memory']:.2f} of that of TRL's isolating best.")
+    other = found.get("TRL, its defaults (fp32, padded)", {}).get("losses")
     if other:
         worst = max(abs(a - b) / b for a, b in zip(ours["losses"], other, strict=True))
         lines.append(f"Losses of the {options.steps} steps: within {worst:.1e} of TRL's in fp32.")
@@ -242,6 +254,8 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="135m")
     parser.add_argument("--method", choices=LEARNING_RATE, default="lora")
     parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16", help="of TRL's products and ours")
+    parser.add_argument("--only", nargs="+", default=[], help="words; only contenders that hold one of them run")
     parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
@@ -257,7 +271,8 @@ def main() -> None:
         make_model(Path(folder) / "model", options.size)
         rows = rows_in_order(Path(folder) / "model", options.rows, options.steps)
         (Path(folder) / "rows.json").write_text(json.dumps(rows))
-        found = {name: in_a_process(options, name) for name in [*CONTENDERS, "floor"]}
+        names = [name for name in CONTENDERS if not options.only or any(word in name for word in options.only)]
+        found = {name: in_a_process(options, name) for name in [*names, "floor"]}
     text = table(options, found)
     print(text)
     if options.write:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from tunesmith.core.events import Report, silent, to_folder
 from tunesmith.core.files import read_lines, write_json, write_text
 from tunesmith.data.ledger import total
 from tunesmith.data.prepare import spread
-from tunesmith.data.seal import Rows
 from tunesmith.data.split import Splits, load_splits
 from tunesmith.evaluate.report import Story, render_page
 from tunesmith.jobs.card import make_card
@@ -25,7 +24,8 @@ from tunesmith.jobs.learnable import doubts, refuse_what_cannot_teach
 from tunesmith.jobs.merge import publish_merged, rows_to_compare
 from tunesmith.jobs.prove import losses_of, prove, refuse_unchanged
 from tunesmith.jobs.recipe import Recipe, longest_row, read_recipe
-from tunesmith.jobs.resume import find_resumed, go_back, made_from
+from tunesmith.jobs.resume import go_back, made_from
+from tunesmith.jobs.settle import settle_layers, settle_loss, settle_packing, settle_plan
 from tunesmith.model.load import load_model
 from tunesmith.model.methods import method_for, trainable
 from tunesmith.model.publish import publish
@@ -44,10 +44,9 @@ from tunesmith.train.checkpoint import (
 )
 from tunesmith.train.loop import Course, Spike, train
 from tunesmith.train.objectives.sft import Sft
-from tunesmith.train.plan import Plan, choose_device, in_smaller_pieces, make_plan
+from tunesmith.train.plan import Plan, choose_device
 from tunesmith.train.policy import Policy
-from tunesmith.train.probe import why_not_packed
-from tunesmith.train.ranks import Ranks, join_ranks
+from tunesmith.train.ranks import join_ranks
 from tunesmith.train.standing import Standing
 from tunesmith.train.track import TrackConfig, open_trackers
 
@@ -108,17 +107,20 @@ def walk(
     dtype = plan.dtype if method.freezes_base else torch.float32
     model = load_model(base.folder, dtype, plan.device, recipe.model.dropout)
     plan = settle_packing(plan, model, splits.train, report)
-    if ranks.leads:
-        write_json(folder / "plan.json", plan.to_json())
     model = changed_model(model, recipe)
+    plan = settle_loss(plan, model, splits.train)
     rate = recipe.optim.learning_rate or method.learning_rate
     count = sum(weight.numel() for weight in trainable(model).values())
-    report({"kind": "plan", **plan.to_json(), "trainable": count, "learning_rate": rate})
-
-    # 7. Training.
     objective = Sft(splits.train, recipe.optim.batch_size, recipe.seed, plan, ranks)
     course = plan_course(recipe, objective)
     policy = Policy(model, recipe.optim, rate, course.steps, plan, ranks)
+    objective = settle_layers(recipe.compile, policy, objective, splits.train, course.steps, report)
+    plan = objective.plan
+    if ranks.leads:
+        write_json(folder / "plan.json", plan.to_json())
+    report({"kind": "plan", **plan.to_json(), "trainable": count, "learning_rate": rate})
+
+    # 7. Training.
     standing = Standing() if checkpoint is None else restore(policy, checkpoint)
     standing.early = standing.early and not changed
     refuse_small_disk(policy, folder, recipe.output.keep_last)
@@ -158,29 +160,6 @@ def walk(
     return {"folder": str(folder), "scores": found.report.to_json()["scores"] if found.report else []}
 
 
-def settle_plan(
-    recipe: Recipe, folder: Path, bound: dict[str, Any], splits: Splits, arguments: dict[str, Any], ranks: Ranks,
-    report: Report,
-) -> tuple[Plan, Checkpoint | None, bool]:  # fmt: skip
-    """The plan, decided by the first process; the checkpoint to go on from; whether the run was changed since."""
-    plan = make_plan(
-        recipe.precision, recipe.data.packing, recipe.micro_tokens, recipe.optim.accumulation, recipe.device, ranks,
-        recipe.sharding,
-    )  # fmt: skip
-    checkpoint, changed = None, False
-    if ranks.leads:
-        resumed = find_resumed(folder, bound, plan, arguments, report) if arguments.get("resume") else None
-        if resumed is not None:
-            plan, checkpoint, changed = resumed.plan, resumed.checkpoint, resumed.changed
-        if arguments.get("smaller"):
-            plan = in_smaller_pieces(plan, recipe.optim.batch_size, splits.train.lengths.tolist())
-    told = {"plan": plan.to_json(), "step": None if checkpoint is None else checkpoint.step, "changed": changed}
-    told = ranks.gather(told)[0]
-    if told["step"] is not None and checkpoint is None:
-        checkpoint = find_step(folder / "checkpoints", told["step"])
-    return Plan(**told["plan"]), checkpoint, told["changed"]
-
-
 def find_published_step(folder: Path, best: int | None, last: int, report: Report) -> Checkpoint:
     """The checkpoint to publish: of the best look where it is wanted and whole, else of the last step."""
     if best is not None and best != last:
@@ -207,15 +186,6 @@ def describe(splits: Splits) -> dict[str, Any]:
         "trained_tokens": int(splits.train.trained.sum()),
         "id": splits.train.shelf.id,
     }
-
-
-def settle_packing(plan: Plan, model: Any, rows: Rows, report: Report) -> Plan:
-    """The plan with packing off if this model computes something else when packed; the model's attention is set."""
-    reason = why_not_packed(model, rows) if plan.packing else None
-    if reason is None:
-        return plan
-    report({"kind": "warning", "sentence": reason})
-    return replace(plan, packing=False, reasons={**plan.reasons, "packing": reason})
 
 
 def plan_course(recipe: Recipe, objective: Sft) -> Course:

@@ -49,6 +49,9 @@ class Recipe(Section):
     precision: Literal["auto", "fp32", "bf16"] = option(
         "auto", "Of matrix products. `auto` takes bf16 where a measured product is faster."
     )
+    compile: Literal["auto", "on", "off"] = option(
+        "auto", "Compile the model's layers. `auto` does where the run is long enough to gain by it."
+    )
     micro_tokens: int = option(
         2048, "Most tokens in one forward pass: what memory allows. Without dropout it never changes the result.", ge=8
     )

@@ -24,7 +24,10 @@ from tunesmith.train.policy import Policy
 from tunesmith.train.standing import Standing
 
 MOST_ROLLBACKS = 5
-PLANNED = ("precision ", "device ", "micro_tokens ", "optim.accumulation ", "data.packing ", "processes ", "sharding ")
+PLANNED = (
+    "precision ", "compile ", "device ", "micro_tokens ", "optim.accumulation ", "data.packing ", "processes ",
+    "sharding ",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,21 @@ unpatched. One sequence holds several rows; `cu_seq_lens_q` (R + 1 offsets, the 
 transformers' own packed kernels use) says where each begins. Cost is the sum of squares of the row
 lengths, not the square of the sum.
 
-Axes: B batch (1), H heads, K key-value heads, T tokens, D width of a head.
+On a CPU this is one operator of its own, so that compiled layers need not be broken open for it. In
+bf16 it goes block by block through plain matrix products: torch's fused kernel for CPUs does not use
+the processor's bf16 products (see docs/speed.md for what that gains). In fp32 the fused kernel is as
+fast, and is used. Only queries, keys and values are kept for the backward pass; probabilities are
+computed again there (Dao et al., 2022, arXiv 2205.14135). On a GPU torch's variable-length kernel serves.
+
+Axes: B batch (1), H heads, K key-value heads, G = H / K query heads that share one, T tokens, D width
+of a head, N queries of a block, S keys that they see.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
+from itertools import pairwise, starmap
 from typing import Any
 
 import torch
@@ -17,7 +27,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 PACKED = "tunesmith_packed"
-CHANGES_NOTHING = {"position_ids", "cu_seq_lens_k", "max_length_q", "max_length_k", "use_cache"}
+CHANGES_NOTHING = {"position_ids", "cu_seq_lens_k", "max_length_k", "use_cache"}
+BLOCK = 256  # queries whose probabilities are there at once
 
 
 def packed_attention(
@@ -29,13 +40,14 @@ def packed_attention(
     dropout: float = 0.0,
     scaling: float | None = None,
     cu_seq_lens_q: torch.Tensor | None = None,
+    max_length_q: int | None = None,
     is_causal: bool | None = None,
     **other: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention within each row of a packed sequence.
 
     Args:
-        module: the attention layer; only its number of key-value groups is read.
+        module: the attention layer; not looked at.
         query: (1, H, T, D).
         key: (1, K, T, D).
         value: (1, K, T, D).
@@ -43,6 +55,7 @@ def packed_attention(
         dropout: probability, applied inside each row.
         scaling: factor on the scores.
         cu_seq_lens_q: R + 1 offsets, from 0 to T.
+        max_length_q: tokens of the longest row; T if absent.
         is_causal: must not be False.
         **other: anything a model asks for that this function does not do is an error.
 
@@ -54,14 +67,189 @@ def packed_attention(
         raise NotImplementedError(f"packed attention cannot do {', '.join(sorted(unknown))}")
     if attention_mask is not None or cu_seq_lens_q is None or query.shape[0] != 1 or is_causal is False:
         raise NotImplementedError("packed attention cannot do masks, batches, unpacked rows or a look ahead")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if query.device.type == "cpu" and dropout == 0:
+        return attend(query, key, value, cu_seq_lens_q, scale)[0], None
+    if query.is_cuda and dropout == 0 and query.dtype != torch.float32:
+        return _on_a_gpu(query, key, value, cu_seq_lens_q, max_length_q or query.shape[2], scale), None
+    return _row_by_row(query, key, value, cu_seq_lens_q, dropout, scale), None
+
+
+def _on_a_gpu(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, offsets: torch.Tensor, longest: int, scale: float
+) -> torch.Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    found = varlen_attn(q, k, v, offsets, offsets, longest, longest, window_size=(-1, 0), scale=scale)
+    assert isinstance(found, torch.Tensor)
+    return found[None]
+
+
+def _row_by_row(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, offsets: torch.Tensor, dropout: float, scale: float
+) -> torch.Tensor:
+    """Torch's own attention for each row in turn: with dropout, or in fp32 on a GPU."""
     if (groups := query.shape[1] // key.shape[1]) > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    lengths = cu_seq_lens_q.diff().tolist()
+    lengths = offsets.diff().tolist()
     rows = zip(query.split(lengths, dim=2), key.split(lengths, dim=2), value.split(lengths, dim=2), strict=True)
     outputs = [
-        scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling, is_causal=True) for q, k, v in rows
+        scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale, is_causal=True) for q, k, v in rows
     ]
-    return torch.cat(outputs, dim=2).transpose(1, 2), None
+    return torch.cat(outputs, dim=2).transpose(1, 2)
+
+
+@torch.library.custom_op("tunesmith::attend", mutates_args=(), device_types="cpu")
+def attend(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, offsets: torch.Tensor, scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Output (1, T, H, D), and for fp32 the logarithms (1, T, H) of each query's sum, which its backward pass needs."""
+    _, heads, tokens, width = query.shape
+    output = query.new_empty(1, tokens, heads, width)
+    sums = query.new_empty(_sums_shape(query), dtype=torch.float32)
+    for here in _rows(offsets):
+        q, k, v = query[:, :, here], key[:, :, here], value[:, :, here]
+        if query.dtype == torch.float32:
+            found, log_sum = _fused(q, *_for_each_head(q, k, v), 0.0, True, scale=scale)
+            output[:, here], sums[:, here] = found.transpose(1, 2), log_sum.transpose(1, 2)
+        else:
+            _forward(_grouped(q, k), k[0], v[0], scale, _grouped(output[:, here].transpose(1, 2), k))
+    return output, sums
+
+
+@torch.library.custom_op("tunesmith::attend_backward", mutates_args=(), device_types="cpu")
+def attend_backward(
+    gradient: torch.Tensor, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, offsets: torch.Tensor,
+    scale: float, output: torch.Tensor, sums: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    """Gradients of `attend` by query, key and value; `gradient` is (1, T, H, D)."""
+    by_query, by_key, by_value = (_laid_out_by_tokens(tensor) for tensor in (query, key, value))
+    for here in _rows(offsets):
+        q, k, v, g = query[:, :, here], key[:, :, here], value[:, :, here], gradient[:, here].transpose(1, 2)
+        if query.dtype == torch.float32:
+            o, log_sum = output[:, here].transpose(1, 2), sums[:, here].transpose(1, 2)
+            found = _fused_backward(g, q, *_for_each_head(q, k, v), o, log_sum, 0.0, True, scale=scale)
+            by_query[:, :, here] = found[0]
+            by_key[0, :, here], by_value[0, :, here] = (_grouped(one, k).sum(1) for one in found[1:])
+        else:
+            found = _backward(_grouped(g, k), _grouped(q, k), k[0], v[0], scale, _grouped(by_query[:, :, here], k))
+            by_key[0, :, here], by_value[0, :, here] = found
+    return by_query, by_key, by_value
+
+
+_fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_fused_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+@attend.register_fake
+def _(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, offsets: torch.Tensor, scale: float):  # pyright: ignore
+    _, heads, tokens, width = query.shape
+    return query.new_empty(1, tokens, heads, width), query.new_empty(_sums_shape(query), dtype=torch.float32)
+
+
+@attend_backward.register_fake
+def _(gradient: torch.Tensor, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any):  # pyright: ignore
+    return _laid_out_by_tokens(query), _laid_out_by_tokens(key), _laid_out_by_tokens(value)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
+    query, key, value, offsets, ctx.scale = inputs
+    kept = output if query.dtype == torch.float32 else (output[1], output[1])
+    ctx.save_for_backward(query, key, value, offsets, *kept)
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(context: Any, gradient: torch.Tensor, _: None) -> tuple[torch.Tensor | None, ...]:
+    query, key, value, offsets, output, sums = context.saved_tensors
+    found = attend_backward(gradient, query, key, value, offsets, context.scale, output, sums)
+    return *found, None, None
+
+
+attend.register_autograd(_differentiate, setup_context=_keep)  # pyright: ignore[reportArgumentType]
+
+
+def _forward(
+    query_KGTD: torch.Tensor, key_KTD: torch.Tensor, value_KTD: torch.Tensor, scale: float, output_KGTD: torch.Tensor
+) -> None:
+    """Write causal attention of one row into `output_KGTD`."""
+    for block, seen in _blocks(query_KGTD.shape[2]):
+        p_KMS = _probabilities(query_KGTD[:, :, block], key_KTD[:, seen], scale)
+        into = output_KGTD[:, :, block]
+        into.copy_(torch.bmm(p_KMS, value_KTD[:, seen]).view(into.shape))
+
+
+def _backward(
+    gradient_KGTD: torch.Tensor, query_KGTD: torch.Tensor, key_KTD: torch.Tensor, value_KTD: torch.Tensor,
+    scale: float, by_query_KGTD: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    """Gradients of one row: by query, written into `by_query_KGTD`; by key and value, returned."""
+    by_key, by_value = torch.zeros_like(key_KTD), torch.zeros_like(value_KTD)
+    for block, seen in _blocks(query_KGTD.shape[2]):
+        q_KMD, g_KMD = query_KGTD[:, :, block].flatten(1, 2), gradient_KGTD[:, :, block].flatten(1, 2)
+        p_KMS = _probabilities(query_KGTD[:, :, block], key_KTD[:, seen], scale)
+        by_value[:, seen] += torch.bmm(p_KMS.transpose(1, 2), g_KMD)
+        by_p_KMS = torch.bmm(g_KMD, value_KTD[:, seen].transpose(1, 2))
+        by_score_KMS = torch._softmax_backward_data(by_p_KMS, p_KMS, -1, p_KMS.dtype)
+        into = by_query_KGTD[:, :, block]
+        into.copy_(_scaled(by_score_KMS, key_KTD[:, seen], scale).view(into.shape))
+        by_key[:, seen] += _scaled(by_score_KMS.transpose(1, 2), q_KMD, scale)
+    return by_key, by_value
+
+
+def _probabilities(query_KGND: torch.Tensor, key_KSD: torch.Tensor, scale: float) -> torch.Tensor:
+    """Softmax of the scores of a block, (K, M, S) with M = G N; its last N keys are the block's own tokens."""
+    (heads, groups, n, _), s = query_KGND.shape, key_KSD.shape[1]
+    score_KGNS = _scaled(query_KGND.flatten(1, 2), key_KSD.transpose(1, 2), scale).view(heads, groups, n, s)
+    score_KGNS[..., s - n :] += _future(query_KGND.dtype)[:n, :n]
+    return score_KGNS.softmax(-1).view(heads, groups * n, s)
+
+
+@functools.cache
+def _future(dtype: torch.dtype) -> torch.Tensor:
+    """What hides the tokens after each of a block's: (N, N)."""
+    return torch.full((BLOCK, BLOCK), -torch.inf, dtype=dtype).triu(1)
+
+
+def _scaled(left: torch.Tensor, right: torch.Tensor, scale: float) -> torch.Tensor:
+    """scale * left @ right, rounded once."""
+    empty = left.new_empty(left.shape[0], left.shape[1], right.shape[2])
+    return torch.baddbmm(empty, left, right, beta=0, alpha=scale)
+
+
+def _blocks(tokens: int) -> Iterator[tuple[slice, slice]]:
+    """Blocks of queries, and the keys that some of them see."""
+    for start in range(0, tokens, BLOCK):
+        end = min(start + BLOCK, tokens)
+        yield slice(start, end), slice(0, end)
+
+
+def _rows(offsets: torch.Tensor) -> Iterator[slice]:
+    ends = offsets.tolist()
+    return starmap(slice, pairwise(ends))
+
+
+def _grouped(tensor: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    """(1, H, T, D) as (K, G, T, D)."""
+    return tensor[0].unflatten(0, (key.shape[1], -1))
+
+
+def _for_each_head(query: torch.Tensor, *few: torch.Tensor) -> list[torch.Tensor]:
+    """Keys and values repeated for the query heads that share them."""
+    return [tensor.repeat_interleave(query.shape[1] // tensor.shape[1], dim=1) for tensor in few]
+
+
+def _laid_out_by_tokens(tensor: torch.Tensor) -> torch.Tensor:
+    """An empty (1, H, T, D) whose memory is in the order of (1, T, H, D), as the layers around it want it."""
+    _, heads, tokens, width = tensor.shape
+    return tensor.new_empty(1, tokens, heads, width).transpose(1, 2)
+
+
+def _sums_shape(query: torch.Tensor) -> tuple[int, ...]:
+    return (1, query.shape[2], query.shape[1]) if query.dtype == torch.float32 else (0,)
 
 
 AttentionInterface.register(PACKED, packed_attention)

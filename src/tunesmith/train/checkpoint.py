@@ -230,6 +230,7 @@ def restore(policy: Policy, checkpoint: Checkpoint) -> Standing:
         TrainingError: the checkpoint is of other weights, or of another number of processes.
     """
     put_weights(policy.weights, checkpoint, WEIGHTS)
+    policy.weights_were_set()
     for path, value in load_file(checkpoint.folder / MOMENTS).items():
         name, _, key = path.rpartition("/")
         weight = policy.weights[name]

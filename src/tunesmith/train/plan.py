@@ -28,6 +28,8 @@ class Plan:
         device: `cpu` or `cuda`.
         precision: `fp32` or `bf16`, of the matrix products.
         packing: whether rows share sequences.
+        chunked: whether the loss is computed without building all logits; None before it is decided.
+        compiled: whether layers are compiled; None before it is decided.
         micro_tokens: most tokens in one forward pass.
         accumulation: micro-batches in one step of a process, or None for as many as `micro_tokens` makes.
         processes: how many train together.
@@ -49,6 +51,8 @@ class Plan:
     reasons: dict[str, str]
     versions: dict[str, str]
     machine: str
+    chunked: bool | None = None
+    compiled: bool | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -105,7 +109,7 @@ def make_plan(
     device, reason = choose_device(device)
     reasons = {"device": reason}
     if precision == "auto":
-        gain = bf16_gain(device)
+        gain = product_rate(device, torch.bfloat16) / product_rate(device, torch.float32)
         precision = "bf16" if gain > 1.3 else "fp32"
         reasons["precision"] = f"a bf16 matrix product ran {gain:.1f} times as fast as fp32"
     else:
@@ -172,16 +176,12 @@ def in_smaller_pieces(plan: Plan, batch_size: int, lengths: Sequence[int]) -> Pl
     )
 
 
-def bf16_gain(device: str) -> float:
-    """How many times as fast as fp32 a bf16 matrix product is here: measured, since flags promise too much."""
-
-    def seconds(dtype: torch.dtype) -> float:
-        a, b = torch.ones(1024, 512, dtype=dtype, device=device), torch.ones(512, 1024, dtype=dtype, device=device)
-        best = float("inf")
-        for _ in range(6):
-            started = time.perf_counter()
-            (a @ b).sum().item()
-            best = min(best, time.perf_counter() - started)
-        return best
-
-    return seconds(torch.float32) / seconds(torch.bfloat16)
+def product_rate(device: str, dtype: torch.dtype) -> float:
+    """Floating-point operations a second of a matrix product here: measured, since flags promise too much."""
+    a, b = torch.ones(1024, 512, dtype=dtype, device=device), torch.ones(512, 1024, dtype=dtype, device=device)
+    best = float("inf")
+    for _ in range(6):
+        started = time.perf_counter()
+        (a @ b).sum().item()
+        best = min(best, time.perf_counter() - started)
+    return 2 * 1024 * 512 * 1024 / best

@@ -13,6 +13,7 @@ from tunesmith.core.errors import TrainingError
 from tunesmith.model.methods import trainable
 from tunesmith.train.average import Average
 from tunesmith.train.config import OptimConfig
+from tunesmith.train.master import Masters
 from tunesmith.train.plan import Plan
 from tunesmith.train.ranks import ALONE, Ranks, forget_gathered, shard, whole
 from tunesmith.train.terms import total_units
@@ -22,8 +23,8 @@ class Policy:
     """A trainable model: forward passes in the plan's precision, backward, and the step.
 
     Attributes:
-        model: as the method left it.
-        weights: what is trained, by name.
+        model: as the method left it; in bf16 its trained weights are rounded copies of `weights`.
+        weights: what is trained, by name, in fp32.
         step_number: optimizer steps taken.
         average: the moving average of the weights, where one is wanted.
         ranks: the processes that train together.
@@ -39,7 +40,10 @@ class Policy:
         self.ranks = ranks
         self._clip = optim.clip
         self._plan = plan
-        self.weights = trainable(model)
+        self._masters = None
+        if plan.precision == "bf16" and plan.sharding == "none":
+            self._masters = Masters(trainable(model))
+        self.weights = trainable(model) if self._masters is None else self._masters.weights
         self.average = Average(self.weights, optim.ema) if optim.ema else None
         self.optimizer = torch.optim.AdamW(
             decay_groups(self.weights, optim.weight_decay), lr=learning_rate, betas=optim.betas, fused=True
@@ -62,9 +66,14 @@ class Policy:
             group["lr"] = rate * factor(step)
         self._schedule._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
+    def weights_were_set(self) -> None:
+        """Let the model compute with `weights` after they were changed by other means than a step."""
+        if self._masters is not None:
+            self._masters.copy_to_model()
+
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """Matrix products in the plan's precision."""
-        if self._plan.precision == "fp32":
+        """Matrix products in the plan's precision: sharded weights are in fp32, others in that precision already."""
+        if self._plan.precision == "fp32" or self._masters is not None:
             return contextlib.nullcontext()
         return torch.autocast(self._plan.device, torch.bfloat16)
 
@@ -76,8 +85,10 @@ class Policy:
             return
         forget_gathered(self.model)
         with self.average.in_place():
+            self.weights_were_set()
             yield
             forget_gathered(self.model)
+        self.weights_were_set()
 
     def sum_over_ranks(self, units: list[dict[str, int]]) -> dict[str, float]:
         """Units of the whole step: summed over its micro-batches and over the processes."""
@@ -104,6 +115,7 @@ class Policy:
                 "or set precision=fp32. The weights of the last checkpoint are intact."
             )
         self.optimizer.step()
+        self.weights_were_set()
         self._schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step_number += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from tunesmith.train.batch import Batch
+from tunesmith.train.compiled import as_they_are
 from tunesmith.train.objectives.sft import Sft
 from tunesmith.train.policy import Policy
 
@@ -14,7 +15,7 @@ def validate(objective: Sft, policy: Policy, batches: list[Batch]) -> dict[str, 
     """Loss per trained token and token accuracy over all `batches` (of all processes), weighted by tokens."""
     policy.model.eval()
     sums = {"loss": 0.0, "correct": 0.0, "tokens": 0.0}
-    with policy.averaged():
+    with policy.averaged(), as_they_are():
         for batch in batches:
             with policy.autocast():
                 loss = objective.loss(policy.model, batch)

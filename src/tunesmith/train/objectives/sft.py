@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from tunesmith.data.pack import deal, epoch_batches, micro_batches
 from tunesmith.data.prepare import Prepared
 from tunesmith.train.batch import Batch, idle, packed, padded
+from tunesmith.train.loss import hidden_at_trained, linear_cross_entropy, output_layer
 from tunesmith.train.plan import Plan
 from tunesmith.train.ranks import ALONE, Ranks
 from tunesmith.train.terms import Loss, Term
@@ -68,6 +69,13 @@ class Sft:
 
     def loss(self, model: Any, batch: Batch) -> Loss:
         """The summed loss over the batch's trained tokens, and how many were the model's first choice."""
+        if self.plan.chunked:
+            head, compiled = output_layer(model), self.plan.compiled is True
+            assert head is not None
+            total, correct = linear_cross_entropy(
+                hidden_at_trained(model, batch), head.weight, batch.target_N, compiled
+            )
+            return Loss([Term("loss", total, "tokens")], {"correct": int(correct)})
         logits_NV = logits_at_trained(model, batch)
         total = cross_entropy(logits_NV.float(), batch.target_N, reduction="sum")
         correct = (logits_NV.detach().argmax(-1) == batch.target_N).sum()

@@ -1,0 +1,115 @@
+"""The plan of a run, settled decision by decision: what the machine allows, and what leaves the results as they are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tunesmith.core.events import Report
+from tunesmith.data.seal import Rows
+from tunesmith.data.split import Splits
+from tunesmith.jobs.recipe import Recipe
+from tunesmith.jobs.resume import find_resumed
+from tunesmith.train.batch import Batch, packed, padded
+from tunesmith.train.checkpoint import Checkpoint, find_step
+from tunesmith.train.compiled import does_not_pay, why_not_compiled
+from tunesmith.train.objectives.sft import Sft
+from tunesmith.train.plan import Plan, in_smaller_pieces, make_plan, product_rate
+from tunesmith.train.policy import Policy
+from tunesmith.train.probe import why_not_chunked, why_not_packed
+from tunesmith.train.ranks import Ranks
+
+FEW = 2  # rows that compiled layers are tried on
+USED = 0.3  # of the rate of a matrix product, that uncompiled training reaches
+
+
+def settle_plan(
+    recipe: Recipe, folder: Path, bound: dict[str, Any], splits: Splits, arguments: dict[str, Any], ranks: Ranks,
+    report: Report,
+) -> tuple[Plan, Checkpoint | None, bool]:  # fmt: skip
+    """The plan, decided by the first process; the checkpoint to go on from; whether the run was changed since."""
+    plan = make_plan(
+        recipe.precision, recipe.data.packing, recipe.micro_tokens, recipe.optim.accumulation, recipe.device, ranks,
+        recipe.sharding,
+    )  # fmt: skip
+    checkpoint, changed = None, False
+    if ranks.leads:
+        resumed = find_resumed(folder, bound, plan, arguments, report) if arguments.get("resume") else None
+        if resumed is not None:
+            plan, checkpoint, changed = resumed.plan, resumed.checkpoint, resumed.changed
+        if arguments.get("smaller"):
+            plan = in_smaller_pieces(plan, recipe.optim.batch_size, splits.train.lengths.tolist())
+    told = {"plan": plan.to_json(), "step": None if checkpoint is None else checkpoint.step, "changed": changed}
+    told = ranks.gather(told)[0]
+    if told["step"] is not None and checkpoint is None:
+        checkpoint = find_step(folder / "checkpoints", told["step"])
+    return Plan(**told["plan"]), checkpoint, told["changed"]
+
+
+def settle_packing(plan: Plan, model: Any, rows: Rows, report: Report) -> Plan:
+    """The plan with packing off if this model computes something else when packed; the model's attention is set."""
+    reason = why_not_packed(model, rows) if plan.packing else None
+    if reason is None:
+        return plan
+    report({"kind": "warning", "sentence": reason})
+    return replace(plan, packing=False, reasons={**plan.reasons, "packing": reason})
+
+
+def settle_loss(plan: Plan, model: Any, rows: Rows) -> Plan:
+    """The plan, knowing whether the loss can be computed without building all logits."""
+    if plan.chunked is not None:
+        return plan
+    reason = why_not_chunked(model, rows, packed if plan.packing else padded) if plan.sharding == "none" else "sharded"
+    said = "logits are never all there" if reason is None else f"logits are built: {reason}"
+    return replace(plan, chunked=reason is None, reasons={**plan.reasons, "chunked": said})
+
+
+def settle_layers(
+    wanted: str, policy: Policy, objective: Sft, rows: Rows, steps: int, report: Report
+) -> Sft:  # fmt: skip
+    """The objective under a plan that knows whether layers are compiled; they are, if so.
+
+    Args:
+        wanted: `auto`, `on` or `off`; a plan that has decided before stays with it.
+        policy: what is trained.
+        objective: what it is trained by.
+        rows: what it is trained on.
+        steps: of the whole run.
+        report: hears why layers that were to be compiled are not.
+    """
+    plan = objective.plan
+    if plan.compiled is False:
+        return objective
+    reason = "given" if wanted == "off" else None
+    if plan.sharding != "none" or not plan.packing:
+        reason = "rows are not packed" if plan.sharding == "none" else "sharded"
+    elif wanted == "auto" and plan.compiled is None:
+        tokens = steps * objective.batch_size * float(rows.lengths.mean())
+        reason = does_not_pay(seconds_of_training(policy, plan, tokens))
+    if reason is None:
+        trial = replace(objective, plan=replace(plan, compiled=True))
+        batch = trial.batches(rows[:FEW])[0]
+        reason = why_not_compiled(policy.model, policy.weights, lambda: one_backward(policy, trial, batch))
+        reason = next(filter(None, policy.ranks.gather(reason)), None)
+        if reason is not None:
+            report({"kind": "warning", "sentence": f"layers are not compiled, which is slower: {reason}."})
+    said = "layers are compiled" if reason is None else f"layers run as they are: {reason}"
+    plan = replace(plan, compiled=reason is None, reasons={**plan.reasons, "compiled": said})
+    return replace(objective, plan=plan)
+
+
+def one_backward(policy: Policy, objective: Sft, batch: Batch) -> float:
+    """The loss of a batch, whose gradients are added."""
+    with policy.autocast():
+        [term] = objective.loss(policy.model, batch).terms
+    loss = term.total / batch.units[term.unit]
+    policy.backward(loss)
+    return loss.item()
+
+
+def seconds_of_training(policy: Policy, plan: Plan, tokens: float) -> float:
+    """How long training on so many tokens takes without compiled layers, about, by its matrix products alone."""
+    weights = sum(weight.numel() for weight in policy.model.parameters())
+    trained = sum(weight.numel() for weight in policy.weights.values())
+    return (4 * weights + 2 * trained) * tokens / (USED * product_rate(plan.device, plan.dtype)) / plan.processes

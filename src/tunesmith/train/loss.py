@@ -1,0 +1,111 @@
+"""The loss of a large vocabulary without its logits: the last matrix product and cross-entropy, piece by piece.
+
+A vocabulary of 49,152 words makes 384 MiB of fp32 logits from 2048 tokens, and as much again for their gradient. Here
+a piece of the positions at a time goes through the output layer, gives its loss and, in the same pass, the gradient of
+what went in (as in Wijmans et al., 2024, arXiv 2411.09009, without their kernel). So no more than one piece of logits
+is ever there, and they stay in the processor's cache. What it gains: docs/speed.md.
+
+Axes: N trained positions, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from peft import PeftModel
+
+from tunesmith.train.batch import Batch
+
+PIECE = 2**24  # logits of one piece; four times as many where the output layer is trained, whose gradient is summed up
+
+Grade = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+
+
+def linear_cross_entropy(
+    hidden_ND: torch.Tensor, weight_VD: torch.Tensor, target_N: torch.Tensor, compiled: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Summed cross-entropy of `hidden_ND @ weight_VD.T` against `target_N`, and how many first choices were right.
+
+    Args:
+        hidden_ND: what goes into the output layer.
+        weight_VD: of the output layer; products are in its precision.
+        target_N: the right words.
+        compiled: whether what lies between the products is compiled.
+
+    Returns:
+        Two scalars: the sum in fp32, and a whole number. Words that tie for the first choice are all right.
+    """
+    return _LinearCrossEntropy.apply(hidden_ND, weight_VD, target_N, _compiled_grade() if compiled else grade)  # pyright: ignore
+
+
+def grade(logits_NV: torch.Tensor, target_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Summed loss, right first choices, and the loss's gradient by the logits: softmax minus one at the target."""
+    score_NV = logits_NV.float()
+    top_N1 = score_NV.amax(-1, keepdim=True)
+    log_sum_N1 = top_N1 + (score_NV - top_N1).exp().sum(-1, keepdim=True).log()
+    at_target_N1 = logits_NV.gather(1, target_N[:, None]).float()
+    is_target_NV = torch.arange(logits_NV.shape[1], device=logits_NV.device)[None] == target_N[:, None]
+    probability_NV = (score_NV - log_sum_N1).exp()
+    gradient_NV = torch.where(is_target_NV, probability_NV - 1, probability_NV).to(logits_NV.dtype)
+    return (log_sum_N1 - at_target_N1).sum(), (at_target_N1 >= top_N1).sum(), gradient_NV
+
+
+@functools.cache
+def _compiled_grade() -> Grade:
+    return torch.compile(grade, dynamic=True, fullgraph=True)
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    """The sum, with its gradient computed on the way there."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_ND: torch.Tensor, weight_VD: torch.Tensor, target_N: torch.Tensor, grade: Grade
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        by_hidden, by_weight = ctx.needs_input_grad[:2]
+        length = max(1, (4 * PIECE if by_weight else PIECE) // weight_VD.shape[0])
+        hidden_gradient_ND = torch.empty_like(hidden_ND) if by_hidden else None
+        weight_gradient_VD = torch.zeros_like(weight_VD, dtype=torch.float32) if by_weight else None
+        total = hidden_ND.new_zeros((), dtype=torch.float32)
+        correct = target_N.new_zeros(())
+        for start in range(0, len(hidden_ND), length):
+            piece = slice(start, start + length)
+            hidden = hidden_ND[piece].to(weight_VD.dtype)
+            loss, right, gradient_NV = grade(hidden @ weight_VD.T, target_N[piece])
+            total += loss
+            correct += right
+            if hidden_gradient_ND is not None:
+                hidden_gradient_ND[piece] = gradient_NV @ weight_VD
+            if weight_gradient_VD is not None:
+                weight_gradient_VD += gradient_NV.T @ hidden
+        ctx.save_for_backward(hidden_gradient_ND, weight_gradient_VD)
+        ctx.mark_non_differentiable(correct)
+        return total, correct
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # pyright: ignore
+        hidden_gradient_ND, weight_gradient_VD = ctx.saved_tensors
+        by_hidden = None if hidden_gradient_ND is None else hidden_gradient_ND * gradient
+        by_weight = None if weight_gradient_VD is None else weight_gradient_VD.mul_(gradient)
+        return by_hidden, by_weight, None, None
+
+
+def hidden_at_trained(model: Any, batch: Batch) -> torch.Tensor:
+    """What the output layer would read, of shape (N, D), at the positions that are trained."""
+    inputs = {name: value for name, value in batch.inputs.items() if name != "logits_to_keep"}
+    hidden_TD = inside(model).base_model(**inputs).last_hidden_state.flatten(0, 1)
+    return hidden_TD[batch.inputs["logits_to_keep"] if batch.picked_N is None else batch.picked_N]
+
+
+def inside(model: Any) -> Any:
+    """The library's own model, within what a method put around it."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def output_layer(model: Any) -> torch.nn.Linear | None:
+    """The layer that makes logits, if it is a plain matrix product."""
+    layer = inside(model).get_output_embeddings()
+    return layer if type(layer) is torch.nn.Linear and layer.bias is None else None
