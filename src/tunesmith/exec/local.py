@@ -23,6 +23,7 @@ from typing import Any
 
 from tunesmith.core.errors import JobError, OutOfMemory, Stopped, TunesmithError
 from tunesmith.core.events import Report
+from tunesmith.core.files import home
 from tunesmith.exec.child import STOP
 from tunesmith.exec.memory import MemoryWatch
 
@@ -139,6 +140,7 @@ def run_child(job: Job, log: Path, report: Report) -> dict[str, Any]:
 
 def _start(job: Job, rank: int, meeting: str, log: Path) -> _Child:
     environment = {**os.environ, "GLIBC_TUNABLES": ALLOCATOR, "TOKENIZERS_PARALLELISM": "false"}
+    environment.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home() / "compiled"))  # torch's own is gone after a restart
     arguments = job.arguments
     if job.processes > 1:
         threads = max(1, (os.cpu_count() or 1) // job.processes)

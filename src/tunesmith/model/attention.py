@@ -72,7 +72,7 @@ def packed_attention(
         return attend(query, key, value, cu_seq_lens_q, scale)[0], None
     if query.is_cuda and dropout == 0 and query.dtype != torch.float32:
         return _on_a_gpu(query, key, value, cu_seq_lens_q, max_length_q or query.shape[2], scale), None
-    return _row_by_row(query, key, value, cu_seq_lens_q, dropout, scale), None
+    return row_by_row(query, key, value, cu_seq_lens_q, dropout, scale), None
 
 
 def _on_a_gpu(
@@ -89,7 +89,7 @@ def _on_a_gpu(
     return found[None]
 
 
-def _row_by_row(
+def row_by_row(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, offsets: torch.Tensor, dropout: float, scale: float
 ) -> torch.Tensor:
     """Torch's own attention for each row in turn: with dropout, or in fp32 on a GPU."""

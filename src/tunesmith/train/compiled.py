@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
+from torch.fx.experimental import _config as shapes
 
 from tunesmith.train.loss import inside
 
@@ -64,15 +65,18 @@ def why_not_compiled(
     """
     if not layers_of(model):
         return "this model has no list of layers"
+    torch.compiler.set_stance("default")
     with torch.random.fork_rng():
         with as_they_are():
             before = _loss_and_norm(weights, backward)
         compile_layers(model)
         try:
-            after = _loss_and_norm(weights, backward)
+            # A number of tokens that happens to be a width of the model too must not be taken for the same thing.
+            with shapes.patch(use_duck_shape=False):
+                after = _loss_and_norm(weights, backward)
         except Exception as error:  # noqa: BLE001  a compiler may fail in any way
             torch.compiler.set_stance("force_eager")
-            return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')[:200]}"
+            return _in_a_line(error)
     drops = any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in model.modules())
     for one, other in zip(before, after, strict=True):
         if not abs(one - other) <= CLOSE * abs(one) and not drops:
@@ -87,3 +91,11 @@ def _loss_and_norm(weights: Mapping[str, torch.Tensor], backward: Callable[[], f
     for weight in weights.values():
         weight.grad = None
     return loss, norm.item()
+
+
+def _in_a_line(error: Exception) -> str:
+    """What went wrong at the bottom of it: compilers wrap an error in errors of their own."""
+    while error.__cause__ is not None or getattr(error, "inner_exception", None) is not None:
+        error = error.__cause__ or error.inner_exception  # pyright: ignore
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}{': ' if lines else ''}{' '.join(lines[:2])[:300]}"

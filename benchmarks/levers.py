@@ -1,0 +1,146 @@
+"""What each lever gains: supervised fine-tuning on this CPU, one lever more a row.
+
+    python benchmarks/levers.py --rows alpaca.jsonl --write       # -> benchmarks/RESULTS.md
+    python benchmarks/levers.py --size 135m --steps 4
+
+Each row runs in a process of its own, on the model, the rows and the settings of benchmarks/sft_cpu.py. Tokens/s are of
+the median step, the first left out; memory is the most that the process held.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from results import put
+from sft_cpu import LEARNING_RATE, LONGEST, ROWS_A_STEP, SIZES, make_model
+from start import processor
+
+STEPS = {
+    "fp32, rows padded": {"precision": "fp32", "packing": False},
+    "bf16, rows padded": {"packing": False},
+    "rows packed, torch's attention for each": {"attention": "rows"},
+    "attention by matrix products": {},
+    "loss without logits": {"chunked": True},
+    "layers compiled": {"chunked": True, "compiled": True},
+    "all that, rows padded (layers cannot be compiled)": {"chunked": True, "packing": False},
+}
+
+
+def run(options: argparse.Namespace, levers: dict[str, Any]) -> dict[str, Any]:
+    import torch
+    from transformers import AttentionInterface
+
+    from tunesmith.data.config import DataConfig
+    from tunesmith.data.split import load_splits
+    from tunesmith.jobs.settle import FEW, one_backward
+    from tunesmith.model.attention import PACKED, row_by_row
+    from tunesmith.model.config import FullConfig, LoraConfig
+    from tunesmith.model.load import load_model
+    from tunesmith.model.methods import METHODS
+    from tunesmith.prompt.load import load_contract
+    from tunesmith.train.compiled import why_not_compiled
+    from tunesmith.train.config import OptimConfig
+    from tunesmith.train.loop import Course, train
+    from tunesmith.train.objectives.sft import Sft
+    from tunesmith.train.plan import make_plan
+    from tunesmith.train.policy import Policy
+    from tunesmith.train.standing import Standing
+
+    def for_each_row(module: Any, q: Any, k: Any, v: Any, mask: Any, cu_seq_lens_q: Any = None, **other: Any) -> Any:
+        return row_by_row(q, k, v, cu_seq_lens_q, 0.0, other["scaling"]), None
+
+    AttentionInterface.register("rows", for_each_row)
+    folder = Path(options.folder) / "model"
+    data = DataConfig(train=options.rows, test=0, validation=0, near_duplicates="off", over_long="drop")
+    rows = load_splits(data, load_contract(folder), LONGEST).train
+    plan = make_plan(levers.get("precision", "bf16"), "auto" if levers.get("packing", True) else "off", 2048)
+    plan = replace(plan, chunked=levers.get("chunked", False), compiled=levers.get("compiled", False))
+    full = options.method == "full"
+    model = load_model(folder, torch.float32 if full else plan.dtype)
+    if plan.packing:
+        model.set_attn_implementation(levers.get("attention", PACKED))
+    model = METHODS[options.method].apply(model, FullConfig() if full else LoraConfig())
+    optim = OptimConfig(scheduler="constant", warmup=0)
+    policy = Policy(model, optim, LEARNING_RATE[options.method], options.steps, plan)
+    objective, events = Sft(rows, ROWS_A_STEP, 0, plan), []
+    started = time.time()
+    if plan.compiled:
+        batch = objective.batches(rows[:FEW])[0]
+        reason = why_not_compiled(model, policy.weights, lambda: one_backward(policy, objective, batch))
+        assert reason is None, reason
+    compiling = time.time() - started
+    course = Course(options.steps, validate_every=10**6, checkpoint_every=10**6)
+    train(objective, policy, course, Standing(), [], lambda *_: None, events.append)
+    return {
+        "tokens_per_second": statistics.median(event["tokens_per_second"] for event in events[1:]),
+        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "loss": events[-1]["loss"],
+        "compiling": compiling,
+    }
+
+
+def in_a_process(options: argparse.Namespace, name: str) -> dict[str, Any]:
+    from tunesmith.exec.local import ALLOCATOR
+
+    command = [sys.executable, __file__, "--lever", name, "--folder", options.folder, "--size", options.size,
+               "--method", options.method, "--steps", str(options.steps), "--rows", options.rows]  # fmt: skip
+    environment = {**os.environ, "TUNESMITH_HOME": f"{options.folder}/home", "GLIBC_TUNABLES": ALLOCATOR}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        raise SystemExit(f"{name}: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def table(options: argparse.Namespace, found: dict[str, dict[str, Any]]) -> str:
+    lines = [
+        f"| {options.size} Llama, {options.method} | tokens/s | of the row above | memory | loss of the last step |",
+        "|---|---|---|---|---|",
+    ]
+    before = None
+    for name, one in found.items():
+        times = "" if before is None else f"{one['tokens_per_second'] / before:.2f} times"
+        before = one["tokens_per_second"]
+        lines.append(f"| {name} | {before:,.0f} | {times} | {one['memory'] / 2**30:.1f} GB | {one['loss']:.4f} |")
+    return "\n".join([*lines, "", f"Compiling and comparing: {found['layers compiled']['compiling']:.0f} s."])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", default="hotel", help="file of chats or instructions")
+    parser.add_argument("--size", choices=SIZES, default="10m")
+    parser.add_argument("--method", choices=LEARNING_RATE, default="lora")
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
+    parser.add_argument("--lever", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.lever:
+        print(json.dumps(run(options, STEPS[options.lever])))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        options.folder = folder
+        os.environ["TUNESMITH_HOME"] = f"{folder}/home"
+        make_model(Path(folder) / "model", options.size)
+        found = {name: in_a_process(options, name) for name in STEPS}
+    text = table(options, found)
+    print(text)
+    if options.write:
+        lead = f"{os.cpu_count()} cores of {processor()}, torch {version('torch')}, {datetime.now(UTC).date()}."
+        put(f"levers-{options.size}-{options.method}", f"{lead}\n\n{text}")
+
+
+if __name__ == "__main__":
+    main()

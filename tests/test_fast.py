@@ -1,0 +1,280 @@
+"""The fast path computes what the slow one does: attention, loss, masters, compiled layers."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from conftest import many_rows
+from tunesmith.data.load import load_dataset
+from tunesmith.data.prepare import prepare
+from tunesmith.jobs.settle import one_backward, settle_layers
+from tunesmith.model.attention import PACKED, attend, packed_attention, row_by_row
+from tunesmith.model.config import FullConfig, LoraConfig
+from tunesmith.model.load import load_model
+from tunesmith.model.methods import METHODS
+from tunesmith.prompt.load import load_contract
+from tunesmith.train import loss as losses
+from tunesmith.train.batch import WHOLE, packed, padded
+from tunesmith.train.compiled import as_they_are, does_not_pay, layers_of, why_not_compiled
+from tunesmith.train.config import OptimConfig
+from tunesmith.train.loss import grade, linear_cross_entropy
+from tunesmith.train.objectives.sft import Sft
+from tunesmith.train.plan import Plan
+from tunesmith.train.policy import Policy
+from tunesmith.train.probe import why_not_chunked
+
+PLAN = Plan(
+    device="cpu", precision="fp32", packing=True, micro_tokens=300, accumulation=None, processes=1, sharding="none",
+    threads=2, reasons={}, versions={}, machine="test", chunked=True,
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def as_new():
+    """What one test compiled, or refused to, is no other's business."""
+    torch.compiler.reset()
+    yield
+    torch.compiler.set_stance("default")
+
+
+@pytest.fixture
+def rows(write_rows, tiny):
+    dataset = load_dataset(str(write_rows(many_rows(24))))
+    return list(prepare(dataset.rows, dataset.reading.ledgers, load_contract(tiny), 512))
+
+
+def heads(tokens, dtype, query=4, key=2, width=16):
+    """Random queries, keys and values, in the memory order that models give them."""
+    torch.manual_seed(0)
+    return [torch.randn(1, tokens, n, width).transpose(1, 2).to(dtype).requires_grad_() for n in (query, key, key)]
+
+
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 2e-6), (torch.bfloat16, 1.5e-2)])
+@pytest.mark.parametrize("key_heads", [1, 2, 4])
+def test_attention_and_its_gradients_are_those_of_double_precision(dtype, close, key_heads):
+    offsets = torch.tensor([0, 1, 4, 40, 640], dtype=torch.int32)  # the last row takes three blocks
+    given = heads(640, dtype, key=key_heads)
+    exact = [tensor.detach().double().requires_grad_() for tensor in given]
+    found, _ = packed_attention(torch.nn.Identity(), *given, None, cu_seq_lens_q=offsets, scaling=0.21)
+    want = row_by_row(*exact, offsets, 0.0, 0.21)
+    direction = torch.randn_like(want)
+    by = torch.autograd.grad(found, given, direction.to(dtype))
+    wanted = torch.autograd.grad(want, exact, direction)
+    for one, other in zip((found, *by), (want, *wanted), strict=True):
+        assert (one - other).abs().max() < close * other.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_is_a_sound_operator(dtype):
+    offsets = torch.tensor([0, 5, 24], dtype=torch.int32)
+    torch.library.opcheck(attend, (*heads(24, dtype), offsets, 0.25))
+
+
+class Largest(TorchDispatchMode):
+    """Notes the largest tensor that any operation makes."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for one in torch.utils._pytree.tree_leaves(out):
+            if isinstance(one, torch.Tensor):
+                self.numel = max(self.numel, one.numel())
+        return out
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_the_chunked_loss_is_cross_entropy_and_never_holds_all_logits(trained, monkeypatch):
+    torch.manual_seed(0)
+    monkeypatch.setattr(losses, "PIECE", 2000)
+    hidden = torch.randn(70, 16, requires_grad=True)
+    weight = torch.randn(500, 16, requires_grad=trained)
+    target = torch.randint(500, (70,))
+    with Largest() as seen:
+        total, correct = linear_cross_entropy(hidden, weight, target)
+        total.mul(0.3).backward()
+    assert seen.numel <= max(4 * 2000 if trained else 2000, 500 * 16)
+    by_hidden, by_weight = hidden.grad, weight.grad
+    hidden.grad = weight.grad = None
+    logits = hidden @ weight.T
+    want = cross_entropy(logits, target, reduction="sum")
+    want.mul(0.3).backward()
+    torch.testing.assert_close(total, want)
+    torch.testing.assert_close(by_hidden, hidden.grad)
+    assert correct == (logits.argmax(-1) == target).sum()
+    if trained:
+        torch.testing.assert_close(by_weight, weight.grad)
+    with torch.no_grad():
+        torch.testing.assert_close(linear_cross_entropy(hidden, weight, target)[0], want.detach())
+
+
+def test_losses_that_are_very_large_stay_finite_and_exact():
+    logits = torch.tensor([[400.0, -400.0, 0.0], [0.0, 0.0, 0.0]])
+    total, correct, gradient = grade(logits, torch.tensor([1, 2]))
+    assert total.item() == pytest.approx(800 + torch.tensor(3.0).log().item())
+    assert correct == 1  # the second row's words tie, and all are right
+    torch.testing.assert_close(gradient[0], torch.tensor([1.0, -1.0, 0.0]))
+
+
+@pytest.mark.parametrize("make", [packed, padded])
+def test_the_probe_lets_the_chunked_loss_through_where_it_is_the_models_own(tiny, rows, make):
+    model = load_model(tiny, torch.float32)
+    if make is packed:
+        model.set_attn_implementation(PACKED)
+    assert why_not_chunked(METHODS["lora"].apply(model, LoraConfig()), rows, make) is None
+    head = LoraConfig(targets=["lm_head"])
+    changed = METHODS["lora"].apply(load_model(tiny, torch.float32), head)
+    assert "more than a matrix product" in why_not_chunked(changed, rows, padded)
+
+
+def test_the_probe_notices_logits_that_are_scaled_or_capped(rows):
+    from transformers import CohereConfig, CohereForCausalLM, Gemma2Config, Gemma2ForCausalLM
+
+    size = {"vocab_size": 4096, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+            "num_key_value_heads": 2, "intermediate_size": 128, "head_dim": 16}  # fmt: skip
+    torch.manual_seed(0)
+    capped = Gemma2ForCausalLM(Gemma2Config(**size, final_logit_softcapping=0.5)).eval()
+    size.pop("head_dim")
+    scaled = CohereForCausalLM(CohereConfig(**size, logit_scale=0.1)).eval()
+    for model in (capped, scaled):
+        assert "differs from the model's own" in why_not_chunked(model, rows, padded)
+
+
+def test_packed_rows_are_filled_up_and_the_filling_teaches_nothing(rows):
+    batch = packed(rows[:3], "cpu")
+    length = batch.inputs["input_ids"].shape[1]
+    assert (length % WHOLE, length - batch.tokens < WHOLE) == (0, True)
+    assert batch.inputs["cu_seq_lens_q"][-1] == batch.inputs["position_ids"].shape[1] == length
+    assert batch.inputs["logits_to_keep"].max() < batch.tokens
+
+
+def policy_for(tiny, method, plan, optim=None, rate=1e-3):
+    torch.manual_seed(0)
+    frozen = method == "lora" and plan.precision == "bf16"
+    model = load_model(tiny, torch.bfloat16 if frozen else torch.float32)
+    model.set_attn_implementation(PACKED)
+    model = METHODS[method].apply(model, LoraConfig() if method == "lora" else FullConfig()).train()
+    return Policy(model, optim or OptimConfig(clip=0), rate, 200, plan)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_masters_remember_what_bf16_would_forget(tiny, rows, method):
+    plan = replace(PLAN, precision="bf16")
+    policy = policy_for(tiny, method, plan, rate=1e-5)
+    objective = Sft(rows, 8, 0, plan)
+    before = {name: weight.detach().clone() for name, weight in policy.weights.items()}
+    assert {weight.dtype for weight in before.values()} == {torch.float32}
+    for micro in itertools.islice(objective.steps(), 20):
+        for batch in micro:
+            one_backward(policy, objective, batch)
+        assert all(weight.grad is None for weight in policy.model.parameters())
+        policy.step()
+    inside = dict(policy.model.named_parameters())
+    moved = forgotten = total = 0
+    for name, master in policy.weights.items():
+        assert inside[name].dtype == torch.bfloat16
+        assert torch.equal(inside[name], master.to(torch.bfloat16))
+        if before[name].abs().sum() > 0 and "embed" not in name and "lm_head" not in name:  # B of LoRA starts at zero
+            moved += (master != before[name]).sum().item()
+            forgotten += (inside[name] == before[name].to(torch.bfloat16)).sum().item()
+            total += master.numel()
+    assert moved > 0.99 * total
+    assert forgotten > 0.5 * total
+
+
+def test_masters_sum_gradients_in_fp32(tiny, rows):
+    plan = replace(PLAN, precision="bf16")
+    policy = policy_for(tiny, "full", plan)
+    objective = Sft(rows, 8, 0, plan)
+    one, other = (objective.batches(rows[i : i + 2])[0] for i in (0, 2))
+    gradients = []
+    for batches in ([one], [other], [one, other]):
+        for batch in batches:
+            one_backward(policy, objective, batch)
+        gradients.append({name: weight.grad for name, weight in policy.weights.items()})
+        for weight in policy.weights.values():
+            weight.grad = None
+    for name, both in gradients[2].items():
+        assert torch.equal(both, gradients[0][name] + gradients[1][name])
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_compiled_layers_share_one_graph_and_give_the_same_losses(tiny, rows, method, precision):
+    plan = replace(PLAN, precision=precision)
+    results = {}
+    for compiled in (False, True):
+        torch.compiler.reset()
+        policy = policy_for(tiny, method, replace(plan, compiled=compiled))
+        objective = Sft(rows, 8, 0, replace(plan, compiled=compiled))
+        if compiled:
+            backward = functools.partial(one_backward, policy, objective, objective.batches(rows[:1])[0])
+            assert why_not_compiled(policy.model, policy.weights, backward) is None
+        found = []
+        with torch.compiler.set_stance("fail_on_recompile" if compiled else "default"):
+            for micro in itertools.islice(objective.steps(), 5):
+                found += [one_backward(policy, objective, batch) for batch in micro]
+                policy.step()
+        results[compiled] = found
+    assert results[True] == pytest.approx(results[False], rel=2e-5 if precision == "fp32" else 1e-2)
+    assert len(results[True]) > 5
+
+
+def test_layers_are_the_list_that_a_model_repeats(tiny):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    assert len(layers_of(METHODS["lora"].apply(load_model(tiny, torch.float32), LoraConfig()))) == 2
+    assert len(layers_of(GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=16, n_layer=3, n_head=2)))) == 3
+
+
+def test_what_cannot_be_compiled_runs_as_it_is(tiny, rows):
+    policy = policy_for(tiny, "lora", PLAN)
+    layers = layers_of(policy.model)
+    forward = layers[0].forward
+
+    def asks(*args, **kwargs):
+        sys.stdout.write("" if args[0].sum().item() else " ")  # the compiler would have to break the graph here
+        return forward(*args, **kwargs)
+
+    layers[0].forward = asks
+    objective = Sft(rows, 8, 0, PLAN)
+    heard = []
+    settled = settle_layers("on", policy, objective, rows, 4, heard.append)
+    assert settled.plan.compiled is False
+    assert "layers are not compiled, which is slower" in heard[0]["sentence"]
+    with as_they_are():
+        assert one_backward(policy, settled, settled.batches(rows[:2])[0]) > 0
+
+
+def test_short_runs_are_not_worth_it():
+    assert "about 20 s of training" in does_not_pay(20.0)
+    assert does_not_pay(3600.0) is None
+
+
+def test_without_a_compiler_everything_works_and_one_line_says_so(tiny, write_rows, tmp_path):
+    rows = write_rows(many_rows(12))
+    environment = {**os.environ, "CXX": "/no/such/compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cold")}
+    recipe = {
+        "model": {"base": str(tiny)}, "data": {"train": str(rows), "test": 0, "validation": 0}, "compile": "on",
+        "optim": {"steps": 2}, "output": {"folder": str(tmp_path)},
+    }  # fmt: skip
+    (tmp_path / "run.yaml").write_text(json.dumps(recipe))
+    done = subprocess.run(
+        [sys.executable, "-c", "from tunesmith.cli.main import run; run()", "train", str(tmp_path / "run.yaml")],
+        capture_output=True, text=True, env=environment, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = done.stdout + done.stderr
+    assert said.count("layers are not compiled, which is slower") == 1, said
+    assert "Traceback" not in said
