@@ -29,6 +29,7 @@ from tunesmith.train.batch import WHOLE, packed, padded
 from tunesmith.train.compiled import as_they_are, does_not_pay, layers_of, why_not_compiled
 from tunesmith.train.config import OptimConfig
 from tunesmith.train.loss import grade, linear_cross_entropy
+from tunesmith.train.memory import checkpoint_activations, kept_bytes, why_checkpointing
 from tunesmith.train.objectives.sft import Sft
 from tunesmith.train.plan import Plan
 from tunesmith.train.policy import Policy
@@ -209,7 +210,7 @@ def test_masters_sum_gradients_in_fp32(tiny, rows):
         assert torch.equal(both, gradients[0][name] + gradients[1][name])
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("method", ["lora", pytest.param("full", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_compiled_layers_share_one_graph_and_give_the_same_losses(tiny, rows, method, precision):
     plan = replace(PLAN, precision=precision)
@@ -229,6 +230,31 @@ def test_compiled_layers_share_one_graph_and_give_the_same_losses(tiny, rows, me
         results[compiled] = found
     assert results[True] == pytest.approx(results[False], rel=2e-5 if precision == "fp32" else 1e-2)
     assert len(results[True]) > 5
+
+
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_layers_computed_again_give_the_same_bits_and_keep_less(tiny, rows, compiled):
+    plan = replace(PLAN, compiled=compiled)
+    results, kept = [], []
+    for again in (False, True):
+        policy = policy_for(tiny, "lora", plan)
+        objective = Sft(rows, 8, 0, plan)
+        if again:
+            checkpoint_activations(policy.model)
+        micro = next(objective.steps())
+        backward = functools.partial(one_backward, policy, objective, micro[0])
+        if compiled:
+            assert why_not_compiled(policy.model, policy.weights, backward) is None
+        kept.append(kept_bytes(functools.partial(objective.loss, policy.model, micro[0])))
+        backward()
+        results.append({name: weight.grad for name, weight in policy.weights.items()})
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+    assert kept[1] < 0.7 * kept[0]
+
+
+def test_checkpointing_is_chosen_where_a_micro_batch_does_not_fit():
+    assert why_checkpointing(kept=5 << 30, state=2 << 30, free=10 << 30) is None
+    assert "keeps about 7.0 GB and the optimizer takes 2.0, of 10.0 GB" in why_checkpointing(7 << 30, 2 << 30, 10 << 30)
 
 
 def test_layers_are_the_list_that_a_model_repeats(tiny):

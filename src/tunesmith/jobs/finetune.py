@@ -25,7 +25,7 @@ from tunesmith.jobs.merge import publish_merged, rows_to_compare
 from tunesmith.jobs.prove import losses_of, prove, refuse_unchanged
 from tunesmith.jobs.recipe import Recipe, longest_row, read_recipe
 from tunesmith.jobs.resume import go_back, made_from
-from tunesmith.jobs.settle import settle_layers, settle_loss, settle_packing, settle_plan
+from tunesmith.jobs.settle import settle_layers, settle_loss, settle_memory, settle_packing, settle_plan
 from tunesmith.model.load import load_model
 from tunesmith.model.methods import method_for, trainable
 from tunesmith.model.publish import publish
@@ -114,6 +114,7 @@ def walk(
     objective = Sft(splits.train, recipe.optim.batch_size, recipe.seed, plan, ranks)
     course = plan_course(recipe, objective)
     policy = Policy(model, recipe.optim, rate, course.steps, plan, ranks)
+    objective = settle_memory(recipe.checkpointing, policy, objective, splits.train)
     objective = settle_layers(recipe.compile, policy, objective, splits.train, course.steps, report)
     plan = objective.plan
     if ranks.leads:

@@ -52,6 +52,11 @@ class Recipe(Section):
     compile: Literal["auto", "on", "off"] = option(
         "auto", "Compile the model's layers. `auto` does where the run is long enough to gain by it."
     )
+    checkpointing: Literal["auto", "on", "off"] = option(
+        "auto",
+        "Compute layers again in the backward pass, to save memory. `auto` does where a micro-batch would not fit. It "
+        "never changes the result.",
+    )
     micro_tokens: int = option(
         2048, "Most tokens in one forward pass: what memory allows. Without dropout it never changes the result.", ge=8
     )

@@ -25,8 +25,8 @@ from tunesmith.train.standing import Standing
 
 MOST_ROLLBACKS = 5
 PLANNED = (
-    "precision ", "compile ", "device ", "micro_tokens ", "optim.accumulation ", "data.packing ", "processes ",
-    "sharding ",
+    "precision ", "compile ", "checkpointing ", "device ", "micro_tokens ", "optim.accumulation ", "data.packing ",
+    "processes ", "sharding ",
 )  # fmt: skip
 
 

@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tunesmith.core.events import Report
 from tunesmith.data.seal import Rows
 from tunesmith.data.split import Splits
@@ -14,6 +16,7 @@ from tunesmith.jobs.resume import find_resumed
 from tunesmith.train.batch import Batch, packed, padded
 from tunesmith.train.checkpoint import Checkpoint, find_step
 from tunesmith.train.compiled import does_not_pay, why_not_compiled
+from tunesmith.train.memory import checkpoint_activations, free_bytes, kept_bytes, why_checkpointing
 from tunesmith.train.objectives.sft import Sft
 from tunesmith.train.plan import Plan, in_smaller_pieces, make_plan, product_rate
 from tunesmith.train.policy import Policy
@@ -63,6 +66,25 @@ def settle_loss(plan: Plan, model: Any, rows: Rows) -> Plan:
     reason = why_not_chunked(model, rows, packed if plan.packing else padded) if plan.sharding == "none" else "sharded"
     said = "logits are never all there" if reason is None else f"logits are built: {reason}"
     return replace(plan, chunked=reason is None, reasons={**plan.reasons, "chunked": said})
+
+
+def settle_memory(wanted: str, policy: Policy, objective: Sft, rows: Rows) -> Sft:
+    """The objective under a plan that knows whether layers are computed again in the backward pass; they are, if so."""
+    plan = objective.plan
+    reason = plan.reasons.get("checkpointing", "given")
+    if plan.checkpointing is None and wanted == "auto":
+        batch = objective.batches(rows[:FEW])[0]
+        with policy.autocast(), torch.random.fork_rng():
+            kept = kept_bytes(lambda: objective.loss(policy.model, batch)) / max(batch.tokens, 1)
+        tokens = min(plan.micro_tokens, objective.batch_size * int(rows.lengths.max()))
+        state = sum(12 * weight.numel() for weight in policy.weights.values())  # a gradient and two moments
+        found = why_checkpointing(int(kept * tokens), state, free_bytes(plan.device))
+        reason, wanted = found or "a micro-batch fits into memory as it is", "off" if found is None else "on"
+    checkpointing = wanted == "on" if plan.checkpointing is None else plan.checkpointing
+    if checkpointing:
+        checkpoint_activations(policy.model)
+    plan = replace(plan, checkpointing=checkpointing, reasons={**plan.reasons, "checkpointing": reason})
+    return replace(objective, plan=plan)
 
 
 def settle_layers(

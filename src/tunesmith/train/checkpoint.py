@@ -234,7 +234,9 @@ def restore(policy: Policy, checkpoint: Checkpoint) -> Standing:
     for path, value in load_file(checkpoint.folder / MOMENTS).items():
         name, _, key = path.rpartition("/")
         weight = policy.weights[name]
-        policy.optimizer.state[weight][key] = value.clone() if key == "step" else like(value, weight).clone()
+        counts = key == "step"  # fused AdamW counts where the weights are
+        value = value.to(weight.device) if counts and policy.optimizer.defaults.get("fused") else value
+        policy.optimizer.state[weight][key] = value.clone() if counts else like(value, weight).clone()
     if policy.average is not None:
         for name, tensor in load_file(checkpoint.folder / AVERAGE).items():
             policy.average.tensors[name] = like(tensor, policy.weights[name]).clone()

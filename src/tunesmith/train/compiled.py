@@ -72,7 +72,7 @@ def why_not_compiled(
         compile_layers(model)
         try:
             # A number of tokens that happens to be a width of the model too must not be taken for the same thing.
-            with shapes.patch(use_duck_shape=False):
+            with shapes.patch(use_duck_shape=False):  # pyright: ignore[reportAttributeAccessIssue]
                 after = _loss_and_norm(weights, backward)
         except Exception as error:  # noqa: BLE001  a compiler may fail in any way
             torch.compiler.set_stance("force_eager")

@@ -21,6 +21,9 @@ ObjectiveConfig = SftConfig
 class OptimConfig(Section):
     """How weights are updated: AdamW (Loshchilov and Hutter, 2019) under a learning-rate schedule."""
 
+    name: Literal["adamw", "adamw_8bit"] = option(
+        "adamw", "`adamw_8bit` keeps AdamW's two moments in 8 bits: 2 bytes a weight instead of 8, and slower on a CPU."
+    )
     learning_rate: float | None = option(
         None,
         "Peak learning rate; the method's tested default if absent (lora 2e-4, full 2e-5).",

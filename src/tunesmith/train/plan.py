@@ -30,6 +30,7 @@ class Plan:
         packing: whether rows share sequences.
         chunked: whether the loss is computed without building all logits; None before it is decided.
         compiled: whether layers are compiled; None before it is decided.
+        checkpointing: whether the backward pass computes layers again; None before it is decided.
         micro_tokens: most tokens in one forward pass.
         accumulation: micro-batches in one step of a process, or None for as many as `micro_tokens` makes.
         processes: how many train together.
@@ -53,6 +54,7 @@ class Plan:
     machine: str
     chunked: bool | None = None
     compiled: bool | None = None
+    checkpointing: bool | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -170,6 +172,9 @@ def in_smaller_pieces(plan: Plan, batch_size: int, lengths: Sequence[int]) -> Pl
         tokens = max(most // 2, longest)
         reason = f"there was no room for {most} tokens"
         return replace(plan, micro_tokens=tokens, reasons={**plan.reasons, "micro_tokens": reason})
+    if not plan.checkpointing:
+        reason = f"there was no room for a row of {longest} tokens"
+        return replace(plan, checkpointing=True, reasons={**plan.reasons, "checkpointing": reason})
     raise TrainingError(
         f"there is no room for a micro-batch of one row (the longest has {longest} tokens). Lower data.max_length, "
         "take method.type=lora or a smaller base model, or a machine with more memory."

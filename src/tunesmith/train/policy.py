@@ -13,6 +13,7 @@ from tunesmith.core.errors import TrainingError
 from tunesmith.model.methods import trainable
 from tunesmith.train.average import Average
 from tunesmith.train.config import OptimConfig
+from tunesmith.train.eight_bit import AdamW8bit
 from tunesmith.train.master import Masters
 from tunesmith.train.plan import Plan
 from tunesmith.train.ranks import ALONE, Ranks, forget_gathered, shard, whole
@@ -45,8 +46,11 @@ class Policy:
             self._masters = Masters(trainable(model))
         self.weights = trainable(model) if self._masters is None else self._masters.weights
         self.average = Average(self.weights, optim.ema) if optim.ema else None
-        self.optimizer = torch.optim.AdamW(
-            decay_groups(self.weights, optim.weight_decay), lr=learning_rate, betas=optim.betas, fused=True
+        groups = decay_groups(self.weights, optim.weight_decay)
+        self.optimizer = (
+            torch.optim.AdamW(groups, lr=learning_rate, betas=optim.betas, fused=True)
+            if optim.name == "adamw"
+            else AdamW8bit(groups, learning_rate, optim.betas)
         )
         factor = schedule(optim.scheduler, optim.warmup, steps)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)

@@ -1,0 +1,65 @@
+"""What a backward pass keeps: measured on a few rows, to decide whether layers shall compute it again instead.
+
+Activation checkpointing (Chen et al., 2016, arXiv 1604.06174) keeps what goes into each layer and nothing from inside
+it; the backward pass computes a layer once more before it needs it. That is a third more work for a small part of the
+memory, so it is done where a micro-batch would not fit otherwise, and its results are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import torch
+
+from tunesmith.train.loss import inside
+
+SHARE = 0.8  # of the free memory, that may be planned for
+
+
+def kept_bytes(forward: Callable[[], Any]) -> int:
+    """Bytes that `forward` leaves behind for its backward pass, weights aside."""
+    sizes: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        if not isinstance(tensor, torch.nn.Parameter):
+            storage = tensor.untyped_storage()
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        result = forward()  # kept until all is counted, or addresses would be used again
+    total = sum(sizes.values())
+    del result
+    return total
+
+
+def free_bytes(device: str) -> int:
+    """Memory that is free now on this device."""
+    return torch.cuda.mem_get_info()[0] if device == "cuda" else psutil.virtual_memory().available
+
+
+def why_checkpointing(kept: int, state: int, free: int) -> str | None:
+    """Why layers shall be computed again, as a sentence; None if everything fits.
+
+    Args:
+        kept: bytes of a micro-batch's activations.
+        state: bytes of gradients and optimizer state, which are not there yet.
+        free: bytes of memory.
+    """
+    if kept + state <= SHARE * free:
+        return None
+    return (
+        f"a micro-batch keeps about {kept / 2**30:.1f} GB and the optimizer takes {state / 2**30:.1f}, of "
+        f"{free / 2**30:.1f} GB that are free"
+    )
+
+
+def checkpoint_activations(model: Any) -> None:
+    """Let each layer keep its input alone."""
+    inside(model).enable_input_require_grads()  # a frozen embedding's output would need no gradient, and be left out
+    # transformers 5.23 calls it by this name, and 5.17 by the other.
+    enable = getattr(inside(model), "activation_checkpointing_enable", None)
+    enable = enable or inside(model).gradient_checkpointing_enable
+    enable({"use_reentrant": False})
