@@ -4,7 +4,7 @@
     python benchmarks/levers.py --size 135m --steps 4
 
 Each row runs in a process of its own, on the model, the rows and the settings of benchmarks/sft_cpu.py. Tokens/s are of
-the median step, the first left out; memory is the most that the process held.
+the median step, the first third left out; memory is the most that the process held.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ def run(options: argparse.Namespace, levers: dict[str, Any]) -> dict[str, Any]:
         return row_by_row(q, k, v, cu_seq_lens_q, 0.0, other["scaling"]), None
 
     AttentionInterface.register("rows", for_each_row)
+    torch.manual_seed(0)
     folder = Path(options.folder) / "model"
     data = DataConfig(train=options.rows, test=0, validation=0, near_duplicates="off", over_long="drop")
     rows = load_splits(data, load_contract(folder), LONGEST).train
@@ -85,7 +86,9 @@ def run(options: argparse.Namespace, levers: dict[str, Any]) -> dict[str, Any]:
     course = Course(options.steps, validate_every=10**6, checkpoint_every=10**6)
     train(objective, policy, course, Standing(), [], lambda *_: None, events.append)
     return {
-        "tokens_per_second": statistics.median(event["tokens_per_second"] for event in events[1:]),
+        "tokens_per_second": statistics.median(
+            event["tokens_per_second"] for event in events[-(-options.steps // 3) :]
+        ),
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "loss": events[-1]["loss"],
         "compiling": compiling,
@@ -138,7 +141,8 @@ def main() -> None:
     text = table(options, found)
     print(text)
     if options.write:
-        lead = f"{os.cpu_count()} cores of {processor()}, torch {version('torch')}, {datetime.now(UTC).date()}."
+        lead = f"{os.cpu_count()} cores of {processor()}, torch {version('torch')}, {datetime.now(UTC).date()}. "
+        lead += f"{options.steps} steps of {ROWS_A_STEP} rows of {Path(options.rows).name}."
         put(f"levers-{options.size}-{options.method}", f"{lead}\n\n{text}")
 
 

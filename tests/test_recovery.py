@@ -81,7 +81,7 @@ def test_a_step_without_room_is_done_in_smaller_pieces_with_the_same_losses(reci
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def limited():
-        resource.setrlimit(resource.RLIMIT_AS, (3_200_000_000, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_AS, (3_600_000_000, resource.RLIM_INFINITY))
 
     done = subprocess.run(
         command, preexec_fn=limited, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path
@@ -132,8 +132,10 @@ def test_pieces_shrink_down_to_one_row():
     lengths = [100, 300, 50, 20]
     smaller = in_smaller_pieces(plan, 4, lengths)
     assert smaller.micro_tokens == 300
+    again = in_smaller_pieces(smaller, 4, lengths)  # then layers are computed again
+    assert (again.micro_tokens, again.checkpointing) == (300, True)
     with pytest.raises(TrainingError, match=r"micro-batch of one row \(the longest has 300 tokens\)"):
-        in_smaller_pieces(smaller, 4, lengths)
+        in_smaller_pieces(again, 4, lengths)
     assert in_smaller_pieces(plan, 64, [300] * 64).micro_tokens == 2048
     counted, counts = replace(plan, accumulation=1), []
     while counted.accumulation < 6:
@@ -141,7 +143,7 @@ def test_pieces_shrink_down_to_one_row():
         counts.append(counted.accumulation)
     assert counts == [2, 4, 6]
     with pytest.raises(TrainingError, match="one row"):
-        in_smaller_pieces(counted, 6, lengths * 2)
+        in_smaller_pieces(replace(counted, checkpointing=True), 6, lengths * 2)
 
 
 def test_a_kernel_that_killed_for_memory_is_believed(monkeypatch):

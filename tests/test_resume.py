@@ -438,3 +438,21 @@ def test_killed_runs_become_what_unbroken_ones_do():
     assert done.returncode == 0, done.stdout + done.stderr
     assert "6 kills in" in done.stdout
     assert "0 corrupt, 0 not the same" in done.stdout
+
+
+def test_the_fast_path_goes_on_to_the_same_bits(begin):
+    """Compiled layers, bf16 copies of fp32 masters, moments in 8 bits, dropout in compiled code."""
+    settings = {
+        "precision": "bf16",
+        "compile": "on",
+        "checkpointing": "on",
+        "optim": {"learning_rate": 1e-3, "epochs": 2, "batch_size": 8, "name": "adamw_8bit", "ema": 0.9},
+    }
+    whole = begin("whole", **settings)
+    run(whole)
+    assert json.loads((whole / "plan.json").read_text())["compiled"] is True
+    broken = begin("broken", **settings)
+    with pytest.raises(Stopped):
+        run(broken, after(3))
+    run(broken, resume=True)
+    equal(whole, broken)

@@ -19,7 +19,9 @@ SETTLED = {  # what a plan decided where the recipe left it open, or where memor
     "device": "device",
     "micro_tokens": "micro_tokens",
     "accumulation": "optim.accumulation",
+    "compiled": "compile",
 }
+SAID = {True: "on", False: "off"}  # of what a plan knows as true or false
 
 
 def rerun(model: Generation) -> str:
@@ -80,8 +82,10 @@ def _settings(card: dict[str, Any]) -> Iterator[str]:
     for name, key in SETTLED.items():
         section, _, field = key.rpartition(".")
         wanted = (recipe[section] if section else recipe).get(field)
-        if name in plan and wanted != plan[name]:
-            yield f"{key}={json.dumps(plan[name])}"
+        decided = plan.get(name)
+        decided = SAID[decided] if isinstance(decided, bool) else decided
+        if name in plan and wanted != decided:
+            yield f"{key}={json.dumps(decided)}"
     if (commit := card["base"]["commit"]) and recipe["model"]["revision"] != commit:
         yield f"model.revision={json.dumps(commit)}"
     if card.get("merge") and not recipe["output"]["merge"]:
