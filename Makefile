@@ -40,10 +40,20 @@ check: $(VENV)/.dev
 docs: $(VENV)/.installed
 	$(BIN)/python scripts/write_reference.py
 
+# About 25 minutes. ROWS is a file of chats or instructions; the project's own without one.
+ROWS ?= hotel
 bench: $(VENV)/.test
-	$(BIN)/python benchmarks/start.py
+	$(BIN)/python benchmarks/start.py --write
 	$(BIN)/python benchmarks/data.py --write
-	$(BIN)/python benchmarks/sft_cpu.py --size 10m --steps 6
+	$(BIN)/python benchmarks/sft_cpu.py --rows $(ROWS) --size 10m --steps 6 --write
+	$(BIN)/python benchmarks/sft_cpu.py --rows $(ROWS) --size 10m --steps 6 --method full --only tunesmith bfd --write
+	ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python benchmarks/sft_cpu.py --rows $(ROWS) --size 10m --steps 6 --precision fp32 \
+		--only tunesmith defaults bfd --write
+	$(BIN)/python benchmarks/sft_cpu.py --rows $(ROWS) --size 135m --steps 4 --write
+	$(BIN)/python benchmarks/sft_cpu.py --rows $(ROWS) --size 135m --steps 3 --method full --only tunesmith bfd --write
+	$(BIN)/python benchmarks/levers.py --rows $(ROWS) --steps 10 --write
+	$(BIN)/python benchmarks/optimizer.py
+	$(BIN)/python benchmarks/decode.py --write
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis

@@ -8,7 +8,8 @@ import torch
 import tunesmith
 from tunesmith.infer.chat import Chat
 from tunesmith.infer.engine import Sampling
-from tunesmith.infer.local import LocalEngine, choose
+from tunesmith.infer.local import LocalEngine
+from tunesmith.infer.sample import FIRST, pick
 from tunesmith.model.load import load_model
 from tunesmith.prompt.base import resolve
 from tunesmith.prompt.load import load_contract
@@ -69,14 +70,24 @@ def test_scores_equal_a_naive_sum(ember):
 
 def test_sampling_follows_the_distribution_and_its_limits():
     logits = torch.tensor([[2.0, 1.0, 0.0, -9.0]]).expand(4000, 4)
-    generator = torch.Generator().manual_seed(0)
-    drawn = choose(logits, Sampling(temperature=1.0), generator)
-    shares = torch.bincount(drawn, minlength=4) / 4000
+    draws = torch.rand(4000, generator=torch.Generator().manual_seed(0)).tolist()
+
+    def drawn(**sampling):
+        return pick(logits, [Sampling(**sampling)] * 4000, draws)
+
+    shares = torch.bincount(torch.tensor(drawn(temperature=1.0)), minlength=4) / 4000
     torch.testing.assert_close(shares, logits[0].softmax(-1), atol=0.03, rtol=0)
-    nucleus = choose(logits, Sampling(temperature=1.0, top_p=0.8), generator)
-    assert set(nucleus.tolist()) == {0, 1}
-    assert set(choose(logits, Sampling(temperature=1.0, top_p=0.0), generator).tolist()) == {0}
-    assert set(choose(logits, Sampling(), generator).tolist()) == {0}
+    kept = torch.bincount(torch.tensor(drawn(temperature=1.0, top_p=0.8)), minlength=4) / 4000
+    torch.testing.assert_close(kept[:2], logits[0, :2].softmax(-1), atol=0.03, rtol=0)
+    assert kept[2:].sum() == 0
+    assert set(drawn(temperature=1.0, top_p=0.0)) == {0}
+    assert set(drawn()) == {0}
+
+
+def test_a_nucleus_wider_than_the_likeliest_few_is_sampled_whole():
+    logits = torch.zeros(1, 3 * FIRST)
+    drawn = [pick(logits, [Sampling(temperature=1.0, top_p=0.9)], [draw / 100])[0] for draw in range(100)]
+    assert len(set(drawn)) == 100
 
 
 def test_load_generates_and_streams_text():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
@@ -65,4 +65,40 @@ class Engine(Protocol):
 
     def score(self, rows: Sequence[tuple[list[int], list[bool]]]) -> list[RowScore]:
         """The score of each row (ids and mask), in order."""
+        ...
+
+
+class Answering(Protocol):
+    """One answer that is being made, while others are; safe to hand to another thread."""
+
+    def __iter__(self) -> Iterator[int]:
+        """The tokens as they come, without the stop token. One reader."""
+        ...
+
+    def result(self) -> Completion:
+        """Wait for the whole answer."""
+        ...
+
+    def cancel(self) -> None:
+        """Want no more of it: its place in the batch is free after the step under way."""
+        ...
+
+
+class BatchEngine(Engine, Protocol):
+    """An engine whose answers join and leave one running batch: what a server drives."""
+
+    def submit(
+        self, prompt: list[int], sampling: Sampling, adapter: str | None = None, embeddings: Any | None = None
+    ) -> Answering:
+        """Begin an answer as soon as there is room; returns at once. Safe from any thread.
+
+        Args:
+            prompt: token ids.
+            sampling: how tokens are chosen; what comes out depends on no other answer.
+            adapter: name of a loaded adapter, "" for the base model, None for the one that the model came with.
+            embeddings: a soft prompt (tokens, width), put in front of the prompt.
+
+        Raises:
+            ModelError: the prompt fills all positions that the model has, or there is no such adapter.
+        """
         ...

@@ -1,26 +1,63 @@
 """Generate and score with a model in this process.
 
-Prompts of near-equal length are decoded together: padded on the left, with a key-value cache, rows
-leaving the batch as they end. Axes: B rows, T tokens, V vocabulary.
+Answers run in one batch that they join and leave (`batch.py`), over a copy of the model that shares its weights
+(`network.py`). Where that copy does not compute what the model computes, or cannot be made, the library's own
+forward pass is used (`plain.py`), and `reason` says why. Axes: B rows, T tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from tunesmith.core.errors import ModelError
+from tunesmith.core.names import did_you_mean
+from tunesmith.infer.adapters import Adapter, CannotStack, active_of, adapters_of, read_adapter
+from tunesmith.infer.batch import SlotBatch
+from tunesmith.infer.compiled import LayerGraphs
 from tunesmith.infer.engine import Completion, RowScore, Sampling
+from tunesmith.infer.network import Network, probe
+from tunesmith.infer.plain import PlainBatch, pad
+from tunesmith.infer.scheduler import Scheduler
+from tunesmith.infer.ticket import Ticket
 
 LOGITS = 2**28  # most logits built at once: 1 GiB in fp32
+WORTH = 10.0  # seconds of uncompiled decoding after which compiling is likely to pay for itself
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a model is decoded.
+
+    Attributes:
+        scheduler: drives the batch.
+        network: the copy that decodes; None on the plain way.
+        usual: index of the adapter that the model came with, -1 for none.
+        reason: why it is the plain way, as a sentence.
+    """
+
+    scheduler: Scheduler
+    network: Network | None
+    usual: int
+    reason: str
 
 
 class LocalEngine:
-    """An `Engine` over a transformers model, which it does not change."""
+    """A `BatchEngine` over a transformers model, which it does not change and whose weights must stay as they are."""
 
-    def __init__(self, model: Any, stop_ids: Sequence[int], batch_size: int = 32, batch_tokens: int = 8192) -> None:
+    def __init__(
+        self,
+        model: Any,
+        stop_ids: Sequence[int],
+        batch_size: int = 32,
+        batch_tokens: int = 8192,
+        compile_after: float | None = WORTH,
+    ) -> None:
         """Use `model` (in evaluation mode) with these stop ids.
 
         Args:
@@ -29,6 +66,7 @@ class LocalEngine:
             batch_size: most rows decoded together.
             batch_tokens: most tokens of prompts or rows, padding included, taken together; fewer where the
                 vocabulary is large, since every scored position has a logit for each word.
+            compile_after: seconds of decoding after which layers are compiled in the background; never if None.
         """
         config = model.config.get_text_config()
         self.model = model
@@ -36,79 +74,154 @@ class LocalEngine:
         self.batch_size = batch_size
         self.batch_tokens = min(batch_tokens, LOGITS // config.vocab_size)
         self.positions: int | None = getattr(config, "max_position_embeddings", None)
+        self._compile_after = compile_after
+        self._adapters: list[Adapter] = []
+        self._stacked: list[Adapter] = self._adapters
+        self._graphs: LayerGraphs | None = None
+        self._lock = threading.Lock()
+        self._settled: Way | None = None
+
+    @property
+    def reason(self) -> str:
+        """Why answers are decoded in a slower way than they could be, as a sentence; empty if they are not."""
+        reason = self._way().reason
+        return reason or (self._graphs.reason if self._graphs is not None else "")
+
+    @property
+    def adapters(self) -> list[str]:
+        """Names of the adapters that answers can use."""
+        self._way()
+        return [adapter.name for adapter in self._adapters]
+
+    def submit(
+        self,
+        prompt: list[int],
+        sampling: Sampling,
+        adapter: str | None = None,
+        embeddings: torch.Tensor | None = None,
+    ) -> Ticket:
+        """Begin an answer as soon as there is room; see `BatchEngine`."""
+        ticket = self._ticket(prompt, sampling, adapter, embeddings)
+        self._way().scheduler.submit([ticket])
+        return ticket
 
     def generate(self, prompts: Sequence[list[int]], sampling: Sampling) -> list[Completion]:
         """One completion for each prompt, in order."""
-        answers: dict[int, Completion] = {}
-        for chosen in self._batches([len(prompt) for prompt in prompts], self.batch_size):
-            rows: list[list[int]] = [[] for _ in chosen]
-            ended: set[int] = set()
-            for row, token in self._decode([prompts[i] for i in chosen], sampling):
-                if token in self.stop_ids:
-                    ended.add(row)
-                else:
-                    rows[row].append(token)
-            for row, index in enumerate(chosen):
-                answers[index] = Completion(rows[row], row in ended)
-        return [answers[i] for i in range(len(prompts))]
+        tickets = [self._ticket(prompt, sampling, None, None) for prompt in prompts]
+        try:
+            self._way().scheduler.submit(sorted(tickets, key=lambda ticket: ticket.prompted))
+            return [ticket.result() for ticket in tickets]
+        finally:
+            for ticket in tickets:
+                ticket.cancel()
 
     def stream(self, prompt: list[int], sampling: Sampling) -> Iterator[int]:
         """The tokens of one completion as they come."""
-        for _, token in self._decode([prompt], sampling):
-            if token not in self.stop_ids:
-                yield token
+        ticket = self.submit(prompt, sampling)
+        try:
+            yield from ticket
+        finally:
+            ticket.cancel()
 
-    @torch.inference_mode()
-    def _decode(self, prompts: list[list[int]], sampling: Sampling) -> Iterator[tuple[int, int]]:
-        """Yield (row, token) as rows are decoded together; a row's last token may be a stop id.
+    def add_adapter(self, name: str, folder: Path) -> None:
+        """Let answers use the LoRA adapter in `folder` from now on.
 
         Raises:
-            ModelError: a prompt fills all positions that the model has.
+            ModelError: it cannot be read, is of another base, or this model is decoded the plain way.
         """
-        longest = max(map(len, prompts))
+        way, adapter = self._way(), read_adapter(name, folder)
+        if way.network is None:
+            raise ModelError(f"{folder}: {way.reason} Load it as a model of its own.")
+        try:
+            way.network.check(adapter)
+        except CannotStack as error:
+            raise ModelError(f"{folder}: {error}. It belongs to another base.") from None
+        with self._lock:
+            names = [old.name for old in self._adapters]
+            place = names.index(name) if name in names else len(names)  # answers under way keep their numbers
+            self._adapters = [*self._adapters[:place], adapter, *self._adapters[place + 1 :]]
+
+    def drive(self, stop: threading.Event) -> None:
+        """Compute for all readers until `stop` is set; meant for a thread of a server that does nothing else."""
+        self._way().scheduler.drive(stop)
+
+    def warm(self) -> None:
+        """Compile now and wait until it is done, as a server does before it opens."""
+        network = self._way().network
+        if network is not None:
+            self._graphs = self._graphs or LayerGraphs(network)
+            self._graphs.wait()
+
+    def _ticket(
+        self, prompt: list[int], sampling: Sampling, adapter: str | None, embeddings: torch.Tensor | None
+    ) -> Ticket:
+        self._refuse_unknown(prompt, embeddings)
+        longest = len(prompt) + (0 if embeddings is None else len(embeddings))
         room = sampling.max_new_tokens if self.positions is None else self.positions - longest
         if room <= 0:
             raise ModelError(
                 f"the conversation has {longest} tokens and the model takes at most {self.positions}. Shorten it."
             )
-        steps = min(room, sampling.max_new_tokens)
-        device = self.model.device
-        ids_BT, mask_BT = pad(prompts, left=True)
-        ids_BT, mask_BT = ids_BT.to(device), mask_BT.to(device)
-        position_BT = (mask_BT.long().cumsum(1) - 1).clamp(min=0)
-        generator = torch.Generator(device).manual_seed(sampling.seed)
-        alive = list(range(len(prompts)))
-        cache: Any = None
-        for step in range(steps):
-            output = self.model(
-                input_ids=ids_BT,
-                attention_mask=mask_BT,
-                position_ids=position_BT,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            cache = output.past_key_values
-            token_B = choose(output.logits[:, -1].float(), sampling, generator)
-            tokens = token_B.tolist()
-            yield from zip(alive, tokens, strict=True)
-            keep = [i for i, token in enumerate(tokens) if token not in self.stop_ids]
-            if not keep or step == steps - 1:
-                return
-            if len(keep) < len(alive):
-                index = torch.tensor(keep, device=device)
-                cache.batch_select_indices(index)
-                token_B, mask_BT, position_BT = token_B[index], mask_BT[index], position_BT[index]
-                alive = [alive[i] for i in keep]
-            ids_BT = token_B[:, None]
-            mask_BT = torch.cat([mask_BT, mask_BT.new_ones(len(alive), 1)], dim=1)
-            position_BT = position_BT[:, -1:] + 1
+        way = self._way()
+        number = way.usual if adapter is None else self._number(adapter)
+        return Ticket(prompt, sampling, min(room, sampling.max_new_tokens), number, embeddings, way.scheduler.wait)
+
+    def _refuse_unknown(self, prompt: list[int], embeddings: torch.Tensor | None) -> None:
+        """One request that cannot be computed would end those of everybody in its batch."""
+        words, width = self.model.get_input_embeddings().weight.shape
+        if not prompt:
+            raise ModelError("the prompt has no tokens. Give at least one.")
+        if min(prompt) < 0 or max(prompt) >= words:
+            raise ModelError(f"the prompt has a token outside the model's {words}: {min(prompt)} to {max(prompt)}.")
+        if embeddings is not None and (embeddings.ndim != 2 or embeddings.shape[1] != width):
+            raise ModelError(f"a soft prompt has the shape (tokens, {width}), not {tuple(embeddings.shape)}.")
+
+    def _number(self, adapter: str) -> int:
+        if adapter == "":
+            return -1
+        names = self.adapters
+        if adapter not in names:
+            raise ModelError(f"no adapter is called {adapter!r}; {did_you_mean(adapter, names)}")
+        return names.index(adapter)
+
+    def _way(self) -> Way:
+        """How answers are decoded; settled at the first one."""
+        with self._lock:
+            if self._settled is None:
+                self._settled = self._settle()
+            return self._settled
+
+    def _settle(self) -> Way:
+        network, usual = None, -1
+        try:
+            self._adapters = self._stacked = adapters_of(self.model)
+            usual = active_of(self.model)
+            network = Network(self.model, self._adapters)
+            reason = probe(network, self.model, usual)
+        except Exception as error:  # noqa: BLE001  whatever stands in the way of the copy, the model itself works
+            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        if reason is None and network is not None:
+            batch = SlotBatch(network, self.batch_size, self.batch_tokens)
+            return Way(Scheduler(batch, self.stop_ids, lambda: self._between(network, batch)), network, usual, "")
+        self._adapters = []
+        return plain_way(self, f"answers are decoded the plain way: {reason}.")
+
+    def _between(self, network: Network, batch: SlotBatch) -> None:
+        """Between two steps: take adapters that have come, compile when that pays, use what was compiled."""
+        if self._stacked is not self._adapters:
+            network.load(self._adapters)
+            self._stacked, self._graphs, batch.network = self._adapters, None, network
+        if self._graphs is None:
+            if self._compile_after is not None and batch.seconds > self._compile_after:
+                self._graphs = LayerGraphs(network)
+        elif self._graphs.network is not None:
+            batch.network = self._graphs.network
 
     @torch.inference_mode()
     def score(self, rows: Sequence[tuple[list[int], list[bool]]]) -> list[RowScore]:
         """Loss and hits over the marked tokens of each row, through the library's own forward pass."""
         scores: dict[int, RowScore] = {}
-        for chosen in self._batches([len(ids) for ids, _ in rows], len(rows)):
+        for chosen in self._batches([len(ids) for ids, _ in rows]):
             ids_BT, seen_BT = pad([rows[i][0] for i in chosen], left=False)
             ids_BT, seen_BT = ids_BT.to(self.model.device), seen_BT.to(self.model.device)
             until = max(ids_BT.shape[1] - 1, 1)  # the last token is only predicted, and may have no position of its own
@@ -123,11 +236,11 @@ class LocalEngine:
                 scores[index] = RowScore(loss.item(), len(target_N), int(correct))
         return [scores[i] for i in range(len(rows))]
 
-    def _batches(self, lengths: list[int], most: int) -> Iterator[list[int]]:
-        """Indices of near-equal lengths, as many together as `most` and `batch_tokens` allow."""
+    def _batches(self, lengths: list[int]) -> Iterator[list[int]]:
+        """Indices of near-equal lengths, as many together as `batch_tokens` allows."""
         batch: list[int] = []
         for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-            if batch and (len(batch) == most or lengths[index] * (len(batch) + 1) > self.batch_tokens):
+            if batch and lengths[index] * (len(batch) + 1) > self.batch_tokens:
                 yield batch
                 batch = []
             batch.append(index)
@@ -135,25 +248,7 @@ class LocalEngine:
             yield batch
 
 
-def pad(rows: Sequence[Sequence[int]], left: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows of ids as one (B, T) tensor, and the (B, T) mask of what is not padding."""
-    longest = max(map(len, rows))
-    ids_BT = torch.zeros(len(rows), longest, dtype=torch.long)
-    mask_BT = torch.zeros(len(rows), longest, dtype=torch.bool)
-    for i, row in enumerate(rows):
-        place = slice(longest - len(row), longest) if left else slice(0, len(row))
-        ids_BT[i, place] = torch.tensor(row, dtype=torch.long)
-        mask_BT[i, place] = True
-    return ids_BT, mask_BT
-
-
-def choose(logits_BV: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> torch.Tensor:
-    """The next token of each row (B): greedy at temperature 0, else nucleus sampling (Holtzman et al., 2020)."""
-    if sampling.temperature == 0:
-        return logits_BV.argmax(-1)
-    probability_BV, token_BV = (logits_BV / sampling.temperature).softmax(-1).sort(-1, descending=True)
-    before_BV = probability_BV.cumsum(-1) - probability_BV
-    probability_BV = probability_BV.masked_fill(before_BV >= sampling.top_p, 0.0)
-    probability_BV[:, 0].clamp_(min=1e-9)  # top_p = 0 still leaves the likeliest
-    drawn_B1 = torch.multinomial(probability_BV, 1, generator=generator)
-    return token_BV.gather(-1, drawn_B1)[:, 0]
+def plain_way(engine: LocalEngine, reason: str) -> Way:
+    """Decoding through the library's own forward pass."""
+    batch = PlainBatch(engine.model, engine.batch_size, engine.batch_tokens)
+    return Way(Scheduler(batch, engine.stop_ids, lambda: None), None, -1, reason)

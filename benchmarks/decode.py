@@ -1,0 +1,267 @@
+"""Decoding on this CPU: tunesmith's engine beside transformers.generate, and others where they can be had.
+
+    python benchmarks/decode.py --write                 # -> benchmarks/RESULTS.md
+    python benchmarks/decode.py --llama-cpp             # compiled for this (minutes)
+
+A Llama of 135 million random weights answers 1, 8 and 32 prompts of 32 tokens at once, greedily, with 64 new tokens
+each. Every contender runs in a process of its own, warm; each figure is the best of its rounds, prompts included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from results import put
+from sft_cpu import make_model
+from start import processor
+
+TOGETHER = (1, 8, 32)
+PROMPT, NEW = 32, 64
+ROUNDS = 3
+
+
+def prompts(count: int) -> list[list[int]]:
+    return [[(7919 * row + 31 * place + 5) % 49152 for place in range(PROMPT)] for row in range(count)]
+
+
+def fastest(answer: Callable[[list[list[int]]], int]) -> dict[str, Any]:
+    """Tokens/s for each number of prompts at once."""
+    found: dict[str, Any] = {}
+    for count in TOGETHER:
+        asked, best = prompts(count), float("inf")
+        for _ in range(ROUNDS + 1):  # the first one warms up
+            started = time.perf_counter()
+            tokens = answer(asked)
+            best = min(best, time.perf_counter() - started)
+            assert tokens == count * NEW, f"{tokens} tokens for {count} prompts"
+        found[str(count)] = count * NEW / best
+    return found
+
+
+def load(options: argparse.Namespace) -> Any:
+    import torch
+
+    from tunesmith.model.load import load_model
+
+    return load_model(Path(options.folder) / "model", getattr(torch, options.dtype))
+
+
+def run_transformers(options: argparse.Namespace) -> dict[str, Any]:
+    import torch
+
+    model = load(options)
+    model.generation_config.eos_token_id = None
+
+    def answer(asked: list[list[int]]) -> int:
+        ids = torch.tensor(asked)
+        with torch.inference_mode():
+            made = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW, do_sample=False)
+        return made[:, PROMPT:].numel()
+
+    return fastest(answer)
+
+
+def run_tunesmith(options: argparse.Namespace) -> dict[str, Any]:
+    from tunesmith.infer import network
+    from tunesmith.infer.engine import Sampling
+    from tunesmith.infer.local import LocalEngine, plain_way
+
+    if options.contender.endswith("slots alone"):
+        network.SHARE = 0.0  # no memory for packed weights
+    engine = LocalEngine(load(options), (), compile_after=None)
+    found: dict[str, Any] = {}
+    if options.contender.endswith("plain way"):
+        engine._settled = plain_way(engine, "asked for")
+    elif options.contender == "tunesmith":
+        started = time.perf_counter()
+        engine.warm()
+        found["compiled in"] = time.perf_counter() - started
+        assert not engine.reason, engine.reason
+    sampling = Sampling(max_new_tokens=NEW)
+    return found | fastest(lambda asked: sum(len(one.ids) for one in engine.generate(asked, sampling)))
+
+
+def run_llama_cpp(options: argparse.Namespace) -> dict[str, Any]:
+    """Through the C interface, which decodes several sequences in one batch."""
+    sys.path.insert(0, str(Path(options.folder) / "llama"))
+    import llama_cpp as cpp
+    import numpy as np
+
+    settings = cpp.llama_context_default_params()
+    most = max(TOGETHER)
+    settings.n_ctx, settings.n_batch, settings.n_ubatch = most * (PROMPT + NEW), most * PROMPT, 512
+    settings.n_seq_max, settings.n_threads, settings.n_threads_batch = most, os.cpu_count(), os.cpu_count()
+    cpp.llama_log_set(cpp.llama_log_callback(lambda *_: None), None)
+    model = cpp.llama_model_load_from_file(bytes(write_gguf(options)), cpp.llama_model_default_params())
+    context = cpp.llama_init_from_model(model, settings)
+    batch = cpp.llama_batch_init(most * PROMPT, 0, most)
+
+    def decode(rows: list[list[int]], start: int) -> list[int]:
+        """Read tokens of each row from position `start` on, and return the likeliest next ones."""
+        batch.n_tokens = 0
+        for row, tokens in enumerate(rows):
+            for place, token in enumerate(tokens):
+                i, batch.n_tokens = batch.n_tokens, batch.n_tokens + 1
+                batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.seq_id[i][0] = token, start + place, 1, row
+                batch.logits[i] = place == len(tokens) - 1
+        assert cpp.llama_decode(context, batch) == 0
+        lasts = np.cumsum([len(tokens) for tokens in rows]) - 1
+        return [int(np.ctypeslib.as_array(cpp.llama_get_logits_ith(context, int(i)), (49152,)).argmax()) for i in lasts]
+
+    def answer(asked: list[list[int]]) -> int:
+        cpp.llama_memory_clear(cpp.llama_get_memory(context), True)
+        tokens = decode(asked, 0)
+        for step in range(NEW - 1):
+            tokens = decode([[token] for token in tokens], PROMPT + step)
+        return len(asked) * NEW
+
+    return fastest(answer)
+
+
+def write_gguf(options: argparse.Namespace) -> Path:
+    """The model as llama.cpp reads it; queries and keys stay in transformers' order, since only speed is measured."""
+    import gguf
+    import torch
+
+    model, path = load(options), Path(options.folder) / f"{options.dtype}.gguf"
+    config, writer = model.config, gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_tokenizer_model("no_vocab")
+    names = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
+             "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+             "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
+             "model.embed_tokens": "token_embd", "model.norm": "output_norm", "model.layers": "blk"}  # fmt: skip
+    for name, weight in model.named_parameters():
+        for ours, theirs in names.items():
+            name = name.replace(ours, theirs)
+        if weight.ndim == 1 or options.dtype == "float32":
+            writer.add_tensor(name, weight.detach().float().numpy())
+        else:
+            bits = weight.detach().view(torch.uint16).numpy().view("uint8")
+            writer.add_tensor(name, bits, raw_dtype=gguf.GGMLQuantizationType.BF16)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def build_llama_cpp(folder: Path) -> None:
+    """Compile it for this processor."""
+    settings = {**os.environ, "CMAKE_ARGS": "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF"}
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder), "llama-cpp-python", "gguf"]
+    subprocess.run(command, env=settings, check=True)
+
+
+def run_vllm(options: argparse.Namespace) -> dict[str, Any]:
+    from vllm import LLM, SamplingParams
+
+    model = LLM(str(Path(options.folder) / "model"), dtype=options.dtype, max_model_len=2048)
+    greedy = SamplingParams(temperature=0.0, max_tokens=NEW, ignore_eos=True)
+
+    def answer(asked: list[list[int]]) -> int:
+        made = model.generate([{"prompt_token_ids": prompt} for prompt in asked], greedy, use_tqdm=False)
+        return sum(len(one.outputs[0].token_ids) for one in made)
+
+    return fastest(answer)
+
+
+CONTENDERS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "transformers": run_transformers,
+    "tunesmith, the plain way": run_tunesmith,
+    "tunesmith, slots alone": run_tunesmith,
+    "tunesmith, slots and packed weights": run_tunesmith,
+    "tunesmith": run_tunesmith,  # and compiled layers
+    "llama.cpp": run_llama_cpp,
+    "vLLM": run_vllm,
+}
+
+
+def in_a_process(options: argparse.Namespace, name: str) -> dict[str, Any]:
+    if name == "vLLM" and find_spec("vllm") is None:
+        return {"failed": "not installed"}
+    if name == "llama.cpp" and not (Path(options.folder) / "llama").exists():
+        return {"failed": "not asked for (--llama-cpp)"}
+    command = [sys.executable, __file__, "--contender", name, "--folder", options.folder, "--dtype", options.dtype]
+    # As tunesmith's own children have it: freed memory is kept.
+    keep = "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=4294967296"
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "GLIBC_TUNABLES": keep}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        said = next((line for line in reversed(lines) if "Error" in line), f"exit {done.returncode}")
+        return {"failed": f"failed: {said}"}
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def table(dtype: str, found: dict[str, dict[str, Any]]) -> str:
+    base = found["transformers"]
+    head = " | ".join(f"{count} at once" for count in TOGETHER)
+    lines = [f"| 135m Llama, {dtype}, tokens/s | {head} |", "|---|" + "---|" * len(TOGETHER)]
+    for name, one in found.items():
+        if "failed" in one:
+            lines.append(f"| {name} | {one['failed'][:90]} |" + " |" * (len(TOGETHER) - 1))
+            continue
+        speeds = [f"{one[str(count)]:,.0f} ({one[str(count)] / base[str(count)]:.2f} times)" for count in TOGETHER]
+        lines.append(f"| {name} | {' | '.join(speeds)} |")
+    if "compiled in" in found["tunesmith"]:
+        lines += ["", f"Layers were compiled in {found['tunesmith']['compiled in']:.1f} s."]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), help="both, if not given")
+    parser.add_argument(
+        "--llama-cpp", nargs="?", const="compile", metavar="FOLDER",
+        help="compile llama-cpp-python and measure it too, or take it from where it was installed with gguf",
+    )  # fmt: skip
+    parser.add_argument("--write", action="store_true", help="put the tables into RESULTS.md")
+    parser.add_argument("--contender", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.contender:
+        print(json.dumps(CONTENDERS[options.contender](options)))
+        return
+    tables = []
+    with tempfile.TemporaryDirectory() as folder:
+        options.folder = folder
+        make_model(Path(folder) / "model", "135m")
+        if options.llama_cpp == "compile":
+            build_llama_cpp(Path(folder) / "llama")
+        elif options.llama_cpp:
+            (Path(folder) / "llama").symlink_to(options.llama_cpp)
+        for dtype in [options.dtype] if options.dtype else ["bfloat16", "float32"]:
+            options.dtype = dtype
+            found = {name: in_a_process(options, name) for name in CONTENDERS}
+            tables.append(table(dtype, found))
+            print(tables[-1], end="\n\n", flush=True)
+    if options.write:
+        versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
+        lead = (f"{os.cpu_count()} cores of {processor()}, {versions}, {datetime.now(UTC).date()}; prompts of {PROMPT} "
+                f"tokens, {NEW} new ones, best of {ROUNDS}.")  # fmt: skip
+        put("decode", "\n\n".join([lead, *tables]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""Decoder layers compiled in the background: one graph for one row, one for several, for each kind of layer.
+
+Until the graphs are ready, and where there is no C++ compiler, layers run uncompiled.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from typing import Any
+
+import torch
+
+from tunesmith.infer.graph import POSITIONS, ROWS, Forward, LayerGraph, Now
+from tunesmith.infer.linear import Rows
+from tunesmith.infer.network import Network, distance, tolerance
+from tunesmith.infer.slots import SlotCache
+
+MOST_KINDS = 4
+_names = itertools.count()
+
+
+class LayerGraphs:
+    """A twin of a network whose layers are compiled, made by a thread of its own.
+
+    Attributes:
+        network: the twin; None until it is ready.
+        reason: why there will be none; empty as long as there may be.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.network: Network | None = None
+        self.reason = ""
+        self._plain, self._twin = network.twin(), network.twin()
+        self._thread = threading.Thread(target=self._work, name="tunesmith-compile")
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Until it is ready, or known that it never will be."""
+        self._thread.join()
+
+    @torch.inference_mode()
+    def _work(self) -> None:
+        try:
+            install(self._twin)
+            check(self._twin, self._plain)
+            self.network = self._twin
+        except Exception as error:  # noqa: BLE001  whatever a compiler says, uncompiled layers still work
+            said = [line.strip() for line in str(error).splitlines() if line.strip()]
+            what = " ".join(said[:2])[:300]
+            self.reason = f"layers are not compiled, which is slower: {type(error).__name__}: {what}"
+
+
+def install(twin: Network) -> None:
+    """Let every decoder layer of `twin` run through graphs when it reads one token a row."""
+    kinds: dict[Any, tuple[LayerGraph, LayerGraph]] = {}
+    for index, layer in enumerate(layers_of(twin.model)):
+        kind = kind_of(layer)
+        if kind not in kinds:
+            if len(kinds) == MOST_KINDS:
+                raise ValueError(f"the model has more than {MOST_KINDS} kinds of layers")
+            name = f"layer_{next(_names)}"
+            kinds[kind] = (LayerGraph(layer, f"{name}_alone"), LayerGraph(layer, f"{name}_many"))
+        layer.forward = dispatch(layer, index, *kinds[kind], twin.rows)
+
+
+def dispatch(layer: torch.nn.Module, index: int, alone: LayerGraph, many: LayerGraph, rows: Rows) -> Forward:
+    """A layer's forward pass that takes the right graph."""
+    plain = layer.forward
+    weights = dict(layer.named_parameters()) | dict(layer.named_buffers())
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        if not rows.one_each:
+            return plain(*args, **kwargs)
+        given: dict[int | str, Any] = {**dict(enumerate(args)), **kwargs}
+        cache = kwargs.get("past_key_values")
+        if cache is None:
+            cache = next(value for value in args if isinstance(value, SlotCache))
+        count = len(cache.places)
+        return (alone if count == 1 else many)(weights, index, Now(cache, rows.own, given))
+
+    return forward
+
+
+def layers_of(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """The decoder layers: the longest list of modules that a model has.
+
+    Raises:
+        ValueError: it has none.
+    """
+    lists = [part for part in model.modules() if isinstance(part, torch.nn.ModuleList)]
+    if not lists:
+        raise ValueError("the model has no list of layers")
+    return list(max(lists, key=len))
+
+
+def kind_of(layer: torch.nn.Module) -> Any:
+    """What a graph takes for granted of a layer: everything but its number and its weights."""
+    parts = []
+    for name, part in layer.named_modules():
+        settings = {key: value for key, value in vars(part).items()
+                    if isinstance(value, int | float | str | None) and key != "layer_idx"}  # fmt: skip
+        tensors = [(key, tensor.shape, tensor.dtype) for key, tensor in part.named_parameters(recurse=False)]
+        tensors += [(key, tensor.shape, tensor.dtype) for key, tensor in part.named_buffers(recurse=False)]
+        parts.append((name, type(part), tuple(sorted(settings.items())), tuple(tensors)))
+    return tuple(parts)
+
+
+def check(twin: Network, plain: Network) -> None:
+    """Compile the graphs of `twin`, and compare its logits with those of the uncompiled network.
+
+    Raises:
+        ValueError: they differ.
+    """
+    caches = SlotCache(), SlotCache()
+    words = plain.model.config.get_text_config().vocab_size
+    ids = torch.arange(ROWS * POSITIONS, device=plain.device).view(ROWS, POSITIONS) * 31 % words
+    base = [-1] * ROWS
+    for network, cache in zip((twin, plain), caches, strict=True):
+        cache.ensure(2 * ROWS, 4 * POSITIONS)
+        network.prefill(cache, 0, 0, ids, [POSITIONS - 1] * ROWS, base)
+    for rows, place, until in ((ROWS, 30, POSITIONS), (1, 30, POSITIONS), (3, 36, 64), (1, 36, 64), (5, 37, 96)):
+        tokens, places = [(17 * row + place) % words for row in range(rows)], [place - row for row in range(rows)]
+        for cache in caches if until == 96 else ():
+            cache.ensure(5 * ROWS, 400)
+        got, want = (
+            network.decode(cache, tokens, places, base[:rows], until)
+            for network, cache in zip((twin, plain), caches, strict=True)
+        )
+        if (off := distance(got, want)) > tolerance(got.dtype):
+            raise ValueError(f"compiled layers compute other logits, {off:.1g} relative, with {rows} rows")
