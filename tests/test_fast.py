@@ -211,7 +211,7 @@ def test_masters_sum_gradients_in_fp32(tiny, rows):
 
 
 @pytest.mark.parametrize("method", ["lora", pytest.param("full", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", [pytest.param("fp32", marks=pytest.mark.slow), "bf16"])
 def test_compiled_layers_share_one_graph_and_give_the_same_losses(tiny, rows, method, precision):
     plan = replace(PLAN, precision=precision)
     results = {}
@@ -288,6 +288,7 @@ def test_short_runs_are_not_worth_it():
     assert does_not_pay(3600.0) is None
 
 
+@pytest.mark.slow
 def test_without_a_compiler_everything_works_and_one_line_says_so(tiny, write_rows, tmp_path):
     rows = write_rows(many_rows(12))
     environment = {**os.environ, "CXX": "/no/such/compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cold")}

@@ -145,6 +145,7 @@ def test_a_changed_template_refuses_to_answer(recipe):
         tunesmith.load(run.folder)
 
 
+@pytest.mark.slow
 def test_few_rows_are_learned_by_heart_from_a_headerless_csv(tmp_path):
     """Eighteen chats in quoted cells behind a byte order mark, as people upload them."""
     facts = ["on the second floor", "from six to ten", "at the bar", "by the lift", "for nine dollars", "until noon"]

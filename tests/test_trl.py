@@ -133,7 +133,7 @@ def largest_difference(ours, theirs):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("method", RATES)
 @pytest.mark.parametrize("steps", [SHORT, pytest.param(50, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("base", ["tied", "untied"])
+@pytest.mark.parametrize("base", ["tied", pytest.param("untied", marks=pytest.mark.slow)])
 def test_losses_in_fp32_are_those_of_trl(request, begin, base, method, way, steps):
     folder, recipe = begin(request.getfixturevalue(base), method, steps, micro_tokens=256)
     ours = tunesmith_losses(folder)
