@@ -29,7 +29,8 @@ from start import processor
 
 TOGETHER = (1, 8, 32)
 PROMPT, NEW = 32, 64
-ROUNDS = 3
+ROUNDS = 2
+LEVERS = ("tunesmith, slots alone", "tunesmith, slots and packed weights")
 
 
 def prompts(count: int) -> list[list[int]]:
@@ -76,15 +77,13 @@ def run_transformers(options: argparse.Namespace) -> dict[str, Any]:
 def run_tunesmith(options: argparse.Namespace) -> dict[str, Any]:
     from tunesmith.infer import network
     from tunesmith.infer.engine import Sampling
-    from tunesmith.infer.local import LocalEngine, plain_way
+    from tunesmith.infer.local import LocalEngine
 
     if options.contender.endswith("slots alone"):
         network.SHARE = 0.0  # no memory for packed weights
     engine = LocalEngine(load(options), (), compile_after=None)
     found: dict[str, Any] = {}
-    if options.contender.endswith("plain way"):
-        engine._settled = plain_way(engine, "asked for")
-    elif options.contender == "tunesmith":
+    if options.contender == "tunesmith":
         started = time.perf_counter()
         engine.warm()
         found["compiled in"] = time.perf_counter() - started
@@ -95,7 +94,7 @@ def run_tunesmith(options: argparse.Namespace) -> dict[str, Any]:
 
 def run_llama_cpp(options: argparse.Namespace) -> dict[str, Any]:
     """Through the C interface, which decodes several sequences in one batch."""
-    sys.path.insert(0, str(Path(options.folder) / "llama"))
+    sys.path.append(str(Path(options.folder) / "llama"))
     import llama_cpp as cpp
     import numpy as np
 
@@ -103,7 +102,8 @@ def run_llama_cpp(options: argparse.Namespace) -> dict[str, Any]:
     most = max(TOGETHER)
     settings.n_ctx, settings.n_batch, settings.n_ubatch = most * (PROMPT + NEW), most * PROMPT, 512
     settings.n_seq_max, settings.n_threads, settings.n_threads_batch = most, os.cpu_count(), os.cpu_count()
-    cpp.llama_log_set(cpp.llama_log_callback(lambda *_: None), None)
+    quiet = cpp.llama_log_callback(lambda level, text, data: None)
+    cpp.llama_log_set(quiet, None)
     model = cpp.llama_model_load_from_file(bytes(write_gguf(options)), cpp.llama_model_default_params())
     context = cpp.llama_init_from_model(model, settings)
     batch = cpp.llama_batch_init(most * PROMPT, 0, most)
@@ -169,7 +169,8 @@ def write_gguf(options: argparse.Namespace) -> Path:
 def build_llama_cpp(folder: Path) -> None:
     """Compile it for this processor."""
     settings = {**os.environ, "CMAKE_ARGS": "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF"}
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder), "llama-cpp-python", "gguf"]
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder),
+               "llama-cpp-python", "gguf", "diskcache"]  # fmt: skip
     subprocess.run(command, env=settings, check=True)
 
 
@@ -188,7 +189,6 @@ def run_vllm(options: argparse.Namespace) -> dict[str, Any]:
 
 CONTENDERS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "transformers": run_transformers,
-    "tunesmith, the plain way": run_tunesmith,
     "tunesmith, slots alone": run_tunesmith,
     "tunesmith, slots and packed weights": run_tunesmith,
     "tunesmith": run_tunesmith,  # and compiled layers
@@ -234,7 +234,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), help="both, if not given")
     parser.add_argument(
         "--llama-cpp", nargs="?", const="compile", metavar="FOLDER",
-        help="compile llama-cpp-python and measure it too, or take it from where it was installed with gguf",
+        help="compile llama-cpp-python and measure it too, or take it from where it and gguf were installed",
     )  # fmt: skip
     parser.add_argument("--write", action="store_true", help="put the tables into RESULTS.md")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
@@ -253,7 +253,8 @@ def main() -> None:
             (Path(folder) / "llama").symlink_to(options.llama_cpp)
         for dtype in [options.dtype] if options.dtype else ["bfloat16", "float32"]:
             options.dtype = dtype
-            found = {name: in_a_process(options, name) for name in CONTENDERS}
+            names = [name for name in CONTENDERS if dtype == "bfloat16" or name not in LEVERS]
+            found = {name: in_a_process(options, name) for name in names}
             tables.append(table(dtype, found))
             print(tables[-1], end="\n\n", flush=True)
     if options.write:

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from tunesmith.infer.graph import POSITIONS, ROWS, Forward, LayerGraph, Now
+from tunesmith.infer.graph import POSITIONS, ROWS, BlockGraph, Now
 from tunesmith.infer.linear import Rows
 from tunesmith.infer.network import Network, distance, tolerance
 from tunesmith.infer.slots import SlotCache
 
 MOST_KINDS = 4
+BLOCK = 2  # layers of a graph
 _names = itertools.count()
 
 
@@ -42,7 +44,7 @@ class LayerGraphs:
     @torch.inference_mode()
     def _work(self) -> None:
         try:
-            install(self._twin)
+            install(self._twin, BLOCK if returns_tensor(self._plain) else 1)
             check(self._twin, self._plain)
             self.network = self._twin
         except Exception as error:  # noqa: BLE001  whatever a compiler says, uncompiled layers still work
@@ -51,35 +53,81 @@ class LayerGraphs:
             self.reason = f"layers are not compiled, which is slower: {type(error).__name__}: {what}"
 
 
-def install(twin: Network) -> None:
-    """Let every decoder layer of `twin` run through graphs when it reads one token a row."""
-    kinds: dict[Any, tuple[LayerGraph, LayerGraph]] = {}
-    for index, layer in enumerate(layers_of(twin.model)):
-        kind = kind_of(layer)
-        if kind not in kinds:
-            if len(kinds) == MOST_KINDS:
-                raise ValueError(f"the model has more than {MOST_KINDS} kinds of layers")
-            name = f"layer_{next(_names)}"
-            kinds[kind] = (LayerGraph(layer, f"{name}_alone"), LayerGraph(layer, f"{name}_many"))
-        layer.forward = dispatch(layer, index, *kinds[kind], twin.rows)
+def install(twin: Network, longest: int) -> None:
+    """Let the decoder layers of `twin` run through graphs, block by block, when they read one token a row.
+
+    Args:
+        twin: changed.
+        longest: most layers of a block.
+
+    Raises:
+        ValueError: its layers are of too many kinds.
+    """
+    layers = layers_of(twin.model)
+    kinds = [kind_of(layer) for layer in layers]
+    length = best_length(kinds, longest)
+    graphs: dict[Any, tuple[BlockGraph, BlockGraph]] = {}
+    for first in range(0, len(layers), length):
+        block, kind = layers[first : first + length], tuple(kinds[first : first + length])
+        if kind not in graphs:
+            name = f"block_{next(_names)}"
+            graphs[kind] = BlockGraph(block, f"{name}_alone"), BlockGraph(block, f"{name}_many")
+        dispatch(block, first, *graphs[kind], twin.rows)
 
 
-def dispatch(layer: torch.nn.Module, index: int, alone: LayerGraph, many: LayerGraph, rows: Rows) -> Forward:
-    """A layer's forward pass that takes the right graph."""
-    plain = layer.forward
-    weights = dict(layer.named_parameters()) | dict(layer.named_buffers())
+def best_length(kinds: Sequence[Any], longest: int) -> int:
+    """Layers of a block: as many as are no more work to compile than `longest` layers of one kind.
 
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        if not rows.one_each:
-            return plain(*args, **kwargs)
-        given: dict[int | str, Any] = {**dict(enumerate(args)), **kwargs}
-        cache = kwargs.get("past_key_values")
-        if cache is None:
-            cache = next(value for value in args if isinstance(value, SlotCache))
-        count = len(cache.places)
-        return (alone if count == 1 else many)(weights, index, Now(cache, rows.own, given))
+    Raises:
+        ValueError: the layers are of too many kinds.
+    """
+    if len(set(kinds)) > MOST_KINDS:
+        raise ValueError(f"the model has more than {MOST_KINDS} kinds of layers")
 
-    return forward
+    def work(length: int) -> int:
+        return length * len({tuple(kinds[first : first + length]) for first in range(0, len(kinds), length)})
+
+    lengths = [length for length in range(1, longest + 1) if len(kinds) % length == 0]
+    return max([length for length in lengths if work(length) <= longest], default=1)
+
+
+def dispatch(block: Sequence[torch.nn.Module], first: int, alone: BlockGraph, many: BlockGraph, rows: Rows) -> None:
+    """Let the last layer of a block compute all of it, and those before hand on what they are given."""
+    given: list[dict[int | str, Any]] = []
+    weights = [dict(layer.named_parameters()) | dict(layer.named_buffers()) for layer in block]
+
+    def replace(layer: torch.nn.Module, number: int) -> None:
+        plain = layer.forward
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            if not rows.one_each:
+                return plain(*args, **kwargs)
+            if number == 0:
+                given.clear()
+            given.append({**dict(enumerate(args)), **kwargs})
+            if number < len(block) - 1:
+                return args[0] if args else kwargs["hidden_states"]
+            cache = kwargs.get("past_key_values")
+            if cache is None:
+                cache = next(value for value in args if isinstance(value, SlotCache))
+            graph = alone if len(cache.places) == 1 else many
+            return graph(weights, first, Now(cache, rows.own, given))
+
+        layer.forward = forward
+
+    for number, layer in enumerate(block):
+        replace(layer, number)
+
+
+def returns_tensor(network: Network) -> bool:
+    """Whether a layer returns its output alone, so that layers can be chained."""
+    seen: list[bool] = []
+    hook = layers_of(network.model)[0].register_forward_hook(
+        lambda layer, inputs, output: seen.append(isinstance(output, torch.Tensor))
+    )
+    network.prefill(SlotCache(), 0, 0, torch.ones(1, 2, dtype=torch.long, device=network.device), [1], [-1])
+    hook.remove()
+    return all(seen)
 
 
 def layers_of(model: torch.nn.Module) -> list[torch.nn.Module]:

@@ -1,7 +1,7 @@
-"""One decoder layer, compiled as a function of its weights, its slots and its inputs.
+"""A block of decoder layers, compiled as a function of their weights, their slots and their inputs.
 
-All layers of a kind share it: compiling thirty layers costs what one costs. Numbers of rows and of positions are
-symbols, so nothing is compiled twice as a batch grows or shrinks.
+All blocks of a kind share it: compiling thirty layers costs what one block costs. Numbers of rows and of positions
+are symbols, so nothing is compiled twice as a batch grows or shrinks.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from typing import Any, NamedTuple
 import torch
 from torch._functorch import config as functorch
 
-from tunesmith.infer.linear import Rows, SlotLinear
+from tunesmith.infer.linear import SlotLinear
 from tunesmith.infer.slots import SlotCache, write_one
 
 ROWS, POSITIONS = 7, 37  # of the first call: numbers that no other dimension of its inputs is likely to have
 Forward = Callable[..., Any]
 Code = Callable[[list[Any]], Sequence[Any]]
-Weights = Mapping[str, torch.Tensor]
+Weights = Sequence[Mapping[str, torch.Tensor]]
 
 
 class Now(NamedTuple):
-    """The inputs of a layer in one step.
+    """The inputs of a block in one step.
 
     Attributes:
         cache: of all layers.
         own: as in `Rows`.
-        given: what the model hands to the layer, by place or name.
+        given: what the model hands to each layer, by place or name.
     """
 
     cache: SlotCache
     own: torch.Tensor | None
-    given: dict[int | str, Any]
+    given: Sequence[Mapping[int | str, Any]]
 
 
 Reader = Callable[[Now, int], Any]
@@ -54,55 +54,62 @@ class LayerCache:
         return write_one(self.keys, self.values, key_states, value_states, self.places, self.until)
 
 
-class LayerGraph:
-    """A layer's call as a function of its weights, its slots and its inputs.
+class BlockGraph:
+    """A block's call as a function of its weights, its slots and its inputs.
 
     The first call compiles it, and shows in which order the compiled code takes its inputs. Later calls go straight
-    there: the way through the compiler's front end takes as long as a third of the layer itself.
+    there: the way through the compiler's front end takes as long as a third of a layer.
     """
 
-    def __init__(self, layer: torch.nn.Module, name: str) -> None:
-        self._template = shell_of(layer)
-        self._rows = next((part.rows for part in self._template.modules() if isinstance(part, SlotLinear)), Rows())
+    def __init__(self, layers: Sequence[torch.nn.Module], name: str) -> None:
+        self._templates = [shell_of(layer) for layer in layers]
         self._name = name
         self._code: Code | None = None
         self._took: list[Any] = []
         self._gave: Sequence[Any] = ()
-        self._weights: dict[int, str] = {}
+        self._weights: dict[int, tuple[int, str]] = {}
         self._readers: list[tuple[int, Reader]] = []
         self._fixed: dict[int, list[Any]] = {}
         self._result: Callable[[Sequence[Any]], Any] = tuple
         self._ready = False
 
-    def __call__(self, weights: Weights, index: int, now: Now) -> Any:
-        """What layer number `index` returns for its inputs `now`, a `SlotCache` among them."""
+    def __call__(self, weights: Weights, first: int, now: Now) -> Any:
+        """What the last layer of a block returns.
+
+        Args:
+            weights: of each layer, by name.
+            first: number of the first layer.
+            now: what the first layer is given, the `SlotCache` among it, and the same for the others.
+        """
         if not self._ready:
-            return self._first(weights, index, now)
-        if index not in self._fixed:
-            self._fixed[index] = [None] * (len(self._weights) + len(self._readers))
-            for place, name in self._weights.items():
-                self._fixed[index][place] = weights[name]
-        inputs = self._fixed[index].copy()
+            return self._first(weights, first, now)
+        if first not in self._fixed:
+            self._fixed[first] = [None] * (len(self._weights) + len(self._readers))
+            for place, (layer, name) in self._weights.items():
+                self._fixed[first][place] = weights[layer][name]
+        inputs = self._fixed[first].copy()
         for place, read in self._readers:
-            inputs[place] = read(now, index)
+            inputs[place] = read(now, first)
         assert self._code is not None
         return self._result(self._code(inputs))
 
-    def _first(self, weights: Weights, index: int, now: Now) -> Any:
+    def _first(self, weights: Weights, first: int, now: Now) -> Any:
         """Compile, compute, and learn where each input goes.
 
         Raises:
             ValueError: an input of the compiled code comes from nowhere.
         """
         cache, own, given = now
-        cached = [key for key, value in given.items() if isinstance(value, SlotCache)]
-        others = {key: None if key in cached else value for key, value in given.items()}
-        inputs = (weights, cache.keys[index], cache.values[index], cache.places, cache.age, own, others)
-        mark(inputs)
+        cached = [key for key, value in given[0].items() if isinstance(value, SlotCache)]
+        others = [{key: None if key in cached else value for key, value in one.items()} for one in given]
+        layers = range(first, first + len(given))
+        stores = [cache.keys[layer] for layer in layers], [cache.values[layer] for layer in layers]
+        inputs = (weights, *stores, cache.places, cache.age, own, others)
+        mark(stores, inputs[3:])
         with functorch.patch(enable_autograd_cache=False):  # it would pass by `_build`
             result = torch.compile(self._function(cached), fullgraph=True, backend=self._build)(*inputs)
-        names = {id(weight): name for name, weight in weights.items()}
-        known = list(sources(now, index))
+        names = {id(weight): (i, name) for i, layer in enumerate(weights) for name, weight in layer.items()}
+        known = list(sources(now, first))
         for place, value in enumerate(self._took):
             if id(value) in names:
                 self._weights[place] = names[id(value)]
@@ -113,15 +120,23 @@ class LayerGraph:
         return result
 
     def _function(self, cached: Sequence[int | str]) -> Forward:
-        template, rows = self._template, self._rows
+        templates = self._templates
+        contexts = [part.rows for layer in templates for part in layer.modules() if isinstance(part, SlotLinear)]
 
         def run(weights: Any, keys: Any, values: Any, places: Any, age: Any, own: Any, given: Any) -> Any:
-            rows.own = own
-            cache = LayerCache(keys, values, places, age.shape[-1])
-            given = {key: cache if key in cached else value for key, value in given.items()}
-            args = tuple(value for key, value in given.items() if isinstance(key, int))
-            kwargs = {key: value for key, value in given.items() if isinstance(key, str)}
-            return torch.func.functional_call(template, weights, args, kwargs)
+            for rows in contexts:
+                rows.own = own
+            result = None
+            for i, template in enumerate(templates):
+                inputs = dict(given[i])
+                for key in cached:
+                    inputs[key] = LayerCache(keys[i], values[i], places, age.shape[-1])
+                if i:  # the one before has made its input
+                    inputs[0 if 0 in inputs else "hidden_states"] = result
+                args = tuple(value for key, value in inputs.items() if isinstance(key, int))
+                kwargs = {key: value for key, value in inputs.items() if isinstance(key, str)}
+                result = torch.func.functional_call(template, weights[i], args, kwargs)
+            return result
 
         # What was compiled is found by code object: this graph needs one of its own.
         code = run.__code__.replace(co_name=self._name)
@@ -145,25 +160,27 @@ class LayerGraph:
             boxed._boxed_call = True  # inputs come as one list
             return boxed
 
-        return compile_fx(graph, examples, inner_compile=inner, config_patches={"cpp_wrapper": self._name.endswith("alone")})
+        return compile_fx(graph, examples, inner_compile=inner)
 
 
-def sources(now: Now, index: int) -> Iterator[tuple[Any, Reader]]:
+def sources(now: Now, first: int) -> Iterator[tuple[Any, Reader]]:
     """Everything that varies between calls, with what reads it from their inputs; numbers are those of a first call."""
     cache, own, given = now
-    yield cache.keys[index], lambda now, index: now.cache.keys[index]
-    yield cache.values[index], lambda now, index: now.cache.values[index]
-    yield cache.places, lambda now, index: now.cache.places
-    yield cache.age, lambda now, index: now.cache.age
-    yield own, lambda now, index: now.own
-    for key, value in given.items():
-        yield value, lambda now, index, key=key: now.given[key]
-        for place, part in enumerate(value if isinstance(value, tuple | list) else ()):
-            yield part, lambda now, index, key=key, place=place: now.given[key][place]
-    yield len(cache.places), lambda now, index: len(now.cache.places)
-    yield cache.age.shape[-1], lambda now, index: now.cache.age.shape[-1]
-    yield cache.slots, lambda now, index: now.cache.slots
-    yield cache.positions, lambda now, index: now.cache.positions
+    for i in range(len(given)):
+        yield cache.keys[first + i], lambda now, first, i=i: now.cache.keys[first + i]
+        yield cache.values[first + i], lambda now, first, i=i: now.cache.values[first + i]
+    yield cache.places, lambda now, first: now.cache.places
+    yield cache.age, lambda now, first: now.cache.age
+    yield own, lambda now, first: now.own
+    for i, one in enumerate(given):
+        for key, value in one.items():
+            yield value, lambda now, first, i=i, key=key: now.given[i][key]
+            for place, part in enumerate(value if isinstance(value, tuple | list) else ()):
+                yield part, lambda now, first, i=i, key=key, place=place: now.given[i][key][place]
+    yield len(cache.places), lambda now, first: len(now.cache.places)
+    yield cache.age.shape[-1], lambda now, first: now.cache.age.shape[-1]
+    yield cache.slots, lambda now, first: now.cache.slots
+    yield cache.positions, lambda now, first: now.cache.positions
 
 
 def reader_of(value: Any, known: Sequence[tuple[Any, Reader]]) -> Reader:
@@ -204,11 +221,11 @@ def shell_of(layer: torch.nn.Module) -> torch.nn.Module:
     return copy.deepcopy(layer, empty)
 
 
-def mark(inputs: tuple[Any, ...]) -> None:
-    """Tell the compiler which dimensions of the inputs of a first call vary."""
-    for tensor in inputs[1:3]:  # keys and values
+def mark(stores: Any, inputs: Any) -> None:
+    """Tell the compiler which dimensions of slots and of other inputs of a first call vary."""
+    for tensor in tensors_in(stores):
         torch._dynamo.mark_dynamic(tensor, [0, 2])
-    for tensor in tensors_in(inputs[3:]):
+    for tensor in tensors_in(inputs):
         for dimension, size in enumerate(tensor.shape):
             if size in (ROWS, POSITIONS):
                 torch._dynamo.mark_dynamic(tensor, dimension)
