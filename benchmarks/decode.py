@@ -27,6 +27,8 @@ from results import put
 from sft_cpu import make_model
 from start import processor
 
+from tunesmith.exec.local import SETTINGS
+
 TOGETHER = (1, 8, 32)
 PROMPT, NEW = 32, 64
 ROUNDS = 2
@@ -203,9 +205,7 @@ def in_a_process(options: argparse.Namespace, name: str) -> dict[str, Any]:
     if name == "llama.cpp" and not (Path(options.folder) / "llama").exists():
         return {"failed": "not asked for (--llama-cpp)"}
     command = [sys.executable, __file__, "--contender", name, "--folder", options.folder, "--dtype", options.dtype]
-    # As tunesmith's own children have it: freed memory is kept.
-    keep = "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=4294967296"
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "GLIBC_TUNABLES": keep}
+    environment = {**os.environ, **SETTINGS, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines()

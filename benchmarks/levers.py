@@ -118,11 +118,11 @@ def print_shares(step: Callable[[], Any]) -> None:
 
 
 def in_a_process(options: argparse.Namespace, name: str) -> dict[str, Any]:
-    from tunesmith.exec.local import ALLOCATOR
+    from tunesmith.exec.local import SETTINGS
 
     command = [sys.executable, __file__, "--lever", name, "--folder", options.folder, "--size", options.size,
                "--method", options.method, "--steps", str(options.steps), "--rows", options.rows]  # fmt: skip
-    environment = {**os.environ, "TUNESMITH_HOME": f"{options.folder}/home", "GLIBC_TUNABLES": ALLOCATOR}
+    environment = {**os.environ, **SETTINGS, "TUNESMITH_HOME": f"{options.folder}/home"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         raise SystemExit(f"{name}: {done.stderr[-2000:]}")

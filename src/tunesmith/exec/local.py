@@ -27,8 +27,13 @@ from tunesmith.core.files import home
 from tunesmith.exec.child import STOP
 from tunesmith.exec.memory import MemoryWatch
 
-# Keep freed memory inside the process between steps: large tensors come and go at every layer.
-ALLOCATOR = "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=4294967296"
+# Freed memory stays inside the process, since large tensors come and go at every layer, and is asked for in large
+# pages; the kernels that oneDNN makes for each shape of a product stay as well (1024 shapes if this is not set).
+SETTINGS = {
+    "GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=4294967296"
+    ":glibc.malloc.hugetlb=1",
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "8192",
+}
 
 
 @dataclass(frozen=True)
@@ -139,7 +144,7 @@ def run_child(job: Job, log: Path, report: Report) -> dict[str, Any]:
 
 
 def _start(job: Job, rank: int, meeting: str, log: Path) -> _Child:
-    environment = {**os.environ, "GLIBC_TUNABLES": ALLOCATOR, "TOKENIZERS_PARALLELISM": "false"}
+    environment = {**os.environ, **SETTINGS, "TOKENIZERS_PARALLELISM": "false"}
     environment.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home() / "compiled"))  # torch's own is gone after a restart
     arguments = job.arguments
     if job.processes > 1:

@@ -29,6 +29,7 @@ from transformers import AttentionInterface
 PACKED = "tunesmith_packed"
 CHANGES_NOTHING = {"position_ids", "cu_seq_lens_k", "max_length_k", "use_cache"}
 BLOCK = 256  # queries whose probabilities are there at once
+WHOLE = 32  # lengths of blocks are multiples of it: few shapes, for each of which oneDNN makes kernels once
 
 
 def packed_attention(
@@ -112,12 +113,14 @@ def attend(
     output = query.new_empty(1, tokens, heads, width)
     sums = query.new_empty(_sums_shape(query), dtype=torch.float32)
     for here in _rows(offsets):
-        q, k, v = query[:, :, here], key[:, :, here], value[:, :, here]
         if query.dtype == torch.float32:
+            q, k, v = query[:, :, here], key[:, :, here], value[:, :, here]
             found, log_sum = _fused(q, *_for_each_head(q, k, v), 0.0, True, scale=scale)
             output[:, here], sums[:, here] = found.transpose(1, 2), log_sum.transpose(1, 2)
         else:
-            _forward(_grouped(q, k), k[0], v[0], scale, _grouped(output[:, here].transpose(1, 2), k))
+            k, v = key[0, :, here.start :], value[0, :, here.start :]
+            q, into = query[:, :, here.start :], output[:, here].transpose(1, 2)
+            _forward(_grouped(q, key), k, v, scale, _grouped(into, key))
     return output, sums
 
 
@@ -129,14 +132,17 @@ def attend_backward(
     """Gradients of `attend` by query, key and value; `gradient` is (1, T, H, D)."""
     by_query, by_key, by_value = (_laid_out_by_tokens(tensor) for tensor in (query, key, value))
     for here in _rows(offsets):
-        q, k, v, g = query[:, :, here], key[:, :, here], value[:, :, here], gradient[:, here].transpose(1, 2)
+        g = gradient[:, here].transpose(1, 2)
         if query.dtype == torch.float32:
+            q, k, v = query[:, :, here], key[:, :, here], value[:, :, here]
             o, log_sum = output[:, here].transpose(1, 2), sums[:, here].transpose(1, 2)
             found = _fused_backward(g, q, *_for_each_head(q, k, v), o, log_sum, 0.0, True, scale=scale)
             by_query[:, :, here] = found[0]
             by_key[0, :, here], by_value[0, :, here] = (_grouped(one, k).sum(1) for one in found[1:])
         else:
-            found = _backward(_grouped(g, k), _grouped(q, k), k[0], v[0], scale, _grouped(by_query[:, :, here], k))
+            k, v = key[0, :, here.start :], value[0, :, here.start :]
+            q, into = query[:, :, here.start :], by_query[:, :, here]
+            found = _backward(_grouped(g, key), _grouped(q, key), k, v, scale, _grouped(into, key))
             by_key[0, :, here], by_value[0, :, here] = found
     return by_query, by_key, by_value
 
@@ -173,31 +179,35 @@ attend.register_autograd(_differentiate, setup_context=_keep)  # pyright: ignore
 
 
 def _forward(
-    query_KGTD: torch.Tensor, key_KTD: torch.Tensor, value_KTD: torch.Tensor, scale: float, output_KGTD: torch.Tensor
+    query_KGTD: torch.Tensor, key_KTD: torch.Tensor, value_KTD: torch.Tensor, scale: float, output_KGLD: torch.Tensor
 ) -> None:
-    """Write causal attention of one row into `output_KGTD`."""
-    for block, seen in _blocks(query_KGTD.shape[2]):
+    """Write causal attention of the first L tokens into `output_KGLD`."""
+    for block, seen in _blocks(output_KGLD.shape[2], query_KGTD.shape[2]):
         p_KMS = _probabilities(query_KGTD[:, :, block], key_KTD[:, seen], scale)
-        into = output_KGTD[:, :, block]
-        into.copy_(torch.bmm(p_KMS, value_KTD[:, seen]).view(into.shape))
+        into = output_KGLD[:, :, block]
+        into.copy_(_first(torch.bmm(p_KMS, value_KTD[:, seen]), into))
 
 
 def _backward(
-    gradient_KGTD: torch.Tensor, query_KGTD: torch.Tensor, key_KTD: torch.Tensor, value_KTD: torch.Tensor,
-    scale: float, by_query_KGTD: torch.Tensor,
+    gradient_KGLD: torch.Tensor, query_KGTD: torch.Tensor, key_KTD: torch.Tensor, value_KTD: torch.Tensor,
+    scale: float, by_query_KGLD: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    """Gradients of one row: by query, written into `by_query_KGTD`; by key and value, returned."""
-    by_key, by_value = torch.zeros_like(key_KTD), torch.zeros_like(value_KTD)
-    for block, seen in _blocks(query_KGTD.shape[2]):
-        q_KMD, g_KMD = query_KGTD[:, :, block].flatten(1, 2), gradient_KGTD[:, :, block].flatten(1, 2)
+    """Gradients of the first L tokens: by query, written into `by_query_KGLD`; by key and value, returned."""
+    heads, groups, length, width = gradient_KGLD.shape
+    blocks = list(_blocks(length, query_KGTD.shape[2]))
+    by_key, by_value = (key_KTD.new_zeros(heads, blocks[-1][1].stop, width) for _ in range(2))
+    for block, seen in blocks:
+        q_KMD, into = query_KGTD[:, :, block].flatten(1, 2), by_query_KGLD[:, :, block]
+        g_KGND = into.new_zeros(heads, groups, block.stop - block.start, width)
+        g_KGND[:, :, : into.shape[2]] = gradient_KGLD[:, :, block]
+        g_KMD = g_KGND.flatten(1, 2)
         p_KMS = _probabilities(query_KGTD[:, :, block], key_KTD[:, seen], scale)
         by_value[:, seen] += torch.bmm(p_KMS.transpose(1, 2), g_KMD)
         by_p_KMS = torch.bmm(g_KMD, value_KTD[:, seen].transpose(1, 2))
         by_score_KMS = torch._softmax_backward_data(by_p_KMS, p_KMS, -1, p_KMS.dtype)
-        into = by_query_KGTD[:, :, block]
-        into.copy_(_scaled(by_score_KMS, key_KTD[:, seen], scale).view(into.shape))
+        into.copy_(_first(_scaled(by_score_KMS, key_KTD[:, seen], scale), into))
         by_key[:, seen] += _scaled(by_score_KMS.transpose(1, 2), q_KMD, scale)
-    return by_key, by_value
+    return by_key[:, :length], by_value[:, :length]
 
 
 def _probabilities(query_KGND: torch.Tensor, key_KSD: torch.Tensor, scale: float) -> torch.Tensor:
@@ -220,11 +230,25 @@ def _scaled(left: torch.Tensor, right: torch.Tensor, scale: float) -> torch.Tens
     return torch.baddbmm(empty, left, right, beta=0, alpha=scale)
 
 
-def _blocks(tokens: int) -> Iterator[tuple[slice, slice]]:
-    """Blocks of queries, and the keys that some of them see."""
-    for start in range(0, tokens, BLOCK):
-        end = min(start + BLOCK, tokens)
+def _blocks(length: int, most: int) -> Iterator[tuple[slice, slice]]:
+    """Blocks of about as many queries each, and the keys that some of them see.
+
+    The last block may go on into tokens after the row, where there are any: keys that come later are hidden from the
+    row's own queries, and what those tokens find is thrown away.
+    """
+    size = _whole(-(-length // -(-length // BLOCK)))
+    for start in range(0, length, size):
+        end = min(start + _whole(min(size, length - start)), most)
         yield slice(start, end), slice(0, end)
+
+
+def _whole(tokens: int) -> int:
+    return -(-tokens // WHOLE) * WHOLE
+
+
+def _first(found_KMD: torch.Tensor, into_KGLD: torch.Tensor) -> torch.Tensor:
+    """The first L tokens of what was found for each head."""
+    return found_KMD.unflatten(1, (into_KGLD.shape[1], -1))[:, :, : into_KGLD.shape[2]]
 
 
 def _rows(offsets: torch.Tensor) -> Iterator[slice]:

@@ -21,7 +21,7 @@ from tunesmith.train.batch import Batch
 
 PIECE = 2**24  # logits of one piece; four times as many where the output layer is trained, whose gradient is summed up
 
-Grade = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+Grade = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 def linear_cross_entropy(
@@ -41,16 +41,16 @@ def linear_cross_entropy(
     return _LinearCrossEntropy.apply(hidden_ND, weight_VD, target_N, _compiled_grade() if compiled else grade)  # pyright: ignore
 
 
-def grade(logits_NV: torch.Tensor, target_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Summed loss, right first choices, and the loss's gradient by the logits: softmax minus one at the target."""
+def grade(logits_NV: torch.Tensor, target_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Summed loss and right first choices; softmax minus one at the target, the gradient, takes the logits' place."""
     score_NV = logits_NV.float()
     top_N1 = score_NV.amax(-1, keepdim=True)
     log_sum_N1 = top_N1 + (score_NV - top_N1).exp().sum(-1, keepdim=True).log()
-    at_target_N1 = logits_NV.gather(1, target_N[:, None]).float()
-    is_target_NV = torch.arange(logits_NV.shape[1], device=logits_NV.device)[None] == target_N[:, None]
-    probability_NV = (score_NV - log_sum_N1).exp()
-    gradient_NV = torch.where(is_target_NV, probability_NV - 1, probability_NV).to(logits_NV.dtype)
-    return (log_sum_N1 - at_target_N1).sum(), (at_target_N1 >= top_N1).sum(), gradient_NV
+    at_target_N1 = score_NV.gather(1, target_N[:, None])
+    total, correct = (log_sum_N1 - at_target_N1).sum(), (at_target_N1 >= top_N1).sum()
+    logits_NV.copy_((score_NV - log_sum_N1).exp())
+    logits_NV.scatter_(1, target_N[:, None], (at_target_N1 - log_sum_N1).expm1().to(logits_NV.dtype))
+    return total, correct
 
 
 @functools.cache
@@ -74,7 +74,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for start in range(0, len(hidden_ND), length):
             piece = slice(start, start + length)
             hidden = hidden_ND[piece].to(weight_VD.dtype)
-            loss, right, gradient_NV = grade(hidden @ weight_VD.T, target_N[piece])
+            gradient_NV = hidden @ weight_VD.T
+            loss, right = grade(gradient_NV, target_N[piece])
             total += loss
             correct += right
             if hidden_gradient_ND is not None:
