@@ -122,10 +122,11 @@ def test_the_chunked_loss_is_cross_entropy_and_never_holds_all_logits(trained, m
 
 def test_losses_that_are_very_large_stay_finite_and_exact():
     logits = torch.tensor([[400.0, -400.0, 0.0], [0.0, 0.0, 0.0]])
-    total, correct = grade(logits, torch.tensor([1, 2]))
+    total, correct, at_target = grade(logits, torch.tensor([1, 2]))
     assert total.item() == pytest.approx(800 + torch.tensor(3.0).log().item())
     assert correct == 1  # the second row's words tie, and all are right
-    torch.testing.assert_close(logits[0], torch.tensor([1.0, -1.0, 0.0]))  # the gradient, in their place
+    torch.testing.assert_close(logits[0], torch.tensor([1.0, 0.0, 0.0]))  # the softmax, in their place
+    torch.testing.assert_close(at_target, torch.tensor([[-1.0], [-2 / 3]]))
 
 
 @pytest.mark.parametrize("make", [packed, padded])

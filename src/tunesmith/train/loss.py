@@ -21,7 +21,7 @@ from tunesmith.train.batch import Batch
 
 PIECE = 2**24  # logits of one piece; four times as many where the output layer is trained, whose gradient is summed up
 
-Grade = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+Grade = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 
 
 def linear_cross_entropy(
@@ -41,16 +41,18 @@ def linear_cross_entropy(
     return _LinearCrossEntropy.apply(hidden_ND, weight_VD, target_N, _compiled_grade() if compiled else grade)  # pyright: ignore
 
 
-def grade(logits_NV: torch.Tensor, target_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Summed loss and right first choices; softmax minus one at the target, the gradient, takes the logits' place."""
+def grade(logits_NV: torch.Tensor, target_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Summed loss, right first choices, and the loss's gradient at the targets: (N, 1).
+
+    Everywhere else its gradient by the logits is their softmax, which is written in their place.
+    """
     score_NV = logits_NV.float()
     top_N1 = score_NV.amax(-1, keepdim=True)
     log_sum_N1 = top_N1 + (score_NV - top_N1).exp().sum(-1, keepdim=True).log()
     at_target_N1 = score_NV.gather(1, target_N[:, None])
-    total, correct = (log_sum_N1 - at_target_N1).sum(), (at_target_N1 >= top_N1).sum()
     logits_NV.copy_((score_NV - log_sum_N1).exp())
-    logits_NV.scatter_(1, target_N[:, None], (at_target_N1 - log_sum_N1).expm1().to(logits_NV.dtype))
-    return total, correct
+    loss_N1 = log_sum_N1 - at_target_N1
+    return loss_N1.sum(), (at_target_N1 >= top_N1).sum(), (-loss_N1).expm1().to(logits_NV.dtype)
 
 
 @functools.cache
@@ -75,7 +77,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             piece = slice(start, start + length)
             hidden = hidden_ND[piece].to(weight_VD.dtype)
             gradient_NV = hidden @ weight_VD.T
-            loss, right = grade(gradient_NV, target_N[piece])
+            loss, right, at_target_N1 = grade(gradient_NV, target_N[piece])
+            gradient_NV.scatter_(1, target_N[piece, None], at_target_N1)
             total += loss
             correct += right
             if hidden_gradient_ND is not None:
