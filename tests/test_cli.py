@@ -7,6 +7,7 @@ import os
 import pty
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
@@ -42,6 +43,7 @@ def recipe(tmp_path, tiny, write_rows):
 def test_help_and_check_do_not_load_torch(tmp_path):
     code = """
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from tunesmith.cli.main import app
 try:
     app(sys.argv[1:])
@@ -131,13 +133,18 @@ def broken(tmp_path, tiny, recipe):
 
 
 def test_broken_input_gives_one_sentence_and_no_traceback(tmp_path, tiny, recipe):
-    for arguments, words in broken(tmp_path, tiny, recipe):
+    def fail(case):
+        arguments, words = case
         code, out, error = tunesmith(*arguments, cwd=tmp_path)
         assert code == 1, (arguments, out, error)
         assert error.startswith("error: "), (arguments, error)
         assert words in error, (arguments, error)
         assert "Traceback" not in out + error
         assert error.count("\n") <= 3, error
+
+    cases = broken(tmp_path, tiny, recipe)
+    with ThreadPoolExecutor(2) as both_cores:
+        assert len(list(both_cores.map(fail, cases))) == len(cases)
 
 
 def test_a_file_with_other_column_names_is_checked(tmp_path):

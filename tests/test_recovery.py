@@ -73,15 +73,15 @@ def events(folder, kind):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the size of an address space is limited on Linux only")
 def test_a_step_without_room_is_done_in_smaller_pieces_with_the_same_losses(recipe, tmp_path, write_rows):
-    """The whole command under a limit of its address space: a step needs about two gigabytes in one piece."""
-    rows = write_rows([chat_row(f"Question {i}?", f"Answer {i}. " + "Enjoy your stay. " * 60) for i in range(64)])
-    settings = ["data.validation=0", "optim.steps=2", "optim.batch_size=64", "micro_tokens=65536", "output.name=run"]
+    """The whole command under a limit of its address space: a step needs about three gigabytes in one piece."""
+    rows = write_rows([chat_row(f"Question {i}?", f"Answer {i}. " + "Enjoy your stay. " * 60) for i in range(128)])
+    settings = ["data.validation=0", "optim.steps=1", "optim.batch_size=128", "micro_tokens=65536", "output.name=run"]
     command = [*COMMAND, "train", str(recipe), "--set", f"data.train={rows}"]
     command += [part for setting in settings for part in ("--set", setting)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def limited():
-        resource.setrlimit(resource.RLIMIT_AS, (3_600_000_000, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_AS, (3_500_000_000, resource.RLIM_INFINITY))
 
     done = subprocess.run(
         command, preexec_fn=limited, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path
@@ -92,7 +92,7 @@ def test_a_step_without_room_is_done_in_smaller_pieces_with_the_same_losses(reci
     assert "there was no room for" in plan["reasons"]["micro_tokens"]
     assert "there is no memory for a micro-batch" in " ".join(done.stdout.split())
     data = {"train": str(rows), "validation": 0}
-    optim = {"steps": 2, "batch_size": 64}
+    optim = {"steps": 1, "batch_size": 128}
     free = here(recipe, name="free", data=data, optim=optim, micro_tokens=65536)
     assert losses(tmp_path / "runs" / "run") == pytest.approx(losses(free.folder), rel=1e-5)
 

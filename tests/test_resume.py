@@ -403,7 +403,7 @@ def wait_for_steps(folder, count, child):
     raise AssertionError("no steps were taken")
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sign", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_run_leaves_a_checkpoint_and_an_exit_code_of_its_own(begin, tmp_path, sign):
     optim = {"learning_rate": 1e-3, "epochs": 60, "batch_size": 8, "accumulation": 2}
     begin("unused", optim=optim, output={"folder": str(tmp_path / "runs"), "name": "long", "checkpoint_every": 1000})

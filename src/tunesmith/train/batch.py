@@ -13,7 +13,7 @@ import torch
 
 from tunesmith.data.prepare import Prepared
 
-WHOLE = 16  # tokens: matrix products are some percent slower on lengths in between
+WHOLE = 128  # tokens: few shapes, for each of which kernels are made and memory is found once
 
 
 @dataclass(frozen=True)
