@@ -40,20 +40,21 @@ check: $(VENV)/.dev
 docs: $(VENV)/.installed
 	$(BIN)/python scripts/write_reference.py
 
-# About 25 minutes. ROWS is a file of chats or instructions; the project's own without one.
+# About 25 minutes on two cores. ROWS is a file of chats or instructions; the project's own without one.
+# LLAMA_CPP=compile builds llama.cpp first and measures it too.
 ROWS ?= hotel
+LLAMA_CPP ?=
+SFT := $(BIN)/python benchmarks/sft_cpu.py --rows $(ROWS) --write
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/start.py --write
-	$(BIN)/python benchmarks/data.py --write
-	$(BIN)/python benchmarks/sft_cpu.py --rows $(ROWS) --size 10m --steps 6 --write
-	$(BIN)/python benchmarks/sft_cpu.py --rows $(ROWS) --size 10m --steps 6 --method full --only tunesmith bfd --write
-	ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python benchmarks/sft_cpu.py --rows $(ROWS) --size 10m --steps 6 --precision fp32 \
-		--only tunesmith defaults bfd --write
-	$(BIN)/python benchmarks/sft_cpu.py --rows $(ROWS) --size 135m --steps 4 --write
-	$(BIN)/python benchmarks/sft_cpu.py --rows $(ROWS) --size 135m --steps 3 --method full --only tunesmith bfd --write
-	$(BIN)/python benchmarks/levers.py --rows $(ROWS) --steps 10 --write
+	$(SFT) --size 10m --steps 6
+	$(SFT) --size 10m --steps 6 --method full --only tunesmith bfd
+	ONEDNN_MAX_CPU_ISA=AVX2 $(SFT) --size 10m --steps 6 --precision fp32 --only tunesmith defaults bfd
+	$(SFT) --size 135m --steps 3
+	$(SFT) --size 135m --steps 3 --method full --only tunesmith bfd
+	$(BIN)/python benchmarks/levers.py --rows $(ROWS) --write
 	$(BIN)/python benchmarks/optimizer.py
-	$(BIN)/python benchmarks/decode.py --write
+	$(BIN)/python benchmarks/decode.py --dtype bfloat16 $(if $(LLAMA_CPP),--llama-cpp $(LLAMA_CPP)) --write
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis

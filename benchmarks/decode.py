@@ -243,7 +243,9 @@ def main() -> None:
     if options.contender:
         print(json.dumps(CONTENDERS[options.contender](options)))
         return
-    tables = []
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
+    lead = (f"{os.cpu_count()} cores of {processor()}, {versions}, {datetime.now(UTC).date()}; prompts of {PROMPT} "
+            f"tokens, {NEW} new ones, best of {ROUNDS}.")  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         options.folder = folder
         make_model(Path(folder) / "model", "135m")
@@ -254,14 +256,10 @@ def main() -> None:
         for dtype in [options.dtype] if options.dtype else ["bfloat16", "float32"]:
             options.dtype = dtype
             names = [name for name in CONTENDERS if dtype == "bfloat16" or name not in LEVERS]
-            found = {name: in_a_process(options, name) for name in names}
-            tables.append(table(dtype, found))
-            print(tables[-1], end="\n\n", flush=True)
-    if options.write:
-        versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
-        lead = (f"{os.cpu_count()} cores of {processor()}, {versions}, {datetime.now(UTC).date()}; prompts of {PROMPT} "
-                f"tokens, {NEW} new ones, best of {ROUNDS}.")  # fmt: skip
-        put("decode", "\n\n".join([lead, *tables]))
+            text = table(dtype, {name: in_a_process(options, name) for name in names})
+            print(text, end="\n\n", flush=True)
+            if options.write:
+                put(f"decode-{dtype}", f"{lead}\n\n{text}")
 
 
 if __name__ == "__main__":

@@ -170,6 +170,7 @@ def run_floor(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     size, tokens = SIZES[options.size], 2048
+    dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
     width, inner, heads = size["hidden_size"], size["intermediate_size"], size["num_attention_heads"]
     narrow = width // heads * size["num_key_value_heads"]
     shapes = [(width, width), (width, narrow), (width, narrow), (width, width), (width, inner), (width, inner),
@@ -177,8 +178,8 @@ def run_floor(options: argparse.Namespace) -> dict[str, Any]:
 
     def products(into: int, out: int, rows: int, by_weight: bool) -> float:
         """Seconds of the forward product and those of the backward pass, the best of three."""
-        x, w = torch.randn(rows, into).bfloat16(), torch.randn(out, into).bfloat16()
-        y, best = torch.randn(rows, out).bfloat16(), float("inf")
+        x, w, y = (torch.randn(*shape).to(dtype) for shape in ((rows, into), (out, into), (rows, out)))
+        best = float("inf")
         for _ in range(3):
             started = time.perf_counter()
             x @ w.T
@@ -237,6 +238,7 @@ def table(options: argparse.Namespace, found: dict[str, dict[str, Any]]) -> str:
         times = (
             "" if name == "tunesmith" else f"{ours['tokens_per_second'] / one['tokens_per_second']:.1f} times as fast"
         )
+        name = name.replace("bf16", options.precision)
         memory, first = one["memory"] / 2**30, f"{one['first_step']:.0f} s"
         if "warm" in one:
             first += f", again {one['warm']:.0f} s"
