@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import gc
 import os
+import shutil
 import subprocess
 import sys
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -29,10 +31,12 @@ from transformers import (
 )
 
 from tunesmith.core.errors import ModelError
-from tunesmith.infer import compiled
+from tunesmith.infer import batch, compiled, slots
+from tunesmith.infer.adapters import read_adapter
 from tunesmith.infer.engine import Sampling
 from tunesmith.infer.linear import _packed
 from tunesmith.infer.local import LocalEngine
+from tunesmith.infer.slots import SlotCache
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # torch's
 SIZES = {
@@ -360,6 +364,139 @@ def test_an_error_in_a_step_reaches_everybody_and_the_engine_goes_on(monkeypatch
             with pytest.raises(MemoryError, match="no room"):
                 ticket.result()
     assert len(engine.generate(prompts()[:1], Sampling(max_new_tokens=5))[0].ids) == 5
+
+
+def test_an_error_while_memory_is_asked_for_reaches_everybody_too(monkeypatch: pytest.MonkeyPatch):
+    model = make("llama")
+    engine = LocalEngine(model, ())
+    want = engine.generate(prompts(), Sampling(max_new_tokens=4))
+    grow = SlotCache.ensure
+
+    def fail(self, slots, positions):
+        raise RuntimeError("can't allocate memory")
+
+    monkeypatch.setattr(SlotCache, "ensure", fail)
+    with pytest.raises(RuntimeError, match="allocate"):
+        engine.generate(prompts(), Sampling(max_new_tokens=4))
+    monkeypatch.setattr(SlotCache, "ensure", grow)
+    assert engine.generate(prompts(), Sampling(max_new_tokens=4)) == want
+
+
+def test_a_cache_that_could_not_grow_is_forgotten_as_a_whole(monkeypatch: pytest.MonkeyPatch):
+    cache = SlotCache()
+    for layer in range(3):
+        for store in (cache.keys, cache.values):
+            store[layer] = torch.zeros(cache.slots, 2, cache.positions, 4)
+    calls = []
+    zeros = torch.Tensor.new_zeros
+
+    def fail(self, *shape, **settings):
+        calls.append(shape)
+        if len(calls) == 3:
+            raise RuntimeError("can't allocate memory")
+        return zeros(self, *shape, **settings)
+
+    monkeypatch.setattr(torch.Tensor, "new_zeros", fail)
+    with pytest.raises(RuntimeError, match="allocate"):
+        cache.ensure(8, 100)
+    assert (cache.keys, cache.values, cache.slots) == ({}, {}, 2)
+
+
+def test_one_long_row_does_not_take_the_room_of_many(monkeypatch: pytest.MonkeyPatch):
+    engine = LocalEngine(make("llama"), (), batch_size=16)
+    engine.generate(prompts([3] * 16), Sampling(max_new_tokens=4))
+    way = engine._way()
+    caches = [held for held in gc.get_objects() if isinstance(held, SlotCache) and held.slots == 16]
+    assert len(caches) == 1
+    need = way.network.bytes_per_position * 2 * 128  # of the row alone
+    monkeypatch.setattr(batch, "free_bytes", lambda device: need + 1)
+    [answer] = engine.generate(prompts([90]), Sampling(max_new_tokens=8))
+    assert len(answer.ids) == 8
+    assert (caches[0].slots, caches[0].positions) == (2, 128)
+    monkeypatch.setattr(batch, "free_bytes", lambda device: need // 4)
+    caches[0].forget()
+    with pytest.raises(ModelError, match=r"no memory for the keys and values of 98 tokens. Shorten"):
+        engine.generate(prompts([90]), Sampling(max_new_tokens=8))
+
+
+def test_a_cancelled_newcomer_is_not_read_to_its_end():
+    engine = LocalEngine(make("llama"), (), batch_tokens=8)
+    read = []
+    long, network = engine.submit(prompts([90])[0], Sampling(max_new_tokens=20)), engine._way().network
+    prefill = network.prefill
+
+    def watched(cache, first, start, tokens, *rest):
+        read.append(tokens.shape[1])
+        if len(read) == 2:
+            long.cancel()
+        return prefill(cache, first, start, tokens, *rest)
+
+    network.prefill = watched
+    [answer] = engine.generate(prompts([5]), Sampling(max_new_tokens=4))
+    assert (len(answer.ids), long.ended, long.ids, read) == (4, True, [], [8, 8, 5])
+
+
+def test_a_compiler_at_work_elsewhere_changes_nothing(monkeypatch: pytest.MonkeyPatch):
+    """torch says to all threads that it is compiling while one of them does."""
+    engine = LocalEngine(make("llama"), ())
+    want = engine.generate(prompts(), Sampling(max_new_tokens=4))
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    monkeypatch.setattr(slots, "scaled_dot_product_attention", watched := Counted(slots.scaled_dot_product_attention))
+    assert engine.generate(prompts(), Sampling(max_new_tokens=4)) == want
+    assert watched.calls > 4
+
+
+class Counted:
+    def __init__(self, function):
+        self.function, self.calls = function, 0
+
+    def __call__(self, *args, **kwargs):
+        self.calls += 1
+        return self.function(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "longest row of a batch"),
+        ({"layer_types": ["chunked_attention", "full_attention"]}, "layers of chunked_attention"),
+    ],
+)
+def test_what_a_short_probe_would_not_show_is_known_from_the_configuration(changes, said: str):
+    model = make("llama")
+    for name, value in changes.items():
+        setattr(model.config, name, value)
+    assert said in LocalEngine(model, ()).reason
+
+
+def test_an_engine_is_freed_without_the_collector():
+    engine = LocalEngine(make("llama"), ())
+    engine.generate(prompts(), Sampling(max_new_tokens=2))
+    gone = weakref.ref(engine)
+    gc.disable()
+    try:
+        del engine
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_adapters_in_16_bits_answer_as_peft_reads_them_and_broken_ones_are_refused(tuned, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "half"
+    shutil.copytree(tuned[1]["two"], folder)
+    file = folder / "adapter_model.safetensors"
+    tensors = load_file(file)
+    save_file({name: tensor.half() for name, tensor in tensors.items()}, file)
+    assert all(down.dtype == torch.float32 for down, _ in read_adapter("half", folder).factors.values())
+    name = next(iter(tensors))
+    save_file({**tensors, name: tensors[name] * torch.inf}, file)
+    with pytest.raises(ModelError, match="infinite"):
+        read_adapter("inf", folder)
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ModelError, match="no adapter can be read from it"):
+        read_adapter("cut", folder)
 
 
 def test_compiled_layers_say_the_same_and_are_never_compiled_again(tuned):

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from conftest import many_rows
 from tunesmith.data.load import load_dataset
 from tunesmith.data.prepare import prepare
-from tunesmith.jobs.settle import one_backward, settle_layers
+from tunesmith.jobs.settle import one_backward, settle_layers, trial_batch
 from tunesmith.model.attention import PACKED, attend, packed_attention, row_by_row
 from tunesmith.model.config import FullConfig, LoraConfig
 from tunesmith.model.load import load_model
@@ -34,6 +34,7 @@ from tunesmith.train.objectives.sft import Sft
 from tunesmith.train.plan import Plan
 from tunesmith.train.policy import Policy
 from tunesmith.train.probe import why_not_chunked
+from tunesmith.train.ranks import Ranks
 
 PLAN = Plan(
     device="cpu", precision="fp32", packing=True, micro_tokens=300, accumulation=None, processes=1, sharding="none",
@@ -246,7 +247,7 @@ def test_layers_computed_again_give_the_same_bits_and_keep_less(tiny, rows, comp
         backward = functools.partial(one_backward, policy, objective, micro[0])
         if compiled:
             assert why_not_compiled(policy.model, policy.weights, backward) is None
-        kept.append(kept_bytes(functools.partial(objective.loss, policy.model, micro[0])))
+        kept.append(kept_bytes(policy.model, functools.partial(objective.loss, policy.model, micro[0])))
         backward()
         results.append({name: weight.grad for name, weight in policy.weights.items()})
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
@@ -256,6 +257,35 @@ def test_layers_computed_again_give_the_same_bits_and_keep_less(tiny, rows, comp
 def test_checkpointing_is_chosen_where_a_micro_batch_does_not_fit():
     assert why_checkpointing(kept=5 << 30, state=2 << 30, free=10 << 30) is None
     assert "keeps about 7.0 GB and the optimizer takes 2.0, of 10.0 GB" in why_checkpointing(7 << 30, 2 << 30, 10 << 30)
+
+
+def test_what_the_backward_pass_keeps_grows_with_its_tokens_alone(tiny, rows):
+    """Frozen weights, of which backward passes keep views, are no part of it."""
+    policy, objective = policy_for(tiny, "lora", PLAN), Sft(rows, 8, 0, PLAN)
+    kept, tokens = [], []
+    for count in (2, 8):
+        [micro] = objective.batches(rows[:count])
+        kept.append(kept_bytes(policy.model, functools.partial(objective.loss, policy.model, micro)))
+        tokens.append(micro.inputs["input_ids"].numel())
+    assert kept[1] / kept[0] == pytest.approx(tokens[1] / tokens[0], rel=0.15)
+
+
+def test_processes_decide_as_the_first_one_does(tiny, rows):
+    """They measure each for themselves; one that went another way would wait for the others for ever."""
+
+    class Second(Ranks):
+        def gather(self, value):
+            return ["the first process says no", value]
+
+    class Rows(list):
+        lengths = torch.tensor([len(row.ids) for row in rows]).float()
+
+    policy, objective = policy_for(tiny, "lora", PLAN), Sft(rows, 8, 0, PLAN, Second(1, 2))
+    policy.ranks, rows = objective.ranks, Rows(rows)
+    settled = settle_layers("auto", policy, objective, rows, 10**9, lambda event: None)
+    assert settled.plan.compiled is False
+    assert "the first process says no" in settled.plan.reasons["compiled"]
+    assert trial_batch(Sft(rows, 8, 0, PLAN, Second(2, 3)), rows).tokens == sum(len(row.ids) for row in rows[:2])
 
 
 def test_layers_are_the_list_that_a_model_repeats(tiny):

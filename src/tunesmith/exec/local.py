@@ -144,7 +144,9 @@ def run_child(job: Job, log: Path, report: Report) -> dict[str, Any]:
 
 
 def _start(job: Job, rank: int, meeting: str, log: Path) -> _Child:
-    environment = {**os.environ, **SETTINGS, "TOKENIZERS_PARALLELISM": "false"}
+    environment = {**SETTINGS, **os.environ, "TOKENIZERS_PARALLELISM": "false"}
+    if tunables := os.environ.get("GLIBC_TUNABLES"):
+        environment["GLIBC_TUNABLES"] = f"{SETTINGS['GLIBC_TUNABLES']}:{tunables}"
     environment.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home() / "compiled"))  # torch's own is gone after a restart
     arguments = job.arguments
     if job.processes > 1:

@@ -17,6 +17,7 @@ from peft import LoraConfig, PeftConfig, PeftModel
 from peft.tuners.lora import Linear as PeftLinear
 from peft.tuners.lora import LoraLayer
 from peft.utils.other import get_pattern_key
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from tunesmith.core.errors import ModelError
@@ -108,7 +109,7 @@ def read_adapter(name: str, folder: Path) -> Adapter:
         return Adapter(name, _factors(config, tensors))
     except CannotStack as error:
         raise ModelError(f"{folder}: {error}, so it cannot join a batch. Load it as a model of its own.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ModelError(f"{folder}: no adapter can be read from it ({str(error).splitlines()[0][:200]}).") from None
 
 
@@ -131,7 +132,9 @@ def _factors(config: Any, tensors: dict[str, torch.Tensor]) -> dict[str, tuple[t
         if key.endswith(".lora_A.weight") and up is not None:
             alpha = config.alpha_pattern.get(get_pattern_key(config.alpha_pattern, layer), config.lora_alpha)
             scaling = alpha / (len(down) ** 0.5 if config.use_rslora else len(down))
-            factors[layer] = (down, up * scaling)
+            factors[layer] = (down.float(), up.float() * scaling)  # as peft has them, whatever the file's precision
+    if not all(tensor.isfinite().all() for tensor in tensors.values()):
+        raise CannotStack("it holds numbers that are infinite or no numbers, and would spoil every row")
     if 2 * len(factors) != len(tensors):
         raise CannotStack("it holds more than LoRA's A and B of linear layers")
     return factors

@@ -11,13 +11,14 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import psutil
 import torch
 
+from tunesmith.core.errors import ModelError
 from tunesmith.infer.network import Network
 from tunesmith.infer.sample import pick
 from tunesmith.infer.slots import PIECE, SlotCache
 from tunesmith.infer.ticket import Ticket
+from tunesmith.model.device import free_bytes
 
 SHARE = 0.5  # of the free memory, that keys and values may take
 BUSY = 512  # most tokens of prompts that are read between two steps of others
@@ -72,6 +73,10 @@ class SlotBatch:
 
     def admit(self, waiting: deque[Ticket]) -> None:
         """Take as many from the left of `waiting` as there is room for, unless others are being read."""
+        if self.new is not None and all(ticket.cancelled for ticket in self.new.rows):
+            for ticket in self.new.rows:
+                ticket.end()
+            self.new = None
         if self.new is not None:
             return
         chosen: list[Ticket] = []
@@ -82,17 +87,25 @@ class SlotBatch:
             count = len(chosen) + 1
             if chosen and longest * count > self._most_tokens:
                 break
-            if (self.rows or chosen) and not self._has_room(len(self.rows) + count, needed):
-                break
+            if not self._has_room(len(self.rows) + count, needed, SHARE):
+                if self.rows or chosen:
+                    break
+                self.cache.forget()  # many short rows may have left it wide, and this one needs it long
+                if not self._has_room(1, needed, 1.0):
+                    waiting.popleft().end(error=too_long(needed))
+                    longest = needed = 0
+                    continue
             chosen.append(waiting.popleft())
         if chosen:
+            self.new = Newcomers(chosen, torch.empty(0), 0, {})  # where an error finds them
             self.cache.ensure(len(self.rows) + len(chosen), max(ticket.prompted for ticket in chosen) + PIECE)
-            self.new = Newcomers(chosen, self._prompts(chosen), 0, {})
+            self.new.tokens = self._prompts(chosen)
 
-    def _has_room(self, rows: int, positions: int) -> bool:
-        """Whether memory allows so many slots of so many positions (the cache doubles as it grows)."""
-        more = 2 * rows * positions - self.cache.slots * self.cache.positions
-        return more <= 0 or more * self.network.bytes_per_position <= SHARE * psutil.virtual_memory().available
+    def _has_room(self, rows: int, positions: int, share: float) -> bool:
+        """Whether this share of the free memory holds so many slots of so many positions."""
+        slots, positions = self.cache.grown(rows, positions)
+        more = slots * positions - (self.cache.slots * self.cache.positions if self.cache.keys else 0)
+        return more <= 0 or more * self.network.bytes_per_position <= share * free_bytes(self.network.device.type)
 
     def _prompts(self, rows: Sequence[Ticket]) -> torch.Tensor:
         """Prompts padded at the end: ids, or embeddings where a row has a soft prompt."""
@@ -177,6 +190,14 @@ class SlotBatch:
         rows = self.rows + (self.new.rows if self.new else [])
         self.rows, self.new = [], None
         return rows
+
+
+def too_long(tokens: int) -> ModelError:
+    """What the caller of an answer that would fill the memory by itself is told."""
+    return ModelError(
+        f"there is no memory for the keys and values of {tokens} tokens. Shorten the conversation, or ask for fewer "
+        "new tokens."
+    )
 
 
 def choose(rows: Sequence[Ticket], logits_BV: torch.Tensor) -> list[tuple[Ticket, int]]:

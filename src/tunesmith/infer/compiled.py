@@ -37,6 +37,11 @@ class LayerGraphs:
         self._thread = threading.Thread(target=self._work, name="tunesmith-compile")
         self._thread.start()
 
+    @property
+    def running(self) -> bool:
+        """Whether the compiler is still at work."""
+        return self._thread.is_alive()
+
     def wait(self) -> None:
         """Until it is ready, or known that it never will be."""
         self._thread.join()

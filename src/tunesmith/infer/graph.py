@@ -13,7 +13,6 @@ from types import FunctionType
 from typing import Any, NamedTuple
 
 import torch
-from torch._functorch import config as functorch
 
 from tunesmith.infer.linear import SlotLinear
 from tunesmith.infer.slots import SlotCache, write_one
@@ -99,6 +98,8 @@ class BlockGraph:
         Raises:
             ValueError: an input of the compiled code comes from nowhere.
         """
+        from torch._functorch import config as functorch
+
         cache, own, given = now
         cached = [key for key, value in given[0].items() if isinstance(value, SlotCache)]
         others = [{key: None if key in cached else value for key, value in one.items()} for one in given]

@@ -128,7 +128,7 @@ class SlotLinear(torch.nn.Module):
 
     def _base(self, x_BTI: torch.Tensor) -> torch.Tensor:
         cpu = x_BTI.device.type == "cpu"
-        if cpu and torch.compiler.is_compiling() and x_BTI.shape[0] * x_BTI.shape[1] == 1:
+        if cpu and torch.compiler.is_dynamo_compiling() and x_BTI.shape[0] * x_BTI.shape[1] == 1:
             # One row: a sum that the compiler vectorises reads plain weights as fast as memory gives them. A strided
             # view keeps it from computing the input again for each output.
             x_I = torch.as_strided(x_BTI.float().reshape(-1), (self.in_features,), (1,))
@@ -151,18 +151,22 @@ def can_pack(dtype: torch.dtype) -> bool:
 def pack(network: torch.nn.Module) -> list[int]:
     """Give every `SlotLinear` of a network a packed weight, siblings a common one; return what `unpack` takes."""
     numbers: list[int] = []
-    for parent in network.modules():
-        children = {name: child for name, child in parent.named_children() if isinstance(child, SlotLinear)}
-        for names in [*SIBLINGS, *((name,) for name in children)]:
-            group = [children[name] for name in names if name in children and children[name].product is None]
-            if not group or len(group) < len(names):
-                continue
-            product = Product([layer.weight for layer in group])
-            begin = 0
-            for layer in group:
-                layer.product, layer.begin = product, begin
-                begin += layer.out_features
-            numbers.append(product.memory.number)
+    try:
+        for parent in network.modules():
+            children = {name: child for name, child in parent.named_children() if isinstance(child, SlotLinear)}
+            for names in [*SIBLINGS, *((name,) for name in children)]:
+                group = [children[name] for name in names if name in children and children[name].product is None]
+                if not group or len(group) < len(names):
+                    continue
+                product = Product([layer.weight for layer in group])
+                begin = 0
+                for layer in group:
+                    layer.product, layer.begin = product, begin
+                    begin += layer.out_features
+                numbers.append(product.memory.number)
+    except BaseException:
+        unpack(numbers)
+        raise
     return numbers
 
 

@@ -8,6 +8,7 @@ forward pass is used (`plain.py`), and `reason` says why. Axes: B rows, T tokens
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from tunesmith.infer.adapters import Adapter, CannotStack, active_of, adapters_o
 from tunesmith.infer.batch import SlotBatch
 from tunesmith.infer.compiled import LayerGraphs
 from tunesmith.infer.engine import Completion, RowScore, Sampling
-from tunesmith.infer.network import Network, probe
+from tunesmith.infer.network import Network, probe, why_alone
 from tunesmith.infer.plain import PlainBatch, pad
 from tunesmith.infer.scheduler import Scheduler
 from tunesmith.infer.ticket import Ticket
@@ -78,6 +79,7 @@ class LocalEngine:
         self._adapters: list[Adapter] = []
         self._stacked: list[Adapter] = self._adapters
         self._graphs: LayerGraphs | None = None
+        self._outdated: LayerGraphs | None = None
         self._lock = threading.Lock()
         self._settled: Way | None = None
 
@@ -146,11 +148,12 @@ class LocalEngine:
         self._way().scheduler.drive(stop)
 
     def warm(self) -> None:
-        """Compile now and wait until it is done, as a server does before it opens."""
+        """Compile now and wait until it is done, as a server does before it opens; nobody may be answered meanwhile."""
         network = self._way().network
         if network is not None:
-            self._graphs = self._graphs or LayerGraphs(network)
-            self._graphs.wait()
+            self._take_adapters(network)
+            self._graphs = graphs = self._graphs or LayerGraphs(network)
+            graphs.wait()
 
     def _ticket(
         self, prompt: list[int], sampling: Sampling, adapter: str | None, embeddings: torch.Tensor | None
@@ -158,7 +161,7 @@ class LocalEngine:
         self._refuse_unknown(prompt, embeddings)
         longest = len(prompt) + (0 if embeddings is None else len(embeddings))
         room = sampling.max_new_tokens if self.positions is None else self.positions - longest
-        if room <= 0:
+        if room <= 0 and self.positions is not None:
             raise ModelError(
                 f"the conversation has {longest} tokens and the model takes at most {self.positions}. Shorten it."
             )
@@ -175,6 +178,8 @@ class LocalEngine:
             raise ModelError(f"the prompt has a token outside the model's {words}: {min(prompt)} to {max(prompt)}.")
         if embeddings is not None and (embeddings.ndim != 2 or embeddings.shape[1] != width):
             raise ModelError(f"a soft prompt has the shape (tokens, {width}), not {tuple(embeddings.shape)}.")
+        if embeddings is not None and not embeddings.isfinite().all():
+            raise ModelError("a soft prompt holds numbers that are infinite or no numbers.")
 
     def _number(self, adapter: str) -> int:
         if adapter == "":
@@ -193,7 +198,10 @@ class LocalEngine:
 
     def _settle(self) -> Way:
         network, usual = None, -1
+        config = self.model.config.get_text_config()
         try:
+            if reason := why_alone(config):
+                raise CannotStack(reason)
             self._adapters = self._stacked = adapters_of(self.model)
             usual = active_of(self.model)
             network = Network(self.model, self._adapters)
@@ -202,20 +210,35 @@ class LocalEngine:
             reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         if reason is None and network is not None:
             batch = SlotBatch(network, self.batch_size, self.batch_tokens)
-            return Way(Scheduler(batch, self.stop_ids, lambda: self._between(network, batch)), network, usual, "")
+            alive = weakref.ref(self)  # or engine and scheduler would keep each other, and the weights, in memory
+
+            def between() -> None:
+                if (engine := alive()) is not None:
+                    engine._between(network, batch)
+
+            return Way(Scheduler(batch, self.stop_ids, between), network, usual, "")
         self._adapters = []
         return plain_way(self, f"answers are decoded the plain way: {reason}.")
 
     def _between(self, network: Network, batch: SlotBatch) -> None:
         """Between two steps: take adapters that have come, compile when that pays, use what was compiled."""
-        if self._stacked is not self._adapters:
-            network.load(self._adapters)
-            self._stacked, self._graphs, batch.network = self._adapters, None, network
+        if self._take_adapters(network):
+            batch.network = network
         if self._graphs is None:
-            if self._compile_after is not None and batch.seconds > self._compile_after:
+            idle = self._outdated is None or not self._outdated.running
+            if self._compile_after is not None and batch.seconds > self._compile_after and idle:
                 self._graphs = LayerGraphs(network)
         elif self._graphs.network is not None:
             batch.network = self._graphs.network
+
+    def _take_adapters(self, network: Network) -> bool:
+        """Whether adapters have come; what was compiled before them is out of date then."""
+        adapters = self._adapters  # another thread may set it to a longer list meanwhile
+        if self._stacked is adapters:
+            return False
+        network.load(adapters)
+        self._stacked, self._outdated, self._graphs = adapters, self._graphs, None
+        return True
 
     @torch.inference_mode()
     def score(self, rows: Sequence[tuple[list[int], list[bool]]]) -> list[RowScore]:

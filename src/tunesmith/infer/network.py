@@ -14,13 +14,13 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
-import psutil
 import torch
 from peft.tuners.lora import LoraLayer
 
 from tunesmith.infer.adapters import Adapter, fit, stack
 from tunesmith.infer.linear import Rows, SlotLinear, can_pack, pack, unpack
 from tunesmith.infer.slots import PIECE, SLOTS, SlotCache
+from tunesmith.model.device import free_bytes
 
 SHARE = 0.25  # most of the free memory that packed weights may take
 
@@ -65,7 +65,7 @@ class Network:
     def _pack(self) -> None:
         weights = [layer.weight for layer in self.model.modules() if isinstance(layer, SlotLinear)]
         size = sum(weight.numel() * weight.element_size() for weight in weights)
-        fits = self.device.type == "cpu" and size <= SHARE * psutil.virtual_memory().available
+        fits = self.device.type == "cpu" and size <= SHARE * free_bytes("cpu")
         if fits and all(can_pack(weight.dtype) for weight in weights):
             self._packs = _Packs()
             weakref.finalize(self._packs, unpack, pack(self.model))
@@ -179,6 +179,25 @@ def replace_linear(model: torch.nn.Module, rows: Rows) -> None:
 
 
 @torch.inference_mode()
+def why_alone(config: Any) -> str | None:
+    """Why rows of such a model cannot share a batch of slots, though a short probe would not show it."""
+    if any(kind == "longrope" or "dynamic" in kind for kind in rope_types(config)):
+        return "its rotary positions depend on the longest row of a batch"
+    strange = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    return f"it has layers of {', '.join(sorted(strange))}" if strange else None
+
+
+def rope_types(config: Any) -> set[str]:
+    """The kinds of rotary positions that a configuration names, for all layers or for each kind of them."""
+    found: set[str] = set()
+    for name in ("rope_parameters", "rope_scaling"):
+        settings = getattr(config, name, None) or {}
+        for one in [settings, *settings.values()]:
+            if isinstance(one, dict):
+                found.add(str(one.get("rope_type") or one.get("type")))
+    return found
+
+
 def probe(network: Network, model: Any, adapter: int) -> str | None:
     """Compare both passes of a network with the model's own forward pass, on a few tokens.
 

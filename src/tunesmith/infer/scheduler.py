@@ -69,33 +69,32 @@ class Scheduler:
 
     def wait(self, ready: Callable[[], bool]) -> None:
         """Return when a condition on a submitted ticket holds; drive until then if nobody else does."""
-        with self._changed:
-            self._changed.wait_for(lambda: ready() or not self._driven)
-            if ready():
-                return
-            self._driven = True
-        self._lead(ready)
+        leads = False
+        try:
+            with self._changed:
+                self._changed.wait_for(lambda: ready() or not self._driven)
+                if ready():
+                    return
+                leads = self._driven = True
+            self._lead(ready)
+        finally:
+            if leads:
+                with self._changed:
+                    self._driven = False
+                    self._changed.notify_all()
 
     def drive(self, stop: threading.Event) -> None:
         """Drive for everybody until `stop` is set; looks at it ten times a second when there is nothing to do."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._driven)
-            self._driven = True
-        self._lead(stop.is_set)
+        self.wait(stop.is_set)
 
     def _lead(self, ready: Callable[[], bool]) -> None:
-        try:
-            with torch.inference_mode():
-                while not ready():
-                    self._once()
-                    with self._changed:
-                        self._changed.notify_all()
-                        if self._batch.idle and not self._waiting and not ready():
-                            self._changed.wait(0.1)
-        finally:
-            with self._changed:
-                self._driven = False
-                self._changed.notify_all()
+        with torch.inference_mode():
+            while not ready():
+                self._once()
+                with self._changed:
+                    self._changed.notify_all()
+                    if self._batch.idle and not self._waiting and not ready():
+                        self._changed.wait(0.1)
 
     def _once(self) -> None:
         """Let rows in, compute one step, let rows out. What goes wrong is told to everybody who waits."""

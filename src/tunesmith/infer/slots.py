@@ -49,15 +49,32 @@ class SlotCache(Cache):
         """Have at least so many; what is there stays."""
         if slots <= self.slots and positions <= self.positions:
             return
-        while self.slots < slots:
-            self.slots *= 2
-        while self.positions < positions:
-            self.positions *= 2
-        for store in (self.keys, self.values):
-            for layer, old in store.items():
-                new = old.new_zeros(self.slots, old.shape[1], self.positions, old.shape[3])
-                new[: old.shape[0], :, : old.shape[2]] = old
-                store[layer] = new
+        slots, positions = self.grown(slots, positions)
+        try:
+            for store in (self.keys, self.values):
+                for layer, old in store.items():
+                    new = old.new_zeros(slots, old.shape[1], positions, old.shape[3])
+                    new[: old.shape[0], :, : old.shape[2]] = old
+                    store[layer] = new
+        except BaseException:
+            self.forget()  # no layer shall be smaller than the others
+            raise
+        self.slots, self.positions = slots, positions
+
+    def grown(self, slots: int, positions: int) -> tuple[int, int]:
+        """What `ensure` makes of so many: sizes double."""
+        have = self.slots, self.positions
+        while have[0] < slots:
+            have = 2 * have[0], have[1]
+        while have[1] < positions:
+            have = have[0], 2 * have[1]
+        return have
+
+    def forget(self) -> None:
+        """Free everything."""
+        self.keys.clear()
+        self.values.clear()
+        self.slots, self.positions = 2, 4 * PIECE
 
     def aim(self, first: int, rows: int, age: torch.Tensor, places: torch.Tensor | int) -> None:
         """Say where the next forward pass writes and how far it reads.
@@ -174,10 +191,11 @@ def slot_attention(
     return _attend(query, key, value, seen, scale, softcap).transpose(1, 2), None
 
 
+# `is_compiling` is true in every thread while one of them compiles; `is_dynamo_compiling` only in what is traced.
 def _attend(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, seen: torch.Tensor, scale: float, softcap: float | None
 ) -> torch.Tensor:
-    fused = torch.compiler.is_compiling() and query.device.type == "cpu"
+    fused = torch.compiler.is_dynamo_compiling() and query.device.type == "cpu"
     if softcap is None and not fused:
         return scaled_dot_product_attention(query, key, value, attn_mask=seen, scale=scale)
     if fused:  # as sums, which the compiler turns into two loops over the cache; products would be calls of a library

@@ -78,7 +78,9 @@ class Ticket:
         return self.ended
 
     def end(self, stopped: bool = False, error: BaseException | None = None) -> None:
-        """Nothing more will come."""
+        """Nothing more will come; what ended it first counts."""
+        if self.ended:
+            return
         self._stopped, self._error = stopped, error
         self.ended = True
 

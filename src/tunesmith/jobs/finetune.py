@@ -114,6 +114,7 @@ def walk(
     objective = Sft(splits.train, recipe.optim.batch_size, recipe.seed, plan, ranks)
     course = plan_course(recipe, objective)
     policy = Policy(model, recipe.optim, rate, course.steps, plan, ranks)
+    policy.model.train()  # as in training, or other layers would be measured and compiled
     objective = settle_memory(recipe.checkpointing, policy, objective, splits.train)
     objective = settle_layers(recipe.compile, policy, objective, splits.train, course.steps, report)
     plan = objective.plan

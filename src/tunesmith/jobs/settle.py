@@ -13,15 +13,17 @@ from tunesmith.data.seal import Rows
 from tunesmith.data.split import Splits
 from tunesmith.jobs.recipe import Recipe
 from tunesmith.jobs.resume import find_resumed
+from tunesmith.model.device import free_bytes
 from tunesmith.train.batch import Batch, packed, padded
 from tunesmith.train.checkpoint import Checkpoint, find_step
 from tunesmith.train.compiled import does_not_pay, why_not_compiled
-from tunesmith.train.memory import checkpoint_activations, free_bytes, kept_bytes, why_checkpointing
+from tunesmith.train.eight_bit import AdamW8bit
+from tunesmith.train.memory import checkpoint_activations, kept_bytes, why_checkpointing
 from tunesmith.train.objectives.sft import Sft
 from tunesmith.train.plan import Plan, in_smaller_pieces, make_plan, product_rate
 from tunesmith.train.policy import Policy
 from tunesmith.train.probe import why_not_chunked, why_not_packed
-from tunesmith.train.ranks import Ranks
+from tunesmith.train.ranks import ALONE, Ranks
 
 FEW = 2  # rows that compiled layers are tried on
 USED = 0.3  # of the rate of a matrix product, that uncompiled training reaches
@@ -73,12 +75,16 @@ def settle_memory(wanted: str, policy: Policy, objective: Sft, rows: Rows) -> Sf
     plan = objective.plan
     reason = plan.reasons.get("checkpointing", "given")
     if plan.checkpointing is None and wanted == "auto":
-        batch = objective.batches(rows[:FEW])[0]
+        batch = trial_batch(objective, rows)
         with policy.autocast(), torch.random.fork_rng():
-            kept = kept_bytes(lambda: objective.loss(policy.model, batch)) / max(batch.tokens, 1)
-        tokens = min(plan.micro_tokens, objective.batch_size * int(rows.lengths.max()))
-        state = sum(12 * weight.numel() for weight in policy.weights.values())  # a gradient and two moments
-        found = why_checkpointing(int(kept * tokens), state, free_bytes(plan.device))
+            kept = kept_bytes(policy.model, lambda: objective.loss(policy.model, batch))
+        ids: Any = batch.inputs["input_ids"]
+        each = kept / ids.numel()
+        bytes_a_weight = 6 if isinstance(policy.optimizer, AdamW8bit) else 12  # a gradient and two moments
+        state = sum(bytes_a_weight * weight.numel() for weight in policy.weights.values())
+        free = free_bytes(plan.device) // (plan.processes if plan.device == "cpu" else 1)
+        found = why_checkpointing(int(each * largest_micro_batch(objective, rows)), state, free)
+        found = policy.ranks.gather(found)[0]
         reason, wanted = found or "a micro-batch fits into memory as it is", "off" if found is None else "on"
     checkpointing = wanted == "on" if plan.checkpointing is None else plan.checkpointing
     if checkpointing:
@@ -108,17 +114,31 @@ def settle_layers(
         reason = "rows are not packed" if plan.sharding == "none" else "sharded"
     elif wanted == "auto" and plan.compiled is None:
         tokens = steps * objective.batch_size * float(rows.lengths.mean())
-        reason = does_not_pay(seconds_of_training(policy, plan, tokens))
+        reason = policy.ranks.gather(does_not_pay(seconds_of_training(policy, plan, tokens)))[0]
     if reason is None:
         trial = replace(objective, plan=replace(plan, compiled=True))
-        batch = trial.batches(rows[:FEW])[0]
+        batch = trial_batch(trial, rows)
         reason = why_not_compiled(policy.model, policy.weights, lambda: one_backward(policy, trial, batch))
         reason = next(filter(None, policy.ranks.gather(reason)), None)
         if reason is not None:
+            torch.compiler.set_stance("force_eager")  # here too, where another process could not
             report({"kind": "warning", "sentence": f"layers are not compiled, which is slower: {reason}."})
     said = "layers are compiled" if reason is None else f"layers run as they are: {reason}"
     plan = replace(plan, compiled=reason is None, reasons={**plan.reasons, "compiled": said})
     return replace(objective, plan=plan)
+
+
+def trial_batch(objective: Sft, rows: Rows) -> Batch:
+    """A few rows, the same in every process."""
+    return replace(objective, ranks=ALONE).batches(rows[:FEW])[0]
+
+
+def largest_micro_batch(objective: Sft, rows: Rows) -> int:
+    """Tokens of it, at most."""
+    plan, longest = objective.plan, int(rows.lengths.max())
+    if plan.accumulation is not None:
+        return longest * -(-objective.batch_size // (plan.accumulation * plan.processes))
+    return max(longest, min(plan.micro_tokens, objective.batch_size * longest))
 
 
 def one_backward(policy: Policy, objective: Sft, batch: Batch) -> float:

@@ -69,6 +69,7 @@ def packed_attention(
     if attention_mask is not None or cu_seq_lens_q is None or query.shape[0] != 1 or is_causal is False:
         raise NotImplementedError("packed attention cannot do masks, batches, unpacked rows or a look ahead")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast, rotary positions leave them in fp32
     if query.device.type == "cpu" and dropout == 0:
         return attend(query, key, value, cu_seq_lens_q, scale)[0], None
     if query.is_cuda and dropout == 0 and query.dtype != torch.float32:
@@ -195,7 +196,7 @@ def _backward(
     """Gradients of the first L tokens: by query, written into `by_query_KGLD`; by key and value, returned."""
     heads, groups, length, width = gradient_KGLD.shape
     blocks = list(_blocks(length, query_KGTD.shape[2]))
-    by_key, by_value = (key_KTD.new_zeros(heads, blocks[-1][1].stop, width) for _ in range(2))
+    by_key, by_value = (key_KTD.new_zeros(heads, blocks[-1][1].stop, width, dtype=torch.float32) for _ in range(2))
     for block, seen in blocks:
         q_KMD, into = query_KGTD[:, :, block].flatten(1, 2), by_query_KGLD[:, :, block]
         g_KGND = into.new_zeros(heads, groups, block.stop - block.start, width)

@@ -45,18 +45,19 @@ class Batch:
 def packed(rows: Sequence[Prepared], device: str) -> Batch:
     """The rows one after another in a single sequence (B = 1), positions starting anew with each.
 
-    Zeros fill it up to a multiple of `WHOLE` tokens, as a row of their own that nothing is learned from.
+    Zeros fill it up to a multiple of `WHOLE` tokens, or to a power of two below it, as a row of their own that nothing
+    is learned from.
     """
     ids = torch.from_numpy(np.concatenate([row.ids for row in rows]).astype(np.int64))
     positions = torch.cat([torch.arange(len(row.ids)) for row in rows])
     # A position is trained when the next token is a trained token of the same row.
     trained = torch.from_numpy(np.concatenate([np.append(row.mask[1:], False) for row in rows]))
     offsets = torch.tensor([0, *(len(row.ids) for row in rows)], dtype=torch.int32).cumsum(0, dtype=torch.int32)
-    if filling := -len(ids) % WHOLE:
+    if filling := -len(ids) % min(WHOLE, 1 << (len(ids) - 1).bit_length()):
         ids, positions = (torch.cat([tensor, tensor.new_zeros(filling)]) for tensor in (ids, positions))
         offsets = torch.cat([offsets, offsets[-1:] + filling])
     keep_N = trained.nonzero()[:, 0]
-    longest = max(len(row.ids) for row in rows)
+    offsets, longest = offsets.to(device), max(filling, *(len(row.ids) for row in rows))
     inputs = {
         "input_ids": ids[None].to(device),
         "position_ids": positions[None].to(device),

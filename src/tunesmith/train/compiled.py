@@ -61,7 +61,7 @@ def why_not_compiled(
     Args:
         model: as it will be trained.
         weights: that gradients are computed of.
-        backward: computes a loss and its gradients, and returns the loss.
+        backward: computes a loss and its gradients, in training mode, and returns the loss.
     """
     if not layers_of(model):
         return "this model has no list of layers"
@@ -86,10 +86,12 @@ def why_not_compiled(
 
 
 def _loss_and_norm(weights: Mapping[str, torch.Tensor], backward: Callable[[], float]) -> tuple[float, float]:
-    loss = backward()
-    norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights.values() if weight.grad is not None])
-    for weight in weights.values():
-        weight.grad = None
+    try:
+        loss = backward()
+        norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights.values() if weight.grad is not None])
+    finally:  # a backward pass that failed half way has left some
+        for weight in weights.values():
+            weight.grad = None
     return loss, norm.item()
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import psutil
 import torch
 
 from tunesmith.train.loss import inside
@@ -18,13 +17,16 @@ from tunesmith.train.loss import inside
 SHARE = 0.8  # of the free memory, that may be planned for
 
 
-def kept_bytes(forward: Callable[[], Any]) -> int:
-    """Bytes that `forward` leaves behind for its backward pass, weights aside."""
+def kept_bytes(model: Any, forward: Callable[[], Any]) -> int:
+    """Bytes that `forward` leaves behind for its backward pass, weights and what is as large as a weight aside."""
     sizes: dict[int, int] = {}
+    weights = list(model.parameters())
+    places = {weight.untyped_storage().data_ptr() for weight in weights}
+    shapes = {weight.shape for weight in weights if weight.ndim > 1}  # such as the gradient of the output layer
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
-        if not isinstance(tensor, torch.nn.Parameter):
-            storage = tensor.untyped_storage()
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in places and tensor.shape not in shapes:
             sizes[storage.data_ptr()] = storage.nbytes()
         return tensor
 
@@ -33,11 +35,6 @@ def kept_bytes(forward: Callable[[], Any]) -> int:
     total = sum(sizes.values())
     del result
     return total
-
-
-def free_bytes(device: str) -> int:
-    """Memory that is free now on this device."""
-    return torch.cuda.mem_get_info()[0] if device == "cuda" else psutil.virtual_memory().available
 
 
 def why_checkpointing(kept: int, state: int, free: int) -> str | None:

@@ -1,0 +1,15 @@
+"""What the device has left."""
+
+from __future__ import annotations
+
+import psutil
+import torch
+
+from tunesmith.exec.memory import memory_limit
+
+
+def free_bytes(device: str) -> int:
+    """Memory that is free now on this device, and that a container allows."""
+    if device == "cuda":
+        return torch.cuda.mem_get_info()[0]
+    return min(psutil.virtual_memory().available, memory_limit())
