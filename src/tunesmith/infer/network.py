@@ -178,7 +178,6 @@ def replace_linear(model: torch.nn.Module, rows: Rows) -> None:
                 setattr(parent, name, SlotLinear(layer.weight.T, layer.bias, rows))
 
 
-@torch.inference_mode()
 def why_alone(config: Any) -> str | None:
     """Why rows of such a model cannot share a batch of slots, though a short probe would not show it."""
     if any(kind == "longrope" or "dynamic" in kind for kind in rope_types(config)):
@@ -198,6 +197,7 @@ def rope_types(config: Any) -> set[str]:
     return found
 
 
+@torch.inference_mode()
 def probe(network: Network, model: Any, adapter: int) -> str | None:
     """Compare both passes of a network with the model's own forward pass, on a few tokens.
 

@@ -12,21 +12,20 @@ from typing import Any
 
 import torch
 
-from tunesmith.train.loss import inside
+from tunesmith.train.loss import inside, output_layer
 
 SHARE = 0.8  # of the free memory, that may be planned for
 
 
 def kept_bytes(model: Any, forward: Callable[[], Any]) -> int:
-    """Bytes that `forward` leaves behind for its backward pass, weights and what is as large as a weight aside."""
+    """Bytes that `forward` leaves behind for its backward pass, weights and the output layer's gradient aside."""
     sizes: dict[int, int] = {}
-    weights = list(model.parameters())
-    places = {weight.untyped_storage().data_ptr() for weight in weights}
-    shapes = {weight.shape for weight in weights if weight.ndim > 1}  # such as the gradient of the output layer
+    places = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+    head = output_layer(model)
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in places and tensor.shape not in shapes:
+        if storage.data_ptr() not in places and (head is None or tensor.shape != head.weight.shape):
             sizes[storage.data_ptr()] = storage.nbytes()
         return tensor
 
