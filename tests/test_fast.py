@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -53,7 +54,13 @@ def as_new():
 @pytest.fixture
 def rows(write_rows, tiny):
     dataset = load_dataset(str(write_rows(many_rows(24))))
-    return list(prepare(dataset.rows, dataset.reading.ledgers, load_contract(tiny), 512))
+    return Rows(prepare(dataset.rows, dataset.reading.ledgers, load_contract(tiny), 512))
+
+
+class Rows(list):
+    @property
+    def lengths(self):
+        return np.array([len(row.ids) for row in self])
 
 
 def heads(tokens, dtype, query=4, key=2, width=16):
@@ -277,15 +284,12 @@ def test_processes_decide_as_the_first_one_does(tiny, rows):
         def gather(self, value):
             return ["the first process says no", value]
 
-    class Rows(list):
-        lengths = torch.tensor([len(row.ids) for row in rows]).float()
-
     policy, objective = policy_for(tiny, "lora", PLAN), Sft(rows, 8, 0, PLAN, Second(1, 2))
-    policy.ranks, rows = objective.ranks, Rows(rows)
+    policy.ranks = objective.ranks
     settled = settle_layers("auto", policy, objective, rows, 10**9, lambda event: None)
     assert settled.plan.compiled is False
     assert "the first process says no" in settled.plan.reasons["compiled"]
-    assert trial_batch(Sft(rows, 8, 0, PLAN, Second(2, 3)), rows).tokens == sum(len(row.ids) for row in rows[:2])
+    assert trial_batch(Sft(rows, 8, 0, PLAN, Second(2, 3)), rows).tokens == sum(sorted(rows.lengths)[:4])
 
 
 def test_layers_are_the_list_that_a_model_repeats(tiny):

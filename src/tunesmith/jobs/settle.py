@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from tunesmith.core.events import Report
+from tunesmith.data.prepare import Prepared
 from tunesmith.data.seal import Rows
 from tunesmith.data.split import Splits
 from tunesmith.jobs.recipe import Recipe
@@ -25,7 +26,7 @@ from tunesmith.train.policy import Policy
 from tunesmith.train.probe import why_not_chunked, why_not_packed
 from tunesmith.train.ranks import ALONE, Ranks
 
-FEW = 2  # rows that compiled layers are tried on
+FEW = 4  # rows that decisions are tried on
 USED = 0.3  # of the rate of a matrix product, that uncompiled training reaches
 
 
@@ -52,9 +53,14 @@ def settle_plan(
     return Plan(**told["plan"]), checkpoint, told["changed"]
 
 
+def shortest(rows: Rows) -> list[Prepared]:
+    """A few rows that are quickly computed, without reading all others."""
+    return [rows[int(i)] for i in rows.lengths.argsort()[:FEW]]
+
+
 def settle_packing(plan: Plan, model: Any, rows: Rows, report: Report) -> Plan:
     """The plan with packing off if this model computes something else when packed; the model's attention is set."""
-    reason = why_not_packed(model, rows) if plan.packing else None
+    reason = why_not_packed(model, shortest(rows)) if plan.packing else None
     if reason is None:
         return plan
     report({"kind": "warning", "sentence": reason})
@@ -65,7 +71,11 @@ def settle_loss(plan: Plan, model: Any, rows: Rows) -> Plan:
     """The plan, knowing whether the loss can be computed without building all logits."""
     if plan.chunked is not None:
         return plan
-    reason = why_not_chunked(model, rows, packed if plan.packing else padded) if plan.sharding == "none" else "sharded"
+    reason = (
+        why_not_chunked(model, shortest(rows), packed if plan.packing else padded)
+        if plan.sharding == "none"
+        else "sharded"
+    )
     said = "logits are never all there" if reason is None else f"logits are built: {reason}"
     return replace(plan, chunked=reason is None, reasons={**plan.reasons, "chunked": said})
 
@@ -130,7 +140,7 @@ def settle_layers(
 
 def trial_batch(objective: Sft, rows: Rows) -> Batch:
     """A few rows, the same in every process."""
-    return replace(objective, ranks=ALONE).batches(rows[:FEW])[0]
+    return replace(objective, ranks=ALONE).batches(shortest(rows))[0]
 
 
 def largest_micro_batch(objective: Sft, rows: Rows) -> int:

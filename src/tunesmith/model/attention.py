@@ -196,7 +196,8 @@ def _backward(
     """Gradients of the first L tokens: by query, written into `by_query_KGLD`; by key and value, returned."""
     heads, groups, length, width = gradient_KGLD.shape
     blocks = list(_blocks(length, query_KGTD.shape[2]))
-    by_key, by_value = (key_KTD.new_zeros(heads, blocks[-1][1].stop, width, dtype=torch.float32) for _ in range(2))
+    dtype = torch.float32 if len(blocks) > 1 else key_KTD.dtype  # of what is summed over blocks
+    by_key, by_value = (key_KTD.new_zeros(heads, blocks[-1][1].stop, width, dtype=dtype) for _ in range(2))
     for block, seen in blocks:
         q_KMD, into = query_KGTD[:, :, block].flatten(1, 2), by_query_KGLD[:, :, block]
         g_KGND = into.new_zeros(heads, groups, block.stop - block.start, width)

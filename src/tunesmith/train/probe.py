@@ -21,7 +21,6 @@ from tunesmith.train.objectives.sft import logits_at_trained
 # Of the loss of a token, root mean square. Two sound orders of computing in bf16 differ by 0.04 for ember.
 TOLERANCE = {torch.float32: 3e-4, torch.bfloat16: 0.1}
 SAME = {torch.float32: 3e-4, torch.bfloat16: 0.01}  # of the mean loss of one and the same forward pass
-ROWS = 4
 
 
 @torch.no_grad()
@@ -30,12 +29,11 @@ def why_not_packed(model: Any, rows: Sequence[Prepared]) -> str | None:
 
     Leaves the model's attention set for packing when it returns None, as it was otherwise.
     """
-    sample = sorted(rows, key=lambda row: len(row.ids))[:ROWS]
     before = model.config._attn_implementation
-    alone = _losses(model, padded(sample, str(model.device)))
+    alone = _losses(model, padded(rows, str(model.device)))
     try:
         model.set_attn_implementation(PACKED)
-        together = _losses(model, packed(sample, str(model.device)))
+        together = _losses(model, packed(rows, str(model.device)))
     except (NotImplementedError, ValueError, TypeError, RuntimeError) as error:
         model.set_attn_implementation(before)
         return f"packing is off: this model does not support it ({error})."
@@ -52,13 +50,13 @@ def why_not_chunked(model: Any, rows: Sequence[Prepared], make: Callable[..., Ba
 
     Args:
         model: as the method left it.
-        rows: some to compare on.
+        rows: a few to compare on.
         make: makes a batch of rows, as for training.
     """
     head = output_layer(model)
     if head is None:
         return "the last layer is more than a matrix product"
-    batch = make(sorted(rows, key=lambda row: len(row.ids))[:ROWS], str(model.device))
+    batch = make(rows, str(model.device))
     alone = _losses(model, batch).mean().item()
     try:
         total, _ = linear_cross_entropy(hidden_at_trained(model, batch), head.weight, batch.target_N)
