@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from tunesmith.train.loss import inside, output_layer
 
@@ -20,12 +21,13 @@ SHARE = 0.8  # of the free memory, that may be planned for
 def kept_bytes(model: Any, forward: Callable[[], Any]) -> int:
     """Bytes that `forward` leaves behind for its backward pass, weights and the output layer's gradient aside."""
     sizes: dict[int, int] = {}
-    places = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+    whole = [weight for weight in model.parameters() if not isinstance(weight, DTensor)]
+    places = {weight.untyped_storage().data_ptr() for weight in whole}
     head = output_layer(model)
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in places and (head is None or tensor.shape != head.weight.shape):
+        storage, weight = tensor.untyped_storage(), isinstance(tensor, torch.nn.Parameter)
+        if not weight and storage.data_ptr() not in places and (head is None or tensor.shape != head.weight.shape):
             sizes[storage.data_ptr()] = storage.nbytes()
         return tensor
 
