@@ -48,10 +48,9 @@ SFT := $(BIN)/python benchmarks/sft_cpu.py --rows $(ROWS) --write
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/start.py --write
 	$(SFT) --size 10m --steps 6
-	$(SFT) --size 10m --steps 6 --method full --only tunesmith bfd
-	ONEDNN_MAX_CPU_ISA=AVX2 $(SFT) --size 10m --steps 6 --precision fp32 --only tunesmith defaults bfd
+	ONEDNN_MAX_CPU_ISA=AVX2 $(SFT) --size 10m --steps 6 --precision fp32 --only tunesmith bfd
 	$(SFT) --size 135m --steps 3
-	$(SFT) --size 135m --steps 3 --method full --only tunesmith bfd
+	$(SFT) --size 135m --steps 2 --method full --only tunesmith bfd
 	$(BIN)/python benchmarks/levers.py --rows $(ROWS) --write
 	$(BIN)/python benchmarks/optimizer.py
 	$(BIN)/python benchmarks/decode.py --dtype bfloat16 $(if $(LLAMA_CPP),--llama-cpp $(LLAMA_CPP)) --write
