@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.core.config import parse_overrides, to_yaml, with_overrides
+from tunesmith.core.config import parse_overrides, read_yaml, to_yaml, with_overrides
 from tunesmith.core.errors import ConfigError, MissingError
 from tunesmith.core.files import append_line, publish_folder, read_lines, write_text
 from tunesmith.core.names import did_you_mean, look_up
@@ -63,6 +63,12 @@ def test_a_missing_recipe_and_a_missing_section_are_named(tmp_path, recipe_file)
     recipe_file.write_text("- 1\n")
     with pytest.raises(ConfigError, match="a recipe is a mapping"):
         read_recipe(recipe_file)
+
+
+def test_on_and_off_are_words_and_true_and_false_are_not(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("compile: on\npacking: off\nmerge: true\nname: yes\n")
+    assert read_yaml(tmp_path / "recipe.yaml") == {"compile": "on", "packing": "off", "merge": True, "name": "yes"}
+    assert parse_overrides(["compile=off", "merge=False"]) == {"compile": "off", "merge": False}
 
 
 def test_overrides_set_dotted_keys_and_a_new_type_starts_afresh(tmp_path):

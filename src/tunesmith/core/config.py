@@ -8,6 +8,7 @@ impossible to write.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -36,6 +37,18 @@ def option(default: Any, description: str, hint: str = "", **limits: Any) -> Any
 SectionType = TypeVar("SectionType", bound=Section)
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's booleans: `on`, `off`, `yes` and `no` are words, as the options that are called so need them."""
+
+
+_BOOL = "tag:yaml.org,2002:bool"
+_TRUE_OR_FALSE = re.compile(r"(?:true|True|TRUE|false|False|FALSE)$")
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, _TRUE_OR_FALSE if tag == _BOOL else pattern) for tag, pattern in known]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file.
 
@@ -44,7 +57,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: it is not YAML, or not a mapping.
     """
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise MissingError(f"{path}: no such recipe. `recipes/` holds examples.") from None
     except (IsADirectoryError, PermissionError) as error:
@@ -102,7 +115,7 @@ def parse_overrides(
         if not equals or not key.strip():
             raise ConfigError(f"{assignment!r}: write {form}.")
         try:
-            overrides[key.strip()] = yaml.safe_load(value)
+            overrides[key.strip()] = yaml.load(value, _Loader)
         except (yaml.YAMLError, ValueError, RecursionError):
             raise ConfigError(f"{assignment!r}: the value is not YAML.") from None
     return overrides
