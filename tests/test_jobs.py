@@ -18,7 +18,7 @@ import tunesmith
 from conftest import many_rows
 from tunesmith.core.errors import JobError, TunesmithError
 from tunesmith.core.files import read_json, read_lines
-from tunesmith.exec.local import Job, run_child
+from tunesmith.exec.local import SETTINGS, Job, environment, run_child
 from tunesmith.jobs.runs import list_runs, read_run
 from tunesmith.score.metrics import METRICS
 
@@ -170,6 +170,17 @@ def test_few_rows_are_learned_by_heart_from_a_headerless_csv(tmp_path):
 def test_a_child_that_dies_is_reported_with_its_last_words(tmp_path):
     with pytest.raises(JobError, match=r"exit code 1: .*unknown job 'nonsense'.*Its log: .*log"):
         run_child(Job("nonsense", {}), tmp_path / "log", lambda event: None)
+
+
+def test_what_the_user_has_set_counts_for_children_too(monkeypatch):
+    for name in (*SETTINGS, "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    assert SETTINGS.items() <= environment(1).items()
+    assert ("OMP_NUM_THREADS" in environment(1), "OMP_NUM_THREADS" in environment(2)) == (False, True)
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
+    assert environment(1)["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "7"
+    assert environment(1)["GLIBC_TUNABLES"] == SETTINGS["GLIBC_TUNABLES"] + ":glibc.malloc.hugetlb=0"
 
 
 def test_a_child_ends_with_its_parent(recipe, tmp_path):

@@ -143,15 +143,21 @@ def run_child(job: Job, log: Path, report: Report) -> dict[str, Any]:
     return _outcome(children, watch, log)
 
 
-def _start(job: Job, rank: int, meeting: str, log: Path) -> _Child:
-    environment = {**SETTINGS, **os.environ, "TOKENIZERS_PARALLELISM": "false"}
+def environment(processes: int) -> dict[str, str]:
+    """What a child is started with: `SETTINGS`, and what the user has set, which counts where both say something."""
+    found = {**SETTINGS, **os.environ, "TOKENIZERS_PARALLELISM": "false"}
     if tunables := os.environ.get("GLIBC_TUNABLES"):
-        environment["GLIBC_TUNABLES"] = f"{SETTINGS['GLIBC_TUNABLES']}:{tunables}"
-    environment.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home() / "compiled"))  # torch's own is gone after a restart
+        found["GLIBC_TUNABLES"] = f"{SETTINGS['GLIBC_TUNABLES']}:{tunables}"  # the later one counts
+    found.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home() / "compiled"))  # torch's own is gone after a restart
+    if processes > 1:
+        threads = max(1, (os.cpu_count() or 1) // processes)
+        found.setdefault("OMP_NUM_THREADS", str(threads))  # or they would take the cores from each other
+    return found
+
+
+def _start(job: Job, rank: int, meeting: str, log: Path) -> _Child:
     arguments = job.arguments
     if job.processes > 1:
-        threads = max(1, (os.cpu_count() or 1) // job.processes)
-        environment.setdefault("OMP_NUM_THREADS", str(threads))  # or they would take the cores from each other
         arguments = {**arguments, "rank": rank, "ranks": job.processes, "meeting": f"{meeting}/store"}
     with log.open("a", encoding="utf-8") as log_file:
         process = subprocess.Popen(
@@ -159,7 +165,7 @@ def _start(job: Job, rank: int, meeting: str, log: Path) -> _Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log_file,
-            env=environment,
+            env=environment(job.processes),
             text=True,
             encoding="utf-8",
             start_new_session=True,  # Ctrl-C reaches the parent alone, which then stops the child
