@@ -57,7 +57,7 @@ class BlockGraph:
     """A block's call as a function of its weights, its slots and its inputs.
 
     The first call compiles it, and shows in which order the compiled code takes its inputs. Later calls go straight
-    there: the way through the compiler's front end takes as long as a third of a layer.
+    there: the way through the compiler's front end takes a good part of the time of a layer.
     """
 
     def __init__(self, layers: Sequence[torch.nn.Module], name: str) -> None:

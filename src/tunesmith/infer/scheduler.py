@@ -1,8 +1,8 @@
 """Who drives the batch: one thread at a time, whichever waits for a token, or one that does nothing else.
 
 A thread that reads an answer drives everybody's until it has what it waits for, then another takes over. So an
-evaluation or a chat computes in its own thread: on a CPU, a second thread that computes costs every step two
-milliseconds, since OpenMP's workers of several threads no longer wait actively for each other. A server lets one
+evaluation or a chat computes in its own thread: on a CPU, a second thread that computes slows down
+every step, since OpenMP's workers of several threads no longer wait actively for each other. A server lets one
 thread `drive` and all others only read.
 """
 
