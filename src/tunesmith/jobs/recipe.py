@@ -58,7 +58,9 @@ class Recipe(Section):
         "never changes the result.",
     )
     micro_tokens: int = option(
-        2048, "Most tokens in one forward pass: what memory allows. Without dropout it never changes the result.", ge=8
+        2048,
+        "Most tokens of rows in one forward pass: what memory allows. Without dropout it never changes the result.",
+        ge=8,
     )
     device: Literal["auto", "cpu", "cuda"] = option(
         "auto", "Where to compute; `auto` takes a CUDA device if there is one."
