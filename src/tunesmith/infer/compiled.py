@@ -112,9 +112,7 @@ def dispatch(block: Sequence[torch.nn.Module], first: int, alone: BlockGraph, ma
             given.append({**dict(enumerate(args)), **kwargs})
             if number < len(block) - 1:
                 return args[0] if args else kwargs["hidden_states"]
-            cache = kwargs.get("past_key_values")
-            if cache is None:
-                cache = next(value for value in args if isinstance(value, SlotCache))
+            cache = next(value for value in given[-1].values() if isinstance(value, SlotCache))
             graph = alone if len(cache.places) == 1 else many
             return graph(weights, first, Now(cache, rows.own, given))
 

@@ -18,6 +18,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 
 from tunesmith.infer.adapters import Adapter, fit, stack
+from tunesmith.infer.library import cache_argument
 from tunesmith.infer.linear import Rows, SlotLinear, can_pack, pack, unpack
 from tunesmith.infer.slots import PIECE, SLOTS, SlotCache
 from tunesmith.model.device import free_bytes
@@ -43,6 +44,7 @@ class Network:
         base = model.get_base_model() if hasattr(model, "peft_config") else model
         self.model = copy.deepcopy(base, shared(base)).eval()
         self.device: torch.device = base.device
+        self._argument = cache_argument(base)
         self.rows = Rows()
         replace_linear(self.model, self.rows)
         self.bytes_per_position = 0
@@ -151,9 +153,9 @@ class Network:
             **given,
             attention_mask=age,
             position_ids=places,
-            past_key_values=cache,
             use_cache=True,
             logits_to_keep=keep,
+            **{self._argument: cache},
         ).logits
 
 

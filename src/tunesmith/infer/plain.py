@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from tunesmith.infer.batch import choose
+from tunesmith.infer.library import cache_argument
 from tunesmith.infer.ticket import Ticket
 
 
@@ -30,6 +31,7 @@ class PlainBatch:
         self.model = model
         self.rows: list[Ticket] = []
         self._most_rows, self._most_tokens = most_rows, most_tokens
+        self._argument = cache_argument(model)
         self._gone: set[int] = set()
         self._cache: Any = None
         self._mask_BT, self._position_B1 = torch.empty(0), torch.empty(0)
@@ -76,9 +78,9 @@ class PlainBatch:
 
     def _forward(self, **inputs: torch.Tensor) -> torch.Tensor:
         output = self.model(
-            **inputs, attention_mask=self._mask_BT, past_key_values=self._cache, use_cache=True, logits_to_keep=1
+            **inputs, attention_mask=self._mask_BT, use_cache=True, logits_to_keep=1, **{self._argument: self._cache}
         )
-        self._cache = output.past_key_values
+        self._cache = getattr(output, self._argument)
         return output.logits[:, -1]
 
     def _drop(self) -> None:
