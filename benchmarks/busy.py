@@ -4,8 +4,8 @@
     python benchmarks/busy.py --sizes 10m --seconds 4
 
 Each figure is of a process of its own: once with the threads and the waiting that OpenMP takes by itself, once with
-those that tunesmith starts its children with, each on a quiet machine and beside one Python process that counts. The last
-table is a run that was begun on a quiet machine, beside which the other program starts later.
+those that tunesmith starts its children with, each on a quiet machine and beside one Python process that counts. The
+last table is a run that was begun on a quiet machine, beside which the other program starts later.
 """
 
 from __future__ import annotations

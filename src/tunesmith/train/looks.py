@@ -1,7 +1,7 @@
 """How often a run looks at its validation rows, and at how many of them: what it may cost, decided beforehand.
 
-A look computes rows forward alone, but uncompiled. A token of it costs at most what a trained token costs (`python
-benchmarks/looks.py` measures it), so tokens are what is counted, and the decision is the same on every machine.
+A token that is looked at costs no more than one that is trained on, which is computed backward too. So tokens are what is
+counted, and the decision is the same on every machine and at every try.
 """
 
 from __future__ import annotations
