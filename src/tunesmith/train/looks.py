@@ -1,7 +1,7 @@
 """How often a run looks at its validation rows, and at how many of them: what it may cost, decided beforehand.
 
-A token that is looked at costs no more than one that is trained on, which is computed backward too. So tokens are what is
-counted, and the decision is the same on every machine and at every try.
+A token that is looked at costs no more than one that is trained on, which is computed backward too. So tokens are what
+is counted, and the decision is the same on every machine and at every try.
 """
 
 from __future__ import annotations
