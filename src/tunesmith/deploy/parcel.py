@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tunesmith.core.errors import ConfigError, JobError, MissingError, ModelError, TunesmithError
-from tunesmith.core.files import read_json, read_lines, sha256_of
+from tunesmith.core.files import read_json, read_lines, read_object, sha256_of
 from tunesmith.deploy.card import Facts, write_card
 from tunesmith.jobs.runs import RunSummary, is_run, read_run
 from tunesmith.prompt.base import EMBEDDED
@@ -79,8 +79,8 @@ def pack(name: str, repo: str, with_samples: bool = False, revision: str | None 
     """
     refuse_bad_name(repo)
     folder, run = find_model(name)
-    written = read_json(folder / CARD)
-    adapter = read_json(folder / ADAPTER) if (folder / ADAPTER).exists() else None
+    written = read_object(folder / CARD)
+    adapter = read_object(folder / ADAPTER) if (folder / ADAPTER).exists() else None
     base, commit = find_base(name, folder, written, adapter)
     card = reduced(written, local_bases(written))
     files: dict[str, Path | bytes] = {}
@@ -143,15 +143,18 @@ def find_model(name: str) -> tuple[Path, RunSummary | None]:
 
 
 def _measured_by(model: Path) -> RunSummary | None:
-    """The run whose report is about this model, or about the adapter that `tunesmith merge` folded into it."""
-    merge = read_json(model / CARD).get("merge")
-    source = Path(merge["adapter"]["folder"]) if merge else model
-    weights = source / "adapter_model.safetensors"
-    if source.name != "model" or not is_run(source.parent):
+    """The run whose report is about this model, or about the adapter that was folded into it."""
+    if model.name == "model" and is_run(model.parent):
+        return read_run(model.parent)
+    merge = read_object(model / CARD).get("merge")
+    if not merge:
         return None
-    if merge and not (weights.exists() and sha256_of(weights) == merge["adapter"]["sha256"]):
-        return None  # the run has been trained on since
-    return read_run(source.parent)
+    for run in (model.parent, Path(merge["adapter"]["folder"]).parent):  # the first, should all have been moved
+        for adapter in (run / "adapter", run / "model"):
+            weights = adapter / "adapter_model.safetensors"
+            if is_run(run) and weights.exists() and sha256_of(weights) == merge["adapter"]["sha256"]:
+                return read_run(run)
+    return None  # it is gone, or has been trained on since
 
 
 def find_base(
@@ -195,7 +198,7 @@ def _as_bytes(value: Any) -> bytes:
 def _without_places(path: Path) -> dict[str, Any]:
     """A config with the places that libraries write into it reduced; its other values may only look like paths."""
     places = ("name_or_path", "_file")
-    return {key: reduced(value) if key.endswith(places) else value for key, value in read_json(path).items()}
+    return {key: reduced(value) if key.endswith(places) else value for key, value in read_object(path).items()}
 
 
 def local_bases(card: Any) -> set[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.core.errors import TunesmithError
-from tunesmith.core.files import read_json, read_lines, sha256_of
+from tunesmith.core.files import read_lines, read_object, sha256_of
 from tunesmith.data.config import DataConfig
 from tunesmith.data.source import SourceFile, find_files
 from tunesmith.data.split import Splits
@@ -71,7 +71,7 @@ def _resumed(folder: Path) -> list[str]:
 def _origin(name: str, folder: Path, sha256: str) -> dict[str, Any] | None:
     """A model that the run starts from, with its card; None for one that was not published by tunesmith."""
     path = folder / CARD
-    return {"name": name, "sha256": sha256, "card": read_json(path)} if path.exists() else None
+    return {"name": name, "sha256": sha256, "card": read_object(path)} if path.exists() else None
 
 
 def _start(recipe: Recipe) -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from tunesmith.core.config import validate
 from tunesmith.core.errors import DataError, JobError, MissingError, ModelError, TunesmithError
 from tunesmith.core.events import Report
-from tunesmith.core.files import make_folder, read_json, sha256_of, to_disk, write_json
+from tunesmith.core.files import make_folder, read_object, sha256_of, to_disk, write_json
 from tunesmith.data.load import load_dataset, require_rows
 from tunesmith.data.prepare import Prepared, dataset_id, prepare
 from tunesmith.data.split import Splits, load_splits
@@ -97,7 +97,7 @@ def refuse_taken(target: Path, replace: bool) -> None:
     if not target.exists():
         return
     try:
-        merge = read_json(target / CARD).get("merge")
+        merge = read_object(target / CARD).get("merge")
     except (TunesmithError, OSError, AttributeError):
         merge = None
     if not merge:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from transformers import GenerationConfig, PreTrainedModel
 
 from tunesmith.core.errors import MissingError, ModelError
-from tunesmith.core.files import full_disk, publish_folder, read_json, write_json
+from tunesmith.core.files import full_disk, publish_folder, read_object, write_json
 from tunesmith.model.load import answering, load_model
 from tunesmith.model.methods import trainable
 from tunesmith.prompt.base import Base, resolve
@@ -126,9 +126,9 @@ def find_published(name: str) -> Published:
         if not (folder / "model").exists():
             raise MissingError(f"{folder}: this run has no model yet. `tunesmith show {folder}` says how it stands.")
         folder = folder / "model"
-    card = read_json(folder / CARD) if (folder / CARD).exists() else {}
+    card = read_object(folder / CARD) if (folder / CARD).exists() else {}
     if (folder / "adapter_config.json").exists():
-        adapter = read_json(folder / "adapter_config.json")
+        adapter = read_object(folder / "adapter_config.json")
         return Published(name, folder, resolve(adapter["base_model_name_or_path"], adapter.get("revision")), card)
     if card:
         return Published(name, folder, None, card)

@@ -11,7 +11,7 @@ from peft import LoraConfig as PeftLora
 from peft import PeftModel
 
 from tunesmith.core.errors import MissingError, ModelError
-from tunesmith.core.files import read_json, sha256_of
+from tunesmith.core.files import read_object, sha256_of
 from tunesmith.model.config import FullConfig, LoraConfig
 
 WEIGHTS = "adapter_model.safetensors"
@@ -49,7 +49,7 @@ def start_from_adapter(model: torch.nn.Module, config: LoraConfig) -> Any:
     """
     assert config.start is not None
     folder = adapter_folder(config.start)
-    found = read_json(folder / "adapter_config.json")
+    found = read_object(folder / "adapter_config.json")
     if found.get("peft_type") != "LORA":
         raise ModelError(f"{folder}: it is a {found.get('peft_type')} adapter. Only LoRA adapters can be started from.")
     for name, wanted, there in (("rank", config.rank, found["r"]), ("alpha", config.alpha, found["lora_alpha"])):
