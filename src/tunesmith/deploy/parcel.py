@@ -223,6 +223,8 @@ def reduced(value: Any, local: Collection[str] = (), files: bool = False) -> Any
         files: whether the strings in it name files, so that relative paths are reduced too.
     """
     if isinstance(value, Mapping):
+        if value.keys() == {"name", "before", "now"}:
+            return _reduced_difference(value, local)
         short: dict[str, Any] = {}
         for key, inner in value.items():
             if key in PRIVATE or (key == "entries" and "counts" in value):
@@ -235,6 +237,16 @@ def reduced(value: Any, local: Collection[str] = (), files: bool = False) -> Any
     if isinstance(value, list):
         return [reduced(inner, local, files) for inner in value]
     return _last_name(value, local, files) if isinstance(value, str) else value
+
+
+def _reduced_difference(value: Mapping[str, Any], local: Collection[str]) -> dict[str, Any]:
+    """A setting that was changed on the way, as `reduced` treats the setting itself."""
+    words = str(value["name"]).split(".", 2)  # a section's name, a setting's, and that of a file in it
+    if PRIVATE & set(words[:2]):
+        return {"name": ".".join(words[:2]), "before": "(left out)", "now": "(left out)"}
+    files = bool(FILE_KEYS & set(words[:2]))
+    name = ".".join([*words[:2], *(_last_name(word, local, files) for word in words[2:])])
+    return {"name": name, **{key: reduced(value[key], local, files) for key in ("before", "now")}}
 
 
 def _last_name(text: str, local: Collection[str], files: bool) -> str:

@@ -59,12 +59,12 @@ def make_card(
     }
 
 
-def _resumed(folder: Path) -> list[str]:
-    """What was another when the run went on after a stop, as sentences: it cannot be made again in one go."""
+def _resumed(folder: Path) -> list[dict[str, Any]]:
+    """What was another when the run went on after a stop: it cannot be made again in one go."""
     return [
-        f"after step {event['step']}: {'; '.join(differences)}"
+        {name: event.get(name, []) for name in ("step", "changes", "inexact")}
         for event in read_lines(folder / "events.jsonl")
-        if event["kind"] == "resumed" and (differences := [*event.get("changes", ()), *event.get("inexact", ())])
+        if event["kind"] == "resumed" and (event.get("changes") or event.get("inexact"))
     ]
 
 

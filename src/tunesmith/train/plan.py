@@ -17,6 +17,7 @@ from tunesmith.core.errors import ConfigError, TrainingError, TunesmithError
 from tunesmith.core.files import read_json
 from tunesmith.train.ranks import ALONE, Ranks
 
+SURROUNDINGS = ("machine", "device", "threads", "processes", "sharding", "versions")
 LIBRARIES = ("tunesmith", "torch", "transformers", "peft", "tokenizers")
 
 
@@ -65,6 +66,10 @@ class Plan:
         """Plain values for plan.json."""
         return asdict(self)
 
+    def surroundings(self) -> dict[str, Any]:
+        """All that decides the last bit of a result and is no decision of the recipe's, as plain values by name."""
+        return {name: getattr(self, name) for name in SURROUNDINGS}
+
 
 def read_plan(path: Path) -> Plan:
     """The plan that `to_json` wrote.
@@ -76,16 +81,6 @@ def read_plan(path: Path) -> Plan:
         return Plan(**read_json(path))
     except TypeError:
         raise TunesmithError(f"{path}: not a plan of this version of tunesmith. Start the run anew.") from None
-
-
-def differences(plan: Plan, here: Plan) -> list[str]:
-    """What is another here than when the plan was made, of all that decides the last bit of a result."""
-    pairs = {"machine": (plan.machine, here.machine), "device": (plan.device, here.device)}
-    pairs |= {f"{name}'s version": (old, here.versions.get(name)) for name, old in plan.versions.items()}
-    pairs["threads"] = (str(plan.threads), str(here.threads))
-    pairs["processes"] = (str(plan.processes), str(here.processes))
-    pairs["sharding"] = (plan.sharding, here.sharding)
-    return [f"{name} was {old} and is {new}" for name, (old, new) in pairs.items() if old != new]
 
 
 def make_plan(
