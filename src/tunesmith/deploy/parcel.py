@@ -93,7 +93,7 @@ def pack(name: str, repo: str, with_samples: bool = False, revision: str | None 
         files[path.name] = path if content is None or content == read_json(path) else _as_bytes(content)
     if not any(name.endswith(".safetensors") for name in files):
         raise ModelError(f"{folder}: no weights (*.safetensors). Push a run that has finished.")
-    facts = Facts(repo, revision, card, base, commit, adapter is not None, with_samples, **_told_by(run, card))
+    facts = Facts(repo, revision, card, base, commit, adapter is not None, with_samples, **_told_by(run, card, folder))
     files[README] = write_card(facts).encode()
     refuse_places(files, {str(folder.resolve()), str(Path.home()), str(Path.cwd())})
     return Parcel(repo, dict(sorted(files.items())), left_out)
@@ -178,7 +178,7 @@ def find_base(
     return base, adapter.get("revision")
 
 
-def _told_by(run: RunSummary | None, card: dict[str, Any]) -> dict[str, Any]:
+def _told_by(run: RunSummary | None, card: dict[str, Any], model: Path) -> dict[str, Any]:
     """What a run's folder adds to the card: its report, its ledgers, and the learning rate that it used."""
     if run is None:
         return {"ledgers": card.get("data", {}).get("ledgers")}
@@ -188,6 +188,7 @@ def _told_by(run: RunSummary | None, card: dict[str, Any]) -> dict[str, Any]:
         "report": read_json(report) if report.exists() else None,
         "ledgers": reduced(read_json(ledgers)) if ledgers.exists() else None,
         "learning_rate": plans[-1].get("learning_rate") if plans else None,
+        "of_adapter": "merge" in card and model.resolve() != (run.folder / "model").resolve(),
     }
 
 
