@@ -127,6 +127,20 @@ def test_a_template_cannot_reach_outside_its_sandbox(tiny, tmp_path):
         load_contract(folder)
 
 
+def test_a_tokenizer_that_was_saved_with_truncation_or_padding_loses_and_adds_nothing(contract, tiny, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny, folder)
+    written = json.loads((folder / "tokenizer.json").read_text())
+    written["truncation"] = {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0}
+    written["padding"] = {"strategy": {"Fixed": 900}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0,
+                          "pad_type_id": 0, "pad_token": "<|endoftext|>"}  # fmt: skip
+    (folder / "tokenizer.json").write_text(json.dumps(written))
+    chat = conversation([("What time is breakfast?", "From seven to ten.")])
+    cut = load_contract(folder)
+    assert cut.render(chat) == contract.render(chat)
+    assert cut.render_many([cut.draft(chat)]) == [contract.render(chat)]
+
+
 def test_names_resolve_or_say_what_to_do(tmp_path, tiny):
     ember = resolve("ember")
     assert ember.folder == resolve("ember").folder

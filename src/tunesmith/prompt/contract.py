@@ -10,8 +10,6 @@ including the stop token. A template for which that does not hold is refused wit
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 from array import array
@@ -25,6 +23,7 @@ import numpy as np
 
 from tunesmith.core.errors import ModelError
 from tunesmith.prompt.guard import Guard
+from tunesmith.prompt.identity import contract_id
 from tunesmith.prompt.messages import Conversation, Message, Tools, plain
 from tunesmith.prompt.templates import TEMPLATES
 
@@ -89,9 +88,8 @@ class Contract:
 
     @cached_property
     def id(self) -> str:
-        """SHA-256 over tokenizer, template, stop ids and mask rule."""
-        parts = [self.tokenizer.backend_tokenizer.to_str(), self.template, self.stop_ids, self.train_on]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        """SHA-256 over the content of tokenizer and template, stop ids and mask rule."""
+        return contract_id(self.tokenizer, self.template, self.stop_ids, self.train_on)
 
     @cached_property
     def control_tokens(self) -> dict[str, int]:

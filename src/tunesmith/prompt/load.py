@@ -67,6 +67,8 @@ def load_tokenizer(folder: Path) -> Any:
         raise ModelError(f"{folder}: its tokenizer cannot be loaded ({str(error).splitlines()[0]}).") from None
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(f"{folder}: its tokenizer has no fast form (tokenizer.json), which tunesmith needs.")
+    tokenizer.backend_tokenizer.no_truncation()  # which whoever saved it may have left on: rows would lose their ends
+    tokenizer.backend_tokenizer.no_padding()
     return tokenizer
 
 
