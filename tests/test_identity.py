@@ -124,7 +124,7 @@ def test_order_of_merges_more_tokens_template_stop_ids_and_mask_rule_are_content
         id_of(more, contract),
         id_of(plain, contract),
         id_of(written, contract, template=contract.template + " "),
-        id_of(written, contract, stop_ids=(2, 0)),
+        id_of(written, contract, stop_ids=(2,)),
         id_of(written, contract, train_on="last"),
     ]
     assert len({same, *others}) == 7

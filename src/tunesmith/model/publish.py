@@ -95,8 +95,9 @@ class Published:
         if contract.id != recorded["id"]:
             raise ModelError(
                 f"{self.folder}: its tokenizer or chat template is not the one it was trained with "
-                "(the prompt contract differs). Restore the files that training wrote. If nobody has changed them, it was "
-                f"published by a tunesmith that made the id of other things: set contract.id in {CARD} to {contract.id}."
+                "(the prompt contract differs). Restore the files that training wrote. If nobody has changed them, "
+                "it was published by a tunesmith that made the id of other things: set contract.id in "
+                f"{CARD} to {contract.id}."
             )
         return contract
 
