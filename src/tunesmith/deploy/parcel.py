@@ -15,11 +15,10 @@ from tunesmith.core.errors import ConfigError, JobError, MissingError, ModelErro
 from tunesmith.core.files import read_json, read_lines, read_object, sha256_of
 from tunesmith.deploy.card import Facts, write_card
 from tunesmith.jobs.runs import RunSummary, is_run, read_run
+from tunesmith.model.layout import ADAPTER, CARD, WEIGHTS
 from tunesmith.prompt.base import EMBEDDED
 
-CARD = "tunesmith.json"
 README = "README.md"
-ADAPTER = "adapter_config.json"
 PUBLISHED = (
     "*.safetensors", "*.safetensors.index.json", "config.json", ADAPTER, "generation_config.json",
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model",
@@ -151,7 +150,7 @@ def _measured_by(model: Path) -> RunSummary | None:
         return None
     for run in (model.parent, Path(merge["adapter"]["folder"]).parent):  # the first, should all have been moved
         for adapter in (run / "adapter", run / "model"):
-            weights = adapter / "adapter_model.safetensors"
+            weights = adapter / WEIGHTS
             if is_run(run) and weights.exists() and sha256_of(weights) == merge["adapter"]["sha256"]:
                 return read_run(run)
     return None  # it is gone, or has been trained on since

@@ -13,8 +13,7 @@ from tunesmith.data.config import DataConfig
 from tunesmith.data.source import SourceFile, find_files
 from tunesmith.data.split import Splits
 from tunesmith.jobs.recipe import Recipe
-from tunesmith.model.publish import CARD
-from tunesmith.model.warm import WEIGHTS, adapter_folder
+from tunesmith.model.layout import CARD, WEIGHTS, adapter_folder
 from tunesmith.prompt.base import Base
 from tunesmith.prompt.contract import Contract
 from tunesmith.train.plan import Plan

@@ -28,8 +28,9 @@ from tunesmith.data.split import Splits, load_splits
 from tunesmith.jobs.certify import Trial, certify
 from tunesmith.jobs.recipe import LONGEST, Recipe, longest_row
 from tunesmith.jobs.runs import is_run
+from tunesmith.model.layout import CARD
 from tunesmith.model.load import read_config
-from tunesmith.model.publish import CARD, Published, find_published, merged, publish
+from tunesmith.model.publish import Published, find_published, merged, publish
 from tunesmith.prompt.base import Base, context_length
 from tunesmith.train.plan import make_plan
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
@@ -43,7 +42,9 @@ def load_model(folder: Path, dtype: torch.dtype, device: str = "cpu", dropout: f
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **changes
         )
-    except (ValueError, KeyError, OSError, RuntimeError, SafetensorError) as error:
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # any broken file of the user's ends here
         raise ModelError(f"{folder}: cannot be loaded as a causal language model ({_first_line(error)}).") from error
     model, info = loaded
     if absent := sorted([*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]):
@@ -59,7 +60,7 @@ def read_config(folder: Path) -> Any:
     """
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (ValueError, KeyError, OSError) as error:
+    except Exception as error:  # any broken file of the user's ends here
         raise ModelError(f"{folder}: its config.json cannot be used ({_first_line(error)}).") from error
 
 
@@ -77,4 +78,6 @@ def dropout_rates(folder: Path, rate: float) -> dict[str, float]:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+    """The reason in one line: the first, and the next where that only announces it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])[:300]

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,10 +12,10 @@ import torch
 
 from tunesmith.core.errors import ConfigError, TrainingError, TunesmithError
 from tunesmith.core.files import read_json
+from tunesmith.exec.machine import processor, versions
 from tunesmith.train.ranks import ALONE, Ranks
 
 SURROUNDINGS = ("machine", "device", "threads", "processes", "sharding", "versions")
-LIBRARIES = ("tunesmith", "torch", "transformers", "peft", "tokenizers")
 
 
 @dataclass(frozen=True)
@@ -122,8 +119,8 @@ def make_plan(
         sharding=sharding if ranks.count > 1 else "none",
         threads=torch.get_num_threads(),
         reasons=reasons,
-        versions={"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
-        machine=torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()}, {os.cpu_count()} cores",
+        versions=versions(),
+        machine=torch.cuda.get_device_name() if device == "cuda" else processor(),
     )
 
 
