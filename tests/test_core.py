@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import warnings
 
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from tunesmith.core.config import parse_overrides, read_yaml, to_yaml, with_over
 from tunesmith.core.errors import ConfigError, MissingError, TunesmithError
 from tunesmith.core.files import append_line, keep_lines, publish_folder, read_lines, read_object, write_text
 from tunesmith.core.names import did_you_mean, look_up
+from tunesmith.core.quiet import hush_libraries
 from tunesmith.jobs.recipe import read_recipe
 
 
@@ -90,6 +93,23 @@ def test_overrides_set_dotted_keys_and_a_new_type_starts_afresh(tmp_path):
     assert with_overrides({"method": {"type": "full"}}, later) == {"method": {"type": "lora", "rank": 64}}
     with pytest.raises(ConfigError, match="is a value, not a section"):
         with_overrides({"seed": 1}, {"seed.x": 2})
+
+
+@pytest.mark.parametrize("kind", [FutureWarning, DeprecationWarning, PendingDeprecationWarning])
+def test_what_libraries_warn_of_among_themselves_is_left_out_and_the_rest_is_shown(kind, monkeypatch):
+    def shown():
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.resetwarnings()
+            hush_libraries()
+            for module in ("peft.peft_model", "tunesmith.model.load", "tunesmithy"):
+                warnings.warn_explicit("soon", kind, "file.py", 1, module)
+            warnings.warn_explicit("look", UserWarning, "file.py", 1, "peft.peft_model")
+        return [(one.category, str(one.message)) for one in heard]
+
+    monkeypatch.setattr(sys, "warnoptions", [])
+    assert shown() == [(kind, "soon"), (UserWarning, "look")]
+    monkeypatch.setattr(sys, "warnoptions", ["default"])  # as a user's -W leaves it
+    assert len(shown()) == 4
 
 
 def test_an_unknown_name_gets_a_suggestion_or_the_list():

@@ -6,11 +6,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from conftest import save_tiny
-from tunesmith.core.errors import ModelError
+import tunesmith
+from conftest import many_rows, save_tiny
+from tunesmith.core.config import to_yaml
+from tunesmith.core.errors import ConfigError, ModelError
+from tunesmith.core.files import read_json
+from tunesmith.jobs.finetune import finetune
+from tunesmith.jobs.recipe import Recipe
+from tunesmith.model import load
 from tunesmith.model.attention import packed_attention
 from tunesmith.model.config import FullConfig, LoraConfig
-from tunesmith.model.load import load_model
+from tunesmith.model.load import answering, load_model
 from tunesmith.model.methods import METHODS, method_for, trainable
 from tunesmith.prompt.base import context_length
 
@@ -42,6 +48,41 @@ def test_packed_attention_raises_on_what_it_does_not_do(extra):
         arguments = {"cu_seq_lens_q": torch.tensor([0, 4]), **wrong}
         with pytest.raises(NotImplementedError, match="masks, batches, unpacked rows or a look ahead"):
             packed_attention(torch.nn.Identity(), q, q, q, None, **arguments)
+
+
+def test_a_model_answers_where_it_is_told_to(monkeypatch):
+    for there, wanted, found in [
+        (False, "auto", (torch.float32, "cpu")), (False, "cpu", (torch.float32, "cpu")),
+        (True, "auto", (torch.bfloat16, "cuda")), (True, "cuda", (torch.bfloat16, "cuda")),
+        (True, "cpu", (torch.float32, "cpu")),
+    ]:  # fmt: skip
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        assert answering(wanted) == found
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="no CUDA device is there"):
+        tunesmith.load("ember", device="cuda")
+
+
+def test_a_run_whose_recipe_says_cpu_computes_there_to_its_end(tiny, write_rows, tmp_path, monkeypatch):
+    """A GPU seems to be there; whoever takes it, in spite of the recipe, fails."""
+    recipe = Recipe.model_validate(
+        {
+            "model": {"base": str(tiny)},
+            "data": {"train": str(write_rows(many_rows(24))), "validation": 0, "test": 4 / 24},
+            "optim": {"learning_rate": 1e-3, "steps": 1, "batch_size": 4},
+            "evaluate": {"max_new_tokens": 2},
+            "output": {"folder": str(tmp_path / "runs"), "name": "run", "merge": True},
+            "precision": "fp32",
+            "device": "cpu",
+        }
+    )
+    folder = tmp_path / "runs" / "run"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(to_yaml(recipe))
+    monkeypatch.setattr(load, "choose_device", lambda wanted: (wanted if wanted != "auto" else "cuda", "a test"))
+    finetune({"folder": str(folder)}, lambda event: None)
+    assert read_json(folder / "report" / "report.json")["scores"]
+    assert read_json(folder / "model" / "tunesmith.json")["merge"]["device"] == "cpu"
 
 
 def test_methods_train_what_they_say(tiny):

@@ -59,7 +59,9 @@ def evaluate_both(
     measured: dict[str, dict[str, Measured]] = {}
     for label in ("base", "tuned"):
         tuned = label == "tuned"
-        model = find_published(str(folder / "model")).load() if tuned else load_model(base.folder, *answering())
+        published = find_published(str(folder / "model"))
+        device = recipe.device
+        model = published.load(device) if tuned else load_model(base.folder, *answering(device))
         engine = LocalEngine(model, contract.stop_ids)
         measured[label] = {
             what: measure(engine, contract, some, most, report, f"{label} on {what}" if what else label)

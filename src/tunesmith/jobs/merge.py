@@ -42,7 +42,7 @@ def merge(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     """Merge the adapter of `run` and publish the full model in `output`.
 
     Args:
-        arguments: `run`; `output` and `data`, or None; `replace`; `prompts`, `limit` and `max_new_tokens`.
+        arguments: `run`; `output` and `data`, or None; `replace`; `prompts`, `limit`, `max_new_tokens` and `device`.
         report: hears phases, pulses, scores and where the model is.
 
     Returns:
@@ -55,7 +55,8 @@ def merge(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     published = find_published(str(adapter))
     report({"kind": "phase", "name": "finding rows to compare on"})
     rows = rows_of_file(arguments["data"], published) if arguments["data"] else rows_of_run(published, report)
-    trial = Trial(arguments["prompts"], arguments["limit"], arguments["max_new_tokens"])
+    device = arguments.get("device", "auto")
+    trial = Trial(arguments["prompts"], arguments["limit"], arguments["max_new_tokens"], device)
     certificate = publish_merged(adapter, target, rows, report, trial)
     report({"kind": "published", "folder": str(target)})
     if certificate["scores"]:
@@ -179,7 +180,7 @@ def publish_merged(
         report({"kind": "phase", "name": "folding the adapter into its base"})
         whole = _fold(published, base, place / "model")
         found = certify(published, whole, chosen, place, trial, report)
-        plan = make_plan("fp32", "off", 0)
+        plan = make_plan("fp32", "off", 0, device=trial.device)
         certificate = {
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
             "adapter": {"folder": str(adapter.resolve()), "sha256": sha256_of(adapter / "adapter_model.safetensors")},

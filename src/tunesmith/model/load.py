@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from tunesmith.core.errors import ModelError
+from tunesmith.model.device import choose_device
 
 # peft 0.21 asks transformers 5.23 for a property by its old name.
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
@@ -18,9 +19,17 @@ warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprec
 DROPOUTS = ("attention_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop", "hidden_dropout", "dropout")
 
 
-def answering() -> tuple[torch.dtype, str]:
-    """Precision and device for a model that answers: fp32 on the CPU, bf16 on a GPU."""
-    return (torch.bfloat16, "cuda") if torch.cuda.is_available() else (torch.float32, "cpu")
+def answering(device: str = "auto") -> tuple[torch.dtype, str]:
+    """Precision and device for a model that answers: fp32 on the CPU, bf16 on a GPU.
+
+    Args:
+        device: `auto`, `cpu` or `cuda`.
+
+    Raises:
+        ConfigError: the wanted one is not there.
+    """
+    chosen, _ = choose_device(device)
+    return (torch.bfloat16 if chosen == "cuda" else torch.float32), chosen
 
 
 def load_model(folder: Path, dtype: torch.dtype, device: str = "cpu", dropout: float | None = None) -> Any:

@@ -100,13 +100,14 @@ class Published:
             )
         return contract
 
-    def load(self) -> Any:
-        """The model with its adapter, ready to answer.
+    def load(self, device: str = "auto") -> Any:
+        """The model with its adapter, ready to answer on `device`: `auto`, `cpu` or `cuda`.
 
         Raises:
+            ConfigError: the device is not there.
             ModelError: the base model is not the one that the adapter was trained on.
         """
-        dtype, device = answering()
+        dtype, device = answering(device)
         if self.base is None:
             return load_model(self.folder, dtype, device)
         recorded = self.card.get("base", {}).get("sha256")

@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 import torch
 
-from tunesmith.core.errors import ConfigError, TrainingError, TunesmithError
+from tunesmith.core.errors import TrainingError, TunesmithError
 from tunesmith.core.files import read_json
 from tunesmith.exec.machine import processor, versions
+from tunesmith.model.device import choose_device
 from tunesmith.train.ranks import ALONE, Ranks
 
 SURROUNDINGS = ("machine", "device", "threads", "processes", "sharding", "versions")
@@ -122,24 +123,6 @@ def make_plan(
         versions=versions(),
         machine=torch.cuda.get_device_name() if device == "cuda" else processor(),
     )
-
-
-def choose_device(wanted: str) -> tuple[str, str]:
-    """The device, and why.
-
-    Raises:
-        ConfigError: the wanted one is not there.
-    """
-    there = torch.cuda.is_available()
-    if wanted == "cuda" and not there:
-        raise ConfigError("device = 'cuda': no CUDA device is there (or torch was built without CUDA). Set device=cpu.")
-    if wanted != "auto":
-        return wanted, "given"
-    if there:
-        return "cuda", "a CUDA device is there"
-    if torch.backends.mps.is_available():
-        return "cpu", "Apple's GPU is there, but nothing has been proven on it, so the CPU is used"
-    return "cpu", "no CUDA device"
 
 
 def in_smaller_pieces(plan: Plan, batch_size: int, lengths: Sequence[int]) -> Plan:
