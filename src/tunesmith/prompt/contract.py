@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from tunesmith.core.errors import ModelError
+from tunesmith.prompt.decode import decode_each, decode_whole
 from tunesmith.prompt.guard import Guard
 from tunesmith.prompt.identity import contract_id
 from tunesmith.prompt.messages import Conversation, Message, Tools, plain
@@ -312,7 +313,11 @@ class Contract:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of an answer, without control tokens."""
-        return self.tokenizer.decode(ids, skip_special_tokens=True)
+        return decode_whole(self.tokenizer, ids)
+
+    def decode_each(self, ids: Iterable[int]) -> Iterator[str]:
+        """The text of an answer in pieces, as its tokens come."""
+        return decode_each(self.tokenizer, ids)
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer and the template as Hugging Face tools read them."""
