@@ -26,6 +26,7 @@ from tunesmith.prompt.decode import decode_each, decode_whole
 from tunesmith.prompt.guard import Guard
 from tunesmith.prompt.identity import contract_id
 from tunesmith.prompt.messages import Conversation, Message, Tools, plain
+from tunesmith.prompt.render import compile_template, render
 from tunesmith.prompt.templates import TEMPLATES
 
 
@@ -110,20 +111,15 @@ class Contract:
     def _through_template(self, turns: list[dict[str, Any]], ask: bool, tools: list[Any] | None) -> str:
         template, variables = self._compiled, self._variables
         values = {**variables, "messages": turns, "tools": tools, "documents": None, "add_generation_prompt": ask}
-        sandbox = template.environment
-        try:  # what template.render does, without its copies of the sandbox's functions for each row
-            context = sandbox.context_class(sandbox, values, template.name, template.blocks)
-            return sandbox.concat(template.root_render_func(context))
+        try:
+            return render(template, values)
         except Exception as error:  # noqa: BLE001  a template is foreign code and may raise anything
             raise ModelError(f"the model's chat template refuses this conversation: {error}") from None
 
     @cached_property
     def _compiled(self) -> Any:
-        """The template in transformers' sandbox: what apply_chat_template renders, without its copies of plain data."""
-        from transformers.utils.chat_template_utils import _compile_jinja_template
-
         try:
-            return _compile_jinja_template(self.template)
+            return compile_template(self.template)
         except Exception as error:  # noqa: BLE001  a template that is none
             raise ModelError(f"the model's chat template cannot be compiled: {error}") from None
 

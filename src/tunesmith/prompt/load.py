@@ -11,6 +11,7 @@ from tunesmith.core.files import read_object
 from tunesmith.core.names import did_you_mean
 from tunesmith.prompt.contract import Contract, starts_with_bos
 from tunesmith.prompt.messages import Message
+from tunesmith.prompt.template_check import check_template
 from tunesmith.prompt.templates import MARKS, TEMPLATES
 
 
@@ -45,6 +46,7 @@ def load_contract(folder: Path, template: str | None = None, train_on: str = "as
         )
     ends = [tokenizer.convert_tokens_to_ids(MARKS[template][-1])] if template in MARKS else []
     stop_ids = tuple(dict.fromkeys([*ends, *_stop_ids(folder, tokenizer)]))
+    check_template(text, tokenizer.special_tokens_map)
     contract = Contract(tokenizer, text, stop_ids, train_on)
     _probe(contract)
     return contract
