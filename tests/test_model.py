@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -9,7 +12,7 @@ from safetensors.torch import load_file, save_file
 import tunesmith
 from conftest import many_rows, save_tiny
 from tunesmith.core.config import to_yaml
-from tunesmith.core.errors import ConfigError, ModelError
+from tunesmith.core.errors import ConfigError, ModelError, TunesmithError
 from tunesmith.core.files import read_json
 from tunesmith.jobs.finetune import finetune
 from tunesmith.jobs.recipe import Recipe
@@ -83,6 +86,36 @@ def test_a_run_whose_recipe_says_cpu_computes_there_to_its_end(tiny, write_rows,
     finetune({"folder": str(folder)}, lambda event: None)
     assert read_json(folder / "report" / "report.json")["scores"]
     assert read_json(folder / "model" / "tunesmith.json")["merge"]["device"] == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [("config.json", {"hidden_size": "64"}), ("config.json", {"num_attention_heads": 0}), ("config.json", None),
+     ("config.json", {"vocab_size": 0}), ("config.json", {"text_config": "x"}), ("config.json", {"auto_map": 7}),
+     ("config.json", {"rope_parameters": [1]}), ("config.json", {"quantization_config": 3}),
+     ("generation_config.json", None), ("generation_config.json", {"pad_token_id": ["2"]})],
+)  # fmt: skip
+def test_a_config_that_is_broken_is_a_sentence(tiny, tmp_path, file, change):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny, folder)
+    settings = read_json(folder / file)
+    (folder / file).write_text(json.dumps(None if change is None else {**settings, **change}))
+    with pytest.raises(ModelError, match="cannot be loaded as a causal language model"):
+        load_model(folder, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("adapter_config.json", []), ("adapter_config.json", {}), ("adapter_config.json", {"base_model_name_or_path": 3}),
+     ("tunesmith.json", []), ("tunesmith.json", {"contract": 5}), ("tunesmith.json", {"contract": {"id": "x"}}),
+     ("tunesmith.json", {"base": "x"})],
+)  # fmt: skip
+def test_a_published_folder_whose_files_were_edited_is_a_sentence(tiny, tmp_path, file, content):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny, folder)
+    (folder / file).write_text(json.dumps(content))
+    with pytest.raises(TunesmithError, match=file.replace(".", r"\.")):
+        tunesmith.load(folder)
 
 
 def test_methods_train_what_they_say(tiny):
