@@ -47,7 +47,7 @@ def evaluate_model(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
         raise ConfigError("--probe measures how texts are predicted, which a remote model does not show. Leave it out.")
     most, device = arguments["max_new_tokens"], arguments.get("device", "auto")
     if device != "auto" and not any(isinstance(one, Published) for one in (model, other)):
-        raise ConfigError(f"--device {device} is for models on this machine, and {model.name} is not. Leave it out.")
+        raise ConfigError(f"--device {device}: {arguments['model']} is not on this machine. Leave it out.")
 
     def run(one: Published | RemoteModel) -> tuple[Measured, dict[str, Measured]]:
         if isinstance(one, RemoteModel):
