@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from tunesmith.core.difference import in_words
 from tunesmith.core.events import Report
 from tunesmith.score.interval import show
 
@@ -47,7 +48,7 @@ class Screen:
 
     def on_resumed(self, event: dict[str, Any]) -> None:
         self.say(f"going on after step {event['step']}" if event["step"] else "no checkpoint yet: beginning anew")
-        for sentence in (*event.get("changes", ()), *event.get("inexact", ())):
+        for sentence in in_words([*event.get("changes", ()), *event.get("inexact", ())]):
             self.say(f"[yellow]note:[/yellow] {escape(sentence)}")
 
     def on_warning(self, event: dict[str, Any]) -> None:

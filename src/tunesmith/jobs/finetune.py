@@ -20,6 +20,7 @@ from tunesmith.data.prepare import spread
 from tunesmith.data.split import Splits, load_splits
 from tunesmith.evaluate.report import Story, render_page
 from tunesmith.jobs.card import make_card
+from tunesmith.jobs.certify import Trial
 from tunesmith.jobs.judge import Found, evaluate_both
 from tunesmith.jobs.learnable import doubts, refuse_what_cannot_teach
 from tunesmith.jobs.merge import publish_merged, rows_to_compare
@@ -159,8 +160,8 @@ def walk(
     trained_losses = losses_of(model, splits.train)
     del model
     if target.name == "adapter":
-        publish_merged(target, folder / "model", rows_to_compare(splits), report)
-    prove(folder / "model", contract, splits.train, trained_losses)
+        publish_merged(target, folder / "model", rows_to_compare(splits), report, Trial(device=recipe.device))
+    prove(folder / "model", contract, splits.train, trained_losses, recipe.device)
     report({"kind": "published", "folder": str(folder / "model"), "step": chosen.step})
 
     # 9. Base and tuned model, loaded from their folders, on rows that neither has seen.

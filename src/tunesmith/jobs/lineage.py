@@ -17,13 +17,13 @@ from tunesmith.core.errors import MissingError, ModelError, TunesmithError
 from tunesmith.core.files import read_json, sha256_of
 from tunesmith.data.source import EMBEDDED as EMBEDDED_ROWS
 from tunesmith.data.source import find_files
+from tunesmith.exec.machine import gpu, processor
+from tunesmith.exec.machine import versions as versions_here
 from tunesmith.jobs.recipe import Recipe
-from tunesmith.model.publish import CARD
-from tunesmith.model.warm import WEIGHTS, adapter_folder
+from tunesmith.model.layout import CARD, WEIGHTS, adapter_folder
 from tunesmith.prompt.base import EMBEDDED as EMBEDDED_MODEL
 from tunesmith.prompt.base import Base, resolve
 from tunesmith.prompt.load import load_contract
-from tunesmith.train.plan import make_plan
 
 State = Literal["same", "changed", "missing", "unknown"]
 NEEDED = {"base", "method", "contract", "data", "seed", "steps", "versions", "plan", "made", "directory", "recipe"}
@@ -273,15 +273,16 @@ def _contract(card: dict[str, Any], folder: Path | None) -> Fact:
 
 def _surroundings(card: dict[str, Any]) -> Iterator[Fact]:
     """Libraries and machine, then and now."""
-    here = make_plan("fp32", "off", 1, device="cpu" if card["plan"]["device"] == "cpu" else "auto")
     versions: dict[str, str] = card["versions"]
-    others = {name: here.versions.get(name, "none") for name in versions if here.versions.get(name) != versions[name]}
+    installed = versions_here()
+    others = {name: installed.get(name, "none") for name in versions if installed.get(name) != versions[name]}
     finding = f"other here: {_listed(others)}" if others else "the same here"
     yield Fact("versions", _listed(versions), "changed" if others else "same", finding)
     plan = card["plan"]
     told = f"{plan['machine']}, {plan['device']}, {plan['precision']}, {plan['threads']} threads"
-    now = (here.machine, here.device)
-    if now == (plan["machine"], plan["device"]):
+    found = None if plan["device"] == "cpu" else gpu()
+    here = (processor(), "cpu") if found is None else (found, "cuda")
+    if here == (plan["machine"], plan["device"]):
         yield Fact("machine", told, "same", "the same here")
     else:
-        yield Fact("machine", told, "changed", f"other here: {', '.join(now)}")
+        yield Fact("machine", told, "changed", f"other here: {', '.join(here)}")

@@ -45,12 +45,14 @@ def evaluate_model(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
         raise ConfigError(f"{arguments['data']}: plain texts ask nothing that a remote model could answer. Give chats.")
     if probes and any(isinstance(one, RemoteModel) for one in (model, other)):
         raise ConfigError("--probe measures how texts are predicted, which a remote model does not show. Leave it out.")
-    most = arguments["max_new_tokens"]
+    most, device = arguments["max_new_tokens"], arguments.get("device", "auto")
+    if device != "auto" and not any(isinstance(one, Published) for one in (model, other)):
+        raise ConfigError(f"--device {device}: {arguments['model']} is not on this machine. Leave it out.")
 
     def run(one: Published | RemoteModel) -> tuple[Measured, dict[str, Measured]]:
         if isinstance(one, RemoteModel):
             return measure_remote(one, rows, most, report), {}
-        engine = LocalEngine(one.load(), contract.stop_ids)
+        engine = LocalEngine(one.load(device), contract.stop_ids)
         asked = {
             what: measure(engine, contract, probe, most, report, f"{one.name} on {what}")
             for what, probe in probes.items()
@@ -85,7 +87,7 @@ def evaluate_harness(arguments: dict[str, Any], report: Report) -> dict[str, Any
     contract = model.contract(arguments["template"])
     report({"kind": "phase", "name": "loading the model"})
     found = run_harness(
-        LocalEngine(model.load(), contract.stop_ids),
+        LocalEngine(model.load(arguments.get("device", "auto")), contract.stop_ids),
         contract,
         arguments["harness"],
         include=Path(arguments["harness_files"]) if arguments["harness_files"] else None,
