@@ -109,8 +109,7 @@ def _writer(stack: ExitStack, path: Path | None, plain: Callable[[Any], Any]) ->
 def _print_ledger(ledger: Ledger, format: str, faults: int) -> None:
     from tunesmith.cli.screen import console
 
-    notes = f" ({', '.join(f'{note}: {n}' for note, n in ledger.notes.items())})" if ledger.notes else ""
-    console.print(f"{ledger.file}: {format}, {ledger.sentence()}{notes}", soft_wrap=True, markup=False)
+    console.print(f"{ledger.file}: {format}, {ledger.sentence()}", soft_wrap=True, markup=False)
     bad = [entry for entry in ledger.entries if entry.outcome != "warning"]
     odd = [entry for entry in ledger.entries if entry.outcome == "warning"]
     lost = sum(count for outcome, count in ledger.outcomes.items() if outcome not in ("kept",))
