@@ -43,7 +43,7 @@ def check(
     from tunesmith.cli.screen import console
     from tunesmith.core.config import parse_overrides, validate
     from tunesmith.core.errors import DataError
-    from tunesmith.core.files import write_text
+    from tunesmith.core.files import expanded, write_text
     from tunesmith.data.config import DataConfig
     from tunesmith.data.load import Reading
     from tunesmith.data.near import MOST_ROWS, NearDuplicates
@@ -56,7 +56,7 @@ def check(
     columns = parse_overrides(column, "--column key=name, for example question=Frage")
     values = {"train": files, "format": format, "columns": columns, "clean": clean, "train_on": train_on}
     config: DataConfig = validate(DataConfig, values, "check")
-    if fix is not None and fix.expanduser().exists():
+    if fix is not None and expanded(fix).exists():
         raise DataError(f"{fix}: exists already, and --fix overwrites nothing. Name another file.")
     base = resolve(model)
     contract = load_contract(base.folder, template, config.train_on)
@@ -83,7 +83,7 @@ def check(
             soft_wrap=True,
         )
     if html is not None:
-        write_text(html.expanduser(), survey_page(found, contract))
+        write_text(expanded(html), survey_page(found, contract))
     for path, what in ((report, "findings"), (fix, "rows"), (html, "page")):
         if path is not None:
             console.print(f"{what}: {path}", soft_wrap=True, markup=False)
@@ -98,11 +98,11 @@ def check(
 
 def _writer(stack: ExitStack, path: Path | None, plain: Callable[[Any], Any]) -> Callable[[Any], None]:
     """What writes one JSON object a line to `path`; nothing if there is no path."""
-    from tunesmith.core.files import open_new
+    from tunesmith.core.files import expanded, open_new
 
     if path is None:
         return lambda value: None
-    file = stack.enter_context(open_new(path.expanduser()))
+    file = stack.enter_context(open_new(expanded(path)))
     return lambda value: print(json.dumps(plain(value), ensure_ascii=False, default=str), file=file) and None
 
 

@@ -14,6 +14,19 @@ from typing import Any, TextIO
 from tunesmith.core.errors import MissingError, TunesmithError
 
 
+def expanded(name: str | Path) -> Path:
+    """The path with `~` as the home folder; a file whose own name begins with `~` keeps it."""
+    path = Path(name)
+    if str(name).startswith("~") and not str(name).startswith("~/"):
+        if path.exists():
+            return path
+        try:
+            return path.expanduser()  # ~anna/rows.jsonl
+        except RuntimeError:  # there is no such user
+            return path
+    return path.expanduser()
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path`, whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
