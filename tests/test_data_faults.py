@@ -575,8 +575,12 @@ def test_a_bad_row_of_parquet(tmp_path):
 SHEETS = {
     "empty_cell": (("Hi?", None), "empty_text", "'completion' is empty", "Fill it in"),
     "error": (("Hi?", "#N/A"), "bad_cell", "'completion' is #N/A, an error of the workbook", "Mend the cell"),
-    "formula_without_its_result": (("Hi?", "=A1&A2"), "bad_cell",
-                                   "'completion' is =A1&A2, a formula whose result was never saved", "save it"),
+    "formula_without_its_result": (
+        ("Hi?", "=A1&A2"),
+        "bad_cell",
+        "'completion' is =A1&A2, a formula whose result was never saved",
+        "save it",
+    ),
     "too_many_cells": (("Hi?", "Well,", "hello."), "wrong_cells", "3 cells where the header has 2", ""),
 }
 

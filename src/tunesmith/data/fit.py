@@ -67,7 +67,8 @@ class Fitting:
         ids = np.frombuffer(text.ids, np.int32)
         self.came += 1
         self.longest = max(self.longest, len(ids))
-        found = [Stretch(row, ids, text.spans)] if len(ids) <= self.max_length else self._shorter(row, text, ids, ledger)
+        fits = len(ids) <= self.max_length
+        found = [Stretch(row, ids, text.spans)] if fits else self._shorter(row, text, ids, ledger)
         self.went += bool(found)
         return found
 

@@ -109,9 +109,7 @@ class Reading:
         _refuse_unread_keys(chosen, columns, file.name)
         return chosen
 
-    def _checked(
-        self, raw: RawRow, chosen: Format, warn: Warn, notes: Counter[str]
-    ) -> tuple[Row, RowFault | None]:
+    def _checked(self, raw: RawRow, chosen: Format, warn: Warn, notes: Counter[str]) -> tuple[Row, RowFault | None]:
         item = _renamed(raw, self.config.columns)
         values = item.value
         if isinstance(values, RowFault):

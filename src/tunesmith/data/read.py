@@ -83,7 +83,7 @@ def read_rows(
     if suffix in TEXTS:
         if columns := looks_like_table(start, known):
             shown = ", ".join(map(repr, columns[:4]))
-            notes[f"read as plain text, and looks like a table with the columns {shown}: name it .csv if it is one"] += 1
+            notes[f"plain text that looks like a table with the columns {shown}: name it .csv if it is one"] += 1
         return text_rows(path, name, notes)
     if start.rows[0] in "{[":
         return _json_rows(path, name, notes, start)

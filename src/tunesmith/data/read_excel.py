@@ -19,10 +19,10 @@ from tunesmith.data.read_csv import header_of, wrong_cells
 from tunesmith.data.read_json import RawRow
 
 LARGEST_BOOK = 1 << 28  # bytes of an unpacked workbook: its library holds much of it in memory
-ERRORS = frozenset(
-    "#NULL! #DIV/0! #VALUE! #REF! #NAME? #NUM! #N/A #SPILL! #CALC! #FIELD! #GETTING_DATA #BLOCKED! #CONNECT! "
-    "#UNKNOWN!".split()
-)
+ERRORS = {
+    "#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#N/A", "#SPILL!", "#CALC!", "#FIELD!", "#GETTING_DATA",
+    "#BLOCKED!", "#CONNECT!", "#UNKNOWN!",
+}  # fmt: skip
 FORMULA, MERGED = re.compile(rb"<(?:\w+:)?f[ >/]"), re.compile(rb"<(?:\w+:)?mergeCell ")
 Cells = list[Any]
 

@@ -138,7 +138,7 @@ def _composed(name: str) -> str:
 
 def _not_there(name: str, path: Path) -> str:
     if path.is_symlink():
-        return f"{name}: a link to {os.readlink(path)}, which is not there."
+        return f"{name}: a link to {path.readlink()}, which is not there."
     beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     close = difflib.get_close_matches(path.name, beside, n=1, cutoff=0.8)
     return f"{name}: no such file." + (f" Did you mean {close[0]!r}?" if close else "")

@@ -1,7 +1,8 @@
 """A file's bytes in bounded pieces: unpacked, transcoded, cut into lines. Nothing is ever held whole.
 
 Packing is told by the first bytes, not by the name: gzip and Zstandard. UTF-16 with a byte order mark
-becomes UTF-8, and line ends of CR alone become those of all others. A packed file that swells far beyond what data does is refused.
+becomes UTF-8, and line ends of CR alone become those of all others. A packed file that swells far
+beyond what data does is refused.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def undecodable(byte: int, offset: int, column: int, line: int) -> RowFault:
 
 
 def kind_of(path: Path) -> str:
-    """`gzip`, `zstd`, `parquet`, `zip`, `arrow`, `arrow-stream`, `ole` (old Office files) or `plain`, by the first bytes.
+    """`gzip`, `zstd`, `parquet`, `zip`, `arrow`, `arrow-stream`, `ole` (old Office) or `plain`, by the first bytes.
 
     Raises:
         MissingError: there is no such file.

@@ -39,7 +39,7 @@ def _refuse_untrained(rows: Rows) -> None:
 
 
 def _refuse_endless(rows: Rows, contract: Contract) -> None:
-    """Rows whose template has no stop token teach answers that never end; those that were cut are known to have none."""
+    """Rows whose template has no stop token teach answers that never end; of rows that were cut one knows why."""
     stops = np.array(contract.stop_ids)
     names = ", ".join(contract.tokenizer.convert_ids_to_tokens(list(contract.stop_ids)))
     for row in islice(rows, LOOKED_AT):
