@@ -18,11 +18,9 @@ def expanded(name: str | Path) -> Path:
     """The path with `~` as the home folder; a file whose own name begins with `~` keeps it."""
     path = Path(name)
     if str(name).startswith("~") and not str(name).startswith("~/"):
-        if path.exists():
-            return path
         try:
-            return path.expanduser()  # ~anna/rows.jsonl
-        except RuntimeError:  # there is no such user
+            return path if path.exists() else path.expanduser()  # ~anna/rows.jsonl
+        except (RuntimeError, OSError):  # there is no such user, and no such name
             return path
     return path.expanduser()
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from tunesmith.core.names import counted
 from tunesmith.data.stream import LONGEST_ROW
 
 DELIMITERS = ",;\t|"
@@ -30,7 +31,8 @@ class Dialect:
         quote: around cells that hold a delimiter or a line break; empty where quotes are text.
         spaced: whether a delimiter is followed by a space that belongs to no cell.
         backslash: whether a quote inside a quoted cell is written with a backslash, and not twice.
-        before: lines before the header.
+        before: lines before the header, or before empty ones that precede it.
+        told: how many of them are not empty.
         hash: whether the header begins with # and a space.
     """
 
@@ -39,6 +41,7 @@ class Dialect:
     spaced: bool = False
     backslash: bool = False
     before: int = 0
+    told: int = 0
     hash: bool = False
 
     def records(self, lines: Iterable[str]) -> Iterator[list[str]]:
@@ -68,8 +71,8 @@ class Dialect:
         """What is not as one expects of a file whose cells are parted by `usual`."""
         if self.delimiter != usual:
             yield f"cells parted by {NAMES.get(self.delimiter, repr(self.delimiter))}"
-        if self.before:
-            yield f"{self.before} line{'s' * (self.before > 1)} before the header passed over"
+        if self.told:
+            yield f"{counted(self.told, 'line')} before the header passed over"
         if self.hash:
             yield "# before the header left out"
         if self.spaced:
@@ -104,17 +107,22 @@ def find_dialect(sample: Sequence[str], whole: bool, usual: str, known: Collecti
         usual: the delimiter that its name stands for.
         known: names that columns have in some format; they tell a header from a comment.
     """
-    first = next((number for number, line in enumerate(sample) if line.strip()), len(sample))
-    sample, start = sample[first:], Dialect(usual, before=first)
+    sample, start = _from_text(sample, Dialect(usual))
     if sample and (told := TOLD.fullmatch(sample[0].strip())):
-        sample = sample[1:]
-        return _variant(replace(start, delimiter=told[1], before=first + 1), sample, whole)
+        sample, start = _from_text(sample[1:], replace(start, before=start.before + 1, told=1))
+        return _variant(replace(start, delimiter=told[1]), sample, whole)
     while len(sample) > 1 and sample[0].lstrip().startswith(("# ", "//")):
         names = {name.strip().casefold() for name in re.split(f"[{DELIMITERS}]", sample[0].lstrip("# "))}
         if names & set(known):
             return _variant(replace(_parted(start, sample, whole), hash=True), sample, whole)
-        sample, start = sample[1:], replace(start, before=start.before + 1)
+        sample, start = _from_text(sample[1:], replace(start, before=start.before + 1, told=start.told + 1))
     return _variant(_parted(start, sample, whole), sample, whole)
+
+
+def _from_text(sample: Sequence[str], start: Dialect) -> tuple[Sequence[str], Dialect]:
+    """The sample from its first line that is not empty on."""
+    first = next((number for number, line in enumerate(sample) if line.strip()), len(sample))
+    return sample[first:], replace(start, before=start.before + first)
 
 
 def _parted(start: Dialect, sample: Sequence[str], whole: bool) -> Dialect:
@@ -152,7 +160,7 @@ def _variant(start: Dialect, sample: Sequence[str], whole: bool) -> Dialect:
 
 def _has_spaces(plain: Trial, start: Dialect, sample: Sequence[str]) -> bool:
     """Whether a space follows every delimiter, or a quote follows a delimiter and spaces."""
-    cells = [cell for record in plain.records for cell in record[1:] if cell]
+    cells = [cell for record in plain.records for cell in record[1:] if cell] if plain.width > 1 else []
     if cells and all(cell.startswith(" ") for cell in cells):
         return True
     quoted = re.compile(re.escape(start.delimiter) + ' +"')

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from tunesmith.core.errors import DataError, MissingError
+from tunesmith.core.names import counted
 from tunesmith.data.ledger import RowFault
 from tunesmith.data.read_columns import column_rows
 from tunesmith.data.read_csv import csv_rows
@@ -102,7 +103,7 @@ def _json_rows(path: Path, name: str, notes: Counter[str], start: Beginning, not
     if note:
         notes[note] += 1
     if start.comments:
-        notes["lines of comment before the first row passed over"] += start.comments
+        notes[f"{counted(start.comments, 'line')} before the first row passed over"] += 1
     head = start.rows
     if head[0] == "[":
         return sequence_rows(path, name, notes, "[", start.comments)

@@ -13,7 +13,7 @@ from typing import Any
 
 from tunesmith.core.errors import DataError
 from tunesmith.data.ledger import Source
-from tunesmith.data.no_value import no_number
+from tunesmith.data.no_value import NoValue, no_number
 from tunesmith.data.read_json import RawRow
 
 BATCH = 256  # rows that are held at once
@@ -91,6 +91,8 @@ def _mend_of(type: Any) -> Mend | None:
     if types.is_list(type) or types.is_large_list(type) or types.is_fixed_size_list(type):
         inner = _mend_of(type.value_type)
         return None if inner is None else _list_of(inner)
+    if types.is_binary(type) or types.is_large_binary(type) or types.is_fixed_size_binary(type):
+        return _text
     if types.is_temporal(type) or types.is_decimal(type):
         return lambda value, met: str(value)
     return None
@@ -100,6 +102,15 @@ def _number(value: float, met: _Met) -> Any:
     odd = no_number(value)
     met.odd = met.odd or odd is not None
     return value if odd is None else odd
+
+
+def _text(value: bytes, met: _Met) -> Any:
+    """Text that was saved without being called so; other bytes are no value."""
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        met.odd = True
+        return NoValue("binary data", "which no text is", "not_text", "Save the column as text.")
 
 
 def _object_of(inner: dict[str, Mend | None]) -> Mend:

@@ -13,7 +13,7 @@ from tunesmith.core.names import counted
 from tunesmith.data.dialect import Dialect, find_dialect, without_empty_end
 from tunesmith.data.ledger import RowFault, Source
 from tunesmith.data.read_json import RawRow, RowDecoder, parsed_row
-from tunesmith.data.stream import Line, lines
+from tunesmith.data.stream import CHUNK, Line, lines
 
 LOOKED_AT = 200  # lines from which the dialect is found
 AS_MEANT = 'Write a quote inside a quoted cell as "", and nothing between a closing quote and the delimiter.'
@@ -58,8 +58,7 @@ def csv_rows(path: Path, name: str, notes: Counter[str], usual: str, known: Coll
     Raises:
         DataError: a quote is never closed, or the header names a column twice.
     """
-    sample = [(line.data or b"").decode("utf-8", "replace") for line in islice(lines(path, Counter()), LOOKED_AT + 1)]
-    dialect = find_dialect(sample[:LOOKED_AT], len(sample) <= LOOKED_AT, usual, known)
+    dialect = find_dialect(*_sample(path), usual, known)
     notes.update(dialect.notes(usual))
     header: list[str] | None = None
     decoder = RowDecoder()
@@ -77,6 +76,17 @@ def csv_rows(path: Path, name: str, notes: Counter[str], usual: str, known: Coll
         else:  # no header: the first cell of each line is a JSON chat
             header = []
             yield _json_cell(source, cells[0], decoder)
+
+
+def _sample(path: Path) -> tuple[list[str], bool]:
+    """The first lines of the file, and whether these are all."""
+    sample, size = list[str](), 0
+    for line in lines(path, Counter()):
+        if len(sample) == LOOKED_AT or size > CHUNK:
+            return sample, False
+        sample.append((line.data or b"").decode("utf-8", "replace"))
+        size += len(line.data or b"")
+    return sample, True
 
 
 def _records(

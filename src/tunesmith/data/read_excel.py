@@ -77,11 +77,10 @@ def _workbook(file: BinaryIO, name: str, *, data_only: bool) -> Any:
 
 def _first_table(book: Any, file: BinaryIO, name: str, notes: Counter[str]) -> Iterator[tuple[int, Cells]]:
     """The rows, with their numbers, of the first visible sheet that has any."""
-    visible = [sheet for sheet in book.worksheets if sheet.sheet_state == "visible"]
-    if not visible:
-        hidden = ", ".join(repr(sheet.title) for sheet in book.worksheets) or "none"
-        raise DataError(f"{name}: no sheet of cells is visible (hidden: {hidden}). Show the one that holds the rows.")
-    for sheet in visible:
+    hidden = [repr(sheet.title) for sheet in book.worksheets if sheet.sheet_state != "visible"]
+    for sheet in book.worksheets:
+        if sheet.sheet_state != "visible":
+            continue
         rows = _rows_of(sheet, file, name, notes)
         first = next(rows, None)
         if first is not None:
@@ -89,6 +88,8 @@ def _first_table(book: Any, file: BinaryIO, name: str, notes: Counter[str]) -> I
             yield first
             yield from rows
             return
+    advice = f"Hidden: {', '.join(hidden)}. Show the one that holds the rows." if hidden else "Give at least one row."
+    raise DataError(f"{name}: no sheet that is visible holds anything. {advice}")
 
 
 def _note_sheets(book: Any, read: Any, notes: Counter[str]) -> None:

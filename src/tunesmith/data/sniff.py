@@ -7,6 +7,7 @@ objects, and a table a header whose names are a format's.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any
 from tunesmith.core.errors import DataError
 from tunesmith.data.dialect import DELIMITERS, find_dialect, try_dialect
 from tunesmith.data.ledger import RowFault
-from tunesmith.data.read_json import WRAPPERS, RowDecoder
+from tunesmith.data.read_json import NEAR, WRAPPERS, RowDecoder
 
 LOOKED_AT = 200  # lines of the beginning
 OBJECT = re.compile(r"\{\s*(?:[\"'].*[}\]\"'\w]\s*)?\},?\s*")  # a line that was to be an object, well written or not
@@ -103,25 +104,28 @@ def holds_json(start: Beginning, needs: Collection[str] = ()) -> bool:
     """
     head = start.rows
     if head.startswith("["):
-        return _begins_with_object(head[1:].lstrip(), needs)
+        return _begins_with_object(head[1:].lstrip(), needs, start.whole)
     if not head.startswith("{"):
         return False
     if prefix := wrapper(head):
-        return _begins_with_object(head[len(prefix) :].lstrip(), needs)
-    if _begins_with_object(head, needs):
+        return _begins_with_object(head[len(prefix) :].lstrip(), needs, start.whole)
+    if _begins_with_object(head, needs, start.whole):
         return True
     lines = [line.strip() for line in start.lines[start.comments :] if line.strip()]
     alike = sum(OBJECT.fullmatch(line) is not None for line in lines)
     return not needs and alike > len(lines) / 2
 
 
-def _begins_with_object(text: str, needs: Collection[str]) -> bool:
+def _begins_with_object(text: str, needs: Collection[str], whole: bool) -> bool:
     """Whether an object with keys stands here, with nothing behind it that JSON would not have."""
     value: Any = None
     try:
         value, end = RowDecoder().raw_decode(text)
     except RowFault:
         return True  # an object, with something else wrong
+    except json.JSONDecodeError as error:  # it may go on behind what was read
+        cut = error.pos > len(text) - NEAR or error.msg.startswith("Unterminated string")
+        return not whole and cut and re.match(r'\{\s*"', text) is not None
     except (ValueError, RecursionError):
         return False
     if not isinstance(value, dict) or not value or re.match(r"[ \t]*,?[ \t]*($|[\r\n{\]}])", text[end:]) is None:

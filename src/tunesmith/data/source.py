@@ -27,6 +27,7 @@ SUFFIXES = (*JSONS, *TABLES, ".parquet", ".arrow", ".xlsx", *TEXTS)
 BESIDE = re.compile(
     r"(readme|licen[sc]e|changelog|citation|notice|contributing)(\..*)?|dataset_infos?\.json|state\.json|.*\.lock", re.I
 )
+LOCK = re.compile(r"~\$.*\.(xls|doc|ppt|od)\w*|\.~lock\..*#", re.I)  # of Office, of LibreOffice
 SHOWN = 5  # names of files that are not read
 LARGEST_DOWNLOAD = 8 << 30  # bytes
 
@@ -99,7 +100,7 @@ def _find(name: str) -> list[SourceFile]:
         return [SourceFile(name, download(name))]
     if name.startswith("hf:") and not there:
         return [SourceFile(name, from_hub(name))]
-    if path.is_dir():
+    if there and path.is_dir():
         return _in_folder(name, path)
     if not there and any(mark in name for mark in "*?["):
         return _matching(name, path)
@@ -137,9 +138,12 @@ def _composed(name: str) -> str:
 
 
 def _not_there(name: str, path: Path) -> str:
-    if path.is_symlink():
-        return f"{name}: a link to {path.readlink()}, which is not there."
-    beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    try:
+        if path.is_symlink():
+            return f"{name}: a link to {path.readlink()}, which is not there."
+        beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    except OSError:
+        beside = []
     close = difflib.get_close_matches(path.name, beside, n=1, cutoff=0.8)
     return f"{name}: no such file." + (f" Did you mean {close[0]!r}?" if close else "")
 
@@ -191,7 +195,7 @@ def _is_beside(path: Path) -> bool:
 
 
 def _is_lock(path: Path) -> bool:
-    return path.name.startswith(("~$", ".~lock."))
+    return LOCK.fullmatch(path.name) is not None
 
 
 def download(url: str, largest: int = LARGEST_DOWNLOAD) -> Path:
