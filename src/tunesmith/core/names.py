@@ -30,6 +30,6 @@ def look_up(table: Mapping[str, Value], name: str, what: str) -> Value:
 
 
 def counted(number: int, noun: str) -> str:
-    """`1 row`, `1,200 rows`; of a longer noun (`row of hotel.jsonl`) the first word becomes plural."""
+    """`1 row`, `1200 rows`; of a longer noun (`row of hotel.jsonl`) the first word becomes plural."""
     first, space, rest = noun.partition(" ")
-    return f"{number:,} {first}{'' if number == 1 else 's'}{space}{rest}"
+    return f"{number} {first}{'' if number == 1 else 's'}{space}{rest}"

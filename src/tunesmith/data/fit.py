@@ -78,6 +78,7 @@ class Fitting:
             pieces = list(self._pieces(row, ids))
             fault = RowFault("split", found, f"It was cut into {len(pieces)} pieces.")
             ledger.revise("cut", row.source, fault, was=row.outcome)
+            ledger.notes["pieces that long texts were cut into"] += len(pieces)
             return pieces
         spans = tuple((begin, min(end, self.max_length)) for begin, end in text.spans if begin < self.max_length)
         if self.over_long == "truncate" and count_trained(spans):
@@ -114,13 +115,17 @@ class Fitting:
             DataError: with the choices that there are.
         """
         if self.refused:
-            what = "chats (data.over_long=split cuts plain text alone)" if self.over_long == "split" else "rows"
-            ways = "drop (leave them out), truncate (their end is lost)"
-            ways += "" if self.over_long == "split" else " or split (plain text is cut into rows)"
+            chats = self.over_long == "split"
+            why = " These are chats, and data.over_long=split cuts plain text alone." if chats else ""
+            ways = (
+                "or truncate (their end is lost)"
+                if chats
+                else "truncate (their end is lost) or split (plain text only)"
+            )
             raise DataError(
-                f"{self.refused} of {counted(self.came, 'row')} are {what} longer than {self.max_length} tokens "
-                f"(first: {self.first}, longest: {self.longest}). Raise data.max_length if the model can take more, or "
-                f"set data.over_long to {ways}."
+                f"{self.refused} of {counted(self.came, 'row')} are longer than {self.max_length} tokens "
+                f"(first: {self.first}, longest: {self.longest}).{why} Raise data.max_length if the model can take more, "
+                f"or set data.over_long to drop (leave them out), {ways}."
             )
         if self.came and not self.went:
             within = "has a trained token within" if self.over_long == "truncate" else "fits in"

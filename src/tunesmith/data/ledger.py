@@ -173,8 +173,8 @@ class Ledger:
         """`999 rows read: 985 kept, 14 duplicate. (CRLF: 999)`, with what was noted of the file."""
         counts = self.counts()
         read = counted(counts.pop("read"), "row")
-        kept = ", ".join(f"{n:,} {name}" for name, n in counts.items()) or "none kept"
-        notes = "; ".join(note if n == 1 else f"{note}: {n:,}" for note, n in self.notes.items())
+        kept = ", ".join(f"{n} {name}" for name, n in counts.items()) or "none kept"
+        notes = "; ".join(note if n == 1 else f"{note}: {n}" for note, n in self.notes.items())
         return f"{read} read: {kept}." + (f" ({notes})" if notes else "")
 
 

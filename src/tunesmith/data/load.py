@@ -276,8 +276,8 @@ def require_rows(ledgers: Mapping[str, Ledger], bad_rows: str, over_long: str = 
     if lost and (bad_rows == "fail" or not usable):
         first = list(islice((entry for ledger in ledgers.values() for entry in ledger.dropped()), 5))
         shown = "\n  ".join(map(str, first))
-        more = f"\n  and {lost - len(first):,} more" if lost > len(first) else ""
+        more = f"\n  and {lost - len(first)} more" if lost > len(first) else ""
         advice = "" if not usable else " Mend them, or set data.bad_rows=drop to go on without them."
-        raise DataError(f"{name}: {lost:,} of {counted(read, 'row')} cannot be used.{advice}\n  {shown}{more}")
+        raise DataError(f"{name}: {lost} of {counted(read, 'row')} cannot be used.{advice}\n  {shown}{more}")
     if not usable:
         raise DataError(f"{name}: no rows.")

@@ -105,7 +105,7 @@ def _breaking_off(rows: Rows) -> list[str]:
     cut = int(rows.shelf.column("cut")[rows.places].sum())
     if not cut:
         return []
-    found = f"data.over_long=truncate cut the end off {cut:,} of {counted(len(rows), 'row')} to train on"
+    found = f"data.over_long=truncate cut the end off {cut} of {counted(len(rows), 'row')} to train on"
     if cut == len(rows):
         return [f"{found}: the model will not learn to stop. Raise data.max_length, or set data.over_long=drop."]
-    return [f"{found}: from these the model does not learn to stop."]
+    return [f"{found}: from them the model does not learn to stop."]
