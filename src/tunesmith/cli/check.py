@@ -80,8 +80,8 @@ def check(
         other = survey(Reading(find_files(held_out), config), contract, longest, index, most)
         leak = leaks(found, other)
         console.print(
-            f"held out: {counted(leak.rows, 'row')}; {leak.asked} ask what training rows ask, {leak.near} more are nearly "
-            "equal",
+            f"held out: {counted(leak.rows, 'row')}; {leak.asked} ask what training rows ask, {leak.near} more are "
+            "nearly equal",
             soft_wrap=True,
         )
     if html is not None:
@@ -93,8 +93,8 @@ def check(
     if lost:
         read = sum(ledger.read for ledger in reading.ledgers.values())
         raise DataError(
-            f"{', '.join(files)}: {lost} of {counted(read, 'row')} cannot be used. Mend them, write the others with --fix OUT, or "
-            "train with data.bad_rows=drop to go on without them."
+            f"{', '.join(files)}: {lost} of {counted(read, 'row')} cannot be used. Mend them, write the others with "
+            "--fix OUT, or train with data.bad_rows=drop to go on without them."
         )
 
 

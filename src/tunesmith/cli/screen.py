@@ -59,8 +59,8 @@ class Screen:
         for ledger in event["ledgers"]:
             self.say(escape(f"{ledger['file']}: {ledger['sentence']}"))
         self.say(
-            f"data: {counted(rows['train'], 'row')} to train on, {rows['validation']} to watch, {rows['test']} held out; "
-            f"{tokens['median']:.0f} tokens in the middle row, {tokens['most']} in the longest"
+            f"data: {counted(rows['train'], 'row')} to train on, {rows['validation']} to watch, {rows['test']} held "
+            f"out; {tokens['median']:.0f} tokens in the middle row, {tokens['most']} in the longest"
         )
 
     def on_plan(self, event: dict[str, Any]) -> None:
@@ -84,9 +84,8 @@ class Screen:
         if event["step"] == event["steps"]:
             seconds = self._end_bar()
             middle = sorted(self.speeds)[len(self.speeds) // 2]
-            self.say(
-                f"trained {counted(event['steps'], 'step')} in {seconds:.0f} s, {middle:,.0f} tokens/s in the middle step"
-            )
+            taken = f"{counted(event['steps'], 'step')} in {seconds:.0f} s"
+            self.say(f"trained {taken}, {middle:,.0f} tokens/s in the middle step")
 
     def on_validation(self, event: dict[str, Any]) -> None:
         self.validation = f"  validation {event['loss']:.3f}"

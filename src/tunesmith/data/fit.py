@@ -124,8 +124,8 @@ class Fitting:
             )
             raise DataError(
                 f"{self.refused} of {counted(self.came, 'row')} are longer than {self.max_length} tokens "
-                f"(first: {self.first}, longest: {self.longest}).{why} Raise data.max_length if the model can take more, "
-                f"or set data.over_long to drop (leave them out), {ways}."
+                f"(first: {self.first}, longest: {self.longest}).{why} Raise data.max_length if the model can take "
+                f"more, or set data.over_long to drop (leave them out), {ways}."
             )
         if self.came and not self.went:
             within = "has a trained token within" if self.over_long == "truncate" else "fits in"

@@ -102,18 +102,18 @@ class Reading:
             raise DataError(f"{file.name}: no row can be read. {first}")
         columns = self.config.columns
         _refuse_unknown_columns(raw, columns, file.name, notes if len(self.files) > 1 else None)
-        if hidden := [key for key, given in columns.items() if any({key, given} <= row.keys() for row in raw)]:
+        hidden = [key for key, given in columns.items() if any({key, given} <= row.keys() for row in raw)]
+        if hidden := [key for key in hidden if key not in columns.values()]:
             notes[f"own columns give way to those that data.columns names: {', '.join(map(repr, hidden))}"] += 1
-        good = [renamed.value for item in samples if isinstance((renamed := _renamed(item, columns)).value, dict)]
-        chosen = named_format(self.config.format) if self.config.format else find_format(good, file.name)  # pyright: ignore[reportArgumentType]
+        good = [_with_keys(row, columns) for row in raw]
+        chosen = named_format(self.config.format) if self.config.format else find_format(good, file.name)
         _refuse_unread_keys(chosen, columns, file.name)
         return chosen
 
-    def _checked(self, raw: RawRow, chosen: Format, warn: Warn, notes: Counter[str]) -> tuple[Row, RowFault | None]:
-        item = _renamed(raw, self.config.columns)
-        values = item.value
-        if isinstance(values, RowFault):
-            raise values
+    def _checked(self, item: RawRow, chosen: Format, warn: Warn, notes: Counter[str]) -> tuple[Row, RowFault | None]:
+        if isinstance(item.value, RowFault):
+            raise item.value
+        values = _with_keys(item.value, self.config.columns)
         if not chosen.has_keys(values):
             raise chosen.missing(values)
         if item.odd:
@@ -148,13 +148,13 @@ def _keys(config: DataConfig) -> set[str]:
     return {key for format in formats for need in format.needs for key in need} | set(config.columns.values())
 
 
-def _renamed(item: RawRow, columns: Mapping[str, str]) -> RawRow:
+def _with_keys(row: dict[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
     """The row with the file's own column names replaced by the format's keys, before which other columns give way."""
-    if not columns or isinstance(item.value, RowFault):
-        return item
-    row, keys = item.value, {given: key for key, given in columns.items()}
+    if not columns:
+        return row
+    keys = {given: key for key, given in columns.items()}
     hidden = {key for key, given in columns.items() if given in row} - set(keys)
-    return replace(item, value={keys.get(name, name): value for name, value in row.items() if name not in hidden})
+    return {keys.get(name, name): value for name, value in row.items() if name not in hidden}
 
 
 def _refuse_unknown_columns(
