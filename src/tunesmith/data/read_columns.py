@@ -54,9 +54,9 @@ def column_rows(path: Path, name: str, kind: str) -> Iterator[RawRow]:
                 yield RawRow(Source(name, number), row, odd=met.odd)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
-        known = "Parquet" if kind == "parquet" else "Arrow"
+        known = "a Parquet" if kind == "parquet" else "an Arrow"
         raise DataError(
-            f"{name}: not a {known} file that can be read, from row {number + 1} ({reason}). Copy or write it again."
+            f"{name}: not {known} file that can be read, from row {number + 1} ({reason}). Copy or write it again."
         ) from None
 
 
