@@ -43,7 +43,7 @@ def test_a_recipe_takes_its_name_from_its_file_and_survives_a_round_trip(recipe_
         ({"method.type": "lorra"}, ["method.type", "must be one of full, lora"]),
         ({"method.rank": 0, "method.type": "lora"}, ["method.rank = 0", "greater than or equal to 1"]),
         ({"dta": {}}, ["dta: unknown key", "did you mean 'data'?"]),
-        ({"data.over_long": "cut"}, ["data.over_long = 'cut'", "'fail', 'drop' or 'truncate'"]),
+        ({"data.over_long": "cut"}, ["data.over_long = 'cut'", "'fail', 'drop', 'truncate' or 'split'"]),
         ({"optim.betas": [0.9, 1.5]}, ["optim.betas", "less than 1"]),
         ({"optim.warmup": 1.5}, ["give warmup as"]),
         ({"output.name": "../up"}, ["output.name = '../up'", "must match"]),

@@ -14,6 +14,17 @@ from typing import Any, TextIO, cast
 from tunesmith.core.errors import MissingError, TunesmithError
 
 
+def expanded(name: str | Path) -> Path:
+    """The path with `~` as the home folder; a file whose own name begins with `~` keeps it."""
+    path = Path(name)
+    if str(name).startswith("~") and not str(name).startswith("~/"):
+        try:
+            return path if path.exists() else path.expanduser()  # ~anna/rows.jsonl
+        except (RuntimeError, OSError):  # there is no such user, and no such name
+            return path
+    return path.expanduser()
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path`, whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

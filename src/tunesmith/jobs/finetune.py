@@ -15,6 +15,7 @@ import torch
 from tunesmith.core.errors import TrainingError
 from tunesmith.core.events import Report, silent, to_folder
 from tunesmith.core.files import read_lines, write_json, write_text
+from tunesmith.core.names import counted
 from tunesmith.data.ledger import total
 from tunesmith.data.prepare import spread
 from tunesmith.data.split import Splits, load_splits
@@ -242,7 +243,7 @@ def write_report(folder: Path, recipe: Recipe, splits: Splits, plan: Plan, found
     names = ", ".join(Path(ledger.file).name for ledger in splits.ledgers[:3])
     story = Story(
         title=folder.name,
-        lead=f"{recipe.model.base}, {method}, {len(splits.train)} rows of {names}",
+        lead=f"{recipe.model.base}, {method}, {counted(len(splits.train), f'row of {names}')}",
         steps=read_lines(folder / "metrics.jsonl"),
         validations=[event for event in read_lines(folder / "events.jsonl") if event["kind"] == "validation"],
         lengths=splits.train.lengths.tolist(),

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from tunesmith.core.config import union_members
 from tunesmith.core.errors import MissingError, ModelError, TunesmithError
 from tunesmith.core.files import read_json, sha256_of
+from tunesmith.core.names import counted
 from tunesmith.data.source import EMBEDDED as EMBEDDED_ROWS
 from tunesmith.data.source import find_files
 from tunesmith.exec.machine import gpu, processor
@@ -203,7 +204,7 @@ def _find(name: str, there: Path) -> Path | None:
 def _story(card: dict[str, Any]) -> Iterator[Fact]:
     """What needs no comparison."""
     method = {name: value for name, value in card["method"].items() if name != "type" and value is not None}
-    yield Fact("made", f"{card['made']}, {card['steps']} steps, seed {card['seed']}")
+    yield Fact("made", f"{card['made']}, {counted(card['steps'], 'step')}, seed {card['seed']}")
     yield Fact("method", f"{card['method']['type']}{': ' if method else ''}{_listed(method)}")
     if told := _listed(unusual(card["recipe"])):
         yield Fact("recipe", told)
@@ -212,7 +213,7 @@ def _story(card: dict[str, Any]) -> Iterator[Fact]:
         same = f", {answers['same']} of {answers['rows']} greedy answers the same" if answers else ""
         told = f"{merge['made']}, logits within {off['value']:.2g} of the adapter's (limit {off['limit']:g}){same}"
         yield Fact("merged", told)
-    yield Fact("data", f"{card['data']['id'][:DIGITS]}, {card['data']['rows']} rows to train on")
+    yield Fact("data", f"{card['data']['id'][:DIGITS]}, {counted(card['data']['rows'], 'row')} to train on")
 
 
 def _listed(values: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from tunesmith.core.errors import ConfigError, ModelError
 from tunesmith.core.events import Report
 from tunesmith.core.files import write_text
+from tunesmith.core.names import counted
 from tunesmith.data.load import load_dataset, require_rows
 from tunesmith.data.prepare import Prepared, dataset_id, prepare
 from tunesmith.evaluate.compare import compare, rows_of
@@ -139,6 +140,6 @@ def _rows(arguments: dict[str, Any], contract: Contract, takes: int, report: Rep
     wanted = dataset.rows[: arguments["rows"] or 200]
     rows = list(prepare(wanted, ledgers, contract, takes, over_long="drop", bad_rows=arguments["bad_rows"]))
     if len(rows) < len(wanted):
-        sentence = f"{len(wanted) - len(rows)} rows are longer than {takes} tokens and are left out."
+        sentence = f"longer than {takes} tokens, and left out: {counted(len(wanted) - len(rows), 'row')}."
         report({"kind": "warning", "sentence": sentence})
     return rows
