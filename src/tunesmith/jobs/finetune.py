@@ -20,13 +20,20 @@ from tunesmith.data.split import Splits, load_splits
 from tunesmith.evaluate.report import Story, render_page
 from tunesmith.jobs.card import make_card
 from tunesmith.jobs.judge import Found, evaluate_both
-from tunesmith.jobs.learnable import doubts, refuse_what_cannot_teach
+from tunesmith.jobs.learnable import doubts, refuse_unknown_tokens, refuse_what_cannot_teach
 from tunesmith.jobs.merge import publish_merged, rows_to_compare
 from tunesmith.jobs.prove import prove, refuse_unchanged, what_was_trained
 from tunesmith.jobs.recipe import Recipe, longest_row, read_recipe
 from tunesmith.jobs.resume import go_back, made_from
-from tunesmith.jobs.settle import settle_layers, settle_loss, settle_memory, settle_packing, settle_plan
-from tunesmith.model.load import answering, load_model
+from tunesmith.jobs.settle import (
+    refuse_looking_ahead,
+    settle_layers,
+    settle_loss,
+    settle_memory,
+    settle_packing,
+    settle_plan,
+)
+from tunesmith.model.load import answering, load_model, read_config, refuse_not_finite, refuse_untrainable
 from tunesmith.model.methods import method_for, trainable
 from tunesmith.model.publish import publish
 from tunesmith.model.warm import starting_adapter
@@ -82,6 +89,7 @@ def walk(
 
     # 2. The base model's prompt contract.
     base = resolve(recipe.model.base, recipe.model.revision)
+    refuse_untrainable(base.folder)
     contract = load_contract(base.folder, recipe.model.template, recipe.data.train_on)
 
     # 3. Rows, checked, as token ids and masks, on disk.
@@ -90,6 +98,7 @@ def walk(
 
     # 4. What is trained on, what is watched, what is kept for the end.
     refuse_what_cannot_teach(recipe, splits, contract)
+    refuse_unknown_tokens(splits, contract, read_config(base.folder).get_text_config().vocab_size)
     if ranks.leads:
         write_json(folder / "ledger.json", [ledger.to_json() for ledger in splits.ledgers])
     report({"kind": "data", **describe(splits)})
@@ -106,6 +115,7 @@ def walk(
     report({"kind": "phase", "name": "loading the model"})
     dtype = plan.dtype if method.freezes_base else torch.float32
     model = load_model(base.folder, dtype, plan.device, recipe.model.dropout)
+    refuse_not_finite(base.folder, model)
     model = changed_model(model, recipe)
     rate = recipe.optim.learning_rate or method.learning_rate
     count = sum(weight.numel() for weight in trainable(model).values())
@@ -113,6 +123,7 @@ def walk(
     course = plan_course(recipe, objective)
     policy = Policy(model, recipe.optim, rate, course.steps, plan, ranks)
     with policy.autocast():  # from here on the model is what is trained, and is checked as that
+        refuse_looking_ahead(base.folder, policy.model, splits.train)
         plan = settle_packing(plan, policy.model, splits.train, report, ranks)
         plan = settle_loss(plan, policy.model, splits.train, report, ranks)
     objective = replace(objective, plan=plan)

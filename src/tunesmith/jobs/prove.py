@@ -79,7 +79,7 @@ def what_was_trained(model: Any, rows: Sequence[Prepared]) -> Trained:
 def tensors_of(model: torch.nn.Module, names: Container[str]) -> dict[str, str]:
     """The SHA-256 of each parameter of these names, and the factor of each adapter."""
     found = {
-        name: hashlib.sha256(weight.detach().float().cpu().contiguous().numpy()).hexdigest()
+        name: hashlib.sha256(weight.detach().float().cpu().contiguous().numpy().data).hexdigest()
         for name, weight in model.named_parameters()
         if name in names
     }

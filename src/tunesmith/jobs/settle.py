@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from tunesmith.core.errors import ModelError
 from tunesmith.core.events import Report, silent
 from tunesmith.data.prepare import Prepared
 from tunesmith.data.seal import Rows
@@ -24,7 +25,7 @@ from tunesmith.train.memory import checkpoint_activations, kept_bytes, why_check
 from tunesmith.train.objectives.sft import Sft
 from tunesmith.train.plan import Plan, in_smaller_pieces, make_plan, product_rate
 from tunesmith.train.policy import Policy
-from tunesmith.train.probe import why_not_chunked, why_not_packed
+from tunesmith.train.probe import looks_ahead, why_not_chunked, why_not_packed
 from tunesmith.train.ranks import ALONE, Ranks
 
 FEW = 4  # rows that decisions are tried on
@@ -57,6 +58,19 @@ def settle_plan(
 def shortest(rows: Rows) -> list[Prepared]:
     """A few rows that are quickly computed, without reading all others."""
     return [rows[int(i)] for i in rows.lengths.argsort()[:FEW]]
+
+
+def refuse_looking_ahead(folder: Path, model: Any, rows: Rows) -> None:
+    """Refuse a model that reads what it shall predict.
+
+    Raises:
+        ModelError: it does.
+    """
+    if looks_ahead(model, shortest(rows)[-1]):
+        raise ModelError(
+            f"{folder}: what this model predicts depends on the tokens that come after: it is no causal language "
+            "model, and would learn to copy what it reads. Take another base model."
+        )
 
 
 def settle_packing(plan: Plan, model: Any, rows: Rows, report: Report, ranks: Ranks = ALONE) -> Plan:

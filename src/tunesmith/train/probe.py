@@ -91,14 +91,22 @@ def rows_read_each_other(model: Any, rows: Sequence[Prepared]) -> bool:
     def others() -> list[torch.Tensor]:
         return [logits_at_trained(model, batch)[~own_N] for batch in batches]
 
-    one, two = others()
+    return not moved(model, others) <= UNMOVED
+
+
+def moved(model: Any, twice: Callable[[], Sequence[torch.Tensor]]) -> float:
+    """How far the second of two tensors is from the first: 0 if no bit differs, else as computed in fp32.
+
+    Args:
+        model: what computes them.
+        twice: computes both.
+    """
+    one, two = twice()
     if torch.equal(one, two):
-        return False
-    if not can_widen(model):
-        return True
-    with in_fp32(model):
-        one, two = others()
-    return not distance(two, one) <= UNMOVED
+        return 0.0
+    with in_fp32(model) if can_widen(model) else nullcontext():
+        one, two = twice()
+    return distance(two, one)
 
 
 def how_far_apart(model: Any, rows: Sequence[Prepared], before: str) -> float:
@@ -115,6 +123,20 @@ def how_far_apart(model: Any, rows: Sequence[Prepared], before: str) -> float:
         alone = _losses(model, padded(rows, str(model.device)))
         model.set_attn_implementation(PACKED)
     return (together - alone).square().mean().sqrt().item()
+
+
+@torch.no_grad()
+def looks_ahead(model: Any, row: Prepared) -> bool:
+    """Whether what the model predicts after a token depends on later ones, so that training teaches it to copy them."""
+    ids_1T = torch.from_numpy(row.ids.astype("int64"))[None].to(model.device)
+    other_1T = ids_1T.clone()
+    other_1T[0, -1] = ids_1T.max() - ids_1T[0, -1] if 2 * ids_1T[0, -1] != ids_1T.max() else 0
+
+    def earlier() -> list[torch.Tensor]:
+        return [model(input_ids=ids, use_cache=False).logits[:, :-1] for ids in (ids_1T, other_1T)]
+
+    with evaluating(model):
+        return moved(model, earlier) > UNMOVED
 
 
 @torch.no_grad()
