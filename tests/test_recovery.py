@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -375,8 +376,6 @@ def test_5_no_validation_rows(recipe, write_rows, tmp_path):
 
 
 def test_6_no_stop_token(recipe, tmp_path, tiny):
-    import shutil
-
     base = tmp_path / "endless"
     shutil.copytree(tiny, base)
     template = (
@@ -417,3 +416,29 @@ def test_a_thread_of_the_watch_ends(tmp_path):
     with pytest.raises(TunesmithError):
         run_child(Job("evaluate", {"model": str(Path("/none")), "against": None}), tmp_path / "log", lambda event: None)
     assert threading.active_count() == before
+
+
+def test_9_tokens_without_embeddings(recipe, tmp_path, tiny):
+    from transformers import PreTrainedTokenizerFast
+
+    base = shutil.copytree(tiny, tmp_path / "added")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(base)
+    words = len(tokenizer)
+    tokenizer.add_tokens(["<|turn|>", "<|over|>"], special_tokens=True)
+    tokenizer.eos_token = "<|over|>"
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|turn|>{{ m.role }}\n{{ m.content }}<|over|>{% endfor %}"
+        "{% if add_generation_prompt %}<|turn|>assistant\n{% endif %}"
+    )
+    tokenizer.save_pretrained(base)
+    words = rf"'<\|over\|>', number {words + 1}, and the model has embeddings for 4096.*resize_token_embeddings"
+    fails(recipe, words, model={"base": str(base)})
+
+
+def test_10_a_base_of_nan(recipe, tmp_path, tiny):
+    base = shutil.copytree(tiny, tmp_path / "nan")
+    tensors = load_file(base / "model.safetensors")
+    tensors["model.layers.0.mlp.gate_proj.weight"][2, 2] = np.nan
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    said = r"1 of the base model's tensors hold NaN or infinity .first: model\.layers\.0\.mlp\.gate_proj"
+    fails(recipe, said, model={"base": str(base)})

@@ -127,8 +127,8 @@ def refuse_another(folder: Path, model: Any, rows: Sequence[Prepared], trained: 
     found = tensors_of(model, trained.tensors)
     if others := [name for name in {**trained.tensors, **found} if trained.tensors.get(name) != found.get(name)]:
         raise TrainingError(
-            f"{folder}: read back, {len(others)} of {len(trained.tensors)} tensors are not what was trained (first: "
-            f"{others[0]}). Please report this."
+            f"{folder}: read back, {len(others)} of {len(trained.tensors)} tensors and factors are not what was "
+            f"trained (first: {others[0]}). Please report this."
         )
     for row, before, after in zip(rows, trained.losses, losses_of(model, rows), strict=False):
         if not math.isclose(before, after, rel_tol=CLOSE[model.dtype], abs_tol=CLOSE[model.dtype] * row.trained):
