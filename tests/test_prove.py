@@ -92,7 +92,9 @@ def test_a_damaged_full_model_is_found(tiny, tmp_path, rows):
     contract, trained = publish_changed(tiny, tmp_path / "model", "full", rows)
     up = "model.layers.{}.mlp.up_proj.weight"
     change_tensors(tmp_path / "model", "model.safetensors", lambda some: swap(some, up.format(0), up.format(1)))
-    with pytest.raises(TrainingError, match=r"2 of \d+ tensors and factors are not what was trained .first: model\.layers\.0\.mlp"):
+    with pytest.raises(
+        TrainingError, match=r"2 of \d+ tensors and factors are not what was trained .first: model\.layers\.0\.mlp"
+    ):
         prove(tmp_path / "model", contract, rows, trained)
 
 
