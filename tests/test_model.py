@@ -147,7 +147,9 @@ def test_encoders_and_translators_are_refused_by_what_they_are(tmp_path):
     models = {
         "BertForMaskedLM is an encoder": library.BertForMaskedLM(library.BertConfig(**size)),
         "RobertaForMaskedLM is an encoder": library.RobertaForMaskedLM(library.RobertaConfig(**size)),
-        "ModernBertForMaskedLM is an encoder": library.ModernBertForMaskedLM(library.ModernBertConfig(**size, pad_token_id=0)),
+        "ModernBertForMaskedLM is an encoder": library.ModernBertForMaskedLM(
+            library.ModernBertConfig(**size, pad_token_id=0)
+        ),
         "T5ForConditionalGeneration is an encoder with a decoder": library.T5ForConditionalGeneration(
             library.T5Config(vocab_size=64, d_model=16, num_layers=1, num_heads=2, d_ff=32, d_kv=8)
         ),

@@ -28,7 +28,7 @@ from tunesmith.core.files import read_json, read_lines
 from tunesmith.exec import local, memory
 from tunesmith.exec.local import Job, run_child
 from tunesmith.jobs import finetune as job
-from tunesmith.jobs import start
+from tunesmith.jobs import settle, start
 from tunesmith.jobs.recipe import read_recipe
 from tunesmith.jobs.runs import list_runs, read_run
 from tunesmith.model.publish import publish
@@ -469,3 +469,32 @@ def test_a_run_that_others_disturb_goes_on_with_fewer_threads_from_a_checkpoint(
         "after a checkpoint."
     )
     assert len(losses(run.folder)) == 10
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_what_is_checked_is_the_model_as_it_is_trained(recipe, monkeypatch, method):
+    seen, trained = {}, {}
+
+    def noting(name, function):
+        def check(model, *others):
+            seen[name] = (id(model), model.config._attn_implementation, {w.dtype for w in model.parameters()})
+            return function(model, *others)
+
+        return check
+
+    def note_and_train(objective, policy, *others):
+        model = policy.model
+        trained.update(model=(id(model), model.config._attn_implementation, {w.dtype for w in model.parameters()}))
+        return loop.train(objective, policy, *others)
+
+    for name in ("looks_ahead", "why_not_packed", "why_not_chunked"):
+        monkeypatch.setattr(settle, name, noting(name, getattr(settle, name)))
+    monkeypatch.setattr(job, "train", note_and_train)
+    changes = {"data": {"test": 0, "validation": 0}, "optim": {"steps": 1}, "method": {"type": method}}
+    run = here(recipe, precision="bf16", **changes)
+    assert seen["why_not_chunked"] == trained["model"]
+    assert seen["looks_ahead"][::2] == seen["why_not_packed"][::2] == trained["model"][::2]
+    assert trained["model"][2] == {torch.bfloat16}
+    plan = read_json(run.folder / "plan.json")
+    assert (plan["packing"], plan["chunked"]) == (True, True)
+    assert not [event for event in events(run.folder, "warning") if "packing" in str(event) or "logits" in str(event)]
