@@ -112,41 +112,6 @@ def test_batches_mark_the_same_targets(rows):
     assert one.tokens == other.tokens == sum(len(row.ids) for row in rows[:3])
 
 
-def test_the_probe_turns_packing_off_where_rows_would_read_each_other(tiny, rows, tmp_path):
-    model = load_model(tiny, torch.float32)
-    assert why_not_packed(model, rows) is None
-    assert model.config._attn_implementation == PACKED
-    from transformers import MistralConfig, MistralForCausalLM
-
-    narrow = MistralForCausalLM(
-        MistralConfig(vocab_size=4096, hidden_size=64, num_hidden_layers=2, num_attention_heads=4,
-                      num_key_value_heads=2, intermediate_size=128, sliding_window=8)
-    ).eval()  # fmt: skip
-    assert "sliding_window" in why_not_packed(narrow, rows)
-    assert narrow.config._attn_implementation == "sdpa"
-
-
-def test_the_probe_notices_a_model_that_ignores_positions(rows):
-    class Leaky(torch.nn.Module):
-        """Its logits at a place depend on everything before it, across rows."""
-
-        def __init__(self):
-            super().__init__()
-            self.config = type("Config", (), {"_attn_implementation": "sdpa"})()
-            self.device, self.dtype = torch.device("cpu"), torch.float32
-
-        def set_attn_implementation(self, name):
-            self.config._attn_implementation = name
-
-        def forward(self, input_ids, logits_to_keep=None, **other):
-            sums = input_ids.float().cumsum(1)[..., None] * torch.linspace(-0.001, 0.001, 4096)
-            if logits_to_keep is not None:
-                sums = sums[:, logits_to_keep]
-            return type("Output", (), {"logits": sums})()
-
-    assert "packed rows give other losses" in why_not_packed(Leaky(), rows)
-
-
 def test_gpt2_is_packed_and_adapted_too(rows):
     from transformers import GPT2Config, GPT2LMHeadModel
 

@@ -92,6 +92,11 @@ class Shelf:
         return np.concatenate([np.diff(offsets) for offsets, _ in self._lists("ids")] or [np.zeros(0, np.int32)])
 
     @cached_property
+    def largest_id(self) -> int:
+        """The largest token id of all rows."""
+        return max((int(values.max()) for _, values in self._ids if len(values)), default=-1)
+
+    @cached_property
     def _table(self) -> pyarrow.Table:
         return pyarrow.ipc.open_file(pyarrow.memory_map(str(self.folder / "rows.arrow"))).read_all()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,20 @@ from tunesmith.evaluate.report import Story, render_page
 from tunesmith.jobs.card import make_card
 from tunesmith.jobs.certify import Trial
 from tunesmith.jobs.judge import Found, evaluate_both
-from tunesmith.jobs.learnable import doubts, refuse_what_cannot_teach
+from tunesmith.jobs.learnable import doubts, refuse_unknown_tokens, refuse_what_cannot_teach
 from tunesmith.jobs.merge import publish_merged, rows_to_compare
-from tunesmith.jobs.prove import losses_of, prove, refuse_unchanged
+from tunesmith.jobs.prove import prove, refuse_unchanged, what_was_trained
 from tunesmith.jobs.recipe import Recipe, longest_row, read_recipe
 from tunesmith.jobs.resume import go_back, made_from
-from tunesmith.jobs.settle import settle_layers, settle_loss, settle_memory, settle_packing, settle_plan
-from tunesmith.model.load import load_model
+from tunesmith.jobs.settle import (
+    refuse_looking_ahead,
+    settle_layers,
+    settle_loss,
+    settle_memory,
+    settle_packing,
+    settle_plan,
+)
+from tunesmith.model.load import answering, load_model, read_config, refuse_not_finite, refuse_untrainable
 from tunesmith.model.methods import method_for, trainable
 from tunesmith.model.publish import publish
 from tunesmith.model.warm import starting_adapter
@@ -86,6 +93,7 @@ def walk(
 
     # 2. The base model's prompt contract.
     base = resolve(recipe.model.base, recipe.model.revision)
+    refuse_untrainable(base.folder)
     contract = load_contract(base.folder, recipe.model.template, recipe.data.train_on)
 
     # 3. Rows, checked, as token ids and masks, on disk.
@@ -94,6 +102,7 @@ def walk(
 
     # 4. What is trained on, what is watched, what is kept for the end.
     refuse_what_cannot_teach(recipe, splits, contract)
+    refuse_unknown_tokens(splits, contract, read_config(base.folder).get_text_config().vocab_size)
     if ranks.leads:
         write_json(folder / "ledger.json", [ledger.to_json() for ledger in splits.ledgers])
     report({"kind": "data", **describe(splits)})
@@ -110,9 +119,8 @@ def walk(
     report({"kind": "phase", "name": "loading the model"})
     dtype = plan.dtype if method.freezes_base else torch.float32
     model = load_model(base.folder, dtype, plan.device, recipe.model.dropout)
-    plan = settle_packing(plan, model, splits.train, report)
+    refuse_not_finite(base.folder, model)
     model = changed_model(model, recipe)
-    plan = settle_loss(plan, model, splits.train)
     rate = recipe.optim.learning_rate or method.learning_rate
     count = sum(weight.numel() for weight in trainable(model).values())
     objective = Sft(splits.train, recipe.optim.batch_size, recipe.seed, plan, ranks)
@@ -120,6 +128,11 @@ def walk(
     looks = settle_looks(recipe, splits, steps, report)
     course = plan_course(recipe, objective, steps, looks.every)
     policy = Policy(model, recipe.optim, rate, course.steps, plan, ranks)
+    with policy.autocast():  # from here on the model is what is trained, and is checked as that
+        refuse_looking_ahead(base.folder, policy.model, splits.train)
+        plan = settle_packing(plan, policy.model, splits.train, report, ranks)
+        plan = settle_loss(plan, policy.model, splits.train, report, ranks)
+    objective = replace(objective, plan=plan)
     policy.model.train()  # as in training, or other layers would be measured and compiled
     objective = settle_memory(recipe.checkpointing, policy, objective, splits.train)
     objective = settle_layers(recipe.compile, policy, objective, splits.train, course.steps, report)
@@ -153,16 +166,18 @@ def walk(
     report({"kind": "phase", "name": "publishing"})
     wanted_step = standing.best_step if recipe.evaluate.publish == "best" else None
     chosen = find_published_step(folder / "checkpoints", wanted_step, steps, report)
-    model = changed_model(load_model(base.folder, dtype), recipe)
+    dtype, device = answering(recipe.device) if method.freezes_base else (torch.float32, "cpu")
+    model = changed_model(load_model(base.folder, dtype, device), recipe)
     refuse_unchanged(model, put_weights(trainable(model), chosen, AVERAGE if recipe.optim.ema else WEIGHTS))
     card = make_card(recipe, base, contract, splits, plan, chosen.step, folder)
     target = folder / ("adapter" if recipe.output.merge and method.freezes_base else "model")
     publish(model, base, contract, target, card)
-    trained_losses = losses_of(model, splits.train)
+    trained = what_was_trained(model, splits.train, recipe.device)
     del model
+    prove(target, contract, splits.train, trained, recipe.device)
     if target.name == "adapter":
         publish_merged(target, folder / "model", rows_to_compare(splits), report, Trial(device=recipe.device))
-    prove(folder / "model", contract, splits.train, trained_losses, recipe.device)
+        prove(folder / "model", contract, splits.train, None, recipe.device)
     report({"kind": "published", "folder": str(folder / "model"), "step": chosen.step})
 
     # 9. Base and tuned model, loaded from their folders, on rows that neither has seen.
