@@ -67,28 +67,36 @@ def weights(folder):
 
 
 @pytest.mark.parametrize(
-    ("method", "sharding"),
+    ("method", "sharding", "other"),
     [
-        ("lora", "none"),
-        ("full", "full"),
-        pytest.param("lora", "full", marks=pytest.mark.slow),
-        pytest.param("full", "none", marks=pytest.mark.slow),
+        ("lora", "none", {}),
+        ("full", "full", {"checkpointing": "on"}),
+        ("lora", "full", {"precision": "bf16"}),
+        pytest.param("lora", "full", {}, marks=pytest.mark.slow),
+        pytest.param("full", "none", {}, marks=pytest.mark.slow),
+        pytest.param("full", "full", {"precision": "bf16", "compile": "on"}, marks=pytest.mark.slow),
     ],
 )
-def test_two_processes_give_the_losses_of_one(recipe, method, sharding):
-    """Full fine-tuning with a moving average too: it changes weights by hand, which a sharded layer must notice."""
+def test_two_processes_give_the_losses_of_one(recipe, method, sharding, other):
+    """Full fine-tuning with a moving average too: it changes weights by hand, which a sharded layer must notice.
+
+    In bf16 a token's loss is rounded by about 0.05, otherwise where it stands among other rows. A mean over the 40 and
+    more tokens of a step is so by at most a hundredth of it.
+    """
     optim = {"learning_rate": 1e-3, "steps": 6, "batch_size": 5, "ema": 0.9 if method == "full" else None}
-    one = here(recipe(method={"type": method}, optim=optim), "one")
-    two = start_run(recipe(method={"type": method}, optim=optim, processes=2, sharding=sharding))
-    alone = losses(one.folder)
+    values = {"method": {"type": method}, "optim": optim, **other}
+    one = here(recipe(**values), "one")
+    two = start_run(recipe(**values, processes=2, sharding=sharding))
+    alone, exact = losses(one.folder), other.get("precision") != "bf16"
     assert len(alone) == 8
-    assert losses(two.folder) == pytest.approx(alone, rel=1e-5)
+    assert losses(two.folder) == pytest.approx(alone, rel=1e-5 if exact else 1e-2)
     a, b = weights(one.folder), weights(two.folder)
     assert a.keys() == b.keys()
-    for name in a:
+    for name in a if exact else []:
         torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=2e-5)
     plan = read_json(two.folder / "plan.json")
     assert (plan["processes"], plan["sharding"]) == (2, sharding)
+    assert plan["chunked"] and plan["packing"] and plan["compiled"] is (other.get("compile") == "on"), plan["reasons"]
 
 
 @pytest.mark.parametrize("sharding", [pytest.param("none", marks=pytest.mark.slow), "full"])

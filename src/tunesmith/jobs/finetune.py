@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from tunesmith.jobs.resume import go_back, made_from
 from tunesmith.jobs.settle import settle_layers, settle_loss, settle_memory, settle_packing, settle_plan
 from tunesmith.model.load import load_model
 from tunesmith.model.methods import method_for, trainable
+from tunesmith.model.outline import load_outline
 from tunesmith.model.publish import publish
 from tunesmith.model.warm import starting_adapter
 from tunesmith.prompt.base import resolve
@@ -105,15 +106,22 @@ def walk(
     # 6. The model and the way it is changed.
     report({"kind": "phase", "name": "loading the model"})
     dtype = plan.dtype if method.freezes_base else torch.float32
-    model = load_model(base.folder, dtype, plan.device, recipe.model.dropout)
-    plan = settle_packing(plan, model, splits.train, report)
+    if plan.sharding == "full":
+        model, sources = load_outline(base.folder, dtype, recipe.model.dropout)
+    else:
+        model, sources = load_model(base.folder, dtype, plan.device, recipe.model.dropout), None
     model = changed_model(model, recipe)
-    plan = settle_loss(plan, model, splits.train)
+    torch.manual_seed(recipe.seed + ranks.rank)  # or dropout would leave out the same in every process
     rate = recipe.optim.learning_rate or method.learning_rate
     count = sum(weight.numel() for weight in trainable(model).values())
     objective = Sft(splits.train, recipe.optim.batch_size, recipe.seed, plan, ranks)
     course = plan_course(recipe, objective)
-    policy = Policy(model, recipe.optim, rate, course.steps, plan, ranks)
+    policy = Policy(model, recipe.optim, rate, course.steps, plan, ranks, sources)
+    del model, sources
+    policy.model.eval()
+    plan = settle_packing(plan, policy.model, splits.train, report)
+    plan = settle_loss(plan, policy.model, splits.train)
+    objective = replace(objective, plan=plan)
     policy.model.train()  # as in training, or other layers would be measured and compiled
     objective = settle_memory(recipe.checkpointing, policy, objective, splits.train)
     objective = settle_layers(recipe.compile, policy, objective, splits.train, course.steps, report)
@@ -126,7 +134,7 @@ def walk(
     standing = Standing() if checkpoint is None else restore(policy, checkpoint)
     standing.early = standing.early and not changed
     refuse_small_disk(policy, folder, recipe.output.keep_last)
-    watched = objective.batches(splits.validation) if splits.validation else []
+    watched = objective.lazy_batches(splits.validation) if splits.validation else []
     save = saver(folder, recipe.output.keep_last, bound, report)
     while not standing.early and policy.step_number < course.steps:
         try:
@@ -134,7 +142,7 @@ def walk(
         except Spike:
             standing = go_back(folder, policy, standing, report)
     steps = policy.step_number
-    del model, policy, objective, watched
+    del policy, objective, watched
     ranks.leave()
     if not ranks.leads:
         return {}

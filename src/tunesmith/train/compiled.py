@@ -16,6 +16,7 @@ import torch
 from torch.fx.experimental import _config as shapes
 
 from tunesmith.train.loss import inside
+from tunesmith.train.shards import whole
 
 SECONDS = 30.0  # that compiling takes with nothing in torch's cache
 SHARE = 0.15  # of a run's time that it saves, at least
@@ -42,8 +43,8 @@ def layers_of(model: Any) -> list[torch.nn.Module]:
 def compile_layers(model: Any) -> None:
     """Let each layer be compiled when it is first used."""
     inside(model).enable_input_require_grads()  # or the first layer would be another graph than all others
-    for layer in layers_of(model):
-        layer.compile(dynamic=True, fullgraph=True)
+    for layer in layers_of(model):  # what is hooked on a sharded layer stays outside
+        layer.forward = torch.compile(layer.forward, dynamic=True, fullgraph=True)
 
 
 @contextlib.contextmanager
@@ -92,7 +93,7 @@ def _loss_and_norm(weights: Mapping[str, torch.Tensor], backward: Callable[[], f
     finally:  # a backward pass that failed half way has left some
         for weight in weights.values():
             weight.grad = None
-    return loss, norm.item()
+    return loss, whole(norm).item()
 
 
 def _in_a_line(error: Exception) -> str:

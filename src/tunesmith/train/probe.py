@@ -38,7 +38,7 @@ def why_not_packed(model: Any, rows: Sequence[Prepared]) -> str | None:
         model.set_attn_implementation(before)
         return f"packing is off: this model does not support it ({error})."
     apart = (together - alone).square().mean().sqrt().item()
-    if not apart <= TOLERANCE[model.dtype]:
+    if not apart <= TOLERANCE[precision_of(model)]:
         model.set_attn_implementation(before)
         return f"packing is off: packed rows give other losses than rows alone (by {apart:.2g} a token)."
     return None
@@ -63,7 +63,12 @@ def why_not_chunked(model: Any, rows: Sequence[Prepared], make: Callable[..., Ba
     except (AttributeError, TypeError, ValueError, RuntimeError) as error:
         return f"this model does not support it ({error})"
     apart = abs(total.item() / len(batch.target_N) - alone)
-    return None if apart <= SAME[model.dtype] else f"it differs from the model's own by {apart:.2g}"
+    return None if apart <= SAME[precision_of(model)] else f"it differs from the model's own by {apart:.2g}"
+
+
+def precision_of(model: Any) -> torch.dtype:
+    """What a model that has just computed computes in: sharded weights outside of layers are put together then."""
+    return model.get_output_embeddings().weight.dtype
 
 
 def _losses(model: Any, batch: Batch) -> torch.Tensor:
