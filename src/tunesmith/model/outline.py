@@ -42,7 +42,7 @@ def load_outline(folder: Path, dtype: torch.dtype, dropout: float | None = None)
     config = read_config(folder)
     for name, rate in (dropout_rates(folder, dropout) if dropout is not None else {}).items():
         setattr(config, name, rate)
-    handle = register_module_parameter_registration_hook(_on_meta)
+    handle = register_module_parameter_registration_hook(_on_meta)  # pyright: ignore[reportArgumentType]
     try:
         outline: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)
     finally:

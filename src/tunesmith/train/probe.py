@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 from torch.nn.functional import cross_entropy
 
 from tunesmith.data.prepare import Prepared
@@ -67,8 +68,8 @@ def why_not_chunked(model: Any, rows: Sequence[Prepared], make: Callable[..., Ba
 
 
 def precision_of(model: Any) -> torch.dtype:
-    """What a model that has just computed computes in: sharded weights outside of layers are put together then."""
-    return model.get_output_embeddings().weight.dtype
+    """What a model that has just computed computes in: of sharded weights, those in no layer are put together then."""
+    return next((weight.dtype for weight in model.parameters() if not isinstance(weight, DTensor)), model.dtype)
 
 
 def _losses(model: Any, batch: Batch) -> torch.Tensor:

@@ -19,10 +19,11 @@ from tunesmith.model.outline import Sources, replace_weights
 from tunesmith.train.ranks import Ranks
 
 T = TypeVar("T")
+WITHIN = "within_a_pass"  # the name under which a sharded model computes what it is given
 
 
 def shard(
-    model: torch.nn.Module, layers: Sequence[torch.nn.Module], ranks: Ranks, precision: str, sources: Sources
+    model: Any, layers: Sequence[torch.nn.Module], ranks: Ranks, precision: str, sources: Sources
 ) -> None:
     """Part every weight among the ranks: the layers one by one, then what is left.
 
@@ -54,13 +55,13 @@ def shard(
         place: torch.nn.Parameter(like(values[name], place).to(place.dtype)) for name, place in model.named_parameters()
     }
     model.load_state_dict({name: parts[place] for name, place in places.items()}, strict=False, assign=True)
-    model.within = lambda work: work()
-    register_fsdp_forward_method(model, "within")
+    setattr(model, WITHIN, lambda work: work())
+    register_fsdp_forward_method(model, WITHIN)
 
 
 def within(model: Any, work: Callable[[], T]) -> T:
     """What `work` computes with parts of a model, past its forward pass; sharded weights are whole there."""
-    return model.within(work) if isinstance(model, FSDPModule) else work()
+    return getattr(model, WITHIN)(work) if isinstance(model, FSDPModule) else work()
 
 
 def forget_gathered(model: torch.nn.Module) -> None:
