@@ -22,9 +22,7 @@ T = TypeVar("T")
 WITHIN = "within_a_pass"  # the name under which a sharded model computes what it is given
 
 
-def shard(
-    model: Any, layers: Sequence[torch.nn.Module], ranks: Ranks, precision: str, sources: Sources
-) -> None:
+def shard(model: Any, layers: Sequence[torch.nn.Module], ranks: Ranks, precision: str, sources: Sources) -> None:
     """Part every weight among the ranks: the layers one by one, then what is left.
 
     No weight is whole on the device before it is used: the model is parted without its values, and then each rank
@@ -37,7 +35,9 @@ def shard(
         precision: `fp32` or `bf16`.
         sources: where the values of weights lie that have none themselves.
     """
-    values = {name: sources.get(weight, weight.detach()) for name, weight in model.named_parameters()}
+    values = {
+        name: sources[weight] if weight in sources else weight.detach() for name, weight in model.named_parameters()
+    }
     replace_weights(model, lambda weight: torch.empty(weight.shape, dtype=weight.dtype, device="meta"))
     mesh = init_device_mesh(ranks.device, (ranks.count,))
     # Inputs stay as the model makes them: in bf16, since all its weights are, as in one process.
