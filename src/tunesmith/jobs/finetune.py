@@ -38,6 +38,7 @@ from tunesmith.jobs.settle import (
 )
 from tunesmith.model.load import answering, load_model, read_config, refuse_not_finite, refuse_untrainable
 from tunesmith.model.methods import method_for, trainable
+from tunesmith.model.outline import load_outline
 from tunesmith.model.publish import publish
 from tunesmith.model.warm import starting_adapter
 from tunesmith.prompt.base import resolve
@@ -118,20 +119,25 @@ def walk(
     # 6. The model and the way it is changed.
     report({"kind": "phase", "name": "loading the model"})
     dtype = plan.dtype if method.freezes_base else torch.float32
-    model = load_model(base.folder, dtype, plan.device, recipe.model.dropout)
-    refuse_not_finite(base.folder, model)
+    if plan.sharding == "full":
+        model, sources = load_outline(base.folder, dtype, recipe.model.dropout)
+    else:
+        model, sources = load_model(base.folder, dtype, plan.device, recipe.model.dropout), None
+        refuse_not_finite(base.folder, model)
     model = changed_model(model, recipe)
+    torch.manual_seed(recipe.seed + ranks.rank)  # or dropout would leave out the same in every process
     rate = recipe.optim.learning_rate or method.learning_rate
     count = sum(weight.numel() for weight in trainable(model).values())
     objective = Sft(splits.train, recipe.optim.batch_size, recipe.seed, plan, ranks)
     steps = recipe.optim.steps or max(1, math.ceil(recipe.optim.epochs * objective.steps_per_epoch))
     looks = settle_looks(recipe, splits, steps, report)
     course = plan_course(recipe, objective, steps, looks.every)
-    policy = Policy(model, recipe.optim, rate, course.steps, plan, ranks)
-    with policy.autocast():  # from here on the model is what is trained, and is checked as that
-        refuse_looking_ahead(base.folder, policy.model, splits.train)
-        plan = settle_packing(plan, policy.model, splits.train, report, ranks)
-        plan = settle_loss(plan, policy.model, splits.train, report, ranks)
+    policy = Policy(model, recipe.optim, rate, course.steps, plan, ranks, sources)
+    del model, sources
+    # From here on the model is what is trained, and is checked as that.
+    refuse_looking_ahead(base.folder, policy.model, splits.train)
+    plan = settle_packing(plan, policy.model, splits.train, report, ranks)
+    plan = settle_loss(plan, policy.model, splits.train, report, ranks)
     objective = replace(objective, plan=plan)
     policy.model.train()  # as in training, or other layers would be measured and compiled
     objective = settle_memory(recipe.checkpointing, policy, objective, splits.train)
@@ -145,7 +151,7 @@ def walk(
     standing = Standing() if checkpoint is None else restore(policy, checkpoint)
     standing.early = standing.early and not changed
     refuse_small_disk(policy, folder, recipe.output.keep_last)
-    watched = objective.batches(splits.validation.at(looks.places)) if splits.validation else []
+    watched = objective.lazy_batches(splits.validation.at(looks.places)) if splits.validation else []
     save = saver(folder, recipe.output.keep_last, bound, report)
     while not standing.early and policy.step_number < course.steps:
         try:
@@ -157,7 +163,7 @@ def walk(
             write_json(folder / "plan.json", plan.to_json())
             torch.set_num_threads(plan.threads)
     steps = policy.step_number
-    del model, policy, objective, watched
+    del policy, objective, watched
     ranks.leave()
     if not ranks.leads:
         return {}
