@@ -15,11 +15,13 @@ import torch
 from tunesmith.core.errors import TrainingError
 from tunesmith.core.events import Report, silent, to_folder
 from tunesmith.core.files import read_lines, write_json, write_text
+from tunesmith.core.names import counted
 from tunesmith.data.ledger import total
 from tunesmith.data.prepare import spread
 from tunesmith.data.split import Splits, load_splits
 from tunesmith.evaluate.report import Story, render_page
 from tunesmith.jobs.card import make_card
+from tunesmith.jobs.certify import Trial
 from tunesmith.jobs.judge import Found, evaluate_both
 from tunesmith.jobs.learnable import doubts, refuse_unknown_tokens, refuse_what_cannot_teach
 from tunesmith.jobs.merge import publish_merged, rows_to_compare
@@ -164,18 +166,18 @@ def walk(
     report({"kind": "phase", "name": "publishing"})
     wanted_step = standing.best_step if recipe.evaluate.publish == "best" else None
     chosen = find_published_step(folder / "checkpoints", wanted_step, steps, report)
-    dtype, device = answering() if method.freezes_base else (torch.float32, "cpu")
+    dtype, device = answering(recipe.device) if method.freezes_base else (torch.float32, "cpu")
     model = changed_model(load_model(base.folder, dtype, device), recipe)
     refuse_unchanged(model, put_weights(trainable(model), chosen, AVERAGE if recipe.optim.ema else WEIGHTS))
     card = make_card(recipe, base, contract, splits, plan, chosen.step, folder)
     target = folder / ("adapter" if recipe.output.merge and method.freezes_base else "model")
     publish(model, base, contract, target, card)
-    trained = what_was_trained(model, splits.train)
+    trained = what_was_trained(model, splits.train, recipe.device)
     del model
-    prove(target, contract, splits.train, trained)
+    prove(target, contract, splits.train, trained, recipe.device)
     if target.name == "adapter":
-        publish_merged(target, folder / "model", rows_to_compare(splits), report)
-        prove(folder / "model", contract, splits.train, None)
+        publish_merged(target, folder / "model", rows_to_compare(splits), report, Trial(device=recipe.device))
+        prove(folder / "model", contract, splits.train, None, recipe.device)
     report({"kind": "published", "folder": str(folder / "model"), "step": chosen.step})
 
     # 9. Base and tuned model, loaded from their folders, on rows that neither has seen.
@@ -256,7 +258,7 @@ def write_report(folder: Path, recipe: Recipe, splits: Splits, plan: Plan, found
     names = ", ".join(Path(ledger.file).name for ledger in splits.ledgers[:3])
     story = Story(
         title=folder.name,
-        lead=f"{recipe.model.base}, {method}, {len(splits.train)} rows of {names}",
+        lead=f"{recipe.model.base}, {method}, {counted(len(splits.train), f'row of {names}')}",
         steps=read_lines(folder / "metrics.jsonl"),
         validations=[event for event in read_lines(folder / "events.jsonl") if event["kind"] == "validation"],
         lengths=splits.train.lengths.tolist(),

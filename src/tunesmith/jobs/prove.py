@@ -60,18 +60,19 @@ class Trained:
     losses: list[float]
 
 
-def what_was_trained(model: Any, rows: Sequence[Prepared]) -> Trained:
+def what_was_trained(model: Any, rows: Sequence[Prepared], device: str = "auto") -> Trained:
     """What `prove` compares with; the model is moved to where it would answer, and its trained weights are rounded so.
 
     Args:
         model: in fp32 if all of it was trained, else its base as it answers.
         rows: some that it was trained on.
+        device: where it answers.
     """
-    dtype, device = answering()
+    dtype, place = answering(device)
     if not hasattr(model, "peft_config"):
         for weight in model.parameters():
             weight.data = weight.data.to(dtype)
-    model.to(device)
+    model.to(place)
     names = set(trainable(model))
     return Trained(tensors_of(model, names), losses_of(model, rows))
 
@@ -93,7 +94,9 @@ def losses_of(model: Any, rows: Sequence[Prepared]) -> list[float]:
     return [score.loss for score in scores]
 
 
-def prove(folder: Path, contract: Contract, rows: Sequence[Prepared], trained: Trained | None) -> None:
+def prove(
+    folder: Path, contract: Contract, rows: Sequence[Prepared], trained: Trained | None, device: str = "auto"
+) -> None:
     """Load what was published as anybody would, and let it compute and answer.
 
     Args:
@@ -101,11 +104,12 @@ def prove(folder: Path, contract: Contract, rows: Sequence[Prepared], trained: T
         contract: how it is prompted.
         rows: some that it was trained on.
         trained: what it must be again; None for a merged model, which was compared with its adapter.
+        device: where it answers.
 
     Raises:
         TrainingError: it is something else, or cannot answer.
     """
-    model = find_published(str(folder)).load()
+    model = find_published(str(folder)).load(device)
     if trained is not None:
         refuse_another(folder, model, rows, trained)
     if rows[0].row.content.kind == "chat":

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 from transformers import __version__ as transformers_version
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
 from tunesmith.core.errors import ModelError
-from tunesmith.prompt.whole import read_object
+from tunesmith.model.device import choose_device
+from tunesmith.prompt.whole import read_settings
 
 # peft 0.21 asks transformers 5.23 for a property by its old name.
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
@@ -22,9 +22,17 @@ warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprec
 DROPOUTS = ("attention_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop", "hidden_dropout", "dropout")
 
 
-def answering() -> tuple[torch.dtype, str]:
-    """Precision and device for a model that answers: fp32 on the CPU, bf16 on a GPU."""
-    return (torch.bfloat16, "cuda") if torch.cuda.is_available() else (torch.float32, "cpu")
+def answering(device: str = "auto") -> tuple[torch.dtype, str]:
+    """Precision and device for a model that answers: fp32 on the CPU, bf16 on a GPU.
+
+    Args:
+        device: `auto`, `cpu` or `cuda`.
+
+    Raises:
+        ConfigError: the wanted one is not there.
+    """
+    chosen, _ = choose_device(device)
+    return (torch.bfloat16 if chosen == "cuda" else torch.float32), chosen
 
 
 def load_model(folder: Path, dtype: torch.dtype, device: str = "cpu", dropout: float | None = None) -> Any:
@@ -50,10 +58,12 @@ def load_model(folder: Path, dtype: torch.dtype, device: str = "cpu", dropout: f
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            **changes,  # they are told of below
+            ignore_mismatched_sizes=True,  # they are told of below
+            **changes,
         )
-    except (ValueError, KeyError, OSError, RuntimeError, ImportError, AttributeError, SafetensorError) as error:
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # any broken file of the user's ends here
         raise ModelError(f"{folder}: cannot be loaded as a causal language model ({_first_line(error)}).") from error
     model, info = loaded
     if absent := sorted([*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]):
@@ -67,7 +77,7 @@ def read_config(folder: Path) -> Any:
     Raises:
         ModelError: it is not one that transformers knows.
     """
-    given = read_object(folder / "config.json")
+    given = read_settings(folder / "config.json")
     kind = given.get("model_type")
     if not isinstance(kind, str):
         raise ModelError(f"{folder / 'config.json'}: names no model_type, so nobody knows what model it is.")
@@ -83,7 +93,7 @@ def read_config(folder: Path) -> Any:
         )
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # any broken value of the user's ends here
+    except Exception as error:  # any broken file of the user's ends here
         raise ModelError(f"{folder}: its config.json cannot be used ({_first_line(error)}).") from error
 
 
@@ -162,7 +172,8 @@ def dropout_rates(folder: Path, rate: float) -> dict[str, float]:
 
 
 def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    """The reason in one line: the first, and the next where that only announces it."""
     if isinstance(error, KeyError):
         return f"it names {error}, which the architecture does not have"
-    return " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])[:300] or type(error).__name__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])[:300]

@@ -12,8 +12,8 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from tunesmith.core.errors import MissingError, ModelError
-from tunesmith.core.files import home, publish_folder, sha256_of
-from tunesmith.prompt.whole import read_object, refuse_broken
+from tunesmith.core.files import home, publish_folder, read_object, sha256_of
+from tunesmith.prompt.whole import refuse_broken
 
 EMBEDDED = "ember"
 WANTED = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model")
@@ -66,10 +66,22 @@ def resolve(name: str, revision: str | None = None) -> Base:
 
 
 def context_length(folder: Path) -> int | None:
-    """The longest sequence that the model in `folder` was made for, in tokens, if its config says."""
-    config = read_object(folder / "config.json")
-    config = config["text_config"] if isinstance(config.get("text_config"), dict) else config
-    return next((config[key] for key in POSITIONS if isinstance(config.get(key), int)), None)
+    """The longest sequence that the model in `folder` was made for, in tokens, if its config says.
+
+    Raises:
+        TunesmithError: its config.json is not one.
+    """
+    path = folder / "config.json"
+    config = read_object(path)
+    inner = config.get("text_config") or config
+    if not isinstance(inner, dict):
+        raise ModelError(f"{path}: text_config = {inner!r}: must be an object.")
+    name = next((name for name in POSITIONS if inner.get(name)), None)
+    if name is None:
+        return None
+    if type(inner[name]) is not int or inner[name] < 1:
+        raise ModelError(f"{path}: {name} = {inner[name]!r}: must be a whole number of tokens.")
+    return inner[name]
 
 
 def _unpack_embedded() -> Path:
