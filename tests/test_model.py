@@ -109,9 +109,7 @@ def test_a_config_that_is_broken_is_a_sentence(tiny, tmp_path, file, change):
     shutil.copytree(tiny, folder)
     settings = read_json(folder / file)
     (folder / file).write_text(json.dumps(None if change is None else {**settings, **change}))
-    with pytest.raises(
-        ModelError, match=r"cannot be (loaded as a causal language model|used) \(|must hold a JSON object"
-    ):
+    with pytest.raises(ModelError, match=r"cannot be (loaded as a causal language model|used)|must hold a JSON object"):
         load_model(folder, torch.float32)
 
 
