@@ -1,0 +1,110 @@
+"""Write the rows that are replayed beside a user's when ember is tuned: general chats, so that it keeps what it knows.
+
+    python scripts/base_model/replay.py    # -> src/tunesmith/assets/replay/ember.jsonl
+
+Drawn from the generator of ember's corpus, like its probe, of which they must give nothing away. So a chat is left
+out if a question of it is worded as a question of the probe is (the same template, whatever is filled in), if an
+answer of it is an answer of the probe, or if it is a near duplicate of a row of the probe or of one before it, by
+the MinHash that looks for leaks in users' files.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+from corpus import lexicon, places, words  # noqa: E402
+from corpus.everyday import everyday  # noqa: E402
+from corpus.grammar import plural  # noqa: E402
+from corpus.prose import SLOTS  # noqa: E402
+from probe import ASSETS as PROBE  # noqa: E402
+from probe import general  # noqa: E402
+
+from tunesmith.data.ledger import Source  # noqa: E402
+from tunesmith.data.near import NearDuplicates  # noqa: E402
+from tunesmith.data.rows import Chat, Row  # noqa: E402
+from tunesmith.prompt.messages import as_conversation  # noqa: E402
+
+TARGET = PROBE.parent / "replay" / "ember.jsonl"
+SEED, ROWS = 2027, 720
+OPENINGS = "hello|hi|please tell me|can you tell me|i have a question|do you know"  # before a question
+Turns = list[dict[str, str]]
+
+
+def main() -> None:
+    rng, known = Random(SEED), NearDuplicates()
+    probe = [json.loads(line)["messages"] for line in (PROBE / "questions.jsonl").read_text(encoding="utf-8").splitlines()]
+    worded, answers = {skeleton(question) for turns in probe for question in said(turns, "user")}, set[str]()
+    for turns in probe:
+        known.add(row_of(turns))
+        answers |= {answer.lower() for answer in said(turns, "assistant")}
+    chats, left_out = [], Counter[str]()
+    while len(chats) < ROWS:
+        turns = everyday(rng)
+        if not all(general(turn["content"]) for turn in turns):
+            left_out["about houses, which the hotel's rows are about"] += 1
+        elif any(skeleton(question) in worded for question in said(turns, "user")):
+            left_out["worded as a question of the probe"] += 1
+        elif any(answer.lower() in answers for answer in said(turns, "assistant")):
+            left_out["with an answer of the probe"] += 1
+        elif known.add(row_of(turns)) is not None:
+            left_out["nearly equal to a row of the probe, or to one before"] += 1
+        else:
+            chats.append(turns)
+    TARGET.parent.mkdir(exist_ok=True)
+    lines = [json.dumps({"messages": turns}, ensure_ascii=False) + "\n" for turns in chats]
+    TARGET.write_text("".join(lines), encoding="utf-8")
+    print(f"{len(chats)} chats; left out:", *(f"{count} {why}" for why, count in left_out.items()), sep="\n  ")
+
+
+def said(turns: Turns, role: str) -> list[str]:
+    return [turn["content"] for turn in turns if turn["role"] == role]
+
+
+def row_of(turns: Turns) -> Row:
+    return Row(Chat(as_conversation(turns)), Source("ember", 0))
+
+
+def skeleton(question: str) -> str:
+    """The template behind a question: lower case, no marks, `_` for all that is filled in, nothing after a colon."""
+    text = re.sub(f"^({OPENINGS})[!,:] ", "", question.lower()).partition(":")[0]
+    text = re.sub(r"\W+", " ", re.sub(r"\b(can)?('s|n't|not)\b", "", FILLED_IN.sub("_", text)))
+    return re.sub(r"_( _)+", "_", text).strip()
+
+
+def fillings() -> Iterator[str]:
+    """Everything that the generator fills into its questions, in lower case."""
+    tables = (words.USE, words.JOB, words.ANIMAL, words.OPPOSITE, words.CATEGORY, words.CATEGORY.values(), words.ONES,
+              words.DAYS, words.MONTHS, lexicon.DEFINITION, lexicon.PAST_FORM, lexicon.SYNONYM, lexicon.COUNTRY,
+              lexicon.COMPARISON, [word for word, _ in lexicon.EXAMPLE], places.FIRST,
+              [values for values in SLOTS.values() if not callable(values)])  # fmt: skip
+
+    def inside(value: Any) -> Iterator[str]:
+        if isinstance(value, str):
+            yield from (value.lower(), plural(value.lower()))
+        else:
+            for part in value:
+                yield from inside(part)
+
+    return inside(tables)
+
+
+def any_of(texts: Iterator[str]) -> re.Pattern[str]:
+    """A pattern for the longest of the texts that stands at a place, with its article."""
+    longest_first = sorted({text for text in texts if len(text) > 1}, key=lambda text: (-len(text), text))
+    return re.compile(r"\b(?:an? |the |some )?(?:" + "|".join(map(re.escape, longest_first)) + r")\b")
+
+
+FILLED_IN = any_of(fillings())
+
+if __name__ == "__main__":
+    main()
