@@ -18,6 +18,9 @@ EMBEDDED = {
     "hotel-test": "hotel/test.jsonl",
     "probe-questions": "probe/questions.jsonl",
     "probe-texts": "probe/texts.jsonl",
+    "ember-general": "replay/ember.jsonl",
+    "general-prompts": "replay/prompts.txt",
+    "held-out-prompts": "replay/held_out_prompts.txt",
 }
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".xlsx", ".txt", ".md")
 LARGEST_DOWNLOAD = 8 << 30  # bytes

@@ -183,7 +183,9 @@ def _told_by(run: RunSummary | None, card: dict[str, Any]) -> dict[str, Any]:
     plans = [event for event in read_lines(run.folder / "events.jsonl") if event["kind"] == "plan"]
     return {
         "report": read_json(report) if report.exists() else None,
-        "ledgers": reduced(read_json(ledgers)) if ledgers.exists() else None,
+        "ledgers": [one for one in reduced(read_json(ledgers)) if not one.get("replayed")]
+        if ledgers.exists()
+        else None,
         "learning_rate": plans[-1].get("learning_rate") if plans else None,
     }
 

@@ -33,6 +33,7 @@ class Story:
         report: the comparison, or None if there were no rows for it.
         probes: what was found on rows that the run is not about, by what they are.
         samples: how many samples to show.
+        replayed: what was replayed beside the training rows, a sentence; empty if nothing was.
     """
 
     title: str
@@ -47,6 +48,7 @@ class Story:
     report: EvalReport | None
     probes: dict[str, EvalReport]
     samples: int
+    replayed: str = ""
 
 
 def pick_samples(report: EvalReport | None, count: int) -> list[Sample]:
@@ -74,6 +76,7 @@ def render_page(story: Story) -> str:
         loss_svg=loss_curve(story.steps, story.validations),
         length_svg=length_histogram(story.lengths, story.trained),
         ledger=story.ledger,
+        replayed=story.replayed,
         recipe=story.recipe,
         plan=json.dumps(story.plan, indent=2),
     )
@@ -103,7 +106,7 @@ def _section(title: str, report: EvalReport, lead: str = "") -> dict[str, Any]:
 def _render(
     title: str, lead: str, tiles: dict[str, Any], sections: list[dict[str, Any]], samples: list[Sample], **rest: Any
 ) -> str:
-    parts = {"loss_svg": "", "length_svg": "", "ledger": "", "recipe": "", "plan": "", **rest}
+    parts = {"loss_svg": "", "length_svg": "", "ledger": "", "replayed": "", "recipe": "", "plan": "", **rest}
     return render(
         "tunesmith.evaluate",
         "report.html.jinja",

@@ -24,6 +24,7 @@ from tunesmith.jobs.learnable import doubts, refuse_what_cannot_teach
 from tunesmith.jobs.merge import publish_merged, rows_to_compare
 from tunesmith.jobs.prove import losses_of, prove, refuse_unchanged
 from tunesmith.jobs.recipe import Recipe, longest_row, read_recipe
+from tunesmith.jobs.replay import with_replay
 from tunesmith.jobs.resume import go_back, made_from
 from tunesmith.jobs.settle import settle_layers, settle_loss, settle_memory, settle_packing, settle_plan
 from tunesmith.model.load import load_model
@@ -90,8 +91,10 @@ def walk(
 
     # 4. What is trained on, what is watched, what is kept for the end.
     refuse_what_cannot_teach(recipe, splits, contract)
+    splits = with_replay(recipe, folder, base, contract, splits, ranks, report)
+    rows = splits.mixture
     if ranks.leads:
-        write_json(folder / "ledger.json", [ledger.to_json() for ledger in splits.ledgers])
+        write_json(folder / "ledger.json", ledgers_of(splits))
     report({"kind": "data", **describe(splits)})
     for sentence in doubts(recipe, splits):
         report({"kind": "warning", "sentence": sentence})
@@ -106,17 +109,17 @@ def walk(
     report({"kind": "phase", "name": "loading the model"})
     dtype = plan.dtype if method.freezes_base else torch.float32
     model = load_model(base.folder, dtype, plan.device, recipe.model.dropout)
-    plan = settle_packing(plan, model, splits.train, report)
+    plan = settle_packing(plan, model, rows, report)
     model = changed_model(model, recipe)
-    plan = settle_loss(plan, model, splits.train)
+    plan = settle_loss(plan, model, rows)
     rate = recipe.optim.learning_rate or method.learning_rate
     count = sum(weight.numel() for weight in trainable(model).values())
-    objective = Sft(splits.train, recipe.optim.batch_size, recipe.seed, plan, ranks)
+    objective = Sft(rows, recipe.optim.batch_size, recipe.seed, plan, ranks)
     course = plan_course(recipe, objective)
     policy = Policy(model, recipe.optim, rate, course.steps, plan, ranks)
     policy.model.train()  # as in training, or other layers would be measured and compiled
-    objective = settle_memory(recipe.checkpointing, policy, objective, splits.train)
-    objective = settle_layers(recipe.compile, policy, objective, splits.train, course.steps, report)
+    objective = settle_memory(recipe.checkpointing, policy, objective, rows)
+    objective = settle_layers(recipe.compile, policy, objective, rows, course.steps, report)
     plan = objective.plan
     if ranks.leads:
         write_json(folder / "plan.json", plan.to_json())
@@ -187,7 +190,17 @@ def describe(splits: Splits) -> dict[str, Any]:
         "tokens": asdict(spread(splits.train.lengths)),
         "trained_tokens": int(splits.train.trained.sum()),
         "id": splits.train.shelf.id,
+        "replay": splits.replay.to_json() if splits.replay else None,
     }
+
+
+def ledgers_of(splits: Splits) -> list[dict[str, Any]]:
+    """The account of every row that was read, for ledger.json; files of replayed rows are marked."""
+    replayed = splits.replay.ledgers if splits.replay else []
+    return [
+        *(ledger.to_json() for ledger in splits.ledgers),
+        *({**one.to_json(), "replayed": True} for one in replayed),
+    ]
 
 
 def plan_course(recipe: Recipe, objective: Sft) -> Course:
@@ -228,6 +241,7 @@ def write_report(folder: Path, recipe: Recipe, splits: Splits, plan: Plan, found
         lengths=splits.train.lengths.tolist(),
         trained=splits.train.trained.tolist(),
         ledger=total(splits.ledgers, "all files").sentence(),
+        replayed=splits.replay.sentence() if splits.replay else "",
         recipe=(folder / "config.yaml").read_text(encoding="utf-8"),
         plan=plan.to_json(),
         report=found.report,

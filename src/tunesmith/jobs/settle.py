@@ -10,7 +10,7 @@ import torch
 
 from tunesmith.core.events import Report
 from tunesmith.data.prepare import Prepared
-from tunesmith.data.seal import Rows
+from tunesmith.data.replay import Mixture
 from tunesmith.data.split import Splits
 from tunesmith.jobs.recipe import Recipe
 from tunesmith.jobs.resume import find_resumed
@@ -45,7 +45,9 @@ def settle_plan(
         if resumed is not None:
             plan, checkpoint, changed = resumed.plan, resumed.checkpoint, resumed.changed
         if arguments.get("smaller"):
-            plan = in_smaller_pieces(plan, recipe.optim.batch_size, splits.train.lengths.tolist())
+            plan = in_smaller_pieces(
+                plan, recipe.optim.batch_size, [*splits.mixture.lengths.tolist(), splits.mixture.longest]
+            )
     told = {"plan": plan.to_json(), "step": None if checkpoint is None else checkpoint.step, "changed": changed}
     told = ranks.gather(told)[0]
     if told["step"] is not None and checkpoint is None:
@@ -53,12 +55,12 @@ def settle_plan(
     return Plan(**told["plan"]), checkpoint, told["changed"]
 
 
-def shortest(rows: Rows) -> list[Prepared]:
+def shortest(rows: Mixture) -> list[Prepared]:
     """A few rows that are quickly computed, without reading all others."""
     return [rows[int(i)] for i in rows.lengths.argsort()[:FEW]]
 
 
-def settle_packing(plan: Plan, model: Any, rows: Rows, report: Report) -> Plan:
+def settle_packing(plan: Plan, model: Any, rows: Mixture, report: Report) -> Plan:
     """The plan with packing off if this model computes something else when packed; the model's attention is set."""
     reason = why_not_packed(model, shortest(rows)) if plan.packing else None
     if reason is None:
@@ -67,7 +69,7 @@ def settle_packing(plan: Plan, model: Any, rows: Rows, report: Report) -> Plan:
     return replace(plan, packing=False, reasons={**plan.reasons, "packing": reason})
 
 
-def settle_loss(plan: Plan, model: Any, rows: Rows) -> Plan:
+def settle_loss(plan: Plan, model: Any, rows: Mixture) -> Plan:
     """The plan, knowing whether the loss can be computed without building all logits."""
     if plan.chunked is not None:
         return plan
@@ -80,7 +82,7 @@ def settle_loss(plan: Plan, model: Any, rows: Rows) -> Plan:
     return replace(plan, chunked=reason is None, reasons={**plan.reasons, "chunked": said})
 
 
-def settle_memory(wanted: str, policy: Policy, objective: Sft, rows: Rows) -> Sft:
+def settle_memory(wanted: str, policy: Policy, objective: Sft, rows: Mixture) -> Sft:
     """The objective under a plan that knows whether layers are computed again in the backward pass; they are, if so."""
     plan = objective.plan
     reason = plan.reasons.get("checkpointing", "given")
@@ -104,7 +106,7 @@ def settle_memory(wanted: str, policy: Policy, objective: Sft, rows: Rows) -> Sf
 
 
 def settle_layers(
-    wanted: str, policy: Policy, objective: Sft, rows: Rows, steps: int, report: Report
+    wanted: str, policy: Policy, objective: Sft, rows: Mixture, steps: int, report: Report
 ) -> Sft:  # fmt: skip
     """The objective under a plan that knows whether layers are compiled; they are, if so.
 
@@ -138,14 +140,14 @@ def settle_layers(
     return replace(objective, plan=plan)
 
 
-def trial_batch(objective: Sft, rows: Rows) -> Batch:
+def trial_batch(objective: Sft, rows: Mixture) -> Batch:
     """A few rows, the same in every process."""
     return replace(objective, ranks=ALONE).batches(shortest(rows))[0]
 
 
-def largest_micro_batch(objective: Sft, rows: Rows) -> int:
+def largest_micro_batch(objective: Sft, rows: Mixture) -> int:
     """Tokens of it, at most."""
-    plan, longest = objective.plan, int(rows.lengths.max())
+    plan, longest = objective.plan, rows.longest
     if plan.accumulation is not None:
         return longest * -(-objective.batch_size // (plan.accumulation * plan.processes))
     return max(longest, min(plan.micro_tokens, objective.batch_size * longest))

@@ -146,8 +146,9 @@ def refuse_out_of_memory_elsewhere(folder: Path, error: OutOfMemory) -> None:
 
 def refuse_missing(recipe: Recipe) -> None:
     """Find what the recipe names before anything is written: files, and the base model (downloaded here)."""
-    probe = recipe.evaluate.probe
-    for names in (recipe.data.train, recipe.data.validation, recipe.data.test, [] if isinstance(probe, str) else probe):
+    probe, replay = recipe.evaluate.probe, recipe.data.replay
+    others = [*([] if isinstance(probe, str) else probe), *([replay] if replay not in ("auto", "off") else [])]
+    for names in (recipe.data.train, recipe.data.validation, recipe.data.test, others):
         if names and not isinstance(names, int | float):
             for file in find_files(names):
                 read_rows(file.path, name=file.name)
