@@ -47,15 +47,22 @@ Turns = list[dict[str, str]]
 
 
 def main() -> None:
+    chats, left_out = draw()
+    TARGET.parent.mkdir(exist_ok=True)
+    TARGET.write_text("".join(json.dumps({"messages": turns}) + "\n" for turns in chats), encoding="utf-8")
+    print(f"{len(chats)} chats; left out:", *(f"{count} {why}" for why, count in left_out.items()), sep="\n  ")
+
+
+def draw() -> tuple[list[Turns], Counter[str]]:
+    """The chats, always the same, and how many were left out why."""
     rng, known = Random(SEED), NearDuplicates()
-    probe = [
-        json.loads(line)["messages"] for line in (PROBE / "questions.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
+    lines = (PROBE / "questions.jsonl").read_text(encoding="utf-8").splitlines()
+    probe: list[Turns] = [json.loads(line)["messages"] for line in lines]
     worded, answers = {skeleton(question) for turns in probe for question in said(turns, "user")}, set[str]()
     for turns in probe:
         known.add(row_of(turns))
         answers |= {answer.lower() for answer in said(turns, "assistant")}
-    chats, left_out = [], Counter[str]()
+    chats, left_out = list[Turns](), Counter[str]()
     while len(chats) < ROWS:
         turns = everyday(rng)
         if not all(general(turn["content"]) for turn in turns):
@@ -68,10 +75,7 @@ def main() -> None:
             left_out["nearly equal to a row of the probe, or to one before"] += 1
         else:
             chats.append(turns)
-    TARGET.parent.mkdir(exist_ok=True)
-    lines = [json.dumps({"messages": turns}, ensure_ascii=False) + "\n" for turns in chats]
-    TARGET.write_text("".join(lines), encoding="utf-8")
-    print(f"{len(chats)} chats; left out:", *(f"{count} {why}" for why, count in left_out.items()), sep="\n  ")
+    return chats, left_out
 
 
 def said(turns: Turns, role: str) -> list[str]:
@@ -85,7 +89,8 @@ def row_of(turns: Turns) -> Row:
 def skeleton(question: str) -> str:
     """The template behind a question: lower case, no marks, `_` for all that is filled in, nothing after a colon."""
     text = re.sub(f"^({OPENINGS})[!,:] ", "", question.lower()).partition(":")[0]
-    text = re.sub(r"\W+", " ", re.sub(r"\b(can)?('s|n't|not)\b", "", FILLED_IN.sub("_", text)))
+    text = text.replace("'s ", " is ").replace("n't", " not").replace("cannot", "can not")
+    text = re.sub(r"\W+", " ", FILLED_IN.sub("_", text))
     return re.sub(r"_( _)+", "_", text).strip()
 
 

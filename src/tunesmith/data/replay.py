@@ -37,14 +37,14 @@ class Replay:
         rows: all of them, in the order in which epochs take them, round and round.
         an_epoch: how many one epoch takes.
         what: what they are, for people.
-        files: where they were read from.
+        files: where they were read from: the SHA-256 of each, by its name.
         ledgers: the account of each file.
     """
 
     rows: Rows
     an_epoch: int
     what: str
-    files: list[SourceFile]
+    files: dict[str, str]
     ledgers: list[Ledger]
 
     def sentence(self) -> str:
@@ -60,14 +60,16 @@ class Replay:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for records."""
-        files = [{"file": file.name, "sha256": sha256_of(file.path)} for file in self.files]
-        counted = [ledger.counts() for ledger in self.ledgers]
+        files = [
+            {"file": name, "sha256": sha256, "read": 0, "kept": 0, **ledger.counts()}
+            for (name, sha256), ledger in zip(self.files.items(), self.ledgers, strict=True)
+        ]
         return {
             "what": self.what,
             "id": self.rows.shelf.id,
             "rows": len(self.rows),
             "an_epoch": self.an_epoch,
-            "files": [{**file, **counts} for file, counts in zip(files, counted, strict=True)],
+            "files": files,
         }
 
 
@@ -159,6 +161,7 @@ def load_replay(
         DataError: rows that cannot be used.
     """
     reading = DataConfig(train=[file.name for file in files], bad_rows=config.bad_rows, near_duplicates="off")
+    hashes = {file.name: sha256_of(file.path) for file in files}
     shelf = seal(files, reading, contract, max_length, "drop")
     ledgers = shelf.ledgers()
     whole = Rows(shelf, np.arange(shelf.meta["rows"]))
@@ -172,7 +175,7 @@ def load_replay(
     an_epoch = min(len(places), round(len(own) * config.replay_share / (1 - config.replay_share)))
     if not an_epoch:
         return None
-    return Replay(Rows(shelf, np.array(places)), an_epoch, what, files, list(ledgers.values()))
+    return Replay(Rows(shelf, np.array(places)), an_epoch, what, hashes, list(ledgers.values()))
 
 
 def asked_by(own: Rows, whole: Rows) -> Iterator[tuple[Source, RowFault]]:

@@ -26,7 +26,7 @@ PUBLISHED = (
     "vocab.json", "vocab.txt", "merges.txt", "*.jinja", CARD,
 )  # fmt: skip
 CONFIGS = (ADAPTER, "config.json", "generation_config.json", "tokenizer_config.json")
-FILE_KEYS = {"train", "validation", "test", "file", "row", "folder", "directory", "start"}  # what names files
+FILE_KEYS = {"train", "validation", "test", "replay", "file", "row", "folder", "directory", "start"}  # what names files
 PRIVATE = {"track", "system"}  # of a recipe: addresses that may hold passwords, and the user's own words
 INSIDE = re.compile(r"""(?<![^\s"'`(\[=:,])(?:file://)?~?/(?:[^\s/"'`]+/)+([^\s/"'`:,)\]]+)""")  # a path in a sentence
 
