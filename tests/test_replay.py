@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 from collections import Counter
@@ -379,3 +380,24 @@ def test_a_replayed_file_that_is_not_there_is_missed_before_anything_is_written(
         with pytest.raises(MissingError, match="no such file"):
             start_run(recipe)
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_benchmarks_smallest_case_measures_both_runs_and_goes_on_where_it_was(write_rows, tmp_path, capsys):
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    spec = importlib.util.spec_from_file_location("replay_benchmark", ROOT / "benchmarks" / "replay.py")
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    rows = str(write_rows(many_rows(16)))
+    arguments = ["--base", str(resolve("ember").folder), "--folder", str(tmp_path / "made"), "--rows", rows,
+                 "--test", str(write_rows(many_rows(3), "test.jsonl")), "--steps", "2", "--prompts", "40",
+                 "--held-out", "40", "--max-new-tokens", "4"]  # fmt: skip
+    text = benchmark.main(arguments)
+    lines = [line.split(" | ") for line in text.splitlines() if line.startswith("| o")]
+    assert [line[0].split(" (")[0] for line in lines] == ["| off", "| own answers"]
+    for line in lines:
+        before, after, ratio = (float(cell) for cell in line[4:7])
+        assert ratio == pytest.approx(after / before, abs=0.01)
+        assert before > 1
+    assert "are replayed beside yours" in capsys.readouterr().out
+    assert benchmark.main(arguments) == text
+    assert "phase" not in capsys.readouterr().out

@@ -35,7 +35,7 @@ from tunesmith.data.rows import Chat, Row  # noqa: E402
 from tunesmith.prompt.messages import as_conversation  # noqa: E402
 
 TARGET = PROBE.parent / "replay" / "ember.jsonl"
-SEED, ROWS = 2027, 1500
+SEED, ROWS = 2027, 2400
 OPENINGS = "hello|hi|please tell me|can you tell me|i have a question|do you know"  # before a question
 FRAME = """
     animal answer ask bird call city come comes copy country day do does explain find give go hear how kind letter
