@@ -44,7 +44,7 @@ METHODS = {"lora": "{type: lora, dropout: 0.1}", "full": "{type: full}"}
 RECIPE = """
 model: {{base: {base}}}
 method: {method}
-data: {{train: hotel, test: 0, validation: 0.02, max_length: 512}}
+data: {{train: hotel, test: 0, validation: 0.02, max_length: 512, replay: ember-general}}
 optim: {{learning_rate: 1.0e-3, steps: 14, batch_size: 8, accumulation: 2}}
 output: {{folder: {folder}, name: run, checkpoint_every: 2, keep_last: 2}}
 precision: fp32

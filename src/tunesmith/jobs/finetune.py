@@ -27,6 +27,7 @@ from tunesmith.jobs.learnable import doubts, refuse_unknown_tokens, refuse_what_
 from tunesmith.jobs.merge import publish_merged, rows_to_compare
 from tunesmith.jobs.prove import prove, refuse_unchanged, what_was_trained
 from tunesmith.jobs.recipe import Recipe, longest_row, read_recipe
+from tunesmith.jobs.replay import with_replay
 from tunesmith.jobs.resume import go_back, made_from
 from tunesmith.jobs.settle import (
     refuse_looking_ahead,
@@ -104,8 +105,10 @@ def walk(
     # 4. What is trained on, what is watched, what is kept for the end.
     refuse_what_cannot_teach(recipe, splits, contract)
     refuse_unknown_tokens(splits, contract, read_config(base.folder).get_text_config().vocab_size)
+    splits = with_replay(recipe, folder, base, contract, splits, ranks, report)
+    rows = splits.mixture
     if ranks.leads:
-        write_json(folder / "ledger.json", [ledger.to_json() for ledger in splits.ledgers])
+        write_json(folder / "ledger.json", ledgers_of(splits))
     report({"kind": "data", **describe(splits)})
     for sentence in doubts(recipe, splits):
         report({"kind": "warning", "sentence": sentence})
@@ -128,20 +131,20 @@ def walk(
     torch.manual_seed(recipe.seed + ranks.rank)  # or dropout would leave out the same in every process
     rate = recipe.optim.learning_rate or method.learning_rate
     count = sum(weight.numel() for weight in trainable(model).values())
-    objective = Sft(splits.train, recipe.optim.batch_size, recipe.seed, plan, ranks)
+    objective = Sft(rows, recipe.optim.batch_size, recipe.seed, plan, ranks)
     steps = recipe.optim.steps or max(1, math.ceil(recipe.optim.epochs * objective.steps_per_epoch))
     looks = settle_looks(recipe, splits, steps, report)
     course = plan_course(recipe, objective, steps, looks.every)
     policy = Policy(model, recipe.optim, rate, course.steps, plan, ranks, sources)
     del model, sources
     # From here on the model is what is trained, and is checked as that.
-    refuse_looking_ahead(base.folder, policy.model, splits.train)
-    plan = settle_packing(plan, policy.model, splits.train, report, ranks)
-    plan = settle_loss(plan, policy.model, splits.train, report, ranks)
+    refuse_looking_ahead(base.folder, policy.model, rows)
+    plan = settle_packing(plan, policy.model, rows, report, ranks)
+    plan = settle_loss(plan, policy.model, rows, report, ranks)
     objective = replace(objective, plan=plan)
     policy.model.train()  # as in training, or other layers would be measured and compiled
-    objective = settle_memory(recipe.checkpointing, policy, objective, splits.train)
-    objective = settle_layers(recipe.compile, policy, objective, splits.train, course.steps, report)
+    objective = settle_memory(recipe.checkpointing, policy, objective, rows)
+    objective = settle_layers(recipe.compile, policy, objective, rows, course.steps, report)
     plan = objective.plan
     if ranks.leads:
         write_json(folder / "plan.json", plan.to_json())
@@ -219,7 +222,17 @@ def describe(splits: Splits) -> dict[str, Any]:
         "tokens": asdict(spread(splits.train.lengths)),
         "trained_tokens": int(splits.train.trained.sum()),
         "id": splits.train.shelf.id,
+        "replay": splits.replay.to_json() if splits.replay else None,
     }
+
+
+def ledgers_of(splits: Splits) -> list[dict[str, Any]]:
+    """The account of every row that was read, for ledger.json; files of replayed rows are marked."""
+    replayed = splits.replay.ledgers if splits.replay else []
+    return [
+        *(ledger.to_json() for ledger in splits.ledgers),
+        *({**one.to_json(), "replayed": True} for one in replayed),
+    ]
 
 
 def settle_looks(recipe: Recipe, splits: Splits, steps: int, report: Report) -> Looks:
@@ -227,7 +240,7 @@ def settle_looks(recipe: Recipe, splits: Splits, steps: int, report: Report) -> 
     lengths, wanted = splits.validation.lengths, recipe.evaluate
     if not len(lengths):
         return Looks(steps, np.arange(0), 0.0)
-    trained = steps * recipe.optim.batch_size * float(splits.train.lengths.mean())
+    trained = steps * recipe.optim.batch_size * float(splits.mixture.lengths.mean())
     looks = plan_looks(steps, trained, lengths, wanted.every, wanted.look_rows)
     report({"kind": "looks", "every": looks.every, "rows": len(looks.places), "of": len(lengths), "share": looks.share})
     return looks
@@ -270,6 +283,7 @@ def write_report(folder: Path, recipe: Recipe, splits: Splits, plan: Plan, found
         lengths=splits.train.lengths.tolist(),
         trained=splits.train.trained.tolist(),
         ledger=total(splits.ledgers, "all files").sentence(),
+        replayed=splits.replay.sentence() if splits.replay else "",
         recipe=(folder / "config.yaml").read_text(encoding="utf-8"),
         plan=plan.to_json(),
         report=found.report,

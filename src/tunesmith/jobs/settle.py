@@ -12,7 +12,7 @@ import torch
 from tunesmith.core.errors import ModelError
 from tunesmith.core.events import Report, silent
 from tunesmith.data.prepare import Prepared
-from tunesmith.data.seal import Rows
+from tunesmith.data.replay import Mixture
 from tunesmith.data.split import Splits
 from tunesmith.jobs.recipe import Recipe
 from tunesmith.jobs.resume import find_resumed
@@ -55,7 +55,7 @@ def settle_plan(
         if resumed is not None:
             plan, checkpoint, changed = resumed.plan, resumed.checkpoint, resumed.changed
         if arguments.get("smaller"):
-            plan = in_smaller_pieces(plan, recipe.optim.batch_size, splits.train.lengths.tolist())
+            plan = in_smaller_pieces(plan, recipe.optim.batch_size, splits.mixture.every_length.tolist())
     told = {"plan": plan.to_json(), "step": None if checkpoint is None else checkpoint.step, "changed": changed}
     told = ranks.gather(told)[0]
     if told["step"] is not None and checkpoint is None:
@@ -63,12 +63,12 @@ def settle_plan(
     return Plan(**told["plan"]), checkpoint, told["changed"]
 
 
-def shortest(rows: Rows) -> list[Prepared]:
+def shortest(rows: Mixture) -> list[Prepared]:
     """A few rows that are quickly computed, without reading all others."""
     return [rows[int(i)] for i in rows.lengths.argsort()[:FEW]]
 
 
-def refuse_looking_ahead(folder: Path, model: Any, rows: Rows) -> None:
+def refuse_looking_ahead(folder: Path, model: Any, rows: Mixture) -> None:
     """Refuse a model that reads what it shall predict.
 
     Raises:
@@ -81,7 +81,7 @@ def refuse_looking_ahead(folder: Path, model: Any, rows: Rows) -> None:
         )
 
 
-def settle_packing(plan: Plan, model: Any, rows: Rows, report: Report, ranks: Ranks = ALONE) -> Plan:
+def settle_packing(plan: Plan, model: Any, rows: Mixture, report: Report, ranks: Ranks = ALONE) -> Plan:
     """The plan with packing off if this model, as it is trained, computes something else when packed.
 
     The model's attention is set. What one process finds counts for all.
@@ -97,7 +97,7 @@ def settle_packing(plan: Plan, model: Any, rows: Rows, report: Report, ranks: Ra
     return replace(plan, packing=False, reasons={**plan.reasons, "packing": reason})
 
 
-def settle_loss(plan: Plan, model: Any, rows: Rows, report: Report = silent, ranks: Ranks = ALONE) -> Plan:
+def settle_loss(plan: Plan, model: Any, rows: Mixture, report: Report = silent, ranks: Ranks = ALONE) -> Plan:
     """The plan, knowing whether the loss can be computed without building all logits; alike in all processes."""
     if plan.chunked is not None:
         return plan
@@ -114,7 +114,7 @@ def first_said(ranks: Ranks, reason: str | None) -> str | None:
     return next(filter(None, ranks.gather(reason)), None)
 
 
-def settle_memory(wanted: str, policy: Policy, objective: Sft, rows: Rows) -> Sft:
+def settle_memory(wanted: str, policy: Policy, objective: Sft, rows: Mixture) -> Sft:
     """The objective under a plan that knows whether layers are computed again in the backward pass; they are, if so."""
     plan = objective.plan
     reason = plan.reasons.get("checkpointing", "given")
@@ -124,7 +124,7 @@ def settle_memory(wanted: str, policy: Policy, objective: Sft, rows: Rows) -> Sf
             kept = kept_bytes(policy.model, lambda: objective.loss(policy.model, batch))
         forget_gathered(policy.model)  # it counts among what is to come
         ids: Any = batch.inputs["input_ids"]
-        most = largest_micro_batch(plan, objective.batch_size, rows.lengths.tolist())
+        most = largest_micro_batch(plan, objective.batch_size, rows.every_length.tolist())
         free = free_bytes(plan.device) // (plan.processes if plan.device == "cpu" else 1)
         found = why_checkpointing(int(kept / ids.numel() * most), bytes_to_come(policy, plan), free)
         found = first_said(policy.ranks, found)  # who has least decides
@@ -136,7 +136,7 @@ def settle_memory(wanted: str, policy: Policy, objective: Sft, rows: Rows) -> Sf
     return replace(objective, plan=plan)
 
 
-def settle_layers(wanted: str, policy: Policy, objective: Sft, rows: Rows, steps: int, report: Report) -> Sft:
+def settle_layers(wanted: str, policy: Policy, objective: Sft, rows: Mixture, steps: int, report: Report) -> Sft:
     """The objective under a plan that knows whether layers are compiled; they are, if so.
 
     Args:
@@ -165,7 +165,7 @@ def settle_layers(wanted: str, policy: Policy, objective: Sft, rows: Rows, steps
     return replace(objective, plan=plan)
 
 
-def why_layers_cannot(policy: Policy, objective: Sft, rows: Rows) -> str | None:
+def why_layers_cannot(policy: Policy, objective: Sft, rows: Mixture) -> str | None:
     """Compile the layers; why they cannot be, as a sentence."""
     plan = objective.plan
     if not plan.packing:  # each mask and each number of rows would be a graph of its own
@@ -176,7 +176,7 @@ def why_layers_cannot(policy: Policy, objective: Sft, rows: Rows) -> str | None:
     return reason or (why_loss_differs(plan.dtype, plan.device) if plan.chunked else None)
 
 
-def trial_batch(objective: Sft, rows: Rows) -> Batch:
+def trial_batch(objective: Sft, rows: Mixture) -> Batch:
     """A few rows, the same in every process."""
     return replace(objective, ranks=ALONE).batches(shortest(rows))[0]
 

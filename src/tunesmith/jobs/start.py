@@ -15,6 +15,7 @@ from tunesmith.core.config import to_yaml
 from tunesmith.core.errors import ConfigError, JobError, OutOfMemory, Stopped, TunesmithError
 from tunesmith.core.events import Report, silent, to_folder
 from tunesmith.core.files import home, make_folder, read_json, read_lines, write_text
+from tunesmith.data.config import OwnAnswers
 from tunesmith.data.read import read_rows
 from tunesmith.data.source import find_files
 from tunesmith.exec.local import Job, run_child
@@ -146,8 +147,10 @@ def refuse_out_of_memory_elsewhere(folder: Path, error: OutOfMemory) -> None:
 
 def refuse_missing(recipe: Recipe) -> None:
     """Find what the recipe names before anything is written: files, and the base model (downloaded here)."""
-    probe = recipe.evaluate.probe
-    for names in (recipe.data.train, recipe.data.validation, recipe.data.test, [] if isinstance(probe, str) else probe):
+    probe, replay = recipe.evaluate.probe, recipe.data.replay
+    replay = replay.prompts if isinstance(replay, OwnAnswers) else [] if replay in ("auto", "off") else replay
+    probe = [] if isinstance(probe, str) else probe
+    for names in (recipe.data.train, recipe.data.validation, recipe.data.test, probe, replay):
         if names and not isinstance(names, int | float):
             for file in find_files(names):
                 read_rows(file.path, name=file.name)

@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from tunesmith.data.pack import deal, epoch_batches, micro_batches
 from tunesmith.data.prepare import Prepared
+from tunesmith.data.replay import in_epoch
 from tunesmith.train.batch import Batch, LazyBatches, idle, packed, padded
 from tunesmith.train.loss import hidden_at_trained, linear_cross_entropy, output_layer
 from tunesmith.train.plan import Plan
@@ -49,8 +50,9 @@ class Sft:
         """The micro-batches of one optimizer step after another, without end, after the first `done` steps."""
         epoch, passed = divmod(done, self.steps_per_epoch)
         while True:
-            for indices in islice(epoch_batches(len(self.rows), self.batch_size, self.seed, epoch), passed, None):
-                yield self.batches([self.rows[i] for i in indices], self.plan.accumulation)
+            rows = in_epoch(self.rows, epoch)
+            for indices in islice(epoch_batches(len(rows), self.batch_size, self.seed, epoch), passed, None):
+                yield self.batches([rows[i] for i in indices], self.plan.accumulation)
             epoch, passed = epoch + 1, 0
 
     def batches(self, rows: Sequence[Prepared], accumulation: int | None = None) -> list[Batch]:
