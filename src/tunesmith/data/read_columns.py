@@ -85,8 +85,10 @@ def _mend_of(column: Any) -> Mend | None:
 
     type = column.type
     if types.is_floating(type):
-        finite = not types.is_float16(type) and compute.all(compute.is_finite(column)).as_py() is not False
-        return None if finite else _number
+        if types.is_float16(type):  # for which pyarrow has no such function
+            return _number
+        odd = compute.call_function("invert", [compute.call_function("is_finite", [column])])
+        return _number if compute.call_function("any", [odd]).as_py() else None
     if types.is_struct(type):
         children = column.flatten()
         inner = {field.name: _mend_of(child) for field, child in zip(type, children, strict=True)}
