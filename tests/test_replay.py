@@ -100,7 +100,7 @@ def test_every_epoch_sees_all_own_rows_and_takes_turns_with_the_replayed_ones(wr
         assert len(set(sources[own:])) == replay.an_epoch
         seen.update(sources[own:])
     assert set(seen.values()) == {replay.an_epoch}  # thirty epochs, thirty rows: each as often as any other
-    assert mixture.longest == max(len(row.ids) for row in [*splits.train, *replay.rows])
+    assert mixture.every_length.tolist() == [len(row.ids) for row in [*splits.train, *replay.rows]]
     rows = list(splits.train)
     assert in_epoch(rows, 3) is rows
     assert Mixture(splits.train).lengths.tolist() == splits.train.lengths.tolist()
