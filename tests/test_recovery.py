@@ -31,7 +31,9 @@ from tunesmith.jobs import start
 from tunesmith.jobs.recipe import read_recipe
 from tunesmith.jobs.runs import list_runs, read_run
 from tunesmith.model.publish import publish
+from tunesmith.train import loop
 from tunesmith.train.checkpoint import all_checkpoints
+from tunesmith.train.pace import Slower
 from tunesmith.train.plan import in_smaller_pieces, make_plan
 from tunesmith.train.standing import Standing
 
@@ -417,3 +419,28 @@ def test_a_thread_of_the_watch_ends(tmp_path):
     with pytest.raises(TunesmithError):
         run_child(Job("evaluate", {"model": str(Path("/none")), "against": None}), tmp_path / "log", lambda event: None)
     assert threading.active_count() == before
+
+
+# Others take cores
+
+
+def test_a_run_that_others_disturb_goes_on_with_fewer_threads_from_a_checkpoint(recipe, monkeypatch):
+    notes = iter([None, None, None, Slower(4.0, 1.0, 2)])
+    monkeypatch.setattr(loop.Pace, "note", lambda pace, rate, seconds: next(notes, None))
+    monkeypatch.setattr(loop, "WORTH", 0.0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        run = here(recipe, output={"checkpoint_every": 100, "keep_last": 5})
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+    plan = read_json(run.folder / "plan.json")
+    assert (plan["threads"], plan["reasons"]["threads"].partition(";")[0]) == (1, "2 before")
+    assert [path.name for path in all_checkpoints(run.folder / "checkpoints")] == ["step-000004", "step-000010"]
+    [said] = events(run.folder, "warning")
+    assert said["sentence"] == (
+        "a step takes 4.0 times as long as before: other programs use 1.0 of 2 cores. It goes on with 1 of 2 threads, "
+        "after a checkpoint."
+    )
+    assert len(losses(run.folder)) == 10

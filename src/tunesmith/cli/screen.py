@@ -69,6 +69,17 @@ class Screen:
             f"learning rate {event['learning_rate']:g}"
         )
 
+    def on_looks(self, event: dict[str, Any]) -> None:
+        if event["share"] >= 0.01:
+            self.say(
+                f"looks: at {event['rows']} of {event['of']} rows to watch, every {event['every']} steps, about "
+                f"{event['share']:.0%} of the work of training"
+            )
+
+    def on_comparison(self, event: dict[str, Any]) -> None:
+        sets = ", ".join(f"{one['rows']} of {one['of']} {what}" for what, one in event["sets"].items())
+        self.say(escape(f"answering {sets}; that takes about {event['seconds']:.0f} s"))
+
     def on_step(self, event: dict[str, Any]) -> None:
         if self.task is None:
             self.task = self.progress.add_task("training", total=event["steps"], numbers="")

@@ -25,6 +25,7 @@ from tunesmith.core.errors import JobError, OutOfMemory, Stopped, TunesmithError
 from tunesmith.core.events import Report
 from tunesmith.core.files import home
 from tunesmith.exec.child import STOP
+from tunesmith.exec.cores import look_at_cores, waiting
 from tunesmith.exec.memory import MemoryWatch
 
 # Freed memory stays inside the process, since large tensors come and go at every layer, and is asked for in large
@@ -116,7 +117,8 @@ def run_child(job: Job, log: Path, report: Report) -> dict[str, Any]:
         KeyboardInterrupt: it was interrupted, twice if it is stoppable; the children have been ended.
     """
     with tempfile.TemporaryDirectory() as meeting:
-        children = [_start(job, rank, meeting, log) for rank in range(job.processes)]
+        given = environment(job.processes, report)
+        children = [_start(job, rank, meeting, log, given) for rank in range(job.processes)]
         first, others = children[0], children[1:]
         watch = MemoryWatch([child.process.pid for child in children])
         for child in others:
@@ -143,19 +145,26 @@ def run_child(job: Job, log: Path, report: Report) -> dict[str, Any]:
     return _outcome(children, watch, log)
 
 
-def environment(processes: int) -> dict[str, str]:
-    """What a child is started with: `SETTINGS`, and what the user has set, which counts where both say something."""
-    found = {**SETTINGS, **os.environ, "TOKENIZERS_PARALLELISM": "false"}
+def environment(processes: int, report: Report) -> dict[str, str]:
+    """What a child is started with: `SETTINGS`, and what the user has set, which counts where both say something.
+
+    Args:
+        processes: how many children share the cores that are free now.
+        report: hears a warning where others use some.
+    """
+    found = {**SETTINGS, **waiting(os.environ), **os.environ, "TOKENIZERS_PARALLELISM": "false"}
     if tunables := os.environ.get("GLIBC_TUNABLES"):
         found["GLIBC_TUNABLES"] = f"{SETTINGS['GLIBC_TUNABLES']}:{tunables}"  # the later one counts
     found.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home() / "compiled"))  # torch's own is gone after a restart
-    if processes > 1:
-        threads = max(1, (os.cpu_count() or 1) // processes)
-        found.setdefault("OMP_NUM_THREADS", str(threads))  # or they would take the cores from each other
+    if "OMP_NUM_THREADS" not in found:
+        cores = look_at_cores()
+        found["OMP_NUM_THREADS"] = str(max(1, cores.free // processes))
+        if cores.sentence:
+            report({"kind": "warning", "sentence": cores.sentence})
     return found
 
 
-def _start(job: Job, rank: int, meeting: str, log: Path) -> _Child:
+def _start(job: Job, rank: int, meeting: str, log: Path, given: dict[str, str]) -> _Child:
     arguments = job.arguments
     if job.processes > 1:
         arguments = {**arguments, "rank": rank, "ranks": job.processes, "meeting": f"{meeting}/store"}
@@ -165,7 +174,7 @@ def _start(job: Job, rank: int, meeting: str, log: Path) -> _Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log_file,
-            env=environment(job.processes),
+            env=given,
             text=True,
             encoding="utf-8",
             start_new_session=True,  # Ctrl-C reaches the parent alone, which then stops the child

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from tunesmith.core.errors import TrainingError
@@ -42,9 +43,10 @@ from tunesmith.train.checkpoint import (
     restore,
     save_checkpoint,
 )
-from tunesmith.train.loop import Course, Spike, train
+from tunesmith.train.looks import Looks, plan_looks
+from tunesmith.train.loop import Course, Crowded, Spike, train
 from tunesmith.train.objectives.sft import Sft
-from tunesmith.train.plan import Plan, choose_device
+from tunesmith.train.plan import Plan, choose_device, with_threads
 from tunesmith.train.policy import Policy
 from tunesmith.train.ranks import join_ranks
 from tunesmith.train.standing import Standing
@@ -112,7 +114,9 @@ def walk(
     rate = recipe.optim.learning_rate or method.learning_rate
     count = sum(weight.numel() for weight in trainable(model).values())
     objective = Sft(splits.train, recipe.optim.batch_size, recipe.seed, plan, ranks)
-    course = plan_course(recipe, objective)
+    steps = recipe.optim.steps or max(1, math.ceil(recipe.optim.epochs * objective.steps_per_epoch))
+    looks = settle_looks(recipe, splits, steps, report)
+    course = plan_course(recipe, objective, steps, looks.every)
     policy = Policy(model, recipe.optim, rate, course.steps, plan, ranks)
     policy.model.train()  # as in training, or other layers would be measured and compiled
     objective = settle_memory(recipe.checkpointing, policy, objective, splits.train)
@@ -126,13 +130,17 @@ def walk(
     standing = Standing() if checkpoint is None else restore(policy, checkpoint)
     standing.early = standing.early and not changed
     refuse_small_disk(policy, folder, recipe.output.keep_last)
-    watched = objective.batches(splits.validation) if splits.validation else []
+    watched = objective.batches(splits.validation.at(looks.places)) if splits.validation else []
     save = saver(folder, recipe.output.keep_last, bound, report)
     while not standing.early and policy.step_number < course.steps:
         try:
             train(objective, policy, course, standing, watched, save, report, stop)
         except Spike:
             standing = go_back(folder, policy, standing, report)
+        except Crowded as crowd:
+            plan = with_threads(plan, crowd.threads, crowd.sentence)
+            write_json(folder / "plan.json", plan.to_json())
+            torch.set_num_threads(plan.threads)
     steps = policy.step_number
     del model, policy, objective, watched
     ranks.leave()
@@ -160,7 +168,8 @@ def walk(
         return ended("published", folder, report)
 
     # 9. Base and tuned model, loaded from their folders, on rows that neither has seen.
-    found = evaluate_both(recipe, folder, base, contract, splits.test, report)
+    training = sum(step["seconds"] for step in read_lines(folder / "metrics.jsonl"))
+    found = evaluate_both(recipe, folder, base, contract, splits.test, training, report)
     write_report(folder, recipe, splits, plan, found)
     report({"kind": "finished"})
     return {"folder": str(folder), "scores": found.report.to_json()["scores"] if found.report else []}
@@ -200,12 +209,22 @@ def describe(splits: Splits) -> dict[str, Any]:
     }
 
 
-def plan_course(recipe: Recipe, objective: Sft) -> Course:
+def settle_looks(recipe: Recipe, splits: Splits, steps: int, report: Report) -> Looks:
+    """When the run looks at its validation rows, and at which; what that takes is said."""
+    lengths, wanted = splits.validation.lengths, recipe.evaluate
+    if not len(lengths):
+        return Looks(steps, np.arange(0), 0.0)
+    trained = steps * recipe.optim.batch_size * float(splits.train.lengths.mean())
+    looks = plan_looks(steps, trained, lengths, wanted.every, wanted.look_rows)
+    report({"kind": "looks", "every": looks.every, "rows": len(looks.places), "of": len(lengths), "share": looks.share})
+    return looks
+
+
+def plan_course(recipe: Recipe, objective: Sft, steps: int, look_every: int) -> Course:
     """How many steps, how often to look and save, and what to do on the way."""
-    steps = recipe.optim.steps or max(1, math.ceil(recipe.optim.epochs * objective.steps_per_epoch))
     return Course(
         steps,
-        validate_every=recipe.evaluate.every or max(1, math.ceil(steps / 10)),
+        validate_every=look_every,
         checkpoint_every=recipe.output.checkpoint_every or max(objective.steps_per_epoch, math.ceil(steps / 10)),
         metric=recipe.evaluate.metric,
         patience=recipe.evaluate.patience,

@@ -116,6 +116,9 @@ def make_plan(
         reasons["precision"] = f"a bf16 matrix product ran {gain:.1f} times as fast as fp32"
     else:
         reasons["precision"] = "given"
+    threads = torch.get_num_threads()
+    if device == "cpu" and threads < (os.cpu_count() or 1) // ranks.count:
+        reasons["threads"] = f"{threads} of {os.cpu_count()} cores were free, or OMP_NUM_THREADS says so"
     reasons["packing"] = "rows share sequences" if packing == "auto" else "given"
     return Plan(
         device=device,
@@ -125,11 +128,16 @@ def make_plan(
         accumulation=accumulation,
         processes=ranks.count,
         sharding=sharding if ranks.count > 1 else "none",
-        threads=torch.get_num_threads(),
+        threads=threads,
         reasons=reasons,
         versions={"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
         machine=torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()}, {os.cpu_count()} cores",
     )
+
+
+def with_threads(plan: Plan, threads: int, why: str) -> Plan:
+    """The plan with another number of threads, from a checkpoint on: exactness is promised per plan."""
+    return replace(plan, threads=threads, reasons={**plan.reasons, "threads": f"{plan.threads} before; then {why}"})
 
 
 def choose_device(wanted: str) -> tuple[str, str]:
