@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,11 +15,13 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from resuming import Passed
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "true"
+os.environ["COLUMNS"] = "120"  # of what commands print
 signal.signal(signal.SIGINT, signal.default_int_handler)  # or children of tests in the background would not hear it
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -82,7 +85,7 @@ class Deprecations(logging.Handler):
 
 
 def passes_on(file: Path) -> bool:
-    """Whether a file's code stands between the logger and whoever called a model: logging, transformers' helpers, torch."""
+    """Whether a file's code only stands between the logger and whoever called a model."""
     return file == Path(__file__) or bool({"logging", "torch"} & set(file.parts)) or "transformers/utils" in str(file)
 
 
@@ -150,6 +153,65 @@ def save_tiny(folder: Path, **changes: Any) -> Path:
     return folder
 
 
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Any]) -> Path:
+    """A folder that the first process to need it makes, and all read; nobody may write into it."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # its parent's folder, which all of them share
+        root = root.parent
+    folder = root / name
+    with FileLock(root / f"{name}.lock"):
+        if not (root / f"{name}.made").exists():
+            folder.mkdir()
+            make(folder)
+            (root / f"{name}.made").touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("tiny"))
+    return made_once(tmp_path_factory, "tiny", save_tiny)
+
+
+COMMAND = [sys.executable, "-c", "from tunesmith.cli.main import run; run()"]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
+    """What `tunesmith train` left of a whole run, in processes of its own: `runs/small` and what it `said`."""
+
+    def make(folder: Path) -> None:
+        (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in many_rows(40)))
+        (folder / "small.yaml").write_text(
+            f"model: {{base: '{tiny}'}}\n"
+            "data: {train: rows.jsonl}\n"
+            "optim: {learning_rate: 1.0e-3, epochs: 1, batch_size: 8}\n"
+            "evaluate: {max_new_tokens: 8}\n"
+            "precision: fp32\n"
+        )
+        done = subprocess.run(
+            [*COMMAND, "train", "small.yaml", "--set", "optim.epochs=2"],
+            cwd=folder, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        (folder / "said").write_text(done.stdout)
+
+    return made_once(tmp_path_factory, "finished", make)
+
+
+def run_here(job: Any, log: Path, report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """What `run_child` does for a job of one process, but in this one."""
+    from tunesmith.jobs.__main__ import JOBS
+
+    def hear(event: dict[str, Any]) -> None:
+        report(json.loads(json.dumps(event)))
+
+    assert job.processes == 1
+    done = {"kind": "done", **JOBS[job.name](job.arguments, hear, lambda: False)}
+    hear(done)
+    return done
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs need no child, which would take seconds to start: for tests of what a run does, not of how it is started."""
+    monkeypatch.setattr("tunesmith.jobs.start.run_child", run_here)

@@ -24,7 +24,7 @@ def hash_of_code() -> str:
 
 
 class Passed:
-    """The notes, as a plugin of pytest; the worker processes of pytest-xdist read them, and only their parent writes."""
+    """The notes, as a plugin of pytest; processes of pytest-xdist read them, and only their parent writes."""
 
     def __init__(self, file: Path, reads_only: bool) -> None:
         self.file, self.reads_only, self.called = file, reads_only, set[str]()
