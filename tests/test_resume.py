@@ -61,8 +61,8 @@ def begin(tmp_path, write_rows, tiny):
     return make
 
 
-def run(folder, stop=lambda: False, **options):
-    return finetune({"folder": str(folder), **options}, hear, stop)
+def run(folder, stop=lambda: False, until="trained", **options):
+    return finetune({"folder": str(folder), "until": until, **options}, hear, stop)
 
 
 def after(steps):
@@ -76,8 +76,9 @@ def losses(folder):
 
 
 def weights(folder):
-    [file] = (folder / "model").glob("*.safetensors")
-    return load_file(file)
+    """All tensors of the last checkpoint, and of the model where it was published."""
+    files = [*all_checkpoints(folder / "checkpoints")[-1].glob("*.safetensors"), *folder.glob("model/*.safetensors")]
+    return {f"{file.name} {name}": tensor for file in files for name, tensor in load_file(file).items()}
 
 
 def equal(one, two):
@@ -116,20 +117,20 @@ def test_average_best_look_and_patience_go_on_as_they_stood(begin):
         "evaluate": {"every": 2, "patience": 3, "publish": "best"},
     }
     whole = begin("whole", **settings)
-    run(whole)
+    run(whole, until="published")
     steps = len(losses(whole))
     assert steps < 12 * 5  # patience ended it
     for step in (2, 3, steps - 1):
         broken = begin(f"broken-{step}", **settings)
         with pytest.raises(Stopped):
             run(broken, after(step))
-        run(broken, resume=True)
+        run(broken, until="published", resume=True)
         equal(whole, broken)
     done = begin("done", **settings)
     heard = []
     with pytest.raises(Stopped, match="stopped at publishing"):  # at its end, but not published
         finetune({"folder": str(done)}, heeding(heard.append, lambda: heard[-1].get("name") == "publishing"))
-    run(done, resume=True)
+    run(done, until="published", resume=True)
     equal(whole, done)
 
 
@@ -214,7 +215,7 @@ def test_accepted_changes_have_their_effect(begin):
     steps = len(losses(more))
     change(more, "epochs: 2.0", "epochs: 3.0")
     change(more, "precision: fp32", "precision: bf16")
-    run(more, resume=True, accept_change=True)
+    run(more, until="published", resume=True, accept_change=True)
     assert len(losses(more)) == steps * 3 // 2
     assert json.loads((more / "plan.json").read_text())["precision"] == "bf16"
     card = json.loads((more / "model" / "tunesmith.json").read_text())
@@ -236,9 +237,9 @@ def test_a_damaged_best_look_is_not_the_end(begin):
     ]
     assert best[-1] < len(losses(folder))
     flip(folder / "checkpoints" / f"step-{best[-1]:06d}", "trainable.safetensors", 500)
-    run(folder, resume=True)
+    run(folder, until="published", resume=True)
     assert "The weights of the last step are published instead" in read_run(folder).trouble[-1]
-    assert read_run(folder).status == "succeeded"
+    assert read_run(folder).status == "published"
 
 
 @pytest.mark.parametrize("policy", ["skip", "rollback"])
@@ -281,7 +282,7 @@ def test_a_finished_run_and_one_that_is_being_worked_on_are_not_resumed(begin):
     from filelock import FileLock
 
     folder = begin("run")
-    run(folder)
+    run(folder, until="evaluated")
     with pytest.raises(TunesmithError, match="this run is finished"):
         resume(folder)
     other = begin("other")
@@ -291,7 +292,7 @@ def test_a_finished_run_and_one_that_is_being_worked_on_are_not_resumed(begin):
 
 def test_a_stop_outside_of_training_is_heeded_and_nothing_is_done_twice(begin):
     whole, broken = begin("whole"), begin("broken")
-    run(whole)
+    run(whole, until="published")
     for phase in ("loading the model", "publishing"):
         heard = []
 
@@ -302,7 +303,7 @@ def test_a_stop_outside_of_training_is_heeded_and_nothing_is_done_twice(begin):
             finetune({"folder": str(broken), "resume": True}, heeding(heard.append, stop), lambda: False)
     steps = losses(broken)
     (broken / "checkpoints" / ".step-000099.1.tmp").mkdir()  # what a kill inside a save leaves
-    run(broken, resume=True)
+    run(broken, until="published", resume=True)
     assert losses(broken) == steps
     assert not list((broken / "checkpoints").glob(".step-*"))
     equal(whole, broken)
