@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -430,14 +431,20 @@ def test_an_interrupted_run_leaves_a_checkpoint_and_an_exit_code_of_its_own(begi
         assert read_run(folder).status == "succeeded"
 
 
-@pytest.mark.slow
-def test_killed_runs_become_what_unbroken_ones_do():
+KILLS = [
+    (0, ["--kills", "1", "--points", "0", "--method", "lora"]),
+    *(pytest.param(seed, ["--kills", "10", "--points", "0"], marks=pytest.mark.kills) for seed in range(1, 11)),
+    *(pytest.param(seed, ["--kills", "0", "--points", "1"], marks=pytest.mark.kills) for seed in range(11, 14)),
+]
+
+
+@pytest.mark.parametrize(("seed", "options"), KILLS)
+def test_killed_runs_become_what_unbroken_ones_do(seed, options):
     script = Path(__file__).resolve().parents[1] / "scripts" / "kill_test.py"
-    done = subprocess.run(
-        [sys.executable, script, "--kills", "6", "--points", "0"], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, script, "--seed", str(seed), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "6 kills in" in done.stdout
+    assert int(re.search(r"(\d+) kills in", done.stdout)[1]) >= int(options[1])
     assert "0 corrupt, 0 not the same" in done.stdout
 
 
