@@ -25,7 +25,11 @@ os.environ["COLUMNS"] = "120"  # of what commands print
 signal.signal(signal.SIGINT, signal.default_int_handler)  # or children of tests in the background would not hear it
 
 ROOT = Path(__file__).resolve().parents[1]
-LONGEST_FIRST = ()  # modules of tests, of which each is done by one process
+LONGEST_FIRST = (
+    "test_ember", "test_ranks", "test_trl", "test_benchmarks", "test_recovery", "test_resume", "test_merge", "test_jobs",
+    "test_cli", "test_decoding", "test_track", "test_lineage", "test_fast", "test_harness", "test_deploy",
+)  # fmt: skip
+TOGETHER = {"test_benchmarks": "test_trl"}  # modules that import the same heavy library are done by one process
 QUESTIONS = ["What time is breakfast?", "Where is the pool?", "Is there wifi?", "Can I bring my dog?"]
 ANSWERS = ["From seven to ten.", "On the lower level.", "Yes, it is free.", "Dogs are welcome on the first floor."]
 
@@ -66,7 +70,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.pluginmanager.hasplugin("xdist"):
         for item in items:
             if item.get_closest_marker("xdist_group") is None:
-                item.add_marker(pytest.mark.xdist_group(item.path.stem))
+                item.add_marker(pytest.mark.xdist_group(TOGETHER.get(item.path.stem, item.path.stem)))
 
 
 class Deprecations(logging.Handler):

@@ -56,4 +56,4 @@ class Passed:
 
 def plain(nodeid: str) -> str:
     """A test's name without the group that pytest-xdist adds to it."""
-    return nodeid if nodeid.rfind("@") < nodeid.rfind("]") else nodeid.split("@")[0]
+    return nodeid if nodeid.rfind("@") < nodeid.rfind("]") else nodeid.rpartition("@")[0] or nodeid
