@@ -26,8 +26,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # or children of tests
 
 ROOT = Path(__file__).resolve().parents[1]
 LONGEST_FIRST = (
-    "test_ember", "test_ranks", "test_trl", "test_benchmarks", "test_recovery", "test_resume", "test_merge", "test_jobs",
-    "test_cli", "test_decoding", "test_track", "test_lineage", "test_fast", "test_harness", "test_deploy",
+    "test_ember", "test_ranks", "test_trl", "test_benchmarks", "test_recovery", "test_resume", "test_merge",
+    "test_jobs", "test_cli", "test_decoding", "test_track", "test_lineage", "test_fast", "test_harness", "test_deploy",
 )  # fmt: skip
 TOGETHER = {"test_benchmarks": "test_trl"}  # modules that import the same heavy library are done by one process
 QUESTIONS = ["What time is breakfast?", "Where is the pool?", "Is there wifi?", "Can I bring my dog?"]

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from conftest import save_tiny
-from tunesmith.core.errors import ModelError
+import tunesmith
+from conftest import many_rows, save_tiny
+from tunesmith.core.config import to_yaml
+from tunesmith.core.errors import ConfigError, ModelError, TunesmithError
+from tunesmith.core.files import read_json
+from tunesmith.jobs.finetune import finetune
+from tunesmith.jobs.recipe import Recipe
+from tunesmith.model import load
 from tunesmith.model.attention import packed_attention
 from tunesmith.model.config import FullConfig, LoraConfig
-from tunesmith.model.load import load_model
+from tunesmith.model.load import answering, load_model
 from tunesmith.model.methods import METHODS, method_for, trainable
 from tunesmith.prompt.base import context_length
 
@@ -42,6 +51,71 @@ def test_packed_attention_raises_on_what_it_does_not_do(extra):
         arguments = {"cu_seq_lens_q": torch.tensor([0, 4]), **wrong}
         with pytest.raises(NotImplementedError, match="masks, batches, unpacked rows or a look ahead"):
             packed_attention(torch.nn.Identity(), q, q, q, None, **arguments)
+
+
+def test_a_model_answers_where_it_is_told_to(monkeypatch):
+    for there, wanted, found in [
+        (False, "auto", (torch.float32, "cpu")), (False, "cpu", (torch.float32, "cpu")),
+        (True, "auto", (torch.bfloat16, "cuda")), (True, "cuda", (torch.bfloat16, "cuda")),
+        (True, "cpu", (torch.float32, "cpu")),
+    ]:  # fmt: skip
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        assert answering(wanted) == found
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="no CUDA device is there"):
+        tunesmith.load("ember", device="cuda")
+
+
+def test_a_run_whose_recipe_says_cpu_computes_there_to_its_end(tiny, write_rows, tmp_path, monkeypatch):
+    """A GPU seems to be there; whoever takes it, in spite of the recipe, fails."""
+    recipe = Recipe.model_validate(
+        {
+            "model": {"base": str(tiny)},
+            "data": {"train": str(write_rows(many_rows(24))), "validation": 0, "test": 4 / 24},
+            "optim": {"learning_rate": 1e-3, "steps": 1, "batch_size": 4},
+            "evaluate": {"max_new_tokens": 2},
+            "output": {"folder": str(tmp_path / "runs"), "name": "run", "merge": True},
+            "precision": "fp32",
+            "device": "cpu",
+        }
+    )
+    folder = tmp_path / "runs" / "run"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(to_yaml(recipe))
+    monkeypatch.setattr(load, "choose_device", lambda wanted: (wanted if wanted != "auto" else "cuda", "a test"))
+    finetune({"folder": str(folder)}, lambda event: None)
+    assert read_json(folder / "report" / "report.json")["scores"]
+    assert read_json(folder / "model" / "tunesmith.json")["merge"]["device"] == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [("config.json", {"hidden_size": "64"}), ("config.json", {"num_attention_heads": 0}), ("config.json", None),
+     ("config.json", {"vocab_size": 0}), ("config.json", {"text_config": "x"}), ("config.json", {"auto_map": 7}),
+     ("config.json", {"rope_parameters": [1]}), ("config.json", {"quantization_config": 3}),
+     ("generation_config.json", None), ("generation_config.json", {"pad_token_id": ["2"]})],
+)  # fmt: skip
+def test_a_config_that_is_broken_is_a_sentence(tiny, tmp_path, file, change):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny, folder)
+    settings = read_json(folder / file)
+    (folder / file).write_text(json.dumps(None if change is None else {**settings, **change}))
+    with pytest.raises(ModelError, match="cannot be loaded as a causal language model"):
+        load_model(folder, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("adapter_config.json", []), ("adapter_config.json", {}), ("adapter_config.json", {"base_model_name_or_path": 3}),
+     ("tunesmith.json", []), ("tunesmith.json", {"contract": 5}), ("tunesmith.json", {"contract": {"id": "x"}}),
+     ("tunesmith.json", {"base": "x"})],
+)  # fmt: skip
+def test_a_published_folder_whose_files_were_edited_is_a_sentence(tiny, tmp_path, file, content):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny, folder)
+    (folder / file).write_text(json.dumps(content))
+    with pytest.raises(TunesmithError, match=file.replace(".", r"\.")):
+        tunesmith.load(folder)
 
 
 def test_methods_train_what_they_say(tiny):

@@ -395,8 +395,12 @@ def test_6_no_stop_token(recipe, tmp_path, tiny):
     fails(recipe, "would never (stop|end)", model={"base": str(base)})
 
 
-def test_7_answers_that_break_off(recipe):
-    fails(recipe, "cuts the end off .* training rows", data={"max_length": 28, "over_long": "truncate"})
+def test_7_answers_that_break_off_are_trained_on_where_asked_for_and_spoken_of(recipe):
+    fails(recipe, "rows are longer than 12 tokens", data={"max_length": 12})
+    said = []
+    run = here(recipe, said.append, data={"max_length": 12, "over_long": "truncate", "train_on": "all"})
+    assert "the model will not learn to stop" in " ".join(e["sentence"] for e in said if e["kind"] == "warning")
+    assert read_json(run.folder / "ledger.json")[0]["counts"] == {"read": 40, "cut": 39, "dropped": 1}  # held out
 
 
 def test_8_the_same_answer_to_everything(recipe, write_rows):

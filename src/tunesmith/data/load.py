@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -10,14 +11,17 @@ from itertools import chain, islice
 from typing import Any
 
 from tunesmith.core.errors import DataError
+from tunesmith.core.names import counted, did_you_mean
 from tunesmith.data.check import check_content
 from tunesmith.data.clean import cleaned
 from tunesmith.data.config import DataConfig
-from tunesmith.data.formats import Format, find_format, named_format
+from tunesmith.data.formats import FORMATS, Format, find_format, named_format
 from tunesmith.data.ledger import Ledger, RowFault, Source
+from tunesmith.data.no_value import only_values
+from tunesmith.data.place import column_of
 from tunesmith.data.read import read_rows
-from tunesmith.data.read_json import RawRow, column_of
-from tunesmith.data.rows import Chat, Row
+from tunesmith.data.read_json import RawRow
+from tunesmith.data.rows import Chat, Row, Task
 from tunesmith.data.source import SourceFile, find_files
 from tunesmith.data.suspect import odd_characters, private_matters
 from tunesmith.data.turns import Warn
@@ -56,18 +60,20 @@ class Reading:
         seen: dict[bytes, tuple[str, int]] = {}
         for file in self.files:
             ledger = self.ledgers.setdefault(file.name, Ledger(file.name, sink=self.sink))
+            ledger.notes.update(file.notes)
             yield from self._rows_of(file, ledger, seen)
             assert ledger.balanced()
 
     def _rows_of(self, file: SourceFile, ledger: Ledger, seen: dict[bytes, tuple[str, int]]) -> Iterator[Row]:
-        raw = read_rows(file.path, ledger.notes, file.name)
+        needs = _keys(self.config) if self.config.format == "text" else ()
+        raw = read_rows(file.path, ledger.notes, file.name, _keys(self.config), needs)
         samples = list(islice(raw, SAMPLES))
-        chosen = self.formats[file.name] = self._format(file, samples)
+        chosen = self.formats[file.name] = self._format(file, samples, ledger.notes)
         _refuse_other_kinds(self.formats)
         for item in chain(samples, raw):
             warn = _warner(ledger, item, self.config)
             try:
-                row, repair = self._checked(item, chosen, warn)
+                row, repair = self._checked(item, chosen, warn, ledger.notes)
             except RowFault as fault:
                 source, column = _place(item, fault, self.config)
                 ledger.note("dropped", source, fault, column)
@@ -81,32 +87,38 @@ class Reading:
                 ledger.keep()
                 yield row
 
-    def _format(self, file: SourceFile, samples: list[RawRow]) -> Format:
+    def _format(self, file: SourceFile, samples: list[RawRow], notes: Counter[str]) -> Format:
         """The named format, or the one that the first rows speak for.
 
         Raises:
             DataError: no row can be read, none has a column that was named, or no format fits.
         """
-        good = [_renamed(item, self.config.columns).value for item in samples]
-        good = [value for value in good if isinstance(value, dict)]
-        _refuse_unknown_columns(good, self.config.columns, file.name)
-        if self.config.format:
-            return named_format(self.config.format)
         if not samples:
             raise DataError(f"{file.name}: no rows, only an empty array or header. Give at least one row.")
-        if not good:
+        raw = [item.value for item in samples if isinstance(item.value, dict)]
+        if not raw and not self.config.format:
             fault = next(item.value for item in samples if isinstance(item.value, RowFault))
             first = f"{samples[0].source}: {fault.found} {fault.advice}"
             raise DataError(f"{file.name}: no row can be read. {first}")
-        return find_format(good, file.name)
+        columns = self.config.columns
+        _refuse_unknown_columns(raw, columns, file.name, notes if len(self.files) > 1 else None)
+        hidden = [key for key, given in columns.items() if any({key, given} <= row.keys() for row in raw)]
+        if hidden := [key for key in hidden if key not in columns.values()]:
+            notes[f"own columns give way to those that data.columns names: {', '.join(map(repr, hidden))}"] += 1
+        good = [_with_keys(row, columns) for row in raw]
+        chosen = named_format(self.config.format) if self.config.format else find_format(good, file.name)
+        _refuse_unread_keys(chosen, columns, file.name)
+        return chosen
 
-    def _checked(self, raw: RawRow, chosen: Format, warn: Warn) -> tuple[Row, RowFault | None]:
-        item = _renamed(raw, self.config.columns)
+    def _checked(self, item: RawRow, chosen: Format, warn: Warn, notes: Counter[str]) -> tuple[Row, RowFault | None]:
         if isinstance(item.value, RowFault):
             raise item.value
-        if not chosen.has_keys(item.value):
-            raise chosen.missing(item.value)
-        content = chosen.convert(item.value, warn)
+        values = _with_keys(item.value, self.config.columns)
+        if not chosen.has_keys(values):
+            raise chosen.missing(values)
+        if item.odd:
+            values = only_values(values, chosen.labels(values), notes)
+        content = chosen.convert(values, warn)
         if self.config.system is not None and isinstance(content, Chat) and content.messages[0].role != "system":
             content = replace(content, messages=(Message("system", self.config.system), *content.messages))
         content, repair = cleaned(content, self.config.clean) if self.config.clean else (content, None)
@@ -116,7 +128,7 @@ class Reading:
         if self.private:
             for fault in private_matters(content):
                 warn(fault)
-        return Row(content, item.source, chosen.labels(item.value)), repair
+        return Row(content, item.source, chosen.labels(values)), repair
 
     def _duplicate(self, row: Row, seen: dict[bytes, tuple[str, int]]) -> RowFault | None:
         """The finding that a row equals an earlier one; None for the first of its kind, or where all are kept."""
@@ -130,21 +142,47 @@ class Reading:
         return RowFault("duplicate", f"equal to {where}.", "It is left out.")
 
 
-def _renamed(item: RawRow, columns: Mapping[str, str]) -> RawRow:
-    """The row with the file's own column names replaced by the format's keys."""
-    if not columns or isinstance(item.value, RowFault):
-        return item
+def _keys(config: DataConfig) -> set[str]:
+    """The keys of the named format, or of all, and the file's own names for them."""
+    formats = [named_format(config.format)] if config.format else FORMATS.values()
+    return {key for format in formats for need in format.needs for key in need} | set(config.columns.values())
+
+
+def _with_keys(row: dict[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+    """The row with the file's own column names replaced by the format's keys, before which other columns give way."""
+    if not columns:
+        return row
     keys = {given: key for key, given in columns.items()}
-    return RawRow(
-        item.source, {keys.get(name, name): value for name, value in item.value.items()}, item.text, item.column
-    )
+    hidden = {key for key, given in columns.items() if given in row} - set(keys)
+    return {keys.get(name, name): value for name, value in row.items() if name not in hidden}
 
 
-def _refuse_unknown_columns(good: list[dict[str, Any]], columns: Mapping[str, str], name: str) -> None:
+def _refuse_unknown_columns(
+    rows: list[dict[str, Any]], columns: Mapping[str, str], name: str, notes: Counter[str] | None
+) -> None:
+    """Refuse names that no row has; of several files (then there are `notes`) one may call its columns by the keys."""
     for key, given in columns.items():
-        if good and not any(key in row for row in good):
-            there = ", ".join(sorted(map(str, good[0])))
-            raise DataError(f"{name}: data.columns names {given!r}, which no row has. The first row has: {there}.")
+        if not rows or any(given in row for row in rows):
+            continue
+        if notes is not None and any(key in row for row in rows):
+            notes[f"no column {given!r}, which data.columns names; its own {key!r} is read"] += 1
+            continue
+        there = sorted(map(str, rows[0]))
+        close = difflib.get_close_matches(given, there, n=1)
+        meant = f" Did you mean {close[0]!r}?" if close else ""
+        raise DataError(
+            f"{name}: data.columns names {given!r}, which no row has. The first row has: {', '.join(there)}.{meant}"
+        )
+
+
+def _refuse_unread_keys(chosen: Format, columns: Mapping[str, str], name: str) -> None:
+    read = chosen.uses.union(*chosen.needs)
+    for key, given in columns.items():
+        if key not in read and chosen.kind != Task.kind:
+            raise DataError(
+                f"{name}: data.columns reads {given!r} as {key!r}, which {chosen.name} rows do not have: "
+                f"{did_you_mean(key, read)}"
+            )
 
 
 def _refuse_other_kinds(formats: Mapping[str, Format]) -> None:
@@ -223,7 +261,7 @@ def load_dataset(names: str | list[str], **options: Any) -> Dataset:
 def require_rows(ledgers: Mapping[str, Ledger], bad_rows: str, over_long: str = "fail") -> None:
     """Refuse files with bad rows, unless they may be dropped, and files with no rows at all.
 
-    Rows that were too long are no bad rows where `over_long` is `drop` or `truncate`.
+    Rows that were too long are no bad rows where `over_long` is not `fail`.
 
     Raises:
         DataError: with the first faults and how to go on.
@@ -240,6 +278,6 @@ def require_rows(ledgers: Mapping[str, Ledger], bad_rows: str, over_long: str = 
         shown = "\n  ".join(map(str, first))
         more = f"\n  and {lost - len(first)} more" if lost > len(first) else ""
         advice = "" if not usable else " Mend them, or set data.bad_rows=drop to go on without them."
-        raise DataError(f"{name}: {lost} of {read} rows cannot be used.{advice}\n  {shown}{more}")
+        raise DataError(f"{name}: {lost} of {counted(read, 'row')} cannot be used.{advice}\n  {shown}{more}")
     if not usable:
         raise DataError(f"{name}: no rows.")

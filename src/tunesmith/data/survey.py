@@ -121,7 +121,11 @@ def _why_useless(result: list[Rendered] | ModelError) -> RowFault | None:
 def _oddities(row: Row, result: list[Rendered], contract: Contract, max_length: int) -> Iterator[RowFault]:
     longest = max(len(rendered.ids) for rendered in result)
     if longest > max_length:
-        yield RowFault("over_long", f"{longest} tokens, more than {max_length}.", "Shorten it, or set data.over_long.")
+        yield RowFault(
+            "over_long",
+            f"{longest} tokens, more than {max_length}.",
+            "Shorten it, or set data.over_long to drop, truncate or split (plain text only).",
+        )
     for message in _messages(row):
         if spelt := contract.guard.found_in(message):
             found = f"the {message.role}'s text spells the control token {spelt[0]!r}."

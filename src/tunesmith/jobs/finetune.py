@@ -15,11 +15,13 @@ import torch
 from tunesmith.core.errors import TrainingError
 from tunesmith.core.events import Report, silent, to_folder
 from tunesmith.core.files import read_lines, write_json, write_text
+from tunesmith.core.names import counted
 from tunesmith.data.ledger import total
 from tunesmith.data.prepare import spread
 from tunesmith.data.split import Splits, load_splits
 from tunesmith.evaluate.report import Story, render_page
 from tunesmith.jobs.card import make_card
+from tunesmith.jobs.certify import Trial
 from tunesmith.jobs.judge import Found, evaluate_both
 from tunesmith.jobs.learnable import doubts, refuse_what_cannot_teach
 from tunesmith.jobs.merge import publish_merged, rows_to_compare
@@ -161,8 +163,8 @@ def walk(
     trained_losses = losses_of(model, splits.train)
     del model
     if target.name == "adapter":
-        publish_merged(target, folder / "model", rows_to_compare(splits), report)
-    prove(folder / "model", contract, splits.train, trained_losses)
+        publish_merged(target, folder / "model", rows_to_compare(splits), report, Trial(device=recipe.device))
+    prove(folder / "model", contract, splits.train, trained_losses, recipe.device)
     report({"kind": "published", "folder": str(folder / "model"), "step": chosen.step})
     if arguments.get("until") == "published":
         return ended("published", folder, report)
@@ -251,7 +253,7 @@ def write_report(folder: Path, recipe: Recipe, splits: Splits, plan: Plan, found
     names = ", ".join(Path(ledger.file).name for ledger in splits.ledgers[:3])
     story = Story(
         title=folder.name,
-        lead=f"{recipe.model.base}, {method}, {len(splits.train)} rows of {names}",
+        lead=f"{recipe.model.base}, {method}, {counted(len(splits.train), f'row of {names}')}",
         steps=read_lines(folder / "metrics.jsonl"),
         validations=[event for event in read_lines(folder / "events.jsonl") if event["kind"] == "validation"],
         lengths=splits.train.lengths.tolist(),

@@ -70,7 +70,9 @@ def evaluate_both(
     timed = 0
     for label in ("base", "tuned"):
         tuned = label == "tuned"
-        model = find_published(str(folder / "model")).load() if tuned else load_model(base.folder, *answering())
+        published = find_published(str(folder / "model"))
+        device = recipe.device
+        model = published.load(device) if tuned else load_model(base.folder, *answering(device))
         engine = LocalEngine(model, contract.stop_ids)
         if not tuned:
             asked, timed = affordable(recipe, engine, contract, asked, seconds, report)

@@ -43,7 +43,9 @@ def losses_of(model: Any, rows: Sequence[Prepared]) -> list[float]:
     return [score.loss for score in scores]
 
 
-def prove(folder: Path, contract: Contract, rows: Sequence[Prepared], wanted: Sequence[float]) -> None:
+def prove(
+    folder: Path, contract: Contract, rows: Sequence[Prepared], wanted: Sequence[float], device: str = "auto"
+) -> None:
     """Load what was published as anybody would, and let it compute and answer.
 
     Args:
@@ -51,12 +53,13 @@ def prove(folder: Path, contract: Contract, rows: Sequence[Prepared], wanted: Se
         contract: how it is prompted.
         rows: some that it was trained on.
         wanted: what `losses_of` gave for them before it was published.
+        device: where it answers.
 
     Raises:
         TrainingError: it computes something else, or cannot answer.
     """
     published = find_published(str(folder))
-    model = published.load()
+    model = published.load(device)
     for row, before, after in zip(rows, wanted, losses_of(model, rows), strict=False):
         if not math.isclose(before, after, rel_tol=CLOSE, abs_tol=CLOSE * row.trained):
             raise TrainingError(

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from tunesmith.core.errors import ModelError
+from tunesmith.model.device import choose_device
 
 # peft 0.21 asks transformers 5.23 for a property by its old name.
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
@@ -19,9 +19,17 @@ warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprec
 DROPOUTS = ("attention_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop", "hidden_dropout", "dropout")
 
 
-def answering() -> tuple[torch.dtype, str]:
-    """Precision and device for a model that answers: fp32 on the CPU, bf16 on a GPU."""
-    return (torch.bfloat16, "cuda") if torch.cuda.is_available() else (torch.float32, "cpu")
+def answering(device: str = "auto") -> tuple[torch.dtype, str]:
+    """Precision and device for a model that answers: fp32 on the CPU, bf16 on a GPU.
+
+    Args:
+        device: `auto`, `cpu` or `cuda`.
+
+    Raises:
+        ConfigError: the wanted one is not there.
+    """
+    chosen, _ = choose_device(device)
+    return (torch.bfloat16 if chosen == "cuda" else torch.float32), chosen
 
 
 def load_model(folder: Path, dtype: torch.dtype, device: str = "cpu", dropout: float | None = None) -> Any:
@@ -43,7 +51,9 @@ def load_model(folder: Path, dtype: torch.dtype, device: str = "cpu", dropout: f
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **changes
         )
-    except (ValueError, KeyError, OSError, RuntimeError, SafetensorError) as error:
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # any broken file of the user's ends here
         raise ModelError(f"{folder}: cannot be loaded as a causal language model ({_first_line(error)}).") from error
     model, info = loaded
     if absent := sorted([*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]):
@@ -59,7 +69,7 @@ def read_config(folder: Path) -> Any:
     """
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (ValueError, KeyError, OSError) as error:
+    except Exception as error:  # any broken file of the user's ends here
         raise ModelError(f"{folder}: its config.json cannot be used ({_first_line(error)}).") from error
 
 
@@ -77,4 +87,6 @@ def dropout_rates(folder: Path, rate: float) -> dict[str, float]:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+    """The reason in one line: the first, and the next where that only announces it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])[:300]
