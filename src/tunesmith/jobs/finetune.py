@@ -69,7 +69,7 @@ def finetune(arguments: dict[str, Any], forward: Report, stop: Callable[[], bool
 
     Args:
         arguments: `folder`; and, to go on with a run that ended early, `resume`, with `accept_change` and
-            `allow_inexact` where a difference is wanted.
+            `allow_inexact` where a difference is wanted; `until` where it shall end before it is evaluated.
         forward: hears every event.
         stop: whether the run shall end after this step, to be resumed later.
 
@@ -170,6 +170,8 @@ def walk(
     ranks.leave()
     if not ranks.leads:
         return {}
+    if arguments.get("until") == "trained":
+        return ended("trained", folder, report)
 
     # 8. The model, published from a checkpoint that was read back, and proven to answer.
     report({"kind": "phase", "name": "publishing"})
@@ -188,6 +190,8 @@ def walk(
         publish_merged(target, folder / "model", rows_to_compare(splits), report, Trial(device=recipe.device))
         prove(folder / "model", contract, splits.train, None, recipe.device)
     report({"kind": "published", "folder": str(folder / "model"), "step": chosen.step})
+    if arguments.get("until") == "published":
+        return ended("published", folder, report)
 
     # 9. Base and tuned model, loaded from their folders, on rows that neither has seen.
     training = sum(step["seconds"] for step in read_lines(folder / "metrics.jsonl"))
@@ -195,6 +199,12 @@ def walk(
     write_report(folder, recipe, splits, plan, found)
     report({"kind": "finished"})
     return {"folder": str(folder), "scores": found.report.to_json()["scores"] if found.report else []}
+
+
+def ended(until: str, folder: Path, report: Report) -> dict[str, Any]:
+    """A run that was to go no further than this, and can be resumed."""
+    report({"kind": "ended", "until": until})
+    return {"folder": str(folder), "scores": []}
 
 
 def find_published_step(folder: Path, best: int | None, last: int, report: Report) -> Checkpoint:
