@@ -4,8 +4,8 @@
     python benchmarks/replay.py --base a-small-model --folder /tmp/replay --rows few.jsonl --test few.jsonl --steps 2 \
         --prompts 40 --held-out 40
 
-The base model answers general prompts once. Then it is tuned twice on the same rows, once with nothing replayed and once
-with these answers beside the rows. Forgetting is the perplexity of the tuned model on the base model's own answers
+The base model answers general prompts once. Then it is tuned twice on the same rows, once with nothing replayed and
+once with these answers beside the rows. Forgetting is the perplexity of the tuned model on the base model's own answers
 to other prompts, held out, as a ratio to what it was. Begun again in the same folder, it goes on where it was.
 """
 

@@ -35,7 +35,8 @@ def type_name(annotation: Any) -> str:
     if origin in (Union, UnionType):
         return " or ".join(map(type_name, inner))
     if issubclass(annotation, Section):
-        return f"`{{{', '.join(f'{name}: {type_name(field.annotation)}' for name, field in annotation.model_fields.items())}}}`"
+        fields = (f"{name}: {type_name(field.annotation)}" for name, field in annotation.model_fields.items())
+        return f"`{{{', '.join(fields)}}}`"
     return annotation.__name__
 
 
