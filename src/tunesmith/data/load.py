@@ -12,15 +12,18 @@ from typing import Any
 from tunesmith.core.errors import DataError
 from tunesmith.data.check import check_content
 from tunesmith.data.clean import cleaned
+from tunesmith.data.columns import Columns
 from tunesmith.data.config import DataConfig
-from tunesmith.data.formats import Format, find_format, named_format
+from tunesmith.data.formats import Format, also_read_as, find_format, named_format
 from tunesmith.data.ledger import Ledger, RowFault, Source
+from tunesmith.data.media import check_media
 from tunesmith.data.read import read_rows
 from tunesmith.data.read_json import RawRow, column_of
 from tunesmith.data.rows import Chat, Row
 from tunesmith.data.source import SourceFile, find_files
 from tunesmith.data.suspect import odd_characters, private_matters
-from tunesmith.data.turns import Warn
+from tunesmith.data.values import Warn
+from tunesmith.data.written import check_written_out
 from tunesmith.prompt.messages import Message
 
 SAMPLES = 100  # rows looked at to find the format
@@ -62,14 +65,15 @@ class Reading:
     def _rows_of(self, file: SourceFile, ledger: Ledger, seen: dict[bytes, tuple[str, int]]) -> Iterator[Row]:
         raw = read_rows(file.path, ledger.notes, file.name)
         samples = list(islice(raw, SAMPLES))
-        chosen = self.formats[file.name] = self._format(file, samples)
+        columns = Columns(self.config.columns)
+        chosen = self.formats[file.name] = self._format(file, samples, columns, ledger)
         _refuse_other_kinds(self.formats)
         for item in chain(samples, raw):
-            warn = _warner(ledger, item, self.config)
+            warn = _warner(ledger, item, columns, chosen)
             try:
-                row, repair = self._checked(item, chosen, warn)
+                row, repair = self._checked(item, chosen, columns, warn)
             except RowFault as fault:
-                source, column = _place(item, fault, self.config)
+                source, column = _place(item, fault, columns, chosen)
                 ledger.note("dropped", source, fault, column)
                 continue
             if (found := self._duplicate(row, seen)) is not None:
@@ -80,43 +84,54 @@ class Reading:
             else:
                 ledger.keep()
                 yield row
+        if sentence := columns.sentence(chosen, samples):
+            ledger.remarks.append(sentence)
 
-    def _format(self, file: SourceFile, samples: list[RawRow]) -> Format:
+    def _format(self, file: SourceFile, samples: list[RawRow], columns: Columns, ledger: Ledger) -> Format:
         """The named format, or the one that the first rows speak for.
 
         Raises:
             DataError: no row can be read, none has a column that was named, or no format fits.
         """
-        good = [_renamed(item, self.config.columns).value for item in samples]
-        good = [value for value in good if isinstance(value, dict)]
-        _refuse_unknown_columns(good, self.config.columns, file.name)
+        raw = [item.value for item in samples if isinstance(item.value, dict)]
+        good = [columns.renamed(value) for value in raw]
+        columns.refuse_absent(raw, file.name)
         if self.config.format:
-            return named_format(self.config.format)
+            chosen = named_format(self.config.format)
+            columns.refuse_useless(chosen, file.name)
+            return chosen
         if not samples:
             raise DataError(f"{file.name}: no rows, only an empty array or header. Give at least one row.")
         if not good:
             fault = next(item.value for item in samples if isinstance(item.value, RowFault))
             first = f"{samples[0].source}: {fault.found} {fault.advice}"
             raise DataError(f"{file.name}: no row can be read. {first}")
-        return find_format(good, file.name)
+        chosen = find_format(good, file.name)
+        columns.refuse_useless(chosen, file.name)
+        if sentence := also_read_as(chosen, good):
+            ledger.remarks.append(sentence)
+        return chosen
 
-    def _checked(self, raw: RawRow, chosen: Format, warn: Warn) -> tuple[Row, RowFault | None]:
-        item = _renamed(raw, self.config.columns)
+    def _checked(self, item: RawRow, chosen: Format, columns: Columns, warn: Warn) -> tuple[Row, RowFault | None]:
         if isinstance(item.value, RowFault):
             raise item.value
-        if not chosen.has_keys(item.value):
-            raise chosen.missing(item.value)
-        content = chosen.convert(item.value, warn)
+        values = columns.renamed(item.value, chosen)
+        if not chosen.has_keys(values):
+            raise chosen.missing(values)
+        content, unread = columns.read(chosen, values, warn)
+        check_media(content, values, unread, warn)
         if self.config.system is not None and isinstance(content, Chat) and content.messages[0].role != "system":
             content = replace(content, messages=(Message("system", self.config.system), *content.messages))
         content, repair = cleaned(content, self.config.clean) if self.config.clean else (content, None)
         check_content(content, warn)
+        check_written_out(content, warn)
         for fault in odd_characters(content):
             warn(fault)
         if self.private:
             for fault in private_matters(content):
                 warn(fault)
-        return Row(content, item.source, chosen.labels(item.value)), repair
+        columns.count(unread, values)
+        return Row(content, item.source, chosen.labels(values)), repair
 
     def _duplicate(self, row: Row, seen: dict[bytes, tuple[str, int]]) -> RowFault | None:
         """The finding that a row equals an earlier one; None for the first of its kind, or where all are kept."""
@@ -130,23 +145,6 @@ class Reading:
         return RowFault("duplicate", f"equal to {where}.", "It is left out.")
 
 
-def _renamed(item: RawRow, columns: Mapping[str, str]) -> RawRow:
-    """The row with the file's own column names replaced by the format's keys."""
-    if not columns or isinstance(item.value, RowFault):
-        return item
-    keys = {given: key for key, given in columns.items()}
-    return RawRow(
-        item.source, {keys.get(name, name): value for name, value in item.value.items()}, item.text, item.column
-    )
-
-
-def _refuse_unknown_columns(good: list[dict[str, Any]], columns: Mapping[str, str], name: str) -> None:
-    for key, given in columns.items():
-        if good and not any(key in row for row in good):
-            there = ", ".join(sorted(map(str, good[0])))
-            raise DataError(f"{name}: data.columns names {given!r}, which no row has. The first row has: {there}.")
-
-
 def _refuse_other_kinds(formats: Mapping[str, Format]) -> None:
     kinds = {format.kind for format in formats.values()}
     if len(kinds) > 1:
@@ -156,20 +154,20 @@ def _refuse_other_kinds(formats: Mapping[str, Format]) -> None:
         )
 
 
-def _warner(ledger: Ledger, item: RawRow, config: DataConfig) -> Warn:
+def _warner(ledger: Ledger, item: RawRow, columns: Columns, chosen: Format) -> Warn:
     def warn(fault: RowFault) -> None:
-        source, column = _place(item, fault, config)
+        source, column = _place(item, fault, columns, chosen)
         ledger.warn(source, fault, column)
 
     return warn
 
 
-def _place(item: RawRow, fault: RowFault, config: DataConfig) -> tuple[Source, int]:
+def _place(item: RawRow, fault: RowFault, columns: Columns, chosen: Format) -> tuple[Source, int]:
     """Line and column of the faulty value; a row that is spread out begins further up."""
-    if fault.column or not fault.path or not item.text:
+    if fault.column or not fault.path or not item.text or isinstance(item.value, RowFault):
         return Source(item.source.file, fault.line or item.source.line), fault.column or item.column
-    head = fault.path[0]
-    line, column = column_of(item.text, (config.columns.get(str(head), head), *fault.path[1:]))
+    head = columns.given(str(fault.path[0]), item.value, chosen)
+    line, column = column_of(item.text, (head, *fault.path[1:]))
     return Source(item.source.file, item.source.line + line), column if line else item.column - 1 + column
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from tunesmith.core.errors import DataError, ModelError
 from tunesmith.data.ledger import Ledger, RowFault, Source
-from tunesmith.data.rows import Chat, Preference, Row, Task, Text, Verdict, without_weight
+from tunesmith.data.rows import Chat, Content, Preference, Row, Task, Text, Verdict, without_weight
 from tunesmith.prompt.contract import Contract, Draft, Rendered, RewritesTurns
 
 TOGETHER = 512  # rows that are encoded together
@@ -100,6 +100,17 @@ def drafts_of(row: Row, contract: Contract) -> list[Draft]:
             return [contract.draft(without_weight(prompt), tools)]
         case other:
             return [contract.draft_text("\n".join(other.texts()))]
+
+
+def unshown(content: Content, contract: Contract) -> Iterator[RowFault]:
+    """What a chat has that the contract's template shows to nobody: tools that are declared, thoughts."""
+    if not isinstance(content, Chat):
+        return
+    advice = "It is lost. Use a model whose template shows it, or model.template=chatml."
+    if content.tools and not contract.shows["tools"]:
+        yield RowFault("unshown_tools", "the chat template does not show the row's tools.", advice)
+    if not contract.shows["reasoning"] and (one := next((m for m in content.messages if m.reasoning), None)):
+        yield RowFault("unshown_reasoning", "the chat template does not show the reasoning.", advice, one.origin)
 
 
 def rendered_rows(rows: Iterable[Row], contract: Contract) -> Iterator[tuple[Row, Result]]:
@@ -204,7 +215,7 @@ def prepare(
             or that are too long, under `fail`; or no row is left.
     """
     losses = _Losses()
-    for row, result in rendered_rows(_trainable(rows), contract):
+    for row, result in rendered_rows(_trainable(rows, ledgers), contract):
         losses.came += 1
         ledger = ledgers[row.source.file]
         if isinstance(result, ModelError):
@@ -217,16 +228,19 @@ def prepare(
         fitted = _fitted(row, result[0], max_length, over_long, ledger, losses)
         if fitted is not None:
             losses.went += 1
+            for fault in unshown(row.content, contract):
+                ledger.warn(row.source, fault)
             yield fitted
     _raise_losses(losses, max_length, over_long, bad_rows)
 
 
-def _trainable(rows: Iterable[Row]) -> Iterator[Row]:
+def _trainable(rows: Iterable[Row], ledgers: Mapping[str, Ledger]) -> Iterator[Row]:
     for row in rows:
         if not isinstance(row.content, Chat | Text):
+            others = "".join(f" {remark}" for remark in ledgers[row.source.file].remarks)
             raise DataError(
                 f"{row.source.file}: holds {row.content.kind} rows, which objective sft cannot train on. "
-                "It takes chat (or instruction, question and answer) and plain text."
+                f"It takes chat (or instruction, question and answer) and plain text.{others}"
             )
         yield row
 
@@ -251,7 +265,7 @@ def _fitted(
 
 def _raise_losses(losses: _Losses, max_length: int, over_long: str, bad_rows: str) -> None:
     if losses.refused and (bad_rows == "fail" or losses.refused == losses.came):
-        more = f" So do {losses.refused - 1} more rows." if losses.refused > 1 else ""
+        more = f" So it is with {losses.refused - 1} more rows." if losses.refused > 1 else ""
         raise DataError(f"{losses.first_refusal}{more}")
     if losses.too_long and over_long == "fail":
         raise DataError(

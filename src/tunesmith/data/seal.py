@@ -37,7 +37,7 @@ from tunesmith.data.rows import Row
 from tunesmith.data.source import SourceFile
 from tunesmith.prompt.contract import Contract
 
-LAYOUT = 1  # of the folder; another number makes every folder new
+LAYOUT = 2  # of the folder; another number makes every folder new
 LARGEST_CACHE = 50 << 30  # bytes
 TOGETHER = 1024  # rows in a record batch
 SCHEMA = pyarrow.schema(

@@ -83,9 +83,11 @@ def _refuse_no_validation(recipe: Recipe, splits: Splits) -> None:
 def doubts(recipe: Recipe, splits: Splits) -> list[str]:
     """What a user should know about rows and split before believing a score."""
     sentences = [
-        f"{count} rows of {ledger.file} hold {code.replace('_', ' ')} (`tunesmith check` shows them)."
+        f"{count} rows of {ledger.file} deserve a look ({code}), the first in line {first.source.line}: {first.found} "
+        f"{first.advice}"
         for ledger in splits.ledgers
         for code, count in ledger.by_code("warning").items()
+        for first in [next(one for one in ledger.entries if (one.outcome, one.code) == ("warning", code))]
     ]
     if leaked := splits.leaked():
         sentences.append(f"{leaked} of {len(splits.test)} test rows ask what training rows ask.")
