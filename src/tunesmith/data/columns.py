@@ -140,16 +140,20 @@ class Columns:
             key = meant(name, chosen, FORMATS.values(), there)
             if key is not None:
                 advice = columns_advice({key: name})
-                odd.append(f"{name!r} in {count:,} rows (if it is the {key}: {advice})")
+                odd.append(f"{name!r} in {_rows(count)} (if it is the {key}: {advice})")
             elif folded(name) in METADATA:
                 quiet.append(name)
             else:
-                odd.append(f"{name!r} in {count:,} rows")
+                odd.append(f"{name!r} in {_rows(count)}")
         names = [*odd, *quiet]
         if not names:
             return ""
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         return f"Columns not read: {', '.join(names[:SHOWN])}{more}."
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'s' if count > 1 else ''}"
 
 
 @dataclass

@@ -74,7 +74,7 @@ def meant(name: str, chosen: Format, formats: Iterable[Format], there: Container
                 key
                 for need in entry.needs
                 for key in sorted(need)
-                if key not in there and all(other in there for other in need - {key})
+                if len(need) > 1 and key not in there and all(other in there for other in need - {key})
             ]
     return next((key for key in further if near(name, key)), None)
 

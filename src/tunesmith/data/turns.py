@@ -186,7 +186,8 @@ def _content_value(turn: Values, where: str, role: str) -> tuple[str, Any]:
     if len(keys) > 1 and any(turn[key] != turn[keys[0]] and not holds_nothing(turn[key]) for key in keys[1:]):
         found = f"{where} ({role}) has both {keys[0]!r} and {keys[1]!r}."
         raise RowFault("two_contents", found, "Keep one of them.", (keys[1],))
-    key = keys[0] if keys else next((key for key in CONTENTS if key in turn), "content")
+    usual = "value" if "from" in turn else "content"
+    key = keys[0] if keys else next((key for key in CONTENTS if key in turn), usual)
     return key, turn.get(key)
 
 
