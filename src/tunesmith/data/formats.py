@@ -180,7 +180,7 @@ def find_format(rows: Iterable[Mapping[str, Any]], file: str) -> Format:
             if fit == best:
                 votes.setdefault(name, []).append(fit)
     if not votes:
-        keys = ", ".join(map(repr, samples[0])) if samples else "none"
+        keys = ", ".join(map(repr, samples[0])) if samples and samples[0] else "(none)"
         advice = nearest_format(FORMATS, samples) if samples else "Give at least one row."
         raise DataError(f"{file}: no known format has the keys {keys}. {advice}")
     most = max(len(fits) for fits in votes.values())

@@ -10,12 +10,24 @@ import json
 import re
 import shlex
 from collections.abc import Container, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from tunesmith.data.turns import CONTENTS, SPEAKERS
 
-if TYPE_CHECKING:
-    from tunesmith.data.formats import Format
+
+class Format(Protocol):
+    """As much of a format as is looked at here."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def needs(self) -> tuple[frozenset[str], ...]: ...
+    @property
+    def uses(self) -> frozenset[str]: ...
+    @property
+    def looks(self) -> Any: ...
 
 
 # Other names that files have for a key, folded.

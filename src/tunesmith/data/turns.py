@@ -11,7 +11,7 @@ from tunesmith.data.media import is_media_key, media_fault, media_key
 from tunesmith.data.parts import Said, joined, read_parts, tool_text
 from tunesmith.data.tools import calls_in_text, calls_of
 from tunesmith.data.values import Path, Values, Warn, holds_nothing, kind_of, list_of
-from tunesmith.prompt.messages import Conversation, Message
+from tunesmith.prompt.messages import ROLES, Conversation, Message
 
 CALL = "function_call"  # ShareGPT's role of a turn that is a call
 ROLE_NAMES = {
@@ -28,6 +28,7 @@ MESSAGE_KEYS = frozenset((
     *SPEAKERS, *CONTENTS, *REASONING, *WEIGHTS[:2], "name", "tool_calls", "tool_call_id", "function_call",
     "annotations",
 ))  # fmt: skip
+PLAIN = {"role", "content"}
 SYSTEM_KEYS = ("system", "system_prompt", "system_instruction")
 
 
@@ -93,6 +94,8 @@ def _messages(turn: Any, where: str, origin: Path, warn: Warn) -> list[Message]:
     known = '{"from": ..., "value": ...}' if "conversations" in origin else '{"role": ..., "content": ...}'
     if not isinstance(turn, dict):
         raise RowFault("not_an_object", f"{where} is {kind_of(turn)}.", f"Write {known}.")
+    if turn.keys() == PLAIN and turn["role"] in ROLES and isinstance(turn["content"], str):
+        return [Message(turn["role"], turn["content"], origin=origin)]  # as nearly all are, and a third faster
     role = _role(turn, where, known)
     if not turn.keys() <= MESSAGE_KEYS:
         _look_at_keys(turn, where, origin, warn)
