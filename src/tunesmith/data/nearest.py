@@ -19,15 +19,29 @@ class Format(Protocol):
     """As much of a format as is looked at here."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What users call it."""
+        ...
+
     @property
-    def kind(self) -> str: ...
+    def kind(self) -> str:
+        """The kind of row it makes."""
+        ...
+
     @property
-    def needs(self) -> tuple[frozenset[str], ...]: ...
+    def needs(self) -> tuple[frozenset[str], ...]:
+        """Sets of keys, one of which a row has wholly."""
+        ...
+
     @property
-    def uses(self) -> frozenset[str]: ...
+    def uses(self) -> frozenset[str]:
+        """Further keys."""
+        ...
+
     @property
-    def looks(self) -> Any: ...
+    def looks(self) -> Any:
+        """What else must hold of a row, if anything."""
+        ...
 
 
 # Other names that files have for a key, folded.
