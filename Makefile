@@ -3,22 +3,24 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all check bench docs clean
+.PHONY: demo test test-all check bench docs update test-versions clean
 
-# Installed once; again when pyproject.toml changes.
-$(VENV)/.installed: pyproject.toml
+# Installed once, in the exact versions of constraints.txt; again when these or pyproject.toml change.
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+
+$(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 		{ echo "tunesmith needs Python 3.11 to 3.13, and $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	$(INSTALL) .
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.installed
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(INSTALL) '.[test]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.test
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(INSTALL) '.[dev]'
 	@touch $@
 
 demo: $(VENV)/.installed
@@ -55,5 +57,13 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/optimizer.py
 	$(BIN)/python benchmarks/decode.py --dtype bfloat16 $(if $(LLAMA_CPP),--llama-cpp $(LLAMA_CPP)) --write
 
+# The newest versions that pyproject.toml admits become those of constraints.txt. Run the tests, then commit it.
+update:
+	$(PYTHON) scripts/versions.py update
+
+# The short suite on the oldest and on the newest versions that pyproject.toml admits, and on other Pythons that are here.
+test-versions:
+	$(PYTHON) scripts/versions.py test
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .versions build dist .pytest_cache .ruff_cache .hypothesis

@@ -75,7 +75,7 @@ def test_a_copy_keeps_labels_and_counts_what_was_cleaned(check, tmp_path):
     path, fixed = tmp_path / "rows.jsonl", tmp_path / "fixed.jsonl"
     path.write_text(json.dumps({**chat_row(" Hi? ", "Cafe\u0301."), "intent": "greet"}) + "\n")
     shown, _ = check(path, "--clean", "nfc", "--clean", "whitespace", "--fix", fixed)
-    assert "1 rows read: 1 repaired." in shown
+    assert "1 row read: 1 repaired." in shown
     assert json.loads(fixed.read_text()) == {"intent": "greet", **chat_row("Hi?", "Caf\u00e9.")}
 
 
@@ -146,7 +146,7 @@ def test_without_a_model_rows_stand_for_themselves_and_with_one_its_template_cou
     assert not end
     shown, end = check(path, "--model", "ember")
     assert "does not show that the assistant calls 'weather'" in shown
-    assert end.endswith("1 of 1 rows cannot be used. Mend them as the lines above say.")
+    assert end.endswith("1 of 1 row cannot be used. Mend them as the lines above say.")
     assert not check(path, "--model", "ember", "--template", "chatml")[1]
 
 

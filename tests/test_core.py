@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import sys
+import warnings
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith.core.config import parse_overrides, read_yaml, to_yaml, with_overrides
-from tunesmith.core.errors import ConfigError, MissingError
-from tunesmith.core.files import append_line, publish_folder, read_lines, write_text
+from tunesmith.core.errors import ConfigError, MissingError, TunesmithError
+from tunesmith.core.files import append_line, keep_lines, publish_folder, read_lines, read_object, write_text
 from tunesmith.core.names import did_you_mean, look_up
+from tunesmith.core.quiet import hush_libraries
 from tunesmith.jobs.recipe import read_recipe
 
 
@@ -38,7 +43,7 @@ def test_a_recipe_takes_its_name_from_its_file_and_survives_a_round_trip(recipe_
         ({"method.type": "lorra"}, ["method.type", "must be one of full, lora"]),
         ({"method.rank": 0, "method.type": "lora"}, ["method.rank = 0", "greater than or equal to 1"]),
         ({"dta": {}}, ["dta: unknown key", "did you mean 'data'?"]),
-        ({"data.over_long": "cut"}, ["data.over_long = 'cut'", "'fail', 'drop' or 'truncate'"]),
+        ({"data.over_long": "cut"}, ["data.over_long = 'cut'", "'fail', 'drop', 'truncate' or 'split'"]),
         ({"optim.betas": [0.9, 1.5]}, ["optim.betas", "less than 1"]),
         ({"optim.warmup": 1.5}, ["give warmup as"]),
         ({"output.name": "../up"}, ["output.name = '../up'", "must match"]),
@@ -90,6 +95,23 @@ def test_overrides_set_dotted_keys_and_a_new_type_starts_afresh(tmp_path):
         with_overrides({"seed": 1}, {"seed.x": 2})
 
 
+@pytest.mark.parametrize("kind", [FutureWarning, DeprecationWarning, PendingDeprecationWarning])
+def test_what_libraries_warn_of_among_themselves_is_left_out_and_the_rest_is_shown(kind, monkeypatch):
+    def shown():
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.resetwarnings()
+            hush_libraries()
+            for module in ("peft.peft_model", "tunesmith.model.load", "tunesmithy"):
+                warnings.warn_explicit("soon", kind, "file.py", 1, module)
+            warnings.warn_explicit("look", UserWarning, "file.py", 1, "peft.peft_model")
+        return [(one.category, str(one.message)) for one in heard]
+
+    monkeypatch.setattr(sys, "warnoptions", [])
+    assert shown() == [(kind, "soon"), (UserWarning, "look")]
+    monkeypatch.setattr(sys, "warnoptions", ["default"])  # as a user's -W leaves it
+    assert len(shown()) == 4
+
+
 def test_an_unknown_name_gets_a_suggestion_or_the_list():
     assert did_you_mean("lorra", ["lora", "full"]) == "did you mean 'lora'?"
     assert did_you_mean("zzz", ["lora", "full"]) == "known: full, lora."
@@ -134,3 +156,47 @@ def test_a_log_cut_anywhere_still_gives_its_whole_lines(tmp_path_factory, words,
     read = [line["word"] for line in read_lines(path)]
     assert read == words[: len(read)]
     assert len(read) >= text[: max(0, len(text) - cut)].count("\n")
+
+
+@given(st.lists(st.text(min_size=1), min_size=1, max_size=4), st.integers(min_value=0, max_value=40))
+def test_what_is_appended_after_half_a_line_is_not_lost_with_it(tmp_path_factory, words, cut):
+    path = tmp_path_factory.mktemp("log") / "events.jsonl"
+    for word in words:
+        append_line(path, {"word": word})
+    text = path.read_text()
+    left = text[: max(0, len(text) - cut)]
+    write_text(path, left)
+    for word in ("after", "and after"):
+        append_line(path, {"word": word})
+    whole = [line["word"] for line in map(json.loads, left.split("\n")[:-1])]
+    read = [line["word"] for line in read_lines(path)]
+    assert read[-2:] == ["after", "and after"]
+    assert read[: len(whole)] == whole
+    assert len(read) - 2 - len(whole) in (0, 1)  # a line that lacks only its end is whole
+    keep_lines(path, lambda line: line["word"] != "after")
+    assert [line["word"] for line in read_lines(path)] == [word for word in read if word != "after"]
+
+
+@pytest.mark.parametrize("rest", [b"\0\0\0", b'{"word": "\xc3', b"12", b'"word"', b"[1]", b"\xff\xfe"])
+def test_what_a_crash_leaves_in_a_log_is_passed_over(tmp_path, rest):
+    path = tmp_path / "events.jsonl"
+    append_line(path, {"word": "before"})
+    path.write_bytes(path.read_bytes() + rest)
+    append_line(path, {"word": "after"})
+    assert [line["word"] for line in read_lines(path)] == ["before", "after"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"{", "1:2: not JSON"), (b"\xff\xfe{", "no UTF-8"), (b"[" * 100_000, "too deeply nested"),
+     (b"[1]", "JSON object"), (b"null", "JSON object"), (b"", "not JSON"), (None, "no such file")],
+)  # fmt: skip
+def test_a_broken_json_file_is_named_in_a_sentence(tmp_path, content, words):
+    path = tmp_path / "config.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(TunesmithError, match=words) as caught:
+        read_object(path)
+    assert "config.json" in str(caught.value)
+    with pytest.raises(TunesmithError, match="cannot be read"):
+        read_object(tmp_path)

@@ -112,7 +112,7 @@ def test_more_containers(tmp_path):
     book.save(tmp_path / "rows.xlsx")
     dataset = load_dataset(str(tmp_path / "rows.xlsx"))
     assert [(row.answer, row.labels, row.source.line) for row in dataset.rows] == [
-        ("Hello.", {"intent": 3}, 2), ("Goodbye.", {"intent": 4}, 4)]  # fmt: skip
+        ("Hello.", {"intent": "3"}, 2), ("Goodbye.", {"intent": "4"}, 4)]  # fmt: skip
     (tmp_path / "book.txt").write_text("One\nparagraph.\n\n\nAnother.\n")
     texts = load_dataset(str(tmp_path / "book.txt")).rows
     assert [(row.content.text, row.source.line) for row in texts] == [("One\nparagraph.", 1), ("Another.", 5)]

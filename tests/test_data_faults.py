@@ -99,15 +99,17 @@ BROKEN_JSON = {
     "comment": ("◆// the second question", "bad_json", "expecting value", "Mend"),
     "bad_escape": ('{"prompt": "C:◆\\dir", "completion": "Hello."}', "bad_json", "escape", "Mend"),
     "indented_line": ('   {"prompt": "Hi?" ◆"completion": "Hello."}', "bad_json", "at column 21", "Mend"),
-    "nan": ('{"prompt": "Hi?", "completion": "Hello.", "score": NaN}', "bad_json", "NaN is not JSON", "null"),
-    "infinity": ('{"prompt": "Hi?", "completion": "Hello.", "score": -Infinity}', "bad_json", "-Infinity", "number"),
+    "nan": ('{"prompt": "Hi?", "completion": ◆NaN}', "bad_number", "'completion' is NaN", "Write a number"),
+    "infinity": ('{"prompt": "Hi?", "completion": "A.", "context": ◆-Infinity}', "bad_number",
+                 "'context' is -Infinity", "leave the key out"),
+    "huge_integer": ('{"prompt": "Hi?", "completion": ◆' + "9" * 5000 + "}", "bad_number",
+                     "'completion' is 99999999999999999999..., which no JSON number is", "Write a number"),
+    "nan_alone": ("NaN", "bad_json", "NaN is not JSON", "{...}"),
     "twin_keys": ('{"prompt": "Hi?", "prompt": "Ho?", "completion": "Hello."}', "twin_key", "'prompt' is there twice",
                   "Keep one"),
     "twin_keys_inside": ('{"prompt": "Hi?", "completion": "A.", "more": {"a": 1, "a": 2}}', "twin_key", "'a' is there",
                          "Keep one"),
     "too_deep": ('{"prompt": ' + "[" * 100_000, "too_deep", "nested too deeply", "Flatten"),
-    "huge_number": ('{"prompt": "Hi?", "completion": "A.", "n": ' + "9" * 5000 + "}", "bad_json", "cannot be held",
-                    "Mend"),
     "list": ('["Hi?", "Hello."]', "not_an_object", "a row is a list", "{...}"),
     "string": ('"Hi?"', "not_an_object", "a row is text", "{...}"),
     "number": ("17", "not_an_object", "a row is a single value", "{...}"),
@@ -359,7 +361,8 @@ BAD_ROWS = {
                             "list of classes"),
     "number_is_a_word": (NUMBER, '{"text": "Hi.", "score": ◆"high"}', "bad_label", "'score' is 'high'",
                          "Give a number"),
-    "number_is_infinite": (NUMBER, '{"text": "Hi.", "score": ◆1e999}', "bad_label", "'score' is inf", "Give a number"),
+    "number_is_infinite": (NUMBER, '{"text": "Hi.", "score": ◆1e999}', "bad_number", "'score' is 1e999",
+                           "Write a number"),
     "number_is_too_long": (NUMBER, '{"text": "Hi.", "score": ◆1' + "0" * 400 + "}", "bad_label", "'score' is 1",
                            "Give a number"),
     "tags_of_unequal_length": (TAGS, '{"tokens": ["Go", "now"], "tags": ◆["V"]}', "unequal_lengths",
@@ -469,7 +472,7 @@ BAD_FILES = {
                                    None, "bad_json", "',' delimiter", "Mend", 2, 3),
     "array_with_a_bare_word": ("rows.json", f"[\n{PAIR},\n◆None,\n{LATER}\n]", None, "bad_json", "expecting value",
                                "Mend", 2, 3),
-    "array_with_nan": ("rows.json", f"[\n{PAIR},\n◆NaN,\n{LATER}\n]", None, "bad_json", "NaN", "null", 2, 3),
+    "array_with_nan": ("rows.json", f"[\n{PAIR},\n◆NaN,\n{LATER}\n]", None, "bad_json", "NaN", "{...}", 2, 3),
     "array_with_text": ("rows.json", f'[\n{PAIR},\n◆"Hi?",\n{LATER}\n]', None, "not_an_object", "a row is text",
                         "{...}", 2, 3),
     "array_with_a_list": ("rows.json", f"[\n{PAIR},\n◆[1, [2]],\n{LATER}\n]", None, "not_an_object", "a row is a list",
@@ -495,7 +498,7 @@ BAD_FILES = {
                        "Fill it in", 2, 3),
     "csv_too_many_cells": ("rows.csv", f"{CSV}Hi?,Well, hello.\n{END}", (3, 1), "wrong_cells",
                            "3 cells where the header has 2", "Quote cells", 2, 3),
-    "csv_too_few_cells": ("rows.csv", f"{CSV}Hi?\n{END}", (3, 1), "wrong_cells", "1 cells where the header has 2",
+    "csv_too_few_cells": ("rows.csv", f"{CSV}Hi?\n{END}", (3, 1), "wrong_cells", "1 cell where the header has 2",
                           "Add the missing", 2, 3),
     "csv_stray_quote": ("rows.csv", f'{CSV}"Hi" you?,Hello.\n{END}', (3, 1), "bad_quotes", "not CSV", 'as ""', 2, 3),
     "csv_empty_cell": ("rows.csv", f"{CSV}Hi?,\n{END}", (3, 1), "empty_text", "'completion' is empty", "Fill it in",
@@ -514,7 +517,7 @@ BAD_FILES = {
     "csv_without_header_no_answer": ("rows.csv", f"{cell(CHAT)}\n{cell(NO_ANSWER.replace(MARK, ''))}\n{cell(ROOM)}\n",
                                      (2, 1), "empty_turn", "turn 2 (assistant)", "Fill it in", 2, 3),
     "tsv_too_few_cells": ("rows.tsv", "prompt\tcompletion\nFloor?\tFirst.\nHi?\nRoom?\tLast.\n", (3, 1), "wrong_cells",
-                          "1 cells where the header has 2", "Add the missing", 2, 3),
+                          "1 cell where the header has 2", "Add the missing", 2, 3),
     "gzip_of_lines": ("rows.jsonl.gz", gzip.compress(f"{PAIR}\n{BROKEN.replace(MARK, '')}\n{LATER}\n".encode()),
                       (2, 18), "bad_json", "',' delimiter", "Mend", 2, 3),
     "utf_16": ("rows.jsonl", f"{PAIR}\n{BROKEN.replace(MARK, '')}\n{LATER}\n".encode("utf-16"), (2, 18), "bad_json",
@@ -549,7 +552,13 @@ def test_a_bad_row_of_parquet(tmp_path):
 
 SHEETS = {
     "empty_cell": (("Hi?", None), "empty_text", "'completion' is empty", "Fill it in"),
-    "number": (("Hi?", 3), "not_text", "'completion' is a number", 'as a string: "3"'),
+    "error": (("Hi?", "#N/A"), "bad_cell", "'completion' is #N/A, an error of the workbook", "Mend the cell"),
+    "formula_without_its_result": (
+        ("Hi?", "=A1&A2"),
+        "bad_cell",
+        "'completion' is =A1&A2, a formula whose result was never saved",
+        "save it",
+    ),
     "too_many_cells": (("Hi?", "Well,", "hello."), "wrong_cells", "3 cells where the header has 2", ""),
 }
 
@@ -575,7 +584,7 @@ OVER_LONG = {
 
 @pytest.mark.parametrize(("name", "head", "long", "tail", "line"), OVER_LONG.values(), ids=OVER_LONG)
 def test_a_row_that_is_too_long(tmp_path, monkeypatch, name, head, long, tail, line):
-    for module in ("stream", "read", "read_json", "read_table"):
+    for module in ("stream", "read", "read_json", "read_text"):
         monkeypatch.setattr(f"tunesmith.data.{module}.LONGEST_ROW", 1 << 20)
     monkeypatch.setattr("tunesmith.data.stream.CHUNK", 1 << 16)
     content = head + long % ("x" * (3 << 20)) + tail

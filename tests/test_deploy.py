@@ -505,6 +505,43 @@ def test_a_merged_model_has_the_scores_of_its_adapter_while_that_is_there(runs):
     assert "It was not measured." in pack(str(merged), "me/hotel").card
 
 
+def test_a_model_that_its_run_merged_has_the_run_s_scores_wherever_all_of_it_lies(made, runs, tmp_path):
+    """As `output.merge` leaves it, and after the run's folder was moved."""
+    model, adapter = runs / "lora" / "model", runs / "lora" / "adapter"
+    model.rename(adapter)
+    shutil.copytree(runs / "full" / "model", model)
+    digest = hashlib.sha256((adapter / "adapter_model.safetensors").read_bytes()).hexdigest()
+    certificate = {
+        "adapter": {"folder": str(adapter), "sha256": digest},
+        "largest_logit_difference": {"value": 0.0, "limit": 1e-3, "row": "x.jsonl:3", "position": 2},
+    }
+    write_json(model / "tunesmith.json", {**read_json(adapter / "tunesmith.json"), "merge": certificate})
+    shutil.copytree(model, runs / "lora" / "merged")  # as `tunesmith merge` makes another one
+    (runs / "lora").rename(tmp_path / "moved")
+    value = read_json(made / "runs" / "lora" / "report" / "report.json")["scores"][0]["score"]["value"]
+    for name, of_adapter in (("moved", False), ("moved/model", False), ("moved/merged", True)):
+        card = pack(str(tmp_path / name), "me/hotel").card
+        assert ModelCard(card).data.eval_results[0].metric_value == value, name
+        assert ("those of the adapter" in card) is of_adapter, name
+
+
+def test_settings_that_were_changed_on_the_way_are_reduced_like_the_settings_themselves():
+    changes = [
+        {"name": "data.train", "before": "work/a.jsonl", "now": ["/srv/b.jsonl", "work/c.jsonl"]},
+        {"name": "data.train.work/a.jsonl", "before": 1.0, "now": 2.0},
+        {"name": "data.system", "before": "Be kind to guests of mine.", "now": None},
+        {"name": "optim.learning_rate", "before": 0.1, "now": 0.2},
+        {"name": "versions.torch", "before": "2.11", "now": "2.13"},
+    ]
+    assert reduced({"resumed": [{"step": 3, "changes": changes}]})["resumed"][0]["changes"] == [
+        {"name": "data.train", "before": "a.jsonl", "now": ["b.jsonl", "c.jsonl"]},
+        {"name": "data.train.a.jsonl", "before": 1.0, "now": 2.0},
+        {"name": "data.system", "before": "(left out)", "now": "(left out)"},
+        {"name": "optim.learning_rate", "before": 0.1, "now": 0.2},
+        {"name": "versions.torch", "before": "2.11", "now": "2.13"},
+    ]
+
+
 def test_a_place_that_a_library_wrote_into_a_config_is_reduced(runs):
     config = runs / "full" / "model" / "config.json"
     written = {**read_json(config), "_name_or_path": "/srv/models/tiny"}

@@ -17,7 +17,10 @@ import torch
 import tunesmith
 from conftest import many_rows
 from tunesmith.core.errors import JobError, TunesmithError
+from tunesmith.core.events import silent
 from tunesmith.core.files import read_json, read_lines
+from tunesmith.exec import local
+from tunesmith.exec.cores import Cores, allowed_cores, count_free, idle_shares, look_at_cores, quota
 from tunesmith.exec.local import SETTINGS, Job, environment, run_child
 from tunesmith.jobs.runs import list_runs, read_run
 from tunesmith.score.metrics import METRICS
@@ -173,14 +176,44 @@ def test_a_child_that_dies_is_reported_with_its_last_words(tmp_path):
 
 
 def test_what_the_user_has_set_counts_for_children_too(monkeypatch):
-    for name in (*SETTINGS, "OMP_NUM_THREADS"):
+    for name in (*SETTINGS, "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
         monkeypatch.delenv(name, raising=False)
-    assert SETTINGS.items() <= environment(1).items()
-    assert ("OMP_NUM_THREADS" in environment(1), "OMP_NUM_THREADS" in environment(2)) == (False, True)
+    monkeypatch.setattr(local, "look_at_cores", lambda: Cores(there=4, free=3))
+    heard = []
+    assert SETTINGS.items() <= environment(1, heard.append).items()
+    assert environment(1, silent)["GOMP_SPINCOUNT"] == "5000"
+    assert [environment(count, silent)["OMP_NUM_THREADS"] for count in (1, 2, 8)] == ["3", "1", "1"]
+    assert heard[0]["sentence"].startswith("other programs use 1 of 4 cores, so this takes 3 threads.")
     monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
-    assert environment(1)["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "7"
-    assert environment(1)["GLIBC_TUNABLES"] == SETTINGS["GLIBC_TUNABLES"] + ":glibc.malloc.hugetlb=0"
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    given = environment(1, pytest.fail)
+    assert given["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "7"
+    assert given["GLIBC_TUNABLES"] == SETTINGS["GLIBC_TUNABLES"] + ":glibc.malloc.hugetlb=0"
+    assert (given["OMP_NUM_THREADS"], "GOMP_SPINCOUNT" in given) == ("2", False)
+
+
+def test_free_cores_are_counted_to_the_nearest_whole_one():
+    assert count_free(2, [1.0, 0.98]) == Cores(2, 2)
+    assert count_free(2, [0.95, 0.02]) == Cores(2, 1)
+    assert count_free(2, [0.1, 0.1]) == Cores(2, 1)  # at least one
+    assert count_free(2, [0.9] * 64) == Cores(2, 2)  # a container on a large machine
+    assert count_free(8, [1.0] * 15 + [0.0]) == Cores(8, 8)  # two threads a core
+    assert idle_shares([(10.0, 5.0), (10.0, 5.0)], [(11.0, 5.25), (11.0, 6.0)]) == [0.25, 1.0]
+    assert [quota(text) for text in ("max 100000", "250000 100000", "50000 100000", "")] == [None, 2, 1, None]
+
+
+def test_another_program_at_full_load_takes_a_core():
+    cores = len(allowed_cores())
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(cores)]
+    try:
+        time.sleep(0.3)
+        assert look_at_cores(0.3) == Cores(look_at_cores(0).there, 1)
+    finally:
+        for one in busy:
+            one.kill()
+            one.wait()
 
 
 def test_a_child_ends_with_its_parent(recipe, tmp_path):

@@ -20,10 +20,11 @@ from tunesmith.core.config import to_yaml
 from tunesmith.core.errors import MissingError, ModelError
 from tunesmith.core.events import silent
 from tunesmith.core.files import read_json, sha256_of, write_json, write_text
+from tunesmith.exec.machine import gpu
 from tunesmith.jobs.finetune import finetune
 from tunesmith.jobs.lineage import trace, unusual
 from tunesmith.jobs.recipe import Recipe, read_recipe
-from tunesmith.jobs.rerun import rerun
+from tunesmith.jobs.rerun import rerun, would_differ
 from tunesmith.jobs.start import claim_folder
 from tunesmith.prompt.base import resolve
 
@@ -89,6 +90,50 @@ def paste(script: str, folder: Path, path: str | None = None) -> subprocess.Comp
     return subprocess.run(
         ["bash"], input=script, cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
+
+
+def test_what_only_reads_loads_no_torch(place):
+    """All commands one after the other in one process."""
+    code = """
+import json, sys
+from tunesmith.cli.main import app
+for command in json.loads(sys.argv[1]):
+    try:
+        app(command)
+    except SystemExit as end:
+        assert not end.code, (command, end.code)
+    assert "torch" not in sys.modules, command
+"""
+    commands = [
+        ["--help"], ["runs"], ["show", "runs/second"], ["check", "rows.jsonl"], ["lineage", "ember"],
+        ["lineage", "runs/second"], ["lineage", "runs/second", "--json"], ["lineage", "runs/first", "--rerun"],
+        ["compare", "runs/first", "runs/second"],
+    ]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(commands)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "20 rows read: 20 kept." in done.stdout
+
+
+def test_a_gpu_is_named_as_its_driver_names_it(tmp_path):
+    assert gpu(tmp_path) is None
+    (tmp_path / "0000:65:00.0").mkdir()
+    (tmp_path / "0000:65:00.0" / "information").write_text("Model: \t\t NVIDIA H100 80GB HBM3\nIRQ:   \t\t 42\n")
+    assert gpu(tmp_path) == "NVIDIA H100 80GB HBM3"
+
+
+def test_a_change_on_the_way_is_told_with_what_it_was(place):
+    path = place / "runs" / "second" / "model" / "tunesmith.json"
+    change = {"name": "optim.learning_rate", "before": 0.1, "now": 0.2}
+    machine = {"name": "machine", "before": "a PDP-11", "now": "a VAX"}
+    card = read_json(path)
+    write_json(path, {**card, "resumed": [{"step": 7, "changes": [change], "inexact": [machine]}]})
+    [told] = [sentence for sentence in would_differ(trace("runs/second")) if "changed on the way" in sentence]
+    assert told.endswith("after step 7: optim.learning_rate was 0.1 and is 0.2; machine was 'a PDP-11' and is 'a VAX'")
+    write_json(path, {**card, "resumed": ["after step 7"]})
+    with pytest.raises(ModelError, match="cannot be understood"):
+        would_differ(trace("runs/second"))
 
 
 def test_a_card_says_enough_to_trace_a_model(place):

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from conftest import save_tiny
-from tunesmith.core.errors import ModelError
+import tunesmith
+from conftest import many_rows, save_tiny
+from tunesmith.core.config import to_yaml
+from tunesmith.core.errors import ConfigError, ModelError, TunesmithError
+from tunesmith.core.files import read_json
+from tunesmith.jobs.finetune import finetune
+from tunesmith.jobs.recipe import Recipe
+from tunesmith.model import load
 from tunesmith.model.attention import packed_attention
 from tunesmith.model.config import FullConfig, LoraConfig
-from tunesmith.model.load import load_model
+from tunesmith.model.load import answering, load_model, refuse_not_finite, refuse_untrainable
 from tunesmith.model.methods import METHODS, method_for, trainable
 from tunesmith.prompt.base import context_length
 
@@ -44,6 +53,73 @@ def test_packed_attention_raises_on_what_it_does_not_do(extra):
             packed_attention(torch.nn.Identity(), q, q, q, None, **arguments)
 
 
+def test_a_model_answers_where_it_is_told_to(monkeypatch):
+    for there, wanted, found in [
+        (False, "auto", (torch.float32, "cpu")), (False, "cpu", (torch.float32, "cpu")),
+        (True, "auto", (torch.bfloat16, "cuda")), (True, "cuda", (torch.bfloat16, "cuda")),
+        (True, "cpu", (torch.float32, "cpu")),
+    ]:  # fmt: skip
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        assert answering(wanted) == found
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="no CUDA device is there"):
+        tunesmith.load("ember", device="cuda")
+
+
+def test_a_run_whose_recipe_says_cpu_computes_there_to_its_end(tiny, write_rows, tmp_path, monkeypatch):
+    """A GPU seems to be there; whoever takes it, in spite of the recipe, fails."""
+    recipe = Recipe.model_validate(
+        {
+            "model": {"base": str(tiny)},
+            "data": {"train": str(write_rows(many_rows(24))), "validation": 0, "test": 4 / 24},
+            "optim": {"learning_rate": 1e-3, "steps": 1, "batch_size": 4},
+            "evaluate": {"max_new_tokens": 2},
+            "output": {"folder": str(tmp_path / "runs"), "name": "run", "merge": True},
+            "precision": "fp32",
+            "device": "cpu",
+        }
+    )
+    folder = tmp_path / "runs" / "run"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(to_yaml(recipe))
+    monkeypatch.setattr(load, "choose_device", lambda wanted: (wanted if wanted != "auto" else "cuda", "a test"))
+    finetune({"folder": str(folder)}, lambda event: None)
+    assert read_json(folder / "report" / "report.json")["scores"]
+    assert read_json(folder / "model" / "tunesmith.json")["merge"]["device"] == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [("config.json", {"hidden_size": "64"}), ("config.json", {"num_attention_heads": 0}), ("config.json", None),
+     ("config.json", {"vocab_size": 0}), ("config.json", {"text_config": "x"}), ("config.json", {"auto_map": 7}),
+     ("config.json", {"rope_parameters": [1]}), ("config.json", {"quantization_config": 3}),
+     ("generation_config.json", None), ("generation_config.json", {"pad_token_id": ["2"]})],
+)  # fmt: skip
+def test_a_config_that_is_broken_is_a_sentence(tiny, tmp_path, file, change):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny, folder)
+    settings = read_json(folder / file)
+    (folder / file).write_text(json.dumps(None if change is None else {**settings, **change}))
+    with pytest.raises(
+        ModelError, match=r"cannot be (loaded as a causal language model|used) \(|must hold a JSON object"
+    ):
+        load_model(folder, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("adapter_config.json", []), ("adapter_config.json", {}), ("adapter_config.json", {"base_model_name_or_path": 3}),
+     ("tunesmith.json", []), ("tunesmith.json", {"contract": 5}), ("tunesmith.json", {"contract": {"id": "x"}}),
+     ("tunesmith.json", {"base": "x"})],
+)  # fmt: skip
+def test_a_published_folder_whose_files_were_edited_is_a_sentence(tiny, tmp_path, file, content):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny, folder)
+    (folder / file).write_text(json.dumps(content))
+    with pytest.raises(TunesmithError, match=file.replace(".", r"\.")):
+        tunesmith.load(folder)
+
+
 def test_methods_train_what_they_say(tiny):
     full = METHODS["full"].apply(load_model(tiny, torch.float32), FullConfig())
     assert len(trainable(full)) == len(list(full.parameters()))
@@ -74,7 +150,7 @@ def test_loading_says_what_is_wrong(tmp_path, tiny):
     assert not model.training
     folder = save_tiny(tmp_path / "odd")
     (folder / "config.json").write_text('{"model_type": "nonsense"}')
-    with pytest.raises(ModelError, match=r"cannot be loaded as a causal language model"):
+    with pytest.raises(ModelError, match=r"cannot be loaded: transformers .* does not know its architecture"):
         load_model(folder, torch.float32)
     assert context_length(folder) is None
     (folder / "config.json").write_text((tiny / "config.json").read_text())
@@ -95,3 +171,112 @@ def test_remote_code_is_refused(tmp_path, tiny):
     with pytest.raises(ModelError, match="cannot be loaded"):
         load_model(folder, torch.float32)
     assert context_length(folder) is None
+
+
+def with_config(folder, **changes):
+    path = folder / "config.json"
+    values = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({name: value for name, value in values.items() if value != "absent"}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model_type": "llama9"}, r"transformers \d.* does not know its architecture, 'llama9'"),
+        ({"model_type": "chatglm", "auto_map": {"AutoConfig": "a.B"}}, "code that the model brings along"),
+        ({"model_type": "absent"}, "names no model_type"),
+        ({"model_type": 5}, "names no model_type"),
+        ({"hidden_size": "big"}, "config.json cannot be used .*hidden_size.* expected int"),
+        ({"num_attention_heads": 0}, "config.json cannot be used"),
+        ({"num_attention_heads": 5}, "config.json cannot be used .*not a multiple of"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quantised .gptq, 4 bits"),
+        ({"quantization_config": {"quant_method": "awq", "bits": 4}}, "quantised .awq, 4 bits"),
+        ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}, "quantised .bitsandbytes"),
+    ],
+)
+def test_a_configuration_that_cannot_be_trained_is_refused_before_anything_is_loaded(tmp_path, changes, words):
+    folder = with_config(save_tiny(tmp_path / "odd"), **changes)
+    with pytest.raises(ModelError, match=words):
+        refuse_untrainable(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"hidden_act": "gulu"}, "'gulu', which the architecture does not have"),
+        ({"intermediate_size": 96}, r"of another shape .model\.layers\.0\.mlp"),
+        ({"num_hidden_layers": 3}, r"weights are missing .*layers\.2"),
+    ],
+)
+def test_weights_that_do_not_fit_the_configuration_are_refused(tmp_path, changes, words):
+    with pytest.raises(ModelError, match=words):
+        load_model(with_config(save_tiny(tmp_path / "odd"), **changes), torch.float32)
+
+
+def test_encoders_and_translators_are_refused_by_what_they_are(tmp_path):
+    import transformers as library
+
+    size = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    models = {
+        "BertForMaskedLM is an encoder": library.BertForMaskedLM(library.BertConfig(**size)),
+        "RobertaForMaskedLM is an encoder": library.RobertaForMaskedLM(library.RobertaConfig(**size)),
+        "ModernBertForMaskedLM is an encoder": library.ModernBertForMaskedLM(
+            library.ModernBertConfig(**size, pad_token_id=0)
+        ),
+        "T5ForConditionalGeneration is an encoder with a decoder": library.T5ForConditionalGeneration(
+            library.T5Config(vocab_size=64, d_model=16, num_layers=1, num_heads=2, d_ff=32, d_kv=8)
+        ),
+        "BartForConditionalGeneration is an encoder with a decoder": library.BartForConditionalGeneration(
+            library.BartConfig(vocab_size=64, d_model=16, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=16,
+                               decoder_ffn_dim=16, encoder_attention_heads=2, decoder_attention_heads=2)
+        ),
+        "CLIPTextModel is of another kind": library.CLIPTextModel(library.CLIPTextConfig(**size)),
+    }  # fmt: skip
+    for words, model in models.items():
+        folder = tmp_path / type(model).__name__
+        model.save_pretrained(folder)
+        for refuse in (refuse_untrainable, lambda folder: load_model(folder, torch.float32)):
+            with pytest.raises(ModelError, match=words):
+                refuse(folder)
+    decoder = library.BertLMHeadModel(library.BertConfig(**size, is_decoder=True))
+    decoder.save_pretrained(tmp_path / "decoder")
+    refuse_untrainable(tmp_path / "decoder")
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_base_whose_weights_are_no_numbers_is_blamed_itself(tiny, value, dtype):
+    model = load_model(tiny, dtype)
+    refuse_not_finite(tiny, model)
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[3, 5] = value
+    with pytest.raises(ModelError, match=r"1 of the base model's tensors hold NaN .*layers\.1\.mlp\.up_proj"):
+        refuse_not_finite(tiny, model)
+
+
+def test_large_weights_are_finite(tiny):
+    model = load_model(tiny, torch.float32)
+    with torch.no_grad():
+        model.lm_head.weight.fill_(3e38)
+    refuse_not_finite(tiny, model)
+
+
+def test_mamba_is_adapted_where_it_can_be():
+    from transformers import MambaConfig, MambaForCausalLM
+
+    def make():
+        return MambaForCausalLM(MambaConfig(vocab_size=64, hidden_size=16, num_hidden_layers=1, state_size=4))
+
+    for targets in ("all-linear", ["in_proj", "out_proj"]):
+        with pytest.raises(ModelError, match=r"of a mamba model .*method\.targets=\[in_proj\]"):
+            METHODS["lora"].apply(make(), LoraConfig(targets=targets))
+    model = METHODS["lora"].apply(make(), LoraConfig(targets=["in_proj"]))
+    model(input_ids=torch.arange(8)[None]).logits.sum().backward()
+    assert all(weight.grad is not None for weight in trainable(model).values())
+
+
+def test_a_model_that_lora_has_nothing_to_add_to_is_refused(tmp_path):
+    model = load_model(save_tiny(tmp_path / "flat", num_hidden_layers=0), torch.float32)
+    with pytest.raises(ModelError, match=r"LoRA cannot be added to this model .*linear layers: lm_head"):
+        METHODS["lora"].apply(model, LoraConfig())

@@ -213,3 +213,41 @@ def test_only_the_last_turn_or_everything_where_that_is_asked_for(name):
     assert whole.ids == last.ids == every.ids
     assert last.spans == whole.spans[-1:]
     assert every.spans == ((0, len(whole.ids)),)
+
+
+def training_templates():
+    """The chat templates that TRL ships with generation markers: their masks are the oracle."""
+    names = "cohere cohere2 gemma gemma3 glm4moe lfm2 llama3 phi3 phi3_5 qwen2_5 qwen2_5_vl qwen3 qwen3_instruct_2507"
+    return [FOLDER / f"{name}_training.jinja" for name in names.split()]
+
+
+SPECIAL = re.compile(r"<\|[^|<>'\"]*\|>|<(?:start|end)_of_turn>|<\|?[A-Z_]+\|?>")
+
+
+@pytest.mark.parametrize("path", training_templates(), ids=lambda path: path.stem)
+def test_ids_and_masks_agree_with_trls_generation_markers(path):
+    template = path.read_text()
+    tokenizer = load_tokenizer(resolve("ember").folder)
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": sorted({*SPECIAL.findall(template)}), "bos_token": "<s>"}
+    )
+    control = tokenizer.added_tokens_decoder
+    for pairs in ([("Hi there?", "Hello. ")], [(" Two\n lines", "An answer\n\nwith lines.\n"), ("More", "Yes!")]):
+        chat = tuple(
+            Message(role, text) for pair in pairs for role, text in zip(("user", "assistant"), pair, strict=True)
+        )
+        oracle = tokenizer.apply_chat_template(
+            plain(chat), chat_template=template, return_dict=True, return_assistant_tokens_mask=True
+        )
+        ids, theirs = oracle["input_ids"], oracle["assistant_masks"]
+        stops = {i for i, marked in zip(ids, theirs, strict=True) if marked and i in control}
+        ours = Contract(tokenizer, template, tuple(stops)).render(chat)
+        assert ours.ids.tolist() == ids
+        # The markers may hold the turn's first words (which the prompt already says) and a line break after
+        # the stop token, neither of which a model has to write itself. Between the two there is no difference.
+        extra = [i for i, marked, mine in zip(ids, theirs, ours.mask, strict=True) if marked and not mine]
+        assert set(tokenizer.convert_ids_to_tokens(extra)) <= {"Ċ"}
+        assert not [i for i, marked, mine in zip(ids, theirs, ours.mask, strict=True) if mine and not marked]
+        said = tokenizer.decode([i for i, mine in zip(ids, ours.mask, strict=True) if mine], skip_special_tokens=True)
+        for _, answer in pairs:
+            assert answer.strip() in said

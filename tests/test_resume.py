@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,13 +23,15 @@ from safetensors.torch import load_file
 from conftest import many_rows
 from tunesmith.core.config import to_yaml
 from tunesmith.core.errors import ConfigError, Stopped, TrainingError, TunesmithError
-from tunesmith.core.files import read_lines, write_text
+from tunesmith.core.files import read_lines, write_json, write_text
 from tunesmith.exec.child import heeding
 from tunesmith.jobs.finetune import finetune
-from tunesmith.jobs.recipe import read_recipe
+from tunesmith.jobs.recipe import Recipe, read_recipe
+from tunesmith.jobs.resume import DECIDED_BY, find_resumed
 from tunesmith.jobs.runs import read_run
 from tunesmith.jobs.start import resume
-from tunesmith.train.checkpoint import all_checkpoints, find_checkpoint, save_checkpoint, why_damaged
+from tunesmith.train.checkpoint import all_checkpoints, find_checkpoint, manifest_of, save_checkpoint, why_damaged
+from tunesmith.train.plan import Plan
 
 COMMAND = [sys.executable, "-c", "from tunesmith.cli.main import run; run()"]
 
@@ -190,7 +193,8 @@ def test_a_change_is_refused_by_name_unless_it_is_accepted(begin, tmp_path):
         run(folder, resume=True)
     run(folder, resume=True, accept_change=True)
     [event] = [line for line in read_lines(folder / "events.jsonl") if line["kind"] == "resumed"]
-    assert event["changes"] == ["optim.learning_rate was 0.001 and is 0.002"]
+    assert event["changes"] == [{"name": "optim.learning_rate", "before": 0.001, "now": 0.002}]
+    assert event["inexact"] == []
 
 
 def change(folder, was, now):
@@ -218,8 +222,9 @@ def test_accepted_changes_have_their_effect(begin):
     assert len(losses(more)) == steps * 3 // 2
     assert json.loads((more / "plan.json").read_text())["precision"] == "bf16"
     card = json.loads((more / "model" / "tunesmith.json").read_text())
-    assert f"after step {steps}: " in card["resumed"][0]
-    assert "optim.epochs was 2.0 and is 3.0" in card["resumed"][0]
+    [again] = card["resumed"]
+    assert again["step"] == steps
+    assert {"name": "optim.epochs", "before": 2.0, "now": 3.0} in again["changes"]
 
 
 def test_a_damaged_best_look_is_not_the_end(begin):
@@ -267,7 +272,7 @@ def test_changed_rows_and_another_machine_are_refused(begin, tmp_path):
         run(folder, after(3))
     plan = json.loads((folder / "plan.json").read_text())
     (folder / "plan.json").write_text(json.dumps({**plan, "machine": "a PDP-11"}))
-    with pytest.raises(ConfigError, match=r"machine was a PDP-11 and is .*--allow-inexact"):
+    with pytest.raises(ConfigError, match=r"machine was 'a PDP-11' and is .*--allow-inexact"):
         run(folder, resume=True)
     (folder / "plan.json").write_text(json.dumps(plan))
     rows = yaml.safe_load((folder / "config.yaml").read_text())["data"]["train"]
@@ -275,6 +280,72 @@ def test_changed_rows_and_another_machine_are_refused(begin, tmp_path):
         file.write(json.dumps(many_rows(41)[-1]) + "\n")
     with pytest.raises(ConfigError, match=r"rows\.train was"):
         run(folder, resume=True)
+
+
+PLAN = Plan(
+    device="cpu", precision="fp32", packing=True, micro_tokens=300, accumulation=None, processes=1, sharding="none",
+    threads=2, reasons={"precision": "measured"}, versions={"torch": "2.11"}, machine="a PDP-11", chunked=True,
+    compiled=True, checkpointing=False,
+)  # fmt: skip
+HERE = replace(PLAN, chunked=None, compiled=None, checkpointing=None)
+MADE_FROM = {"recipe": {"precision": "auto", "compile": "auto", "optim": {"epochs": 1}}, "rows": {"train": "abc"}}
+
+
+def go_on(folder, recipe=MADE_FROM["recipe"], here=HERE, **arguments):
+    """Resume a run that has a checkpoint, but no training, under another recipe and another machine."""
+    step = folder / "checkpoints" / "step-000007"
+    if not step.exists():
+        step.mkdir(parents=True)
+        write_json(step / "state.json", {"step": 7, "made_from": MADE_FROM})
+        write_json(step / "MANIFEST.json", manifest_of(step))
+        write_json(folder / "plan.json", PLAN.to_json())
+    events = []
+    found = find_resumed(folder, {**MADE_FROM, "recipe": recipe}, here, {"resume": True, **arguments}, events.append)
+    return found, events[-1]
+
+
+@pytest.mark.parametrize("setting", [{"precision": "bf16"}, {"compile": "off"}, {"optim": {"epochs": 2}}])
+def test_an_accepted_change_accepts_nothing_else(tmp_path, setting):
+    recipe = {**MADE_FROM["recipe"], **setting}
+    there = replace(HERE, machine="a VAX", versions={"torch": "2.13"}, threads=8, precision="bf16")
+    with pytest.raises(ConfigError, match=r"machine was 'a PDP-11' and is 'a VAX'.*--allow-inexact") as refused:
+        go_on(tmp_path, recipe, there, accept_change=True)
+    assert "versions.torch was '2.11' and is '2.13'" in str(refused.value)
+    with pytest.raises(ConfigError, match="--accept-change") as refused:
+        go_on(tmp_path, recipe, there, allow_inexact=True)
+    assert "--allow-inexact" not in str(refused.value)
+    with pytest.raises(ConfigError, match=r"--accept-change.*--allow-inexact"):
+        go_on(tmp_path, recipe, there)
+    found, event = go_on(tmp_path, recipe, there, accept_change=True, allow_inexact=True)
+    assert found.plan.surroundings() == there.surroundings()
+    assert [one["name"] for one in event["inexact"]] == ["machine", "threads", "versions.torch"]
+    assert [one["name"] for one in event["changes"]] == ["optim.epochs" if "optim" in setting else next(iter(setting))]
+    assert found.changed
+
+
+def test_only_what_a_changed_setting_decides_is_decided_anew(tmp_path):
+    there = replace(HERE, micro_tokens=9999, precision="bf16", reasons={"precision": "given"})
+    found, event = go_on(tmp_path, {**MADE_FROM["recipe"], "precision": "bf16"}, there, accept_change=True)
+    assert found.plan == replace(PLAN, precision="bf16", chunked=None, compiled=None, checkpointing=None,
+                                 reasons={"precision": "given"})  # fmt: skip
+    assert event["changes"] == [{"name": "precision", "before": "auto", "now": "bf16"}]
+    found, _ = go_on(tmp_path, {**MADE_FROM["recipe"], "compile": "off"}, there, accept_change=True)
+    assert found.plan == replace(PLAN, compiled=None)
+    found, _ = go_on(tmp_path, {**MADE_FROM["recipe"], "optim": {"epochs": 3}}, there, accept_change=True)
+    assert found.plan == PLAN
+
+
+def test_a_plan_brings_its_threads_along(tmp_path):
+    found, event = go_on(tmp_path, here=replace(HERE, threads=64))
+    assert (found.plan, found.changed, event["inexact"], event["changes"]) == (PLAN, False, [], [])
+
+
+def test_every_field_that_a_setting_decides_is_one_of_the_plan():
+    recipe = Recipe(data={"train": "hotel"}).model_dump()
+    for name, decided in DECIDED_BY.items():
+        section, _, field = name.rpartition(".")
+        assert field in (recipe[section] if section else recipe)
+        assert set(PLAN.to_json()) >= set(decided)
 
 
 def test_a_finished_run_and_one_that_is_being_worked_on_are_not_resumed(begin):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import re
+import platform
 from dataclasses import replace
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from conftest import many_rows, save_tiny
 from tunesmith.core.errors import TrainingError
 from tunesmith.data.load import load_dataset
 from tunesmith.data.prepare import prepare
+from tunesmith.exec.machine import LIBRARIES
 from tunesmith.model.attention import PACKED
 from tunesmith.model.config import FullConfig, LoraConfig
 from tunesmith.model.load import load_model
@@ -110,41 +112,6 @@ def test_batches_mark_the_same_targets(rows):
     assert one.tokens == other.tokens == sum(len(row.ids) for row in rows[:3])
 
 
-def test_the_probe_turns_packing_off_where_rows_would_read_each_other(tiny, rows, tmp_path):
-    model = load_model(tiny, torch.float32)
-    assert why_not_packed(model, rows) is None
-    assert model.config._attn_implementation == PACKED
-    from transformers import MistralConfig, MistralForCausalLM
-
-    narrow = MistralForCausalLM(
-        MistralConfig(vocab_size=4096, hidden_size=64, num_hidden_layers=2, num_attention_heads=4,
-                      num_key_value_heads=2, intermediate_size=128, sliding_window=8)
-    ).eval()  # fmt: skip
-    assert "sliding_window" in why_not_packed(narrow, rows)
-    assert narrow.config._attn_implementation == "sdpa"
-
-
-def test_the_probe_notices_a_model_that_ignores_positions(rows):
-    class Leaky(torch.nn.Module):
-        """Its logits at a place depend on everything before it, across rows."""
-
-        def __init__(self):
-            super().__init__()
-            self.config = type("Config", (), {"_attn_implementation": "sdpa"})()
-            self.device, self.dtype = torch.device("cpu"), torch.float32
-
-        def set_attn_implementation(self, name):
-            self.config._attn_implementation = name
-
-        def forward(self, input_ids, logits_to_keep=None, **other):
-            sums = input_ids.float().cumsum(1)[..., None] * torch.linspace(-0.001, 0.001, 4096)
-            if logits_to_keep is not None:
-                sums = sums[:, logits_to_keep]
-            return type("Output", (), {"logits": sums})()
-
-    assert "packed rows give other losses" in why_not_packed(Leaky(), rows)
-
-
 def test_gpt2_is_packed_and_adapted_too(rows):
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -223,9 +190,21 @@ def test_a_checkpoint_holds_weights_moments_and_a_manifest(tiny, tmp_path):
     assert len(manifest) == 3
 
 
-def test_the_plan_says_why():
-    plan = make_plan("auto", "auto", 1024)
-    gain = float(re.search(r"ran ([\d.]+) times as fast", plan.reasons["precision"])[1])
-    assert plan.precision == ("bf16" if gain > 1.3 else "fp32") or gain == 1.3
-    assert make_plan("fp32", "off", 1024).packing is False
-    assert {"torch", "python", "transformers"} <= plan.versions.keys()
+def test_the_plan_says_what_was_asked_for_and_what_is_here():
+    plan = make_plan("fp32", "off", 1024, accumulation=3, device="cpu")
+    assert (plan.device, plan.precision, plan.packing, plan.micro_tokens, plan.accumulation) == (
+        "cpu", "fp32", False, 1024, 3,
+    )  # fmt: skip
+    assert (plan.processes, plan.sharding, plan.threads) == (1, "none", torch.get_num_threads())
+    assert plan.versions == {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()}
+    assert {"device", "precision", "packing"} <= plan.reasons.keys()
+
+
+@pytest.mark.parametrize(("gain", "precision"), [(0.9, "fp32"), (1.2, "fp32"), (1.4, "bf16"), (8.0, "bf16")])
+def test_the_precision_is_that_of_the_faster_product(monkeypatch, gain, precision):
+    """Of a processor whose bf16 products are so many times as fast as fp32's."""
+    rates = {torch.bfloat16: gain * 1e11, torch.float32: 1e11}
+    monkeypatch.setattr("tunesmith.train.plan.product_rate", lambda device, dtype: rates[dtype])
+    assert make_plan("auto", "auto", 1024, device="cpu").precision == precision
+    assert make_plan("bf16", "auto", 1024, device="cpu").precision == "bf16"
+    assert make_plan("fp32", "auto", 1024, device="cpu").precision == "fp32"

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from tunesmith.cli.options import Device
+
 
 def chat(
     model: Annotated[str, typer.Argument(help="A run folder, a published model or a base model.")] = "ember",
@@ -15,11 +17,12 @@ def chat(
     once: Annotated[str | None, typer.Option(help="Ask this one question, print the answer and exit.")] = None,
     temperature: Annotated[float, typer.Option(min=0, max=2, help="0 is greedy.")] = 0.0,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 256,
+    device: Device = "auto",
 ) -> None:
     """Chat with a model. An empty line or Ctrl-D ends, /new forgets what was said."""
     from tunesmith.jobs.start import load
 
-    speaker = load(model, template)
+    speaker = load(model, template, device)
     head = [{"role": "system", "content": system}] if system else []
     options = {"temperature": temperature, "max_new_tokens": max_new_tokens}
     if once is not None:

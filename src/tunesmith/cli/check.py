@@ -48,7 +48,8 @@ def check(
     from tunesmith.cli.screen import console
     from tunesmith.core.config import parse_overrides, validate
     from tunesmith.core.errors import DataError
-    from tunesmith.core.files import write_text
+    from tunesmith.core.files import expanded, write_text
+    from tunesmith.core.names import counted
     from tunesmith.data.config import DataConfig
     from tunesmith.data.load import Reading
     from tunesmith.data.near import MOST_ROWS, NearDuplicates
@@ -62,7 +63,7 @@ def check(
     columns = parse_overrides(column, "--column key=name, for example question=Frage")
     values = {"train": files, "format": format, "columns": columns, "clean": clean, "train_on": train_on}
     config: DataConfig = validate(DataConfig, values, "check")
-    if fix is not None and fix.expanduser().exists():
+    if fix is not None and expanded(fix).exists():
         raise DataError(f"{fix}: exists already, and --fix overwrites nothing. Name another file.")
     base = resolve(model or EMBEDDED)
     takes_all = WITH_TOOLS[0] if model is None else None
@@ -89,11 +90,12 @@ def check(
         other = survey(Reading(find_files(held_out), config), contract, longest, index, most)
         leak = leaks(found, other)
         console.print(
-            f"held out: {leak.rows} rows; {leak.asked} ask what training rows ask, {leak.near} more are nearly equal",
+            f"held out: {counted(leak.rows, 'row')}; {leak.asked} ask what training rows ask, {leak.near} more are "
+            "nearly equal",
             soft_wrap=True,
         )
     if html is not None:
-        write_text(html.expanduser(), survey_page(found, contract))
+        write_text(expanded(html), survey_page(found, contract))
     for path, what in ((report, "findings"), (fix, "rows"), (html, "page")):
         if path is not None:
             console.print(f"{what}: {path}", soft_wrap=True, markup=False)
@@ -102,24 +104,23 @@ def check(
         read = sum(ledger.read for ledger in reading.ledgers.values())
         others = "write the others with --fix OUT, or train with data.bad_rows=drop to go on without them."
         advice = f"Mend them, {others}" if found.rows else "Mend them as the lines above say."
-        raise DataError(f"{', '.join(files)}: {lost} of {read} rows cannot be used. {advice}")
+        raise DataError(f"{', '.join(files)}: {lost} of {counted(read, 'row')} cannot be used. {advice}")
 
 
 def _writer(stack: ExitStack, path: Path | None, plain: Callable[[Any], Any]) -> Callable[[Any], None]:
     """What writes one JSON object a line to `path`; nothing if there is no path."""
-    from tunesmith.core.files import open_new
+    from tunesmith.core.files import expanded, open_new
 
     if path is None:
         return lambda value: None
-    file = stack.enter_context(open_new(path.expanduser()))
+    file = stack.enter_context(open_new(expanded(path)))
     return lambda value: print(json.dumps(plain(value), ensure_ascii=False, default=str), file=file) and None
 
 
 def _print_ledger(ledger: Ledger, format: str, faults: int) -> None:
     from tunesmith.cli.screen import console
 
-    notes = f" ({', '.join(f'{note}: {n}' for note, n in ledger.notes.items())})" if ledger.notes else ""
-    console.print(f"{ledger.file}: {format}, {ledger.sentence()}{notes}", soft_wrap=True, markup=False)
+    console.print(f"{ledger.file}: {format}, {ledger.sentence()}", soft_wrap=True, markup=False)
     for remark in ledger.remarks:
         console.print(f"  {remark}", soft_wrap=True, markup=False)
     bad = [entry for entry in ledger.entries if entry.outcome != "warning"]
@@ -140,7 +141,7 @@ def _print_numbers(found: Survey, model: str, price: str | None) -> None:
     import numpy as np
 
     from tunesmith.cli.screen import console
-    from tunesmith.core.names import look_up
+    from tunesmith.core.names import counted, look_up
     from tunesmith.data.estimate import FEWEST_ROWS, PRICES, default_epochs, estimate
     from tunesmith.data.prepare import spread
     from tunesmith.data.split import parts
@@ -157,16 +158,18 @@ def _print_numbers(found: Survey, model: str, price: str | None) -> None:
                 f"from {s.least} to {s.most}, sum {sum(values):,}",
                 soft_wrap=True,
             )
-    console.print(f"{'tokenizer':15} {model}'s; {found.too_long} rows longer than {found.max_length} tokens")
+    console.print(f"{'tokenizer':15} {model}'s; {counted(found.too_long, 'row')} longer than {found.max_length} tokens")
     if found.without_system:
-        console.print(f"{'no system turn':15} {found.without_system} rows")
+        console.print(f"{'no system turn':15} {counted(found.without_system, 'row')}")
     if found.near is not None:
-        console.print(f"{'near duplicates':15} {found.near} rows")
+        console.print(f"{'near duplicates':15} {counted(found.near, 'row')}")
     part = parts(np.array(found.groups, dtype=np.uint64), {"test": 0.1, "validation": 0.1})
     train, test, validation = (int((part == number).sum()) for number in range(3))
-    console.print(f"{'split':15} {train} rows to train on, {validation} to watch, {test} held out, by default")
+    console.print(
+        f"{'split':15} {counted(train, 'row')} to train on, {validation} to watch, {test} held out, by default"
+    )
     few = f" (it refuses fewer than {FEWEST_ROWS})" if found.rows < FEWEST_ROWS else ""
-    console.print(f"{'at OpenAI':15} {default_epochs(found.rows)} epochs by its rule{few}")
+    console.print(f"{'at OpenAI':15} {counted(default_epochs(found.rows), 'epoch')} by its rule{few}")
     if price is not None:
         look_up(PRICES, price, "OpenAI model")
         cost = estimate(price, found.lengths)
@@ -183,10 +186,11 @@ def _print_rendered(source: str, rendered: Any, contract: Contract) -> None:
     from rich.text import Text
 
     from tunesmith.cli.screen import console
+    from tunesmith.core.names import counted
     from tunesmith.data.page import parts_of
 
     text = Text()
     for part in parts_of(rendered, contract):
         text.append(part.text, style="bold green" if part.trained else "dim")
-    console.rule(f"{source}  {len(rendered.ids)} tokens, {rendered.trained} trained", style="dim")
+    console.rule(f"{source}  {counted(len(rendered.ids), 'token')}, {rendered.trained} trained", style="dim")
     console.print(text)

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from tunesmith.cli.options import Device
+
 
 def evaluate(
     model: Annotated[
@@ -27,6 +29,7 @@ def evaluate(
     harness_files: Annotated[Path | None, typer.Option(help="A YAML task file, or a folder of them.")] = None,
     few_shot: Annotated[int | None, typer.Option(min=0, help="Worked examples before each question of a task.")] = None,
     chat: Annotated[bool, typer.Option(help="Ask a task's questions through the chat template.")] = False,
+    device: Device = "auto",
 ) -> None:
     """Perplexity, BLEU, chrF, ROUGE, exact match, F1, accuracy, length and latency, with 95% intervals."""
     from tunesmith.cli.screen import console, live_screen
@@ -61,6 +64,7 @@ def evaluate(
         "harness_files": str(harness_files) if harness_files else None,
         "few_shot": few_shot,
         "chat": chat,
+        "device": device,
     }
     with live_screen() as screen:
         report = evaluate_file(options, screen)

@@ -22,19 +22,19 @@ def lineage(
 
     from tunesmith.cli.screen import console
     from tunesmith.jobs.lineage import trace
-    from tunesmith.jobs.rerun import differences
     from tunesmith.jobs.rerun import rerun as commands
+    from tunesmith.jobs.rerun import would_differ
 
     found = trace(model)
     if as_json:
         again = commands(found) if found.card else None
-        differ = differences(found) if found.card else []
+        differ = would_differ(found) if found.card else []
         typer.echo(json.dumps({**found.to_json(), "differences": differ, "rerun": again}, indent=2, ensure_ascii=False))
     elif rerun:
         typer.echo(commands(found))
     else:
         _show(found)
-        for line in _ending(found, differences(found)):
+        for line in _ending(found, would_differ(found)):
             console.print(line, markup=False, soft_wrap=True)
 
 

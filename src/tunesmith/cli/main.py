@@ -18,6 +18,7 @@ from tunesmith.cli.push import push
 from tunesmith.cli.runs import runs, show
 from tunesmith.cli.train import train
 from tunesmith.core.errors import Stopped, TunesmithError
+from tunesmith.core.quiet import hush_libraries
 
 STOPPED = 75  # exit code of a run that was interrupted and can be resumed (EX_TEMPFAIL)
 
@@ -51,6 +52,7 @@ def run() -> None:
     """Run the command line; a user's mistake is one sentence on standard error and exit code 1."""
     if sys.platform == "win32":
         sys.exit("tunesmith runs on Linux and macOS. On Windows, use it inside WSL 2.")
+    hush_libraries()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # systems that stop us are heard as people are
     try:
         app()

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from tunesmith.cli.options import Device
+
 
 def merge(
     run: Annotated[Path, typer.Argument(help="A run folder with an adapter, or a published adapter.")],
@@ -21,6 +23,7 @@ def merge(
         float, typer.Option(min=0, help="Largest difference of a logit that is let pass, in fp32.")
     ] = 1e-3,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 64,
+    device: Device = "auto",
     replace: Annotated[bool, typer.Option("--replace", help="Take the place of a merged model that is there.")] = False,
 ) -> None:
     """Publish the adapter folded into its base, once it is proven to say what the adapter says."""
@@ -34,6 +37,7 @@ def merge(
         "prompts": prompts,
         "limit": limit,
         "max_new_tokens": max_new_tokens,
+        "device": device,
         "replace": replace,
     }
     with live_screen() as screen:

@@ -14,7 +14,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from tunesmith.core.difference import in_words
 from tunesmith.core.events import Report
+from tunesmith.core.names import counted
 from tunesmith.score.interval import show
 
 console = Console(highlight=False, soft_wrap=False)
@@ -47,7 +49,7 @@ class Screen:
 
     def on_resumed(self, event: dict[str, Any]) -> None:
         self.say(f"going on after step {event['step']}" if event["step"] else "no checkpoint yet: beginning anew")
-        for sentence in (*event.get("changes", ()), *event.get("inexact", ())):
+        for sentence in in_words([*event.get("changes", ()), *event.get("inexact", ())]):
             self.say(f"[yellow]note:[/yellow] {escape(sentence)}")
 
     def on_warning(self, event: dict[str, Any]) -> None:
@@ -58,8 +60,8 @@ class Screen:
         for ledger in event["ledgers"]:
             self.say(escape(f"{ledger['file']}: {ledger['sentence']}"))
         self.say(
-            f"data: {rows['train']} rows to train on, {rows['validation']} to watch, {rows['test']} held out; "
-            f"{tokens['median']:.0f} tokens in the middle row, {tokens['most']} in the longest"
+            f"data: {counted(rows['train'], 'row')} to train on, {rows['validation']} to watch, {rows['test']} held "
+            f"out; {tokens['median']:.0f} tokens in the middle row, {tokens['most']} in the longest"
         )
 
     def on_plan(self, event: dict[str, Any]) -> None:
@@ -68,6 +70,17 @@ class Screen:
             f"{'packed' if event['packing'] else 'padded'}, {event['trainable']:,} weights to train, "
             f"learning rate {event['learning_rate']:g}"
         )
+
+    def on_looks(self, event: dict[str, Any]) -> None:
+        if event["share"] >= 0.01:
+            self.say(
+                f"looks: at {event['rows']} of {event['of']} rows to watch, every {event['every']} steps, about "
+                f"{event['share']:.0%} of the work of training"
+            )
+
+    def on_comparison(self, event: dict[str, Any]) -> None:
+        sets = ", ".join(f"{one['rows']} of {one['of']} {what}" for what, one in event["sets"].items())
+        self.say(escape(f"answering {sets}; that takes about {event['seconds']:.0f} s"))
 
     def on_step(self, event: dict[str, Any]) -> None:
         if self.task is None:
@@ -83,7 +96,8 @@ class Screen:
         if event["step"] == event["steps"]:
             seconds = self._end_bar()
             middle = sorted(self.speeds)[len(self.speeds) // 2]
-            self.say(f"trained {event['steps']} steps in {seconds:.0f} s, {middle:,.0f} tokens/s in the middle step")
+            taken = f"{counted(event['steps'], 'step')} in {seconds:.0f} s"
+            self.say(f"trained {taken}, {middle:,.0f} tokens/s in the middle step")
 
     def on_validation(self, event: dict[str, Any]) -> None:
         self.validation = f"  validation {event['loss']:.3f}"
@@ -107,7 +121,7 @@ class Screen:
             self.say(escape(f" {name}: {speed['median']:.2f} s for one answer ({speed['rows']} timed)"))
 
     def on_probe(self, event: dict[str, Any]) -> None:
-        title = f"what was forgotten: {event['what']}, {event['rows']} rows"
+        title = f"what was forgotten: {event['what']}, {counted(event['rows'], 'row')}"
         self.progress.console.print(scores_table(event["scores"], event["rows"], event["against"], title, BRIEF))
 
     def on_harness(self, event: dict[str, Any]) -> None:
@@ -176,7 +190,7 @@ def scores_table(
         title: above the table; says how many rows if empty.
         only: the metrics to show; all if empty.
     """
-    title = title or f"{rows} rows, 95% intervals"
+    title = title or f"{counted(rows, 'row')}, 95% intervals"
     scores = [score for score in scores if not only or score["metric"] in only]
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     table.add_column("metric", no_wrap=True)

@@ -9,9 +9,20 @@ import os
 import shutil
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from tunesmith.core.errors import MissingError, TunesmithError
+
+
+def expanded(name: str | Path) -> Path:
+    """The path with `~` as the home folder; a file whose own name begins with `~` keeps it."""
+    path = Path(name)
+    if str(name).startswith("~") and not str(name).startswith("~/"):
+        try:
+            return path if path.exists() else path.expanduser()  # ~anna/rows.jsonl
+        except (RuntimeError, OSError):  # there is no such user, and no such name
+            return path
+    return path.expanduser()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -52,17 +63,39 @@ def read_json(path: Path) -> Any:
         raise MissingError(f"{path}: no such file.") from None
     except json.JSONDecodeError as error:
         raise TunesmithError(f"{path}:{error.lineno}:{error.colno}: not JSON ({error.msg}).") from None
+    except UnicodeDecodeError as error:
+        raise TunesmithError(f"{path}: not JSON (byte {error.start + 1} is no UTF-8).") from None
+    except RecursionError:
+        raise TunesmithError(f"{path}: not JSON that can be read (too deeply nested).") from None
+    except OSError as error:
+        raise TunesmithError(f"{path}: cannot be read ({error.strerror}).") from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`.
+
+    Raises:
+        MissingError: there is no such file.
+        TunesmithError: it is not JSON, or another value than an object.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise TunesmithError(f"{path}: must hold a JSON object, and holds {json.dumps(value)[:40]}.")
+    return cast(dict[str, Any], value)
 
 
 def append_line(path: Path, value: Any) -> None:
-    """Append `value` as one JSON line.
+    """Append `value` as one JSON line; half a line that a crash left at the end is ended first, or both would be lost.
 
     Raises:
         TunesmithError: the disk is full.
     """
-    line = json.dumps(value) + "\n"
+    line = (json.dumps(value) + "\n").encode()
     try:
-        with path.open("a", encoding="utf-8") as file:
+        with path.open("a+b") as file:
+            if file.tell() > 0:
+                file.seek(-1, os.SEEK_END)
+                line = line if file.read(1) == b"\n" else b"\n" + line
             file.write(line)
     except OSError as error:
         raise full_disk(path, len(line), error) from None
@@ -88,13 +121,15 @@ def full_disk(path: Path, needed: int, error: Exception) -> TunesmithError:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The JSON lines of `path`; an unfinished last line, as a kill leaves it, is passed over."""
+    """The JSON objects in `path`, one a line; what is none, as a kill or a lost page leaves it, is passed over."""
     if not path.exists():
         return []
     lines: list[dict[str, Any]] = []
-    for line in path.read_text(encoding="utf-8").split("\n"):
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         with contextlib.suppress(json.JSONDecodeError):
-            lines.append(json.loads(line))
+            value = json.loads(line)
+            if isinstance(value, dict):
+                lines.append(cast(dict[str, Any], value))
     return lines
 
 

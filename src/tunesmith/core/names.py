@@ -1,4 +1,4 @@
-"""Look a name up, and say what was probably meant when it is unknown."""
+"""Names in sentences: looked up, with what was probably meant when one is unknown; counted, one or many."""
 
 from __future__ import annotations
 
@@ -27,3 +27,9 @@ def look_up(table: Mapping[str, Value], name: str, what: str) -> Value:
     if name not in table:
         raise ConfigError(f"unknown {what} {name!r}: {did_you_mean(name, table)}")
     return table[name]
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 row`, `1200 rows`; of a longer noun (`row of hotel.jsonl`) the first word becomes plural."""
+    first, space, rest = noun.partition(" ")
+    return f"{number} {first}{'' if number == 1 else 's'}{space}{rest}"

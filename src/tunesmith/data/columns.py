@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from tunesmith.core.errors import DataError
-from tunesmith.core.names import did_you_mean
+from tunesmith.core.names import counted, did_you_mean
 from tunesmith.data.formats import FORMATS, KEYS, Format
-from tunesmith.data.nearest import columns_advice, folded, meant
+from tunesmith.data.nearest import columns_advice, folded, nearest_key
 from tunesmith.data.read_json import RawRow
 from tunesmith.data.rows import Content, Task
 from tunesmith.data.values import Warn, holds_nothing
@@ -48,16 +49,24 @@ class Columns:
     plans: dict[tuple[tuple[str, ...], str], dict[str, str]] = field(default_factory=dict)
     shapes: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)
 
-    def refuse_absent(self, rows: list[dict[str, Any]], file: str) -> None:
-        """Refuse names that no row has.
+    def refuse_absent(self, rows: list[dict[str, Any]], file: str, notes: Counter[str] | None) -> None:
+        """Refuse names that no row has; of several files (then there are `notes`) one may call its columns by the keys.
 
         Raises:
             DataError: with the names that there are.
         """
-        for given in self.named.values():
-            if rows and not any(given in row for row in rows):
-                there = ", ".join(sorted(map(str, rows[0])))
-                raise DataError(f"{file}: data.columns names {given!r}, which no row has. The first row has: {there}.")
+        for key, given in self.named.items():
+            if not rows or any(given in row for row in rows):
+                continue
+            if notes is not None and any(key in row for row in rows):
+                notes[f"no column {given!r}, which data.columns names; its own {key!r} is read"] += 1
+                continue
+            there = sorted(map(str, rows[0]))
+            close = difflib.get_close_matches(given, there, n=1)
+            meant = f" Did you mean {close[0]!r}?" if close else ""
+            raise DataError(
+                f"{file}: data.columns names {given!r}, which no row has. The first row has: {', '.join(there)}.{meant}"
+            )
 
     def refuse_useless(self, chosen: Format, file: str) -> None:
         """Refuse keys that the format does not read.
@@ -137,23 +146,19 @@ class Columns:
         odd: list[str] = []
         quiet: list[str] = []
         for name, count in self.unread.most_common():
-            key = meant(name, chosen, FORMATS.values(), there)
+            key = nearest_key(name, chosen, FORMATS.values(), there)
             if key is not None:
                 advice = columns_advice({key: name})
-                odd.append(f"{name!r} in {_rows(count)} (if it is the {key}: {advice})")
+                odd.append(f"{name!r} in {counted(count, 'row')} (if it is the {key}: {advice})")
             elif folded(name) in METADATA:
                 quiet.append(name)
             else:
-                odd.append(f"{name!r} in {_rows(count)}")
+                odd.append(f"{name!r} in {counted(count, 'row')}")
         names = [*odd, *quiet]
         if not names:
             return ""
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         return f"Columns not read: {', '.join(names[:SHOWN])}{more}."
-
-
-def _rows(count: int) -> str:
-    return f"{count:,} row{'s' if count > 1 else ''}"
 
 
 @dataclass

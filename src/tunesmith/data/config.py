@@ -39,8 +39,10 @@ class DataConfig(Section):
     max_length: int | None = option(
         None, "Longest row in tokens; the model's own limit, at most 2048, if absent.", ge=8
     )
-    over_long: Literal["fail", "drop", "truncate"] = option(
-        "fail", "What to do with rows longer than max_length. Truncated rows lose their end."
+    over_long: Literal["fail", "drop", "truncate", "split"] = option(
+        "fail",
+        "What to do with rows longer than max_length. Truncated rows lose their end; `split` cuts plain text into "
+        "several rows.",
     )
     bad_rows: Literal["fail", "drop"] = option("fail", "What to do with rows that cannot be read.")
     duplicates: Literal["drop", "keep"] = option("drop", "What to do with rows that are exactly equal to earlier ones.")

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from tunesmith.core.names import counted
+
 OUTCOMES = ("kept", "repaired", "cut", "duplicate", "dropped")
 SHOWN = 100  # entries of each code that are kept in memory
 
@@ -117,8 +119,8 @@ class Ledger:
         self.outcomes[outcome] += 1
         self._enter(Entry(source, column, outcome, fault.code, fault.found, fault.advice))
 
-    def revise(self, outcome: str, source: Source, fault: RowFault, was: str = "kept") -> None:
-        """A row that was kept (or `was`) so far ends otherwise: a later step cut or dropped it.
+    def revise(self, outcome: str, source: Source, fault: RowFault, was: str = "kept", code: str = "") -> None:
+        """A row that was kept (or `was`, for the reason `code`) so far ends otherwise: a later step cut or dropped it.
 
         Of a row that goes on in several parts only the first loss counts.
         """
@@ -127,6 +129,9 @@ class Ledger:
         self.revised = source
         self.outcomes[was] -= 1
         self.outcomes[outcome] += 1
+        if code:
+            self.codes[was, code] -= 1
+            self.entries = [e for e in self.entries if (e.source, e.outcome, e.code) != (source, was, code)]
         self._enter(Entry(source, 1, outcome, fault.code, fault.found, fault.advice))
 
     def warn(self, source: Source, fault: RowFault, column: int = 1) -> None:
@@ -168,10 +173,12 @@ class Ledger:
         }
 
     def sentence(self) -> str:
-        """`999 rows read: 985 kept, 14 duplicate.`"""
+        """`999 rows read: 985 kept, 14 duplicate. (CRLF: 999)`, with what was noted of the file."""
         counts = self.counts()
-        read = counts.pop("read")
-        return f"{read} rows read: " + (", ".join(f"{n} {name}" for name, n in counts.items()) or "none kept") + "."
+        read = counted(counts.pop("read"), "row")
+        kept = ", ".join(f"{n} {name}" for name, n in counts.items()) or "none kept"
+        notes = "; ".join(note if n == 1 else f"{note}: {n}" for note, n in self.notes.items())
+        return f"{read} read: {kept}." + (f" ({notes})" if notes else "")
 
 
 def ledger_from(values: dict[str, Any]) -> Ledger:

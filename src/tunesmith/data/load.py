@@ -10,15 +10,18 @@ from itertools import chain, islice
 from typing import Any
 
 from tunesmith.core.errors import DataError
+from tunesmith.core.names import counted
 from tunesmith.data.check import check_content
 from tunesmith.data.clean import cleaned
 from tunesmith.data.columns import Columns
 from tunesmith.data.config import DataConfig
-from tunesmith.data.formats import Format, also_read_as, find_format, named_format
+from tunesmith.data.formats import FORMATS, Format, also_read_as, find_format, named_format
 from tunesmith.data.ledger import Ledger, RowFault, Source
 from tunesmith.data.media import check_media
+from tunesmith.data.no_value import only_values
+from tunesmith.data.place import column_of
 from tunesmith.data.read import read_rows
-from tunesmith.data.read_json import RawRow, column_of
+from tunesmith.data.read_json import RawRow
 from tunesmith.data.rows import Chat, Row
 from tunesmith.data.source import SourceFile, find_files
 from tunesmith.data.suspect import odd_characters, private_matters
@@ -59,11 +62,13 @@ class Reading:
         seen: dict[bytes, tuple[str, int]] = {}
         for file in self.files:
             ledger = self.ledgers.setdefault(file.name, Ledger(file.name, sink=self.sink))
+            ledger.notes.update(file.notes)
             yield from self._rows_of(file, ledger, seen)
             assert ledger.balanced()
 
     def _rows_of(self, file: SourceFile, ledger: Ledger, seen: dict[bytes, tuple[str, int]]) -> Iterator[Row]:
-        raw = read_rows(file.path, ledger.notes, file.name)
+        needs = _keys(self.config) if self.config.format == "text" else ()
+        raw = read_rows(file.path, ledger.notes, file.name, _keys(self.config), needs)
         samples = list(islice(raw, SAMPLES))
         columns = Columns(self.config.columns)
         chosen = self.formats[file.name] = self._format(file, samples, columns, ledger)
@@ -71,7 +76,7 @@ class Reading:
         for item in chain(samples, raw):
             warn = _warner(ledger, item, columns, chosen)
             try:
-                row, repair = self._checked(item, chosen, columns, warn)
+                row, repair = self._checked(item, chosen, columns, warn, ledger.notes)
             except RowFault as fault:
                 source, column = _place(item, fault, columns, chosen)
                 ledger.note("dropped", source, fault, column)
@@ -93,31 +98,31 @@ class Reading:
         Raises:
             DataError: no row can be read, none has a column that was named, or no format fits.
         """
-        raw = [item.value for item in samples if isinstance(item.value, dict)]
-        good = [columns.renamed(value) for value in raw]
-        columns.refuse_absent(raw, file.name)
-        if self.config.format:
-            chosen = named_format(self.config.format)
-            columns.refuse_useless(chosen, file.name)
-            return chosen
         if not samples:
             raise DataError(f"{file.name}: no rows, only an empty array or header. Give at least one row.")
-        if not good:
+        raw = [item.value for item in samples if isinstance(item.value, dict)]
+        if not raw and not self.config.format:
             fault = next(item.value for item in samples if isinstance(item.value, RowFault))
             first = f"{samples[0].source}: {fault.found} {fault.advice}"
             raise DataError(f"{file.name}: no row can be read. {first}")
-        chosen = find_format(good, file.name)
+        columns.refuse_absent(raw, file.name, ledger.notes if len(self.files) > 1 else None)
+        good = [columns.renamed(value) for value in raw]
+        chosen = named_format(self.config.format) if self.config.format else find_format(good, file.name)
         columns.refuse_useless(chosen, file.name)
-        if sentence := also_read_as(chosen, good):
+        if not self.config.format and (sentence := also_read_as(chosen, good)):
             ledger.remarks.append(sentence)
         return chosen
 
-    def _checked(self, item: RawRow, chosen: Format, columns: Columns, warn: Warn) -> tuple[Row, RowFault | None]:
+    def _checked(
+        self, item: RawRow, chosen: Format, columns: Columns, warn: Warn, notes: Counter[str]
+    ) -> tuple[Row, RowFault | None]:
         if isinstance(item.value, RowFault):
             raise item.value
         values = columns.renamed(item.value, chosen)
         if not chosen.has_keys(values):
             raise chosen.missing(values)
+        if item.odd:
+            values = only_values(values, chosen.labels(values), notes)
         content, unread = columns.read(chosen, values, warn)
         check_media(content, values, unread, warn)
         if self.config.system is not None and isinstance(content, Chat) and content.messages[0].role != "system":
@@ -143,6 +148,12 @@ class Reading:
             return None
         where = f"line {line}" if file == row.source.file else f"{file}:{line}"
         return RowFault("duplicate", f"equal to {where}.", "It is left out.")
+
+
+def _keys(config: DataConfig) -> set[str]:
+    """The keys of the named format, or of all, and the file's own names for them."""
+    formats = [named_format(config.format)] if config.format else FORMATS.values()
+    return {key for format in formats for need in format.needs for key in need} | set(config.columns.values())
 
 
 def _refuse_other_kinds(formats: Mapping[str, Format]) -> None:
@@ -221,7 +232,7 @@ def load_dataset(names: str | list[str], **options: Any) -> Dataset:
 def require_rows(ledgers: Mapping[str, Ledger], bad_rows: str, over_long: str = "fail") -> None:
     """Refuse files with bad rows, unless they may be dropped, and files with no rows at all.
 
-    Rows that were too long are no bad rows where `over_long` is `drop` or `truncate`.
+    Rows that were too long are no bad rows where `over_long` is not `fail`.
 
     Raises:
         DataError: with the first faults and how to go on.
@@ -238,6 +249,6 @@ def require_rows(ledgers: Mapping[str, Ledger], bad_rows: str, over_long: str = 
         shown = "\n  ".join(map(str, first))
         more = f"\n  and {lost - len(first)} more" if lost > len(first) else ""
         advice = "" if not usable else " Mend them, or set data.bad_rows=drop to go on without them."
-        raise DataError(f"{name}: {lost} of {read} rows cannot be used.{advice}\n  {shown}{more}")
+        raise DataError(f"{name}: {lost} of {counted(read, 'row')} cannot be used.{advice}\n  {shown}{more}")
     if not usable:
         raise DataError(f"{name}: no rows.")

@@ -91,7 +91,7 @@ def columns_advice(columns: Mapping[str, str]) -> str:
     return f"data.columns={{{pairs}}}, in check {options}"
 
 
-def meant(name: str, chosen: Format, formats: Iterable[Format], there: Container[str]) -> str | None:
+def nearest_key(name: str, chosen: Format, formats: Iterable[Format], there: Container[str]) -> str | None:
     """The key that an unread column was perhaps meant as: one that would add to the format, or make another of it."""
     further = [key for key in sorted(chosen.uses) if key not in there]
     for entry in formats:

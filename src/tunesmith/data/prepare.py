@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from tunesmith.core.errors import DataError, ModelError
+from tunesmith.core.names import counted
+from tunesmith.data.fit import Fitting, count_trained
 from tunesmith.data.ledger import Ledger, RowFault, Source
 from tunesmith.data.rows import Chat, Content, Preference, Row, Task, Text, Verdict, without_weight
 from tunesmith.prompt.contract import Contract, Draft, Rendered, RewritesTurns
@@ -35,6 +37,7 @@ class Prepared:
         source: where the row stands.
         origin: the row, or what reads it back.
         cut: whether its end was cut away to fit.
+        goes_on: whether this is a piece of a text, which the next row continues.
     """
 
     ids: np.ndarray
@@ -42,6 +45,7 @@ class Prepared:
     source: Source
     origin: Row | Callable[[], Row]
     cut: bool = False
+    goes_on: bool = False
 
     @property
     def row(self) -> Row:
@@ -65,11 +69,6 @@ class Prepared:
     def key(self) -> bytes:
         """Equal for rows that teach the same."""
         return hashlib.sha256(self.ids.astype(np.int32).tobytes() + repr(self.spans).encode()).digest()
-
-
-def count_trained(spans: Iterable[tuple[int, int]]) -> int:
-    """Tokens in `spans` that have a prediction: all but the first of the row."""
-    return sum(max(0, end - max(begin, 1)) for begin, end in spans)
 
 
 def dataset_id(rows: Iterable[Prepared]) -> str:
@@ -172,24 +171,11 @@ def _turn_by_turn(row: Row, chat: Chat, contract: Contract) -> Iterator[tuple[Ro
     """A row for each trained turn, which ends with it: what the model will see when it is asked."""
     for i, message in enumerate(chat.messages):
         if message.role == "assistant" and message.weight:
-            part = replace(row, content=Chat((*without_weight(chat.messages[:i]), message), chat.tools), part=True)
+            part = replace(row, content=Chat((*without_weight(chat.messages[:i]), message), chat.tools), whole=row)
             try:
                 yield part, [contract.render(part.conversation, part.tools)]
             except ModelError as error:
                 yield part, error
-
-
-@dataclass
-class _Losses:
-    """Rows that did not come through, to be told at the end, when their number is known."""
-
-    too_long: int = 0
-    longest: int = 0
-    first_long: Source | None = None
-    refused: int = 0
-    first_refusal: str = ""
-    came: int = 0
-    went: int = 0
 
 
 def prepare(
@@ -207,31 +193,31 @@ def prepare(
         ledgers: by file; they hear of rows that are cut or dropped here.
         contract: how rows are rendered.
         max_length: longest row in tokens.
-        over_long: `fail`, `drop`, or `truncate` (the end is lost).
+        over_long: `fail`, `drop`, `truncate` (the end is lost) or `split` (plain text becomes several rows).
         bad_rows: `fail`, or `drop` rows that the chat template refuses.
 
     Raises:
         DataError: when all rows are read: rows of a kind that this is not for, rows that the template refuses
             or that are too long, under `fail`; or no row is left.
     """
-    losses = _Losses()
+    fitting = Fitting(contract, max_length, over_long)
+    refused, first_refusal = 0, ""
     for row, result in rendered_rows(_trainable(rows, ledgers), contract):
-        losses.came += 1
         ledger = ledgers[row.source.file]
         if isinstance(result, ModelError):
-            losses.refused += 1
-            losses.first_refusal = losses.first_refusal or f"{row.source}: {result}"
+            refused += 1
+            first_refusal = first_refusal or f"{row.source}: {result}"
             fault = RowFault("template", str(result), "Mend the row or drop it.")
             ledger.revise(row.loss, row.source, fault, was=row.outcome)
             continue
-        losses.longest = max(losses.longest, len(result[0].ids))
-        fitted = _fitted(row, result[0], max_length, over_long, ledger, losses)
-        if fitted is not None:
-            losses.went += 1
-            for fault in unshown(row.content, contract):
-                ledger.warn(row.source, fault)
-            yield fitted
-    _raise_losses(losses, max_length, over_long, bad_rows)
+        for fault in unshown(row.content, contract):
+            ledger.warn(row.source, fault)
+        for part in fitting.stretches(row, result[0], ledger):
+            yield Prepared(part.ids, part.spans, row.source, part.row, part.cut, part.goes_on)
+    if refused and (bad_rows == "fail" or not fitting.came):
+        more = f" And {counted(refused - 1, 'row')} beside it." if refused > 1 else ""
+        raise DataError(f"{first_refusal}{more}")
+    fitting.refuse()
 
 
 def _trainable(rows: Iterable[Row], ledgers: Mapping[str, Ledger]) -> Iterator[Row]:
@@ -243,41 +229,6 @@ def _trainable(rows: Iterable[Row], ledgers: Mapping[str, Ledger]) -> Iterator[R
                 f"It takes chat (or instruction, question and answer) and plain text.{others}"
             )
         yield row
-
-
-def _fitted(
-    row: Row, text: Rendered, max_length: int, over_long: str, ledger: Ledger, losses: _Losses
-) -> Prepared | None:
-    ids = np.frombuffer(text.ids, np.int32)
-    if len(ids) <= max_length:
-        return Prepared(ids, text.spans, row.source, row)
-    losses.too_long += 1
-    losses.first_long = losses.first_long or row.source
-    found = f"{len(ids)} tokens, more than {max_length}."
-    spans = tuple((begin, min(end, max_length)) for begin, end in text.spans if begin < max_length)
-    if over_long == "truncate" and count_trained(spans):
-        ledger.revise("cut", row.source, RowFault("over_long", found, "Its end was cut away."), was=row.outcome)
-        return Prepared(ids[:max_length], spans, row.source, row, cut=True)
-    fault = RowFault("over_long", found, "Raise data.max_length to keep it.")
-    ledger.revise(row.loss, row.source, fault, was=row.outcome)
-    return None
-
-
-def _raise_losses(losses: _Losses, max_length: int, over_long: str, bad_rows: str) -> None:
-    if losses.refused and (bad_rows == "fail" or losses.refused == losses.came):
-        more = f" So it is with {losses.refused - 1} more rows." if losses.refused > 1 else ""
-        raise DataError(f"{losses.first_refusal}{more}")
-    if losses.too_long and over_long == "fail":
-        raise DataError(
-            f"{losses.too_long} of {losses.came} rows are longer than {max_length} tokens "
-            f"(first: {losses.first_long}, longest: {losses.longest}). Raise data.max_length if the model can take "
-            "more, or set data.over_long to drop or truncate."
-        )
-    if losses.came and not losses.went:
-        within = "has a trained token within" if over_long == "truncate" else "fits in"
-        raise DataError(
-            f"no row {within} {max_length} tokens; the longest has {losses.longest}. Raise data.max_length."
-        )
 
 
 @dataclass(frozen=True)

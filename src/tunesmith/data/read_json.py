@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from tunesmith.core.errors import DataError
 from tunesmith.data.ledger import RowFault, Source
+from tunesmith.data.no_value import NoValue
 from tunesmith.data.stream import LONGEST_ROW, MARK, chunks, lines, too_big, undecodable
 
 WRAPPERS = ("data", "rows", "examples", "train", "items", "conversations")  # keys of files around one array of rows
@@ -32,12 +35,14 @@ class RawRow:
         value: keys and values, or a fault.
         text: its JSON, to find a value's column by; empty where it has none.
         column: where in its line it begins, from 1.
+        odd: whether there is a `NoValue` in it.
     """
 
     source: Source
     value: dict[str, Any] | RowFault
     text: str = ""
     column: int = 1
+    odd: bool = False
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -56,14 +61,43 @@ def _constant(name: str) -> Any:
 DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
 
 
-def parse_json(text: str) -> Any:
+class RowDecoder(json.JSONDecoder):
+    """Reads rows: numbers that are none stand in their values as `NoValue`, since they may be in a column that
+    nobody reads.
+
+    Attributes:
+        met: how many there were in all that was read.
+    """
+
+    def __init__(self) -> None:
+        self.met = 0
+        super().__init__(
+            object_pairs_hook=_object, parse_constant=self._odd, parse_float=self._float, parse_int=self._int
+        )
+
+    def _odd(self, text: str) -> NoValue:
+        self.met += 1
+        return NoValue(text)
+
+    def _float(self, text: str) -> float | NoValue:
+        value = float(text)
+        return self._odd(text) if math.isinf(value) else value
+
+    def _int(self, text: str) -> int | NoValue:
+        try:
+            return int(text)
+        except ValueError:  # more digits than Python takes
+            return self._odd(text)
+
+
+def parse_json(text: str, decoder: json.JSONDecoder = DECODER) -> Any:
     """The JSON value of `text`.
 
     Raises:
         RowFault: it is not JSON, or more than can be held: nested too deeply, a number without end.
     """
     try:
-        value = DECODER.decode(text)
+        value = decoder.decode(text)
         refuse_halves(value, text)
         return value
     except json.JSONDecodeError as error:
@@ -82,7 +116,7 @@ def refuse_halves(value: Any, text: str) -> None:
     """
     if "\\ud" in text or "\\uD" in text:
         try:
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
+            json.dumps(value, ensure_ascii=False, default=str).encode("utf-8")
         except UnicodeEncodeError:
             found = "a text holds half a character (a lone surrogate such as \\ud83d)."
             raise RowFault("lone_surrogate", found, "Write the whole character, or take it out.") from None
@@ -113,25 +147,29 @@ def _cannot_hold(error: ValueError) -> RowFault:
     return RowFault("bad_json", f"JSON that cannot be held ({error}).", "Mend the line or delete it.")
 
 
-def _row(source: Source, value: Any, text: str, column: int = 1) -> RawRow:
+def _row(source: Source, value: Any, text: str, column: int = 1, odd: bool = False) -> RawRow:
     if isinstance(value, dict):
-        return RawRow(source, value, text, column)
+        return RawRow(source, value, text, column, odd)
+    if isinstance(value, NoValue):
+        return RawRow(source, RowFault("bad_json", f"{value} is not JSON.", "Write {...} with keys."), column=column)
     kind = {"list": "a list", "str": "text", "NoneType": "null"}.get(type(value).__name__, "a single value")
     fault = RowFault("not_an_object", f"a row is {kind}, not a JSON object.", "Write {...} with keys.")
     return RawRow(source, fault, column=column)
 
 
-def parsed_row(source: Source, text: str) -> RawRow:
+def parsed_row(source: Source, text: str, decoder: RowDecoder) -> RawRow:
     """The row that is written in `text`."""
+    before = decoder.met
     try:
-        return _row(source, parse_json(text), text)
+        return _row(source, parse_json(text, decoder), text, odd=decoder.met > before)
     except RowFault as fault:
         return RawRow(source, fault, text)
 
 
-def line_rows(path: Path, name: str, notes: Counter[str]) -> Iterator[RawRow]:
-    """One JSON object a line; empty lines are passed over."""
-    for line in lines(path, notes):
+def line_rows(path: Path, name: str, notes: Counter[str], comments: int = 0) -> Iterator[RawRow]:
+    """One JSON object a line, after so many lines of `comments`; empty lines are passed over."""
+    decoder = RowDecoder()
+    for line in islice(lines(path, notes), comments, None):
         source = Source(name, line.number)
         try:
             text = line.text()
@@ -143,7 +181,7 @@ def line_rows(path: Path, name: str, notes: Counter[str]) -> Iterator[RawRow]:
             text = text.rstrip(",")
             notes["trailing comma"] += 1
         if text:
-            yield parsed_row(source, text)
+            yield parsed_row(source, text, decoder)
 
 
 class _Window:
@@ -152,6 +190,7 @@ class _Window:
     def __init__(self, path: Path, notes: Counter[str]) -> None:
         self.chunks = chunks(path, notes)
         self.decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        self.rows = RowDecoder()
         self.text, self.position, self.ended = "", 0, False
         self.notes = notes
         self.line, self.column, self.offset = 1, 1, 0  # of `position`
@@ -184,6 +223,12 @@ class _Window:
             if not self.more():
                 return ""
 
+    def pass_line(self) -> None:
+        """Go on to the beginning of the next line."""
+        while (end := self.text.find("\n", self.position)) < 0 and self.more():
+            pass
+        self.move(end + 1 if end >= 0 else len(self.text))
+
     def move(self, place: int) -> None:
         """Go on to `place`, and let go of what is far behind."""
         passed = self.text[self.position : place]
@@ -196,7 +241,7 @@ class _Window:
             self.text, self.position = self.text[place:], 0
 
 
-def sequence_rows(path: Path, name: str, notes: Counter[str], prefix: str) -> Iterator[RawRow]:
+def sequence_rows(path: Path, name: str, notes: Counter[str], prefix: str, comments: int = 0) -> Iterator[RawRow]:
     """Objects one after another, after `prefix`: up to the closing bracket of an array, or to the end.
 
     Args:
@@ -204,11 +249,14 @@ def sequence_rows(path: Path, name: str, notes: Counter[str], prefix: str) -> It
         name: as the user named it.
         notes: hears what was accepted though it is odd.
         prefix: what stands before the first object, such as `[` or `{"data": [`; empty for no array.
+        comments: lines before all of this that are passed over.
 
     Raises:
         DataError: the array is not closed, or text follows it.
     """
     window = _Window(path, notes)
+    for _ in range(comments):
+        window.pass_line()
     window.skip(" \t\r\n")
     while len(window.text) < window.position + len(prefix) and window.more():
         pass
@@ -239,7 +287,7 @@ def sequence_rows(path: Path, name: str, notes: Counter[str], prefix: str) -> It
 
 def _next_row(window: _Window, name: str) -> RawRow:
     """The value that begins at the window's position, which moves behind it."""
-    source, column = Source(name, window.line), window.column
+    source, column, met = Source(name, window.line), window.column, window.rows.met
     try:
         value, text = _value(window)
     except RowFault as fault:
@@ -264,7 +312,7 @@ def _next_row(window: _Window, name: str) -> RawRow:
         refuse_halves(value, text)
     except RowFault as fault:
         return RawRow(source, fault, column=column)
-    return _row(source, value, text, column)
+    return _row(source, value, text, column, window.rows.met > met)
 
 
 def _place(window: _Window, place: int) -> tuple[int, int]:
@@ -284,7 +332,7 @@ def _value(window: _Window) -> tuple[Any, str]:
     while True:
         start = window.position
         try:
-            value, end = DECODER.raw_decode(window.text, start)
+            value, end = window.rows.raw_decode(window.text, start)
         except json.JSONDecodeError as error:
             near = error.pos >= len(window.text) - NEAR or error.msg.startswith("Unterminated string")
             if near and len(window.text) - start > LONGEST_ROW:
@@ -343,38 +391,3 @@ def _pass_word(window: _Window) -> bool:
             return True
     window.move(end.start())
     return True
-
-
-def column_of(text: str, path: tuple[str | int, ...]) -> tuple[int, int]:
-    """Line (from 0) and column (from 1) in `text`, which is JSON, of the value that `path` leads to.
-
-    As far as the path leads: where a key is missing it is the place of the object that lacks it.
-    """
-    place = len(text) - len(text.lstrip())
-    for step in path:
-        found = _step(text, place, step)
-        if found is None:
-            break
-        place = found
-    return text.count("\n", 0, place), place - text.rfind("\n", 0, place)
-
-
-def _step(text: str, place: int, step: str | int) -> int | None:
-    space = json.decoder.WHITESPACE  # pyright: ignore[reportAttributeAccessIssue]  the library's own pattern
-    opening = text[place : place + 1]
-    if opening not in ("{", "["):
-        return None
-    place, index = space.match(text, place + 1).end(), 0
-    while place < len(text) and text[place] not in "}]":
-        key: str | int = index
-        if opening == "{":
-            key, place = DECODER.raw_decode(text, place)
-            place = space.match(text, text.index(":", place) + 1).end()
-        if key == step:
-            return place
-        _, place = DECODER.raw_decode(text, place)
-        place = space.match(text, place).end()
-        if text[place : place + 1] == ",":
-            place = space.match(text, place + 1).end()
-        index += 1
-    return None

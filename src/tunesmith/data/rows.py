@@ -238,19 +238,20 @@ class Row:
         source: where it stands.
         labels: the row's other keys, such as `intent`.
         outcome: `kept`, or `repaired` where a cleaning changed it.
-        part: whether this is one turn of a row, with what came before: so rows go on whose template rewrites turns.
+        whole: the row that this is a part of: a turn with what came before, where the template rewrites turns; or a
+            piece of a long text.
     """
 
     content: Content
     source: Source
     labels: Mapping[str, Any] = field(default_factory=dict)
     outcome: str = "kept"
-    part: bool = False
+    whole: Row | None = None
 
     @property
     def loss(self) -> str:
         """What the row becomes when this is lost: a row of which other parts go on is cut, not dropped."""
-        return "cut" if self.part else "dropped"
+        return "cut" if self.whole else "dropped"
 
     @property
     def conversation(self) -> Conversation:

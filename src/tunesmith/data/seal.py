@@ -33,7 +33,7 @@ from tunesmith.data.ledger import Ledger, RowFault, Source, ledger_from
 from tunesmith.data.load import Reading, require_rows
 from tunesmith.data.near import MOST_ROWS, NearDuplicates
 from tunesmith.data.prepare import Prepared, prepare
-from tunesmith.data.rows import Row
+from tunesmith.data.rows import Row, Text
 from tunesmith.data.source import SourceFile
 from tunesmith.prompt.contract import Contract
 
@@ -47,9 +47,10 @@ SCHEMA = pyarrow.schema(
         ("trained", pyarrow.int32()),
         ("file", pyarrow.int32()),
         ("line", pyarrow.int64()),
-        ("group", pyarrow.uint64()),  # what is asked, by the first row of the group of near duplicates
+        ("group", pyarrow.uint64()),  # what the whole row asks, by the first row of the group of near duplicates
         ("asked", pyarrow.uint64()),
         ("cut", pyarrow.bool_()),
+        ("goes_on", pyarrow.bool_()),
         ("row", pyarrow.string()),  # JSON, in the canonical format of its kind
     ]
 )
@@ -91,6 +92,11 @@ class Shelf:
         return np.concatenate([np.diff(offsets) for offsets, _ in self._lists("ids")] or [np.zeros(0, np.int32)])
 
     @cached_property
+    def largest_id(self) -> int:
+        """The largest token id of all rows."""
+        return max((int(values.max()) for _, values in self._ids if len(values)), default=-1)
+
+    @cached_property
     def _table(self) -> pyarrow.Table:
         return pyarrow.ipc.open_file(pyarrow.memory_map(str(self.folder / "rows.arrow"))).read_all()
 
@@ -123,15 +129,21 @@ class Shelf:
             return values[offsets[place] : offsets[place + 1]]
 
         spans = part(self._spans).reshape(-1, 2).tolist()
-        file = self.files[self._table.column("file").chunk(chunk)[place].as_py()]
-        source = Source(file, self._table.column("line").chunk(chunk)[place].as_py())
-        return Prepared(part(self._ids), tuple(map(tuple, spans)), source, lambda: self.row(index, source))
+        file, line, cut, goes_on = (
+            self._table.column(name).chunk(chunk)[place].as_py() for name in ("file", "line", "cut", "goes_on")
+        )
+        source = Source(self.files[file], line)
+        return Prepared(
+            part(self._ids), tuple(map(tuple, spans)), source, lambda: self.row(index, source), cut, goes_on
+        )
 
     def row(self, index: int, source: Source) -> Row:
         """The row's text, read back."""
         chunk = bisect_right(self._starts, index) - 1
         values = json.loads(self._table.column("row").chunk(chunk)[index - self._starts[chunk]].as_py())
         format = FORMATS[values["format"]]
+        if format.kind == Text.kind:  # a piece of a text may be blank, which the converter refuses
+            return Row(Text(**values["row"]), source, values["labels"])
         return Row(format.convert(values["row"], lambda fault: None), source, values["labels"])
 
 
@@ -157,6 +169,10 @@ class Rows(Sequence[Prepared]):
     def __iter__(self) -> Iterator[Prepared]:
         return (self.shelf.prepared(int(index)) for index in self.places)
 
+    def at(self, places: np.ndarray) -> Rows:
+        """Those of these rows, in this order."""
+        return Rows(self.shelf, self.places[places])
+
     @property
     def lengths(self) -> np.ndarray:
         """Tokens of each row."""
@@ -176,7 +192,7 @@ def seal(files: list[SourceFile], config: DataConfig, contract: Contract, max_le
         config: how they are read and cleaned.
         contract: how they are rendered.
         max_length: longest row in tokens.
-        over_long: `fail`, `drop` or `truncate`.
+        over_long: `fail`, `drop`, `truncate` or `split`.
 
     Raises:
         DataError: rows that cannot be used, unless the recipe lets them be dropped.
@@ -301,6 +317,7 @@ def _batch(
     ]
     spans = [np.array(one.spans, dtype=np.int32).ravel() for one in batch]
     asked = [row.asked for row in rows]
+    wholes = [row.whole.asked if row.whole else row.asked for row in rows]
     return pyarrow.record_batch(
         [
             _list_array([one.ids for one in batch]),
@@ -308,9 +325,10 @@ def _batch(
             pyarrow.array([one.trained for one in batch], pyarrow.int32()),
             pyarrow.array([numbers[one.source.file] for one in batch], pyarrow.int32()),
             pyarrow.array([one.source.line for one in batch], pyarrow.int64()),
-            pyarrow.array([founders.get(hash, hash) for hash in asked], pyarrow.uint64()),
+            pyarrow.array([founders.get(hash, hash) for hash in wholes], pyarrow.uint64()),
             pyarrow.array(asked, pyarrow.uint64()),
             pyarrow.array([one.cut for one in batch], pyarrow.bool_()),
+            pyarrow.array([one.goes_on for one in batch], pyarrow.bool_()),
             _text_array(texts),
         ],
         schema=SCHEMA,

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
 
 from tunesmith.core.errors import ConfigError, DataError, MissingError
-from tunesmith.core.files import home
-from tunesmith.data.read import PACKED
+from tunesmith.core.files import expanded, home
+from tunesmith.core.names import counted
+from tunesmith.data.read import JSONS, PACKED, TABLES, TEXTS
 
 EMBEDDED = {
     "hotel": "hotel/train.jsonl",
@@ -19,7 +23,12 @@ EMBEDDED = {
     "probe-questions": "probe/questions.jsonl",
     "probe-texts": "probe/texts.jsonl",
 }
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".xlsx", ".txt", ".md")
+SUFFIXES = (*JSONS, *TABLES, ".parquet", ".arrow", ".xlsx", *TEXTS)
+BESIDE = re.compile(
+    r"(readme|licen[sc]e|changelog|citation|notice|contributing)(\..*)?|dataset_infos?\.json|state\.json|.*\.lock", re.I
+)
+LOCK = re.compile(r"~\$.*\.(xls|doc|ppt|od)\w*|\.~lock\..*#", re.I)  # of Office, of LibreOffice
+SHOWN = 5  # names of files that are not read
 LARGEST_DOWNLOAD = 8 << 30  # bytes
 
 
@@ -31,11 +40,13 @@ class SourceFile:
         name: what messages and ledgers call it.
         path: where it lies.
         weight: how often its rows are seen in an epoch.
+        notes: for its ledger, on how it was found.
     """
 
     name: str
     path: Path
     weight: float = 1.0
+    notes: tuple[str, ...] = ()
 
 
 def find_files(names: str | Sequence[str] | Mapping[str, float]) -> list[SourceFile]:
@@ -43,10 +54,12 @@ def find_files(names: str | Sequence[str] | Mapping[str, float]) -> list[SourceF
 
     Args:
         names: one or several of: a file, a folder, a pattern, `hf:owner/name[:config[:split]]`, an embedded
-            name, or an http(s) address; a mapping gives each its weight.
+            name, or an http(s) address; a mapping gives each its weight. What is there as a file is that file, whatever
+            its name looks like.
 
     Raises:
         MissingError: nothing is there.
+        DataError: it is what a program leaves beside an open file.
         ConfigError: a weight that is no positive number, or a file named twice.
     """
     given = names.items() if isinstance(names, Mapping) else [(n, 1.0) for n in _as_list(names)]
@@ -54,12 +67,10 @@ def find_files(names: str | Sequence[str] | Mapping[str, float]) -> list[SourceF
     for name, weight in given:
         if not 0 < weight < 1000:
             raise ConfigError(f"data.train: {name!r} has weight {weight}. Give a number above 0, such as 0.5 or 2.")
-        found += [SourceFile(shown, path, weight) for shown, path in _find(name)]
-    paths = [file.path.resolve() for file in found]
-    if twice := [file.name for file, path in zip(found, paths, strict=True) if paths.count(path) > 1]:
-        raise ConfigError(f"data: {twice[0]!r} is named twice. Name it once; a weight makes its rows count for more.")
+        found += [replace(file, weight=weight) for file in _find(name)]
     if not found:
         raise ConfigError("data.train names no file.")
+    _refuse_twins(found)
     return found
 
 
@@ -67,34 +78,124 @@ def _as_list(names: str | Sequence[str]) -> Sequence[str]:
     return [names] if isinstance(names, str) else names
 
 
-def _find(name: str) -> list[tuple[str, Path]]:
+def _refuse_twins(found: list[SourceFile]) -> None:
+    first: dict[Path, str] = {}
+    for file in found:
+        path = file.path.resolve()
+        if path in first:
+            name = first[path]
+            same = "is named twice" if name == file.name else f"is the same file as {name!r}, and so named twice"
+            raise ConfigError(f"data: {file.name!r} {same}. Name it once; a weight makes its rows count for more.")
+        first[path] = file.name
+
+
+def _find(name: str) -> list[SourceFile]:
+    path = _as_spelt(expanded(name))
+    there = _exists(path)
     if name in EMBEDDED:
-        with as_file(files("tunesmith") / "assets" / EMBEDDED[name]) as path:
-            return [(name, path)]
+        notes = (f"the embedded example; write ./{name} for what is here under this name",) if there else ()
+        with as_file(files("tunesmith") / "assets" / EMBEDDED[name]) as inside:
+            return [SourceFile(name, inside, notes=notes)]
     if name.startswith(("http://", "https://")):
-        return [(name, download(name))]
-    if name.startswith("hf:"):
-        return [(name, from_hub(name))]
-    path = Path(name).expanduser()
-    if path.is_dir():
-        inside = [(str(file), file) for file in sorted(path.iterdir()) if file.is_file() and _is_data(file)]
-        if not inside:
-            raise MissingError(f"{name}: no data file in this folder. Known: {', '.join(SUFFIXES)}.")
-        return inside
-    if not path.exists() and any(mark in name for mark in "*?["):
-        root = Path(path.anchor) if path.is_absolute() else Path()
-        matched = sorted(root.glob(str(path.relative_to(path.anchor) if path.is_absolute() else path)))
-        if not matched:
-            raise MissingError(f"{name}: no file matches this pattern.")
-        return [(str(file), file) for file in matched if file.is_file()]
-    if not path.exists():
-        raise MissingError(f"{name}: no such file.")
-    return [(name, path)]
+        return [SourceFile(name, download(name))]
+    if name.startswith("hf:") and not there:
+        return [SourceFile(name, from_hub(name))]
+    if there and path.is_dir():
+        return _in_folder(name, path)
+    if not there and any(mark in name for mark in "*?["):
+        return _matching(name, path)
+    if not there:
+        raise MissingError(_not_there(name, path))
+    if _is_lock(path):
+        raise DataError(
+            f"{name}: what Excel or LibreOffice leaves beside a workbook that is open; it holds no rows. Name the "
+            f"workbook itself: {path.name.removeprefix('~$').removeprefix('.~lock.').removesuffix('#')}."
+        )
+    return [SourceFile(name, path)]
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is longer than names may be
+        return False
+
+
+def _as_spelt(path: Path) -> Path:
+    """The path as the disk spells it: an accent may be a letter's part there, and a character of its own here."""
+    if str(path).isascii() or _exists(path):
+        return path
+    found = Path(path.anchor)
+    for part in path.parts[bool(path.anchor) :]:
+        inside = list(found.iterdir()) if found.is_dir() else []
+        same = [entry for entry in inside if _composed(entry.name) == _composed(part)]
+        found = same[0] if len(same) == 1 else found / part
+    return found
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _not_there(name: str, path: Path) -> str:
+    try:
+        if path.is_symlink():
+            return f"{name}: a link to {path.readlink()}, which is not there."
+        beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    except OSError:
+        beside = []
+    close = difflib.get_close_matches(path.name, beside, n=1, cutoff=0.8)
+    return f"{name}: no such file." + (f" Did you mean {close[0]!r}?" if close else "")
+
+
+def _in_folder(name: str, path: Path) -> list[SourceFile]:
+    """The data files of a folder; what else is there is told with the first."""
+    entries = sorted(path.iterdir())
+    inside = [entry for entry in entries if entry.is_file() and _is_data(entry)]
+    if not inside:
+        folders = [entry.name for entry in entries if entry.is_dir() and any(map(_is_data, entry.iterdir()))]
+        advice = f" Its folder {folders[0]!r} holds some: name that." if folders else f" Known: {', '.join(SUFFIXES)}."
+        raise MissingError(f"{name}: no data file in this folder.{advice}")
+    return _with_left_out([SourceFile(str(entry), entry) for entry in inside], set(entries) - set(inside))
+
+
+def _matching(name: str, path: Path) -> list[SourceFile]:
+    """The files that match a pattern; parts of it that are there as they are written are no pattern."""
+    root, parts = Path(path.anchor), list(path.parts[bool(path.anchor) :])
+    while len(parts) > 1 and (root / parts[0]).is_dir():
+        root /= parts.pop(0)
+    matched = sorted(root.glob(str(Path(*parts))))
+    found = [entry for entry in matched if entry.is_file() and not _is_beside(entry)]
+    if not found:
+        beside = f" ({counted(len(matched), 'other')}: {_shown(matched)})" if matched else ""
+        raise MissingError(f"{name}: no file matches this pattern{beside}.")
+    return _with_left_out([SourceFile(str(entry), entry) for entry in found], set(matched) - set(found))
+
+
+def _with_left_out(found: list[SourceFile], left_out: set[Path]) -> list[SourceFile]:
+    told = sorted(entry for entry in left_out if not entry.name.startswith(".") or entry.suffix.lower() in SUFFIXES)
+    if told:
+        found[0] = replace(found[0], notes=(f"beside it {counted(len(told), 'other')} not read: {_shown(told)}",))
+    return found
+
+
+def _shown(entries: Sequence[Path]) -> str:
+    names = [entry.name + ("/" if entry.is_dir() else "") for entry in entries]
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def _is_data(path: Path) -> bool:
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in PACKED]
-    return bool(suffixes) and suffixes[-1] in SUFFIXES and not path.name.startswith(".")
+    return bool(suffixes) and suffixes[-1] in SUFFIXES and not _is_beside(path)
+
+
+def _is_beside(path: Path) -> bool:
+    """Whether the file only accompanies data: hidden, a lock, or what hubs put beside it."""
+    return path.name.startswith(".") or _is_lock(path) or BESIDE.fullmatch(path.name) is not None
+
+
+def _is_lock(path: Path) -> bool:
+    return LOCK.fullmatch(path.name) is not None
 
 
 def download(url: str, largest: int = LARGEST_DOWNLOAD) -> Path:

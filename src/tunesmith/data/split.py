@@ -92,7 +92,7 @@ def _uncut(shelf: Shelf, index: np.ndarray, ledgers: dict[str, Ledger]) -> np.nd
     for row in index[cut]:
         source = Source(shelf.files[files[row]], int(lines[row]))
         fault = RowFault("over_long", "too long, and held out.", "Held-out rows are never cut.")
-        ledgers[source.file].revise("dropped", source, fault, was="cut")
+        ledgers[source.file].revise("dropped", source, fault, was="cut", code="over_long")
     return index[~cut]
 
 

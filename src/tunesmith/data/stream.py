@@ -1,7 +1,8 @@
 """A file's bytes in bounded pieces: unpacked, transcoded, cut into lines. Nothing is ever held whole.
 
 Packing is told by the first bytes, not by the name: gzip and Zstandard. UTF-16 with a byte order mark
-becomes UTF-8. A packed file that swells far beyond what data does is refused.
+becomes UTF-8, and line ends of CR alone become those of all others. A packed file that swells far
+beyond what data does is refused.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ CHUNK = 1 << 20  # bytes read at once
 LONGEST_ROW = 16 << 20  # bytes of one row
 MARK = "byte order mark"  # how the notes call it
 BOMB_BYTES, BOMB_RATIO = 1 << 28, 200  # unpacked more than this, and more than so many times the file: a bomb
-MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"PAR1": "parquet", b"PK\x03\x04": "zip"}
+MAGIC = {
+    b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"PAR1": "parquet", b"PK\x03\x04": "zip", b"ARRO": "arrow",
+    b"\xff\xff\xff\xff": "arrow-stream", b"\xd0\xcf\x11\xe0": "ole",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ def undecodable(byte: int, offset: int, column: int, line: int) -> RowFault:
 
 
 def kind_of(path: Path) -> str:
-    """`gzip`, `zstd`, `parquet`, `zip` or `plain`, by the first bytes.
+    """`gzip`, `zstd`, `parquet`, `zip`, `arrow`, `arrow-stream`, `ole` (old Office) or `plain`, by the first bytes.
 
     Raises:
         MissingError: there is no such file.
@@ -97,7 +101,7 @@ def chunks(path: Path, notes: Counter[str]) -> Iterator[bytes]:
     decoder: codecs.IncrementalDecoder | None = None
     try:
         with _unpacked(path) as file:
-            first = True
+            first, carriage = True, False
             while chunk := file.read(CHUNK):
                 done += len(chunk)
                 if done > BOMB_BYTES and done > BOMB_RATIO * size:
@@ -113,7 +117,11 @@ def chunks(path: Path, notes: Counter[str]) -> Iterator[bytes]:
                     elif chunk.startswith(codecs.BOM_UTF8):
                         notes[MARK] += 1
                         chunk = chunk[3:]
-                yield chunk if decoder is None else decoder.decode(chunk).encode("utf-8", "surrogatepass")
+                    carriage = b"\r" in chunk and b"\n" not in chunk
+                    if carriage:
+                        notes["line ends of CR alone"] += 1
+                text = chunk if decoder is None else decoder.decode(chunk).encode("utf-8", "surrogatepass")
+                yield text.replace(b"\r", b"\n") if carriage else text
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: begins as UTF-16 and does not go on so ({error.reason}). Save it as UTF-8.") from None
     except (OSError, EOFError, zlib.error) as error:

@@ -123,7 +123,11 @@ def _why_useless(result: list[Rendered] | ModelError) -> RowFault | None:
 def _oddities(row: Row, result: list[Rendered], contract: Contract, max_length: int) -> Iterator[RowFault]:
     longest = max(len(rendered.ids) for rendered in result)
     if longest > max_length:
-        yield RowFault("over_long", f"{longest} tokens, more than {max_length}.", "Shorten it, or set data.over_long.")
+        yield RowFault(
+            "over_long",
+            f"{longest} tokens, more than {max_length}.",
+            "Shorten it, or set data.over_long to drop, truncate or split (plain text only).",
+        )
     yield from unshown(row.content, contract)
     texts = _messages(row)
     if isinstance(row.content, Text) and frame_of(row.content.text) is None:  # else it was told already

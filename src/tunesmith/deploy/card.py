@@ -39,6 +39,7 @@ class Facts:
         report: contents of report.json; None if it was not measured.
         ledgers: contents of ledger.json, or what the record holds of it; None if unknown.
         learning_rate: that was used; None if unknown.
+        of_adapter: whether the report is about the adapter, from before it was folded into its base.
     """
 
     repo: str
@@ -51,6 +52,7 @@ class Facts:
     report: dict[str, Any] | None = None
     ledgers: list[dict[str, Any]] | None = None
     learning_rate: float | None = None
+    of_adapter: bool = False
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -90,7 +92,7 @@ def write_card(facts: Facts) -> str:
         rows=facts.record.get("data", {}).get("rows"),
         question=repr(question_for(facts)),
         options=f", revision={json.dumps(facts.revision)}" if facts.revision else "",
-        merged=merged(facts.record) is not None,
+        of_adapter=facts.of_adapter,
         table=score_table(facts.report),
         facts_table=training_table(facts),
     )

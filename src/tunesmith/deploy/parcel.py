@@ -12,14 +12,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tunesmith.core.errors import ConfigError, JobError, MissingError, ModelError, TunesmithError
-from tunesmith.core.files import read_json, read_lines, sha256_of
+from tunesmith.core.files import read_json, read_lines, read_object, sha256_of
 from tunesmith.deploy.card import Facts, write_card
 from tunesmith.jobs.runs import RunSummary, is_run, read_run
+from tunesmith.model.layout import ADAPTER, CARD, WEIGHTS
 from tunesmith.prompt.base import EMBEDDED
 
-CARD = "tunesmith.json"
 README = "README.md"
-ADAPTER = "adapter_config.json"
 PUBLISHED = (
     "*.safetensors", "*.safetensors.index.json", "config.json", ADAPTER, "generation_config.json",
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model",
@@ -79,8 +78,8 @@ def pack(name: str, repo: str, with_samples: bool = False, revision: str | None 
     """
     refuse_bad_name(repo)
     folder, run = find_model(name)
-    written = read_json(folder / CARD)
-    adapter = read_json(folder / ADAPTER) if (folder / ADAPTER).exists() else None
+    written = read_object(folder / CARD)
+    adapter = read_object(folder / ADAPTER) if (folder / ADAPTER).exists() else None
     base, commit = find_base(name, folder, written, adapter)
     card = reduced(written, local_bases(written))
     files: dict[str, Path | bytes] = {}
@@ -93,7 +92,7 @@ def pack(name: str, repo: str, with_samples: bool = False, revision: str | None 
         files[path.name] = path if content is None or content == read_json(path) else _as_bytes(content)
     if not any(name.endswith(".safetensors") for name in files):
         raise ModelError(f"{folder}: no weights (*.safetensors). Push a run that has finished.")
-    facts = Facts(repo, revision, card, base, commit, adapter is not None, with_samples, **_told_by(run, card))
+    facts = Facts(repo, revision, card, base, commit, adapter is not None, with_samples, **_told_by(run, card, folder))
     files[README] = write_card(facts).encode()
     refuse_places(files, {str(folder.resolve()), str(Path.home()), str(Path.cwd())})
     return Parcel(repo, dict(sorted(files.items())), left_out)
@@ -143,15 +142,18 @@ def find_model(name: str) -> tuple[Path, RunSummary | None]:
 
 
 def _measured_by(model: Path) -> RunSummary | None:
-    """The run whose report is about this model, or about the adapter that `tunesmith merge` folded into it."""
-    merge = read_json(model / CARD).get("merge")
-    source = Path(merge["adapter"]["folder"]) if merge else model
-    weights = source / "adapter_model.safetensors"
-    if source.name != "model" or not is_run(source.parent):
+    """The run whose report is about this model, or about the adapter that was folded into it."""
+    if model.name == "model" and is_run(model.parent):
+        return read_run(model.parent)
+    merge = read_object(model / CARD).get("merge")
+    if not merge:
         return None
-    if merge and not (weights.exists() and sha256_of(weights) == merge["adapter"]["sha256"]):
-        return None  # the run has been trained on since
-    return read_run(source.parent)
+    for run in (model.parent, Path(merge["adapter"]["folder"]).parent):  # the first, should all have been moved
+        for adapter in (run / "adapter", run / "model"):
+            weights = adapter / WEIGHTS
+            if is_run(run) and weights.exists() and sha256_of(weights) == merge["adapter"]["sha256"]:
+                return read_run(run)
+    return None  # it is gone, or has been trained on since
 
 
 def find_base(
@@ -175,7 +177,7 @@ def find_base(
     return base, adapter.get("revision")
 
 
-def _told_by(run: RunSummary | None, card: dict[str, Any]) -> dict[str, Any]:
+def _told_by(run: RunSummary | None, card: dict[str, Any], model: Path) -> dict[str, Any]:
     """What a run's folder adds to the card: its report, its ledgers, and the learning rate that it used."""
     if run is None:
         return {"ledgers": card.get("data", {}).get("ledgers")}
@@ -185,6 +187,7 @@ def _told_by(run: RunSummary | None, card: dict[str, Any]) -> dict[str, Any]:
         "report": read_json(report) if report.exists() else None,
         "ledgers": reduced(read_json(ledgers)) if ledgers.exists() else None,
         "learning_rate": plans[-1].get("learning_rate") if plans else None,
+        "of_adapter": "merge" in card and model.resolve() != (run.folder / "model").resolve(),
     }
 
 
@@ -195,7 +198,7 @@ def _as_bytes(value: Any) -> bytes:
 def _without_places(path: Path) -> dict[str, Any]:
     """A config with the places that libraries write into it reduced; its other values may only look like paths."""
     places = ("name_or_path", "_file")
-    return {key: reduced(value) if key.endswith(places) else value for key, value in read_json(path).items()}
+    return {key: reduced(value) if key.endswith(places) else value for key, value in read_object(path).items()}
 
 
 def local_bases(card: Any) -> set[str]:
@@ -220,6 +223,8 @@ def reduced(value: Any, local: Collection[str] = (), files: bool = False) -> Any
         files: whether the strings in it name files, so that relative paths are reduced too.
     """
     if isinstance(value, Mapping):
+        if value.keys() == {"name", "before", "now"}:
+            return _reduced_difference(value, local)
         short: dict[str, Any] = {}
         for key, inner in value.items():
             if key in PRIVATE or (key == "entries" and "counts" in value):
@@ -232,6 +237,16 @@ def reduced(value: Any, local: Collection[str] = (), files: bool = False) -> Any
     if isinstance(value, list):
         return [reduced(inner, local, files) for inner in value]
     return _last_name(value, local, files) if isinstance(value, str) else value
+
+
+def _reduced_difference(value: Mapping[str, Any], local: Collection[str]) -> dict[str, Any]:
+    """A setting that was changed on the way, as `reduced` treats the setting itself."""
+    words = str(value["name"]).split(".", 2)  # a section's name, a setting's, and that of a file in it
+    if PRIVATE & set(words[:2]):
+        return {"name": ".".join(words[:2]), "before": "(left out)", "now": "(left out)"}
+    files = bool(FILE_KEYS & set(words[:2]))
+    name = ".".join([*words[:2], *(_last_name(word, local, files) for word in words[2:])])
+    return {"name": name, **{key: reduced(value[key], local, files) for key in ("before", "now")}}
 
 
 def _last_name(text: str, local: Collection[str], files: bool) -> str:

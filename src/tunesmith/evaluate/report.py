@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tunesmith.core.names import counted
 from tunesmith.core.pages import render
 from tunesmith.evaluate.compare import EvalReport, Sample
 from tunesmith.evaluate.contrast_pictures import score_dots
@@ -82,7 +83,7 @@ def render_page(story: Story) -> str:
 def render_evaluation(report: EvalReport, probes: dict[str, EvalReport], samples: int) -> str:
     """The page of an evaluation alone as HTML text."""
     lead = f"beside {report.against}" if report.against else "measured alone"
-    sections = [_section(f"Scores on {report.rows} rows", report), *forgetting(probes)]
+    sections = [_section(f"Scores on {counted(report.rows, 'row')}", report), *forgetting(probes)]
     return _render(report.model, lead, {}, sections, pick_samples(report, samples))
 
 
@@ -90,7 +91,8 @@ def forgetting(probes: dict[str, EvalReport]) -> list[dict[str, Any]]:
     """A section for each probe: what the model can still do that it was not tuned for."""
     lead = "Nobody trained on these. A model that gets worse here has forgotten something."
     return [
-        _section(f"What was forgotten: {what} ({report.rows} rows)", report, lead) for what, report in probes.items()
+        _section(f"What was forgotten: {what} ({counted(report.rows, 'row')})", report, lead)
+        for what, report in probes.items()
     ]
 
 

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +26,10 @@ from tunesmith.core.errors import JobError, OutOfMemory, Stopped, TunesmithError
 from tunesmith.core.events import Report
 from tunesmith.core.files import home
 from tunesmith.exec.child import STOP
+from tunesmith.exec.cores import look_at_cores, waiting
 from tunesmith.exec.memory import MemoryWatch
+
+GRACE = 30.0  # seconds that a child has to end
 
 # Freed memory stays inside the process, since large tensors come and go at every layer, and is asked for in large
 # pages; the kernels that oneDNN makes for each shape of a product stay as well (1024 shapes if this is not set).
@@ -61,6 +65,7 @@ class _Child:
     process: subprocess.Popen[str]
     last: dict[str, Any] = field(default_factory=dict[str, Any])
     ended: bool = False  # by us
+    listener: threading.Thread | None = None  # that reads what it says, where it is not who has started it
 
     @property
     def failed(self) -> bool:
@@ -87,26 +92,35 @@ class _Child:
             return False
         return True
 
-    def end(self) -> None:
-        """Close the pipe that keeps it alive and wait for its end."""
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
-        try:
-            self.process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
+    def hang_up(self) -> None:
+        """Close the pipe that keeps it alive."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
+
+    def bury(self) -> None:
+        """Kill it if it is alive, with what it has started; then close its output, once nobody reads it any more."""
+        if self.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+        if self.listener is not None:
+            self.listener.join(timeout=5)  # longer only where a process that it forked lives on and holds the pipe
+            if self.listener.is_alive():
+                return
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
 
-def run_child(job: Job, log: Path, report: Report) -> dict[str, Any]:
+def run_child(job: Job, log: Path, report: Report, grace: float = GRACE) -> dict[str, Any]:
     """Run `job` to its end and return what it says it made (its `done` event).
 
     Args:
         job: the work.
         log: file for everything the children print that is not an event.
         report: hears each event.
+        grace: seconds that a child has to end once its work is done, and again once its pipe is closed; then it is
+            killed.
 
     Raises:
         TunesmithError: the job failed with a sentence for the user.
@@ -116,11 +130,13 @@ def run_child(job: Job, log: Path, report: Report) -> dict[str, Any]:
         KeyboardInterrupt: it was interrupted, twice if it is stoppable; the children have been ended.
     """
     with tempfile.TemporaryDirectory() as meeting:
-        children = [_start(job, rank, meeting, log) for rank in range(job.processes)]
+        given = environment(job.processes, report)
+        children = [_start(job, rank, meeting, log, given) for rank in range(job.processes)]
         first, others = children[0], children[1:]
         watch = MemoryWatch([child.process.pid for child in children])
         for child in others:
-            threading.Thread(target=_follow, args=(child, children), daemon=True).start()
+            child.listener = threading.Thread(target=_follow, args=(child, children), daemon=True)
+            child.listener.start()
         try:
             while True:
                 try:
@@ -132,30 +148,36 @@ def run_child(job: Job, log: Path, report: Report) -> dict[str, Any]:
                         raise
                     report({"kind": "stopping"})
                     job = replace(job, stoppable=False)  # the next interruption ends it at once
-            first.process.wait()
+            _let_finish([first], grace)
             if first.failed:
                 _end_all(others)
-            _let_finish(others)
+            _let_finish(others, grace)
         finally:
-            for child in children:
-                child.end()
+            _end(children, grace)
             watch.close()
     return _outcome(children, watch, log)
 
 
-def environment(processes: int) -> dict[str, str]:
-    """What a child is started with: `SETTINGS`, and what the user has set, which counts where both say something."""
-    found = {**SETTINGS, **os.environ, "TOKENIZERS_PARALLELISM": "false"}
+def environment(processes: int, report: Report) -> dict[str, str]:
+    """What a child is started with: `SETTINGS`, and what the user has set, which counts where both say something.
+
+    Args:
+        processes: how many children share the cores that are free now.
+        report: hears a warning where others use some.
+    """
+    found = {**SETTINGS, **waiting(os.environ), **os.environ, "TOKENIZERS_PARALLELISM": "false"}
     if tunables := os.environ.get("GLIBC_TUNABLES"):
         found["GLIBC_TUNABLES"] = f"{SETTINGS['GLIBC_TUNABLES']}:{tunables}"  # the later one counts
     found.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home() / "compiled"))  # torch's own is gone after a restart
-    if processes > 1:
-        threads = max(1, (os.cpu_count() or 1) // processes)
-        found.setdefault("OMP_NUM_THREADS", str(threads))  # or they would take the cores from each other
+    if "OMP_NUM_THREADS" not in found:
+        cores = look_at_cores()
+        found["OMP_NUM_THREADS"] = str(max(1, cores.free // processes))
+        if cores.sentence:
+            report({"kind": "warning", "sentence": cores.sentence})
     return found
 
 
-def _start(job: Job, rank: int, meeting: str, log: Path) -> _Child:
+def _start(job: Job, rank: int, meeting: str, log: Path, given: dict[str, str]) -> _Child:
     arguments = job.arguments
     if job.processes > 1:
         arguments = {**arguments, "rank": rank, "ranks": job.processes, "meeting": f"{meeting}/store"}
@@ -165,7 +187,7 @@ def _start(job: Job, rank: int, meeting: str, log: Path) -> _Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log_file,
-            env=environment(job.processes),
+            env=given,
             text=True,
             encoding="utf-8",
             start_new_session=True,  # Ctrl-C reaches the parent alone, which then stops the child
@@ -177,12 +199,11 @@ def _start(job: Job, rank: int, meeting: str, log: Path) -> _Child:
 
 def _follow(child: _Child, all_of_them: list[_Child]) -> None:
     """Listen to a child that does not speak for all, and end the others when it fails."""
-    with contextlib.suppress(ValueError):  # its pipe was closed: all are being ended
-        for _ in child.events():
-            pass
-        child.process.wait()
-        if child.failed:
-            _end_all([other for other in all_of_them if other is not child])
+    for _ in child.events():
+        pass
+    child.process.wait()
+    if child.failed:
+        _end_all([other for other in all_of_them if other is not child])
 
 
 def _end_all(children: list[_Child]) -> None:
@@ -192,11 +213,23 @@ def _end_all(children: list[_Child]) -> None:
             child.process.kill()
 
 
-def _let_finish(children: list[_Child]) -> None:
+def _let_finish(children: list[_Child], grace: float) -> None:
     """Children whose work is done end by themselves; none is waited for long."""
+    deadline = time.monotonic() + grace
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        for child in children:
+            child.process.wait(max(0.0, deadline - time.monotonic()))
+
+
+def _end(children: list[_Child], grace: float) -> None:
+    """Close the pipes that keep children alive and wait for their end; those that hang are killed."""
     for child in children:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.process.wait(timeout=10)
+        child.hang_up()
+    try:
+        _let_finish(children, grace)
+    finally:  # also where the user is out of patience
+        for child in children:
+            child.bury()
 
 
 def _outcome(children: list[_Child], watch: MemoryWatch, log: Path) -> dict[str, Any]:

@@ -29,14 +29,5 @@ class Chat:
 
     def stream(self, turns: str | Iterable[Message | dict[str, str]], **sampling: Any) -> Iterator[str]:
         """The same answer in pieces, as it comes. A character is held back until all its bytes are there."""
-        ids: list[int] = []
-        said = ""
-        for token in self.engine.stream(self.contract.prompt(as_conversation(turns)), Sampling(**sampling)):
-            ids.append(token)
-            text = self.contract.decode(ids)
-            if not text.endswith("\ufffd"):
-                yield text[len(said) :]
-                said = text
-        rest = self.contract.decode(ids)
-        if rest != said:
-            yield rest[len(said) :]
+        prompt = self.contract.prompt(as_conversation(turns))
+        return self.contract.decode_each(self.engine.stream(prompt, Sampling(**sampling)))

@@ -7,6 +7,7 @@ from typing import Any
 
 from tunesmith.core.events import Report
 from tunesmith.core.names import look_up
+from tunesmith.core.quiet import hush_libraries
 from tunesmith.exec.child import Stop, heeding, serve
 
 
@@ -31,4 +32,5 @@ def _merge(arguments: dict[str, Any], report: Report, stop: Stop) -> dict[str, A
 JOBS = {"finetune": _finetune, "evaluate": _evaluate, "merge": _merge}
 
 if __name__ == "__main__":
+    hush_libraries()  # the last line of a log explains why a job ended
     sys.exit(serve(look_up(JOBS, sys.argv[1], "job")))

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.core.errors import TunesmithError
-from tunesmith.core.files import read_json, read_lines, sha256_of
+from tunesmith.core.files import read_lines, read_object, sha256_of
 from tunesmith.data.config import DataConfig
 from tunesmith.data.source import SourceFile, find_files
 from tunesmith.data.split import Splits
 from tunesmith.jobs.recipe import Recipe
-from tunesmith.model.publish import CARD
-from tunesmith.model.warm import WEIGHTS, adapter_folder
+from tunesmith.model.layout import CARD, WEIGHTS, adapter_folder
 from tunesmith.prompt.base import Base
 from tunesmith.prompt.contract import Contract
 from tunesmith.train.plan import Plan
@@ -59,19 +58,19 @@ def make_card(
     }
 
 
-def _resumed(folder: Path) -> list[str]:
-    """What was another when the run went on after a stop, as sentences: it cannot be made again in one go."""
+def _resumed(folder: Path) -> list[dict[str, Any]]:
+    """What was another when the run went on after a stop: it cannot be made again in one go."""
     return [
-        f"after step {event['step']}: {'; '.join(differences)}"
+        {name: event.get(name, []) for name in ("step", "changes", "inexact")}
         for event in read_lines(folder / "events.jsonl")
-        if event["kind"] == "resumed" and (differences := [*event.get("changes", ()), *event.get("inexact", ())])
+        if event["kind"] == "resumed" and (event.get("changes") or event.get("inexact"))
     ]
 
 
 def _origin(name: str, folder: Path, sha256: str) -> dict[str, Any] | None:
     """A model that the run starts from, with its card; None for one that was not published by tunesmith."""
     path = folder / CARD
-    return {"name": name, "sha256": sha256, "card": read_json(path)} if path.exists() else None
+    return {"name": name, "sha256": sha256, "card": read_object(path)} if path.exists() else None
 
 
 def _start(recipe: Recipe) -> dict[str, Any] | None:

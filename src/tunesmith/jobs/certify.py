@@ -43,11 +43,13 @@ class Trial:
         prompts: most rows.
         limit: largest absolute difference of a logit.
         max_new_tokens: longest answer.
+        device: where both compute.
     """
 
     prompts: int = 32
     limit: float = LIMIT
     max_new_tokens: int = 64
+    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -108,13 +110,13 @@ def certify(
         return Answered(measured, recorder.completions)
 
     report({"kind": "phase", "name": "comparing the merged model with its adapter"})
-    model = load_exact(adapter)
+    model = load_exact(adapter, trial.device)
     for i, logits_TV in enumerate(_logits(model, rows, report, "adapter")):
         np.save(scratch / f"{i}.npy", logits_TV)
     before = answer(model, "adapter")
     del model
     gc.collect()
-    model = load_exact(whole)
+    model = load_exact(whole, trial.device)
     offs = [
         _furthest(np.load(scratch / f"{i}.npy", mmap_mode="r"), logits_TV)
         for i, logits_TV in enumerate(_logits(model, rows, report, "merged model"))
@@ -141,9 +143,9 @@ def without_rounding(score: dict[str, Any]) -> dict[str, Any]:
     return score
 
 
-def load_exact(published: Published) -> Any:
+def load_exact(published: Published, device: str = "auto") -> Any:
     """A published model in fp32 on the device that answers, whatever that device would take by itself."""
-    device = answering()[1]
+    _, device = answering(device)
     if published.base is None:
         return load_model(published.folder, torch.float32, device)
     return PeftModel.from_pretrained(

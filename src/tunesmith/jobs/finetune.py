@@ -5,28 +5,38 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from tunesmith.core.errors import TrainingError
 from tunesmith.core.events import Report, silent, to_folder
 from tunesmith.core.files import read_lines, write_json, write_text
+from tunesmith.core.names import counted
 from tunesmith.data.ledger import total
 from tunesmith.data.prepare import spread
 from tunesmith.data.split import Splits, load_splits
 from tunesmith.evaluate.report import Story, render_page
 from tunesmith.jobs.card import make_card
+from tunesmith.jobs.certify import Trial
 from tunesmith.jobs.judge import Found, evaluate_both
-from tunesmith.jobs.learnable import doubts, refuse_what_cannot_teach
+from tunesmith.jobs.learnable import doubts, refuse_unknown_tokens, refuse_what_cannot_teach
 from tunesmith.jobs.merge import publish_merged, rows_to_compare
-from tunesmith.jobs.prove import losses_of, prove, refuse_unchanged
+from tunesmith.jobs.prove import prove, refuse_unchanged, what_was_trained
 from tunesmith.jobs.recipe import Recipe, longest_row, read_recipe
 from tunesmith.jobs.resume import go_back, made_from
-from tunesmith.jobs.settle import settle_layers, settle_loss, settle_memory, settle_packing, settle_plan
-from tunesmith.model.load import load_model
+from tunesmith.jobs.settle import (
+    refuse_looking_ahead,
+    settle_layers,
+    settle_loss,
+    settle_memory,
+    settle_packing,
+    settle_plan,
+)
+from tunesmith.model.load import answering, load_model, read_config, refuse_not_finite, refuse_untrainable
 from tunesmith.model.methods import method_for, trainable
 from tunesmith.model.publish import publish
 from tunesmith.model.warm import starting_adapter
@@ -42,9 +52,10 @@ from tunesmith.train.checkpoint import (
     restore,
     save_checkpoint,
 )
-from tunesmith.train.loop import Course, Spike, train
+from tunesmith.train.looks import Looks, plan_looks
+from tunesmith.train.loop import Course, Crowded, Spike, train
 from tunesmith.train.objectives.sft import Sft
-from tunesmith.train.plan import Plan, choose_device
+from tunesmith.train.plan import Plan, choose_device, with_threads
 from tunesmith.train.policy import Policy
 from tunesmith.train.ranks import join_ranks
 from tunesmith.train.standing import Standing
@@ -82,6 +93,7 @@ def walk(
 
     # 2. The base model's prompt contract.
     base = resolve(recipe.model.base, recipe.model.revision)
+    refuse_untrainable(base.folder)
     contract = load_contract(base.folder, recipe.model.template, recipe.data.train_on)
 
     # 3. Rows, checked, as token ids and masks, on disk.
@@ -90,6 +102,7 @@ def walk(
 
     # 4. What is trained on, what is watched, what is kept for the end.
     refuse_what_cannot_teach(recipe, splits, contract)
+    refuse_unknown_tokens(splits, contract, read_config(base.folder).get_text_config().vocab_size)
     if ranks.leads:
         write_json(folder / "ledger.json", [ledger.to_json() for ledger in splits.ledgers])
     report({"kind": "data", **describe(splits)})
@@ -106,14 +119,20 @@ def walk(
     report({"kind": "phase", "name": "loading the model"})
     dtype = plan.dtype if method.freezes_base else torch.float32
     model = load_model(base.folder, dtype, plan.device, recipe.model.dropout)
-    plan = settle_packing(plan, model, splits.train, report)
+    refuse_not_finite(base.folder, model)
     model = changed_model(model, recipe)
-    plan = settle_loss(plan, model, splits.train)
     rate = recipe.optim.learning_rate or method.learning_rate
     count = sum(weight.numel() for weight in trainable(model).values())
     objective = Sft(splits.train, recipe.optim.batch_size, recipe.seed, plan, ranks)
-    course = plan_course(recipe, objective)
+    steps = recipe.optim.steps or max(1, math.ceil(recipe.optim.epochs * objective.steps_per_epoch))
+    looks = settle_looks(recipe, splits, steps, report)
+    course = plan_course(recipe, objective, steps, looks.every)
     policy = Policy(model, recipe.optim, rate, course.steps, plan, ranks)
+    with policy.autocast():  # from here on the model is what is trained, and is checked as that
+        refuse_looking_ahead(base.folder, policy.model, splits.train)
+        plan = settle_packing(plan, policy.model, splits.train, report, ranks)
+        plan = settle_loss(plan, policy.model, splits.train, report, ranks)
+    objective = replace(objective, plan=plan)
     policy.model.train()  # as in training, or other layers would be measured and compiled
     objective = settle_memory(recipe.checkpointing, policy, objective, splits.train)
     objective = settle_layers(recipe.compile, policy, objective, splits.train, course.steps, report)
@@ -126,13 +145,17 @@ def walk(
     standing = Standing() if checkpoint is None else restore(policy, checkpoint)
     standing.early = standing.early and not changed
     refuse_small_disk(policy, folder, recipe.output.keep_last)
-    watched = objective.batches(splits.validation) if splits.validation else []
+    watched = objective.batches(splits.validation.at(looks.places)) if splits.validation else []
     save = saver(folder, recipe.output.keep_last, bound, report)
     while not standing.early and policy.step_number < course.steps:
         try:
             train(objective, policy, course, standing, watched, save, report, stop)
         except Spike:
             standing = go_back(folder, policy, standing, report)
+        except Crowded as crowd:
+            plan = with_threads(plan, crowd.threads, crowd.sentence)
+            write_json(folder / "plan.json", plan.to_json())
+            torch.set_num_threads(plan.threads)
     steps = policy.step_number
     del model, policy, objective, watched
     ranks.leave()
@@ -143,20 +166,23 @@ def walk(
     report({"kind": "phase", "name": "publishing"})
     wanted_step = standing.best_step if recipe.evaluate.publish == "best" else None
     chosen = find_published_step(folder / "checkpoints", wanted_step, steps, report)
-    model = changed_model(load_model(base.folder, dtype), recipe)
+    dtype, device = answering(recipe.device) if method.freezes_base else (torch.float32, "cpu")
+    model = changed_model(load_model(base.folder, dtype, device), recipe)
     refuse_unchanged(model, put_weights(trainable(model), chosen, AVERAGE if recipe.optim.ema else WEIGHTS))
     card = make_card(recipe, base, contract, splits, plan, chosen.step, folder)
     target = folder / ("adapter" if recipe.output.merge and method.freezes_base else "model")
     publish(model, base, contract, target, card)
-    trained_losses = losses_of(model, splits.train)
+    trained = what_was_trained(model, splits.train, recipe.device)
     del model
+    prove(target, contract, splits.train, trained, recipe.device)
     if target.name == "adapter":
-        publish_merged(target, folder / "model", rows_to_compare(splits), report)
-    prove(folder / "model", contract, splits.train, trained_losses)
+        publish_merged(target, folder / "model", rows_to_compare(splits), report, Trial(device=recipe.device))
+        prove(folder / "model", contract, splits.train, None, recipe.device)
     report({"kind": "published", "folder": str(folder / "model"), "step": chosen.step})
 
     # 9. Base and tuned model, loaded from their folders, on rows that neither has seen.
-    found = evaluate_both(recipe, folder, base, contract, splits.test, report)
+    training = sum(step["seconds"] for step in read_lines(folder / "metrics.jsonl"))
+    found = evaluate_both(recipe, folder, base, contract, splits.test, training, report)
     write_report(folder, recipe, splits, plan, found)
     report({"kind": "finished"})
     return {"folder": str(folder), "scores": found.report.to_json()["scores"] if found.report else []}
@@ -193,12 +219,22 @@ def describe(splits: Splits) -> dict[str, Any]:
     }
 
 
-def plan_course(recipe: Recipe, objective: Sft) -> Course:
+def settle_looks(recipe: Recipe, splits: Splits, steps: int, report: Report) -> Looks:
+    """When the run looks at its validation rows, and at which; what that takes is said."""
+    lengths, wanted = splits.validation.lengths, recipe.evaluate
+    if not len(lengths):
+        return Looks(steps, np.arange(0), 0.0)
+    trained = steps * recipe.optim.batch_size * float(splits.train.lengths.mean())
+    looks = plan_looks(steps, trained, lengths, wanted.every, wanted.look_rows)
+    report({"kind": "looks", "every": looks.every, "rows": len(looks.places), "of": len(lengths), "share": looks.share})
+    return looks
+
+
+def plan_course(recipe: Recipe, objective: Sft, steps: int, look_every: int) -> Course:
     """How many steps, how often to look and save, and what to do on the way."""
-    steps = recipe.optim.steps or max(1, math.ceil(recipe.optim.epochs * objective.steps_per_epoch))
     return Course(
         steps,
-        validate_every=recipe.evaluate.every or max(1, math.ceil(steps / 10)),
+        validate_every=look_every,
         checkpoint_every=recipe.output.checkpoint_every or max(objective.steps_per_epoch, math.ceil(steps / 10)),
         metric=recipe.evaluate.metric,
         patience=recipe.evaluate.patience,
@@ -225,7 +261,7 @@ def write_report(folder: Path, recipe: Recipe, splits: Splits, plan: Plan, found
     names = ", ".join(Path(ledger.file).name for ledger in splits.ledgers[:3])
     story = Story(
         title=folder.name,
-        lead=f"{recipe.model.base}, {method}, {len(splits.train)} rows of {names}",
+        lead=f"{recipe.model.base}, {method}, {counted(len(splits.train), f'row of {names}')}",
         steps=read_lines(folder / "metrics.jsonl"),
         validations=[event for event in read_lines(folder / "events.jsonl") if event["kind"] == "validation"],
         lengths=splits.train.lengths.tolist(),

@@ -15,15 +15,16 @@ from typing import Any, Literal
 from tunesmith.core.config import union_members
 from tunesmith.core.errors import MissingError, ModelError, TunesmithError
 from tunesmith.core.files import read_json, sha256_of
+from tunesmith.core.names import counted
 from tunesmith.data.source import EMBEDDED as EMBEDDED_ROWS
 from tunesmith.data.source import find_files
+from tunesmith.exec.machine import gpu, processor
+from tunesmith.exec.machine import versions as versions_here
 from tunesmith.jobs.recipe import Recipe
-from tunesmith.model.publish import CARD
-from tunesmith.model.warm import WEIGHTS, adapter_folder
+from tunesmith.model.layout import CARD, WEIGHTS, adapter_folder
 from tunesmith.prompt.base import EMBEDDED as EMBEDDED_MODEL
 from tunesmith.prompt.base import Base, resolve
 from tunesmith.prompt.load import load_contract
-from tunesmith.train.plan import make_plan
 
 State = Literal["same", "changed", "missing", "unknown"]
 NEEDED = {"base", "method", "contract", "data", "seed", "steps", "versions", "plan", "made", "directory", "recipe"}
@@ -203,7 +204,7 @@ def _find(name: str, there: Path) -> Path | None:
 def _story(card: dict[str, Any]) -> Iterator[Fact]:
     """What needs no comparison."""
     method = {name: value for name, value in card["method"].items() if name != "type" and value is not None}
-    yield Fact("made", f"{card['made']}, {card['steps']} steps, seed {card['seed']}")
+    yield Fact("made", f"{card['made']}, {counted(card['steps'], 'step')}, seed {card['seed']}")
     yield Fact("method", f"{card['method']['type']}{': ' if method else ''}{_listed(method)}")
     if told := _listed(unusual(card["recipe"])):
         yield Fact("recipe", told)
@@ -212,7 +213,7 @@ def _story(card: dict[str, Any]) -> Iterator[Fact]:
         same = f", {answers['same']} of {answers['rows']} greedy answers the same" if answers else ""
         told = f"{merge['made']}, logits within {off['value']:.2g} of the adapter's (limit {off['limit']:g}){same}"
         yield Fact("merged", told)
-    yield Fact("data", f"{card['data']['id'][:DIGITS]}, {card['data']['rows']} rows to train on")
+    yield Fact("data", f"{card['data']['id'][:DIGITS]}, {counted(card['data']['rows'], 'row')} to train on")
 
 
 def _listed(values: dict[str, Any]) -> str:
@@ -273,15 +274,16 @@ def _contract(card: dict[str, Any], folder: Path | None) -> Fact:
 
 def _surroundings(card: dict[str, Any]) -> Iterator[Fact]:
     """Libraries and machine, then and now."""
-    here = make_plan("fp32", "off", 1, device="cpu" if card["plan"]["device"] == "cpu" else "auto")
     versions: dict[str, str] = card["versions"]
-    others = {name: here.versions.get(name, "none") for name in versions if here.versions.get(name) != versions[name]}
+    installed = versions_here()
+    others = {name: installed.get(name, "none") for name in versions if installed.get(name) != versions[name]}
     finding = f"other here: {_listed(others)}" if others else "the same here"
     yield Fact("versions", _listed(versions), "changed" if others else "same", finding)
     plan = card["plan"]
     told = f"{plan['machine']}, {plan['device']}, {plan['precision']}, {plan['threads']} threads"
-    now = (here.machine, here.device)
-    if now == (plan["machine"], plan["device"]):
+    found = None if plan["device"] == "cpu" else gpu()
+    here = (processor(), "cpu") if found is None else (found, "cuda")
+    if here == (plan["machine"], plan["device"]):
         yield Fact("machine", told, "same", "the same here")
     else:
-        yield Fact("machine", told, "changed", f"other here: {', '.join(now)}")
+        yield Fact("machine", told, "changed", f"other here: {', '.join(here)}")

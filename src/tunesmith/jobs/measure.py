@@ -9,6 +9,7 @@ from typing import Any
 from tunesmith.core.errors import ConfigError, ModelError
 from tunesmith.core.events import Report
 from tunesmith.core.files import write_text
+from tunesmith.core.names import counted
 from tunesmith.data.load import load_dataset, require_rows
 from tunesmith.data.prepare import Prepared, dataset_id, prepare
 from tunesmith.evaluate.compare import compare, rows_of
@@ -45,12 +46,14 @@ def evaluate_model(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
         raise ConfigError(f"{arguments['data']}: plain texts ask nothing that a remote model could answer. Give chats.")
     if probes and any(isinstance(one, RemoteModel) for one in (model, other)):
         raise ConfigError("--probe measures how texts are predicted, which a remote model does not show. Leave it out.")
-    most = arguments["max_new_tokens"]
+    most, device = arguments["max_new_tokens"], arguments.get("device", "auto")
+    if device != "auto" and not any(isinstance(one, Published) for one in (model, other)):
+        raise ConfigError(f"--device {device}: {arguments['model']} is not on this machine. Leave it out.")
 
     def run(one: Published | RemoteModel) -> tuple[Measured, dict[str, Measured]]:
         if isinstance(one, RemoteModel):
             return measure_remote(one, rows, most, report), {}
-        engine = LocalEngine(one.load(), contract.stop_ids)
+        engine = LocalEngine(one.load(device), contract.stop_ids)
         asked = {
             what: measure(engine, contract, probe, most, report, f"{one.name} on {what}")
             for what, probe in probes.items()
@@ -85,7 +88,7 @@ def evaluate_harness(arguments: dict[str, Any], report: Report) -> dict[str, Any
     contract = model.contract(arguments["template"])
     report({"kind": "phase", "name": "loading the model"})
     found = run_harness(
-        LocalEngine(model.load(), contract.stop_ids),
+        LocalEngine(model.load(arguments.get("device", "auto")), contract.stop_ids),
         contract,
         arguments["harness"],
         include=Path(arguments["harness_files"]) if arguments["harness_files"] else None,
@@ -137,6 +140,6 @@ def _rows(arguments: dict[str, Any], contract: Contract, takes: int, report: Rep
     wanted = dataset.rows[: arguments["rows"] or 200]
     rows = list(prepare(wanted, ledgers, contract, takes, over_long="drop", bad_rows=arguments["bad_rows"]))
     if len(rows) < len(wanted):
-        sentence = f"{len(wanted) - len(rows)} rows are longer than {takes} tokens and are left out."
+        sentence = f"longer than {takes} tokens, and left out: {counted(len(wanted) - len(rows), 'row')}."
         report({"kind": "warning", "sentence": sentence})
     return rows

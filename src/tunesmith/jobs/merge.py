@@ -21,15 +21,16 @@ from safetensors import SafetensorError, safe_open
 from tunesmith.core.config import validate
 from tunesmith.core.errors import DataError, JobError, MissingError, ModelError, TunesmithError
 from tunesmith.core.events import Report
-from tunesmith.core.files import make_folder, read_json, sha256_of, to_disk, write_json
+from tunesmith.core.files import make_folder, read_object, sha256_of, to_disk, write_json
 from tunesmith.data.load import load_dataset, require_rows
 from tunesmith.data.prepare import Prepared, dataset_id, prepare
 from tunesmith.data.split import Splits, load_splits
 from tunesmith.jobs.certify import Trial, certify
 from tunesmith.jobs.recipe import LONGEST, Recipe, longest_row
 from tunesmith.jobs.runs import is_run
+from tunesmith.model.layout import CARD
 from tunesmith.model.load import read_config
-from tunesmith.model.publish import CARD, Published, find_published, merged, publish
+from tunesmith.model.publish import Published, find_published, merged, publish
 from tunesmith.prompt.base import Base, context_length
 from tunesmith.train.plan import make_plan
 
@@ -41,7 +42,7 @@ def merge(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     """Merge the adapter of `run` and publish the full model in `output`.
 
     Args:
-        arguments: `run`; `output` and `data`, or None; `replace`; `prompts`, `limit` and `max_new_tokens`.
+        arguments: `run`; `output` and `data`, or None; `replace`; `prompts`, `limit`, `max_new_tokens` and `device`.
         report: hears phases, pulses, scores and where the model is.
 
     Returns:
@@ -54,7 +55,8 @@ def merge(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     published = find_published(str(adapter))
     report({"kind": "phase", "name": "finding rows to compare on"})
     rows = rows_of_file(arguments["data"], published) if arguments["data"] else rows_of_run(published, report)
-    trial = Trial(arguments["prompts"], arguments["limit"], arguments["max_new_tokens"])
+    device = arguments.get("device", "auto")
+    trial = Trial(arguments["prompts"], arguments["limit"], arguments["max_new_tokens"], device)
     certificate = publish_merged(adapter, target, rows, report, trial)
     report({"kind": "published", "folder": str(target)})
     if certificate["scores"]:
@@ -97,7 +99,7 @@ def refuse_taken(target: Path, replace: bool) -> None:
     if not target.exists():
         return
     try:
-        merge = read_json(target / CARD).get("merge")
+        merge = read_object(target / CARD).get("merge")
     except (TunesmithError, OSError, AttributeError):
         merge = None
     if not merge:
@@ -178,7 +180,7 @@ def publish_merged(
         report({"kind": "phase", "name": "folding the adapter into its base"})
         whole = _fold(published, base, place / "model")
         found = certify(published, whole, chosen, place, trial, report)
-        plan = make_plan("fp32", "off", 0)
+        plan = make_plan("fp32", "off", 0, device=trial.device)
         certificate = {
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
             "adapter": {"folder": str(adapter.resolve()), "sha256": sha256_of(adapter / "adapter_model.safetensors")},

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from tunesmith.core.difference import in_words
 from tunesmith.core.errors import ModelError
 from tunesmith.jobs.lineage import Generation
 
@@ -38,17 +39,27 @@ def rerun(model: Generation) -> str:
     for origin in model.origins:
         if origin.card and origin.facts[0].state == "missing":
             lines += [f"# {plain(origin.name)} is not here and is made again first.", rerun(origin)]
-    lines += [f"# {sentence}" for sentence in differences(model)]
+    lines += [f"# {sentence}" for sentence in would_differ(model)]
     try:
         return "\n".join([*lines, _command(model, model.card)])
     except (KeyError, TypeError, ValueError, AttributeError) as error:  # somebody has edited it
         raise ModelError(f"{model.name}: its card cannot be understood ({error!r}). Restore it.") from error
 
 
-def differences(model: Generation) -> list[str]:
-    """What would make the result differ, in sentences."""
-    doubts = [plain(f"{fact.label} ({fact.text}): {fact.finding}") for fact in model.doubts()]
-    return doubts + [plain(f"changed on the way, {sentence}") for sentence in (model.card or {}).get("resumed", ())]
+def would_differ(model: Generation) -> list[str]:
+    """What would make the result differ, in sentences.
+
+    Raises:
+        ModelError: its card is of no use.
+    """
+    sentences = [f"{fact.label} ({fact.text}): {fact.finding}" for fact in model.doubts()]
+    try:
+        for again in (model.card or {}).get("resumed", ()):
+            found = in_words([*again["changes"], *again["inexact"]])
+            sentences.append(f"changed on the way, after step {again['step']}: {'; '.join(found)}")
+    except (KeyError, TypeError) as error:  # somebody has edited it
+        raise ModelError(f"{model.name}: its card cannot be understood ({error!r}). Restore it.") from error
+    return [plain(sentence) for sentence in sentences]
 
 
 def plain(text: str) -> str:

@@ -6,11 +6,12 @@ never broken, bit by bit: order of rows, learning rate, dropout and moments all 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tunesmith.core.difference import Difference, differences
 from tunesmith.core.errors import ConfigError, TrainingError
 from tunesmith.core.events import Report
 from tunesmith.core.files import keep_lines
@@ -19,15 +20,25 @@ from tunesmith.jobs.recipe import Recipe
 from tunesmith.prompt.base import Base
 from tunesmith.prompt.contract import Contract
 from tunesmith.train.checkpoint import Checkpoint, find_checkpoint, find_step, restore
-from tunesmith.train.plan import Plan, differences, read_plan
+from tunesmith.train.plan import Plan, read_plan
 from tunesmith.train.policy import Policy
 from tunesmith.train.standing import Standing
 
 MOST_ROLLBACKS = 5
-PLANNED = (
-    "precision ", "compile ", "checkpointing ", "device ", "micro_tokens ", "optim.accumulation ", "data.packing ",
-    "processes ", "sharding ",
-)  # fmt: skip
+# What of a plan is decided anew when the user accepts another value of a setting: that and what was decided by it.
+DECIDED_BY = {
+    "precision": ("precision", "chunked", "compiled", "checkpointing"),
+    "compile": ("compiled",),
+    "checkpointing": ("checkpointing",),
+    "device": ("device", "precision", "packing", "chunked", "compiled", "checkpointing"),
+    "micro_tokens": ("micro_tokens", "checkpointing"),
+    "optim.accumulation": ("accumulation", "checkpointing"),
+    "data.packing": ("packing", "chunked", "compiled", "checkpointing"),
+    "processes": ("processes", "sharding", "chunked", "compiled", "checkpointing"),
+    "sharding": ("sharding", "chunked", "compiled", "checkpointing"),
+}
+# What a plan brings along, so that another value here changes nothing, unless the plan moves for another reason.
+KEPT = {"threads"}
 
 
 @dataclass(frozen=True)
@@ -64,7 +75,7 @@ def find_resumed(
         folder: the run's.
         bound: what the run is made from now.
         here: the plan that would be made here now.
-        arguments: `accept_change` and `allow_inexact` let differences pass; both are recorded.
+        arguments: `accept_change` and `allow_inexact` let differences pass, each its own kind; all are recorded.
         report: hears about damaged checkpoints, differences and where the run goes on.
 
     Raises:
@@ -78,27 +89,62 @@ def find_resumed(
         forget_after(folder, 0)  # nothing was trained: the run begins as its config.yaml says now
         report({"kind": "resumed", "step": 0})
         return None
-    changes = [] if checkpoint is None else list(changed(checkpoint.state["made_from"], bound))
-    if changes and not arguments.get("accept_change"):
-        raise ConfigError(
-            f"{folder}: since its checkpoint {'; '.join(changes)}. Put it back, start a new run, or go on with "
-            "--accept-change, which is recorded."
-        )
-    plan = read_plan(folder / "plan.json")
-    if any(change.startswith(PLANNED) for change in changes):
-        plan = here
-    others = [one for one in differences(plan, here) if not one.startswith("threads")]
-    if others and not arguments.get("allow_inexact"):
-        raise ConfigError(
-            f"{folder}: {'; '.join(others)}, so it cannot go on to the last bit as it would have. Go on with "
-            "--allow-inexact, which is recorded."
-        )
-    if others:
-        plan = replace(plan, device=here.device, machine=here.machine, versions=here.versions, threads=here.threads)
+    before = {} if checkpoint is None else checkpoint.state["made_from"]
+    changes = [] if checkpoint is None else list(changed(before, bound))
+    plan, inexact = moved(read_plan(folder / "plan.json"), here, changes)
+    refuse_unaccepted(folder, changes, inexact, arguments)
     step = 0 if checkpoint is None else checkpoint.step
     forget_after(folder, step)
-    report({"kind": "resumed", "step": step, "changes": changes, "inexact": others})
+    accepted = {"changes": [asdict(one) for one in changes], "inexact": [asdict(one) for one in inexact]}
+    report({"kind": "resumed", "step": step, **accepted})
     return Resumed(checkpoint, plan, bool(changes))
+
+
+def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Difference]:
+    """What a run is made from and was not; settings by the names that recipes give them."""
+    for one in differences(before, now):
+        yield replace(one, name=one.name.removeprefix("recipe."))
+
+
+def moved(plan: Plan, here: Plan, changes: Sequence[Difference]) -> tuple[Plan, list[Difference]]:
+    """The plan to go on under, and what makes it another than the user has asked for by changing settings.
+
+    Args:
+        plan: the recorded one.
+        here: the one that would be made here now.
+        changes: of settings; what they decide is taken from `here`, and nothing else.
+    """
+    anew = {field for one in changes for field in DECIDED_BY.get(one.name, ())}
+    reasons = {name: reason for name, reason in plan.reasons.items() if name not in anew}
+    reasons |= {name: reason for name, reason in here.reasons.items() if name in anew}
+    others = [one for one in differences(plan.surroundings(), here.surroundings()) if one.name not in anew]
+    plan = replace(plan, reasons=reasons, **{field: getattr(here, field) for field in anew})
+    if all(one.name in KEPT for one in others):
+        return plan, []
+    return replace(plan, chunked=None, **here.surroundings()), others  # whether the loss is right is tried again
+
+
+def refuse_unaccepted(
+    folder: Path, changes: Sequence[Difference], inexact: Sequence[Difference], arguments: Mapping[str, Any]
+) -> None:
+    """Refuse to go on with differences of a kind that nobody has accepted.
+
+    Raises:
+        ConfigError: it names each of them, and what accepts it.
+    """
+    sentences: list[str] = []
+    if changes and not arguments.get("accept_change"):
+        sentences.append(
+            f"since its checkpoint {'; '.join(map(str, changes))}. Put it back, start a new run, or go on with "
+            "--accept-change, which is recorded."
+        )
+    if inexact and not arguments.get("allow_inexact"):
+        sentences.append(
+            f"{'; '.join(map(str, inexact))}, so it cannot go on to the last bit as it would have. Go on with "
+            "--allow-inexact, which is recorded."
+        )
+    if sentences:
+        raise ConfigError(f"{folder}: {' And '.join(sentences)}")
 
 
 def go_back(folder: Path, policy: Policy, standing: Standing, report: Report) -> Standing:
@@ -127,13 +173,3 @@ def forget_after(folder: Path, step: int) -> None:
     """Take out what was noted of later steps."""
     keep_lines(folder / "metrics.jsonl", lambda line: line["step"] <= step)
     keep_lines(folder / "events.jsonl", lambda line: line["kind"] != "validation" or line["step"] <= step)
-
-
-def changed(before: Any, now: Any, name: str = "") -> Iterator[str]:
-    """Each value that is another now, with its dotted name."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in {**before, **now}:
-            inner = f"{name}.{key}" if name else key
-            yield from changed(before.get(key), now.get(key), inner.removeprefix("recipe."))
-    elif before != now:
-        yield f"{name} was {before!r} and is {now!r}"

@@ -177,12 +177,16 @@ def evaluate_file(options: Mapping[str, Any], report: Report = silent) -> dict[s
     return done["report"]
 
 
-def load(name: str | Path, template: str | None = None) -> Any:
+def load(name: str | Path, template: str | None = None, device: str = "auto") -> Any:
     """A model ready to answer: `tunesmith.load("runs/demo").generate("What time is breakfast?")`.
 
     Args:
         name: a run folder, a published model's folder, or a base model.
         template: name of a chat template, for a base model that has none.
+        device: `auto` (a CUDA device if there is one), `cpu` or `cuda`.
+
+    Raises:
+        TunesmithError: there is no such model or device, or it cannot be used.
 
     Returns:
         A `tunesmith.infer.chat.Chat`. torch is imported here, not before.
@@ -193,7 +197,7 @@ def load(name: str | Path, template: str | None = None) -> Any:
 
     published = find_published(str(name))
     contract = published.contract(template)
-    return Chat(LocalEngine(published.load(), contract.stop_ids), contract)
+    return Chat(LocalEngine(published.load(device), contract.stop_ids), contract)
 
 
 def merge_run(options: Mapping[str, Any], report: Report = silent) -> dict[str, Any]:

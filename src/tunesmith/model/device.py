@@ -1,11 +1,30 @@
-"""What the device has left."""
+"""Which device computes, and what it has left."""
 
 from __future__ import annotations
 
 import psutil
 import torch
 
+from tunesmith.core.errors import ConfigError
 from tunesmith.exec.memory import memory_limit
+
+
+def choose_device(wanted: str) -> tuple[str, str]:
+    """The device, and why.
+
+    Raises:
+        ConfigError: the wanted one is not there.
+    """
+    there = torch.cuda.is_available()
+    if wanted == "cuda" and not there:
+        raise ConfigError("device = 'cuda': no CUDA device is there (or torch was built without CUDA). Set device=cpu.")
+    if wanted != "auto":
+        return wanted, "given"
+    if there:
+        return "cuda", "a CUDA device is there"
+    if torch.backends.mps.is_available():
+        return "cpu", "Apple's GPU is there, but nothing has been proven on it, so the CPU is used"
+    return "cpu", "no CUDA device"
 
 
 def free_bytes(device: str) -> int:

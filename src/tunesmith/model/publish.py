@@ -17,14 +17,13 @@ from safetensors import SafetensorError
 from transformers import GenerationConfig, PreTrainedModel
 
 from tunesmith.core.errors import MissingError, ModelError
-from tunesmith.core.files import full_disk, publish_folder, read_json, write_json
+from tunesmith.core.files import full_disk, publish_folder, read_object, write_json
+from tunesmith.model.layout import ADAPTER, CARD
 from tunesmith.model.load import answering, load_model
 from tunesmith.model.methods import trainable
 from tunesmith.prompt.base import Base, resolve
 from tunesmith.prompt.contract import Contract
 from tunesmith.prompt.load import load_contract
-
-CARD = "tunesmith.json"
 
 
 def publish(model: Any, base: Base, contract: Contract, folder: Path, card: dict[str, Any]) -> None:
@@ -95,17 +94,20 @@ class Published:
         if contract.id != recorded["id"]:
             raise ModelError(
                 f"{self.folder}: its tokenizer or chat template is not the one it was trained with "
-                "(the prompt contract differs). Restore the files that training wrote."
+                "(the prompt contract differs). Restore the files that training wrote. If nobody has changed them, "
+                "it was published by a tunesmith that made the id of other things: set contract.id in "
+                f"{CARD} to {contract.id}."
             )
         return contract
 
-    def load(self) -> Any:
-        """The model with its adapter, ready to answer.
+    def load(self, device: str = "auto") -> Any:
+        """The model with its adapter, ready to answer on `device`: `auto`, `cpu` or `cuda`.
 
         Raises:
+            ConfigError: the device is not there.
             ModelError: the base model is not the one that the adapter was trained on.
         """
-        dtype, device = answering()
+        dtype, device = answering(device)
         if self.base is None:
             return load_model(self.folder, dtype, device)
         recorded = self.card.get("base", {}).get("sha256")
@@ -126,10 +128,27 @@ def find_published(name: str) -> Published:
         if not (folder / "model").exists():
             raise MissingError(f"{folder}: this run has no model yet. `tunesmith show {folder}` says how it stands.")
         folder = folder / "model"
-    card = read_json(folder / CARD) if (folder / CARD).exists() else {}
-    if (folder / "adapter_config.json").exists():
-        adapter = read_json(folder / "adapter_config.json")
-        return Published(name, folder, resolve(adapter["base_model_name_or_path"], adapter.get("revision")), card)
+    card = _read_card(folder)
+    if (folder / ADAPTER).exists():
+        adapter = read_object(folder / ADAPTER)
+        base, revision = adapter.get("base_model_name_or_path"), adapter.get("revision")
+        if not isinstance(base, str) or not isinstance(revision, str | None):
+            raise ModelError(f"{folder / ADAPTER}: base_model_name_or_path = {base!r}: must name the base model.")
+        return Published(name, folder, resolve(base, revision), card)
     if card:
         return Published(name, folder, None, card)
     return Published(name, resolve(name).folder, None, {})
+
+
+def _read_card(folder: Path) -> dict[str, Any]:
+    """What `tunesmith.json` says; empty where there is none.
+
+    Raises:
+        ModelError: somebody has edited it.
+    """
+    card = read_object(folder / CARD) if (folder / CARD).exists() else {}
+    contract, base = card.get("contract"), card.get("base", {})
+    known = contract is None or (isinstance(contract, dict) and {"id", "train_on"} <= contract.keys())
+    if not known or not isinstance(base, dict):
+        raise ModelError(f"{folder / CARD}: cannot be understood (contract or base). Restore what training wrote.")
+    return card

@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig as PeftLora
 from peft import PeftModel
 
-from tunesmith.core.errors import MissingError, ModelError
-from tunesmith.core.files import read_json, sha256_of
+from tunesmith.core.errors import ModelError
+from tunesmith.core.files import read_object, sha256_of
 from tunesmith.model.config import FullConfig, LoraConfig
-
-WEIGHTS = "adapter_model.safetensors"
-
-
-def adapter_folder(name: str) -> Path:
-    """Where the adapter called `name` lies: a published adapter's folder, or the one inside a run's.
-
-    Raises:
-        MissingError: there is none.
-    """
-    folder = Path(name).expanduser()
-    for place in (folder, folder / "adapter", folder / "model"):
-        if (place / "adapter_config.json").exists() and (place / WEIGHTS).exists():
-            return place
-    raise MissingError(f"method.start = {name!r}: no adapter there. Name a run that trained one, or its folder.")
+from tunesmith.model.layout import ADAPTER, WEIGHTS, adapter_folder
 
 
 def starting_adapter(config: FullConfig | LoraConfig) -> str | None:
@@ -36,7 +21,7 @@ def starting_adapter(config: FullConfig | LoraConfig) -> str | None:
         return None
     folder = adapter_folder(config.start)
     digest = hashlib.sha256()
-    for name in (WEIGHTS, "adapter_config.json"):
+    for name in (WEIGHTS, ADAPTER):
         digest.update(sha256_of(folder / name).encode())
     return digest.hexdigest()
 
@@ -49,7 +34,7 @@ def start_from_adapter(model: torch.nn.Module, config: LoraConfig) -> Any:
     """
     assert config.start is not None
     folder = adapter_folder(config.start)
-    found = read_json(folder / "adapter_config.json")
+    found = read_object(folder / ADAPTER)
     if found.get("peft_type") != "LORA":
         raise ModelError(f"{folder}: it is a {found.get('peft_type')} adapter. Only LoRA adapters can be started from.")
     for name, wanted, there in (("rank", config.rank, found["r"]), ("alpha", config.alpha, found["lora_alpha"])):

@@ -12,10 +12,13 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from tunesmith.core.errors import MissingError, ModelError
-from tunesmith.core.files import home, publish_folder, read_json, sha256_of
+from tunesmith.core.files import home, publish_folder, sha256_of
+from tunesmith.prompt.whole import read_object, refuse_broken
 
 EMBEDDED = "ember"
 WANTED = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model")
+# As configs name the longest sequence.
+POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "model_max_length", "context_length")
 UNWANTED = ("onnx/*", "original/*", "*.msgpack", "*.bin", "runs/*", "coreml/*", "consolidated*")
 
 
@@ -64,12 +67,22 @@ def resolve(name: str, revision: str | None = None) -> Base:
 
 
 def context_length(folder: Path) -> int | None:
-    """The longest sequence that the model in `folder` was made for, in tokens, if its config says."""
-    config = read_json(folder / "config.json")
-    if not isinstance(config, dict):
-        raise ModelError(f"{folder}: its config.json cannot be used (it is no object).")
-    config = config.get("text_config") or config
-    return next((config[key] for key in ("max_position_embeddings", "n_positions", "n_ctx") if config.get(key)), None)
+    """The longest sequence that the model in `folder` was made for, in tokens, if its config says.
+
+    Raises:
+        TunesmithError: its config.json is not one.
+    """
+    path = folder / "config.json"
+    config = read_object(path)
+    inner = config.get("text_config") or config
+    if not isinstance(inner, dict):
+        raise ModelError(f"{path}: text_config = {inner!r}: must be an object.")
+    name = next((name for name in POSITIONS if inner.get(name)), None)
+    if name is None:
+        return None
+    if type(inner[name]) is not int or inner[name] < 1:
+        raise ModelError(f"{path}: {name} = {inner[name]!r}: must be a whole number of tokens.")
+    return inner[name]
 
 
 def _unpack_embedded() -> Path:
@@ -95,6 +108,7 @@ def _checked(folder: Path) -> Path:
         raise ModelError(f"{folder}: not a base model, config.json is missing.{hint}")
     if not any(folder.glob("*.safetensors")):
         raise ModelError(f"{folder}: no *.safetensors weights. Pickled weights are never loaded; convert them first.")
+    refuse_broken(folder)
     if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")):
         raise ModelError(f"{folder}: no tokenizer (tokenizer.json). Copy the tokenizer's files of its base into it.")
     return folder

@@ -10,12 +10,10 @@ including the stop token. A template for which that does not hold is refused wit
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,8 +22,11 @@ from typing import Any
 import numpy as np
 
 from tunesmith.core.errors import ModelError
+from tunesmith.prompt.decode import decode_each, decode_whole
 from tunesmith.prompt.guard import Guard
+from tunesmith.prompt.identity import contract_id
 from tunesmith.prompt.messages import Conversation, Message, Tools, plain
+from tunesmith.prompt.render import compile_template, render
 from tunesmith.prompt.shown import prompt_of, refuse_left_out, shown_parts, unshown_call
 from tunesmith.prompt.templates import TEMPLATES
 
@@ -90,9 +91,8 @@ class Contract:
 
     @cached_property
     def id(self) -> str:
-        """SHA-256 over tokenizer, template, stop ids and mask rule."""
-        parts = [self.tokenizer.backend_tokenizer.to_str(), self.template, self.stop_ids, self.train_on]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        """SHA-256 over the content of tokenizer and template, stop ids and mask rule."""
+        return contract_id(self.tokenizer, self.template, self.stop_ids, self.train_on)
 
     @cached_property
     def control_tokens(self) -> dict[str, int]:
@@ -117,20 +117,15 @@ class Contract:
     def _through_template(self, turns: list[dict[str, Any]], ask: bool, tools: list[Any] | None) -> str:
         template, variables = self._compiled, self._variables
         values = {**variables, "messages": turns, "tools": tools, "documents": None, "add_generation_prompt": ask}
-        sandbox = template.environment
-        try:  # what template.render does, without its copies of the sandbox's functions for each row
-            context = sandbox.context_class(sandbox, values, template.name, template.blocks)
-            return sandbox.concat(template.root_render_func(context))
+        try:
+            return render(template, values)
         except Exception as error:  # noqa: BLE001  a template is foreign code and may raise anything
             raise ModelError(f"the model's chat template refuses this conversation: {error}") from None
 
     @cached_property
     def _compiled(self) -> Any:
-        """The template in transformers' sandbox: what apply_chat_template renders, without its copies of plain data."""
-        from transformers.utils.chat_template_utils import _compile_jinja_template
-
         try:
-            return _compile_jinja_template(self.template)
+            return compile_template(self.template)
         except Exception as error:  # noqa: BLE001  a template that is none
             raise ModelError(f"the model's chat template cannot be compiled: {error}") from None
 
@@ -318,7 +313,11 @@ class Contract:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of an answer, without control tokens."""
-        return self.tokenizer.decode(ids, skip_special_tokens=True)
+        return decode_whole(self.tokenizer, ids)
+
+    def decode_each(self, ids: Iterable[int]) -> Iterator[str]:
+        """The text of an answer in pieces, as its tokens come."""
+        return decode_each(self.tokenizer, ids)
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer and the template as Hugging Face tools read them."""

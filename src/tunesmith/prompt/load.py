@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from tunesmith.core.errors import ModelError
+from tunesmith.core.files import read_object
 from tunesmith.core.names import did_you_mean
 from tunesmith.prompt.contract import Contract, starts_with_bos
 from tunesmith.prompt.messages import Message
+from tunesmith.prompt.template_check import check_template
 from tunesmith.prompt.templates import MARKS, TEMPLATES
 
 
@@ -45,6 +46,7 @@ def load_contract(folder: Path, template: str | None = None, train_on: str = "as
         )
     ends = [tokenizer.convert_tokens_to_ids(MARKS[template][-1])] if template in MARKS else []
     stop_ids = tuple(dict.fromkeys([*ends, *_stop_ids(folder, tokenizer)]))
+    check_template(text, tokenizer.special_tokens_map)
     contract = Contract(tokenizer, text, stop_ids, train_on)
     _probe(contract)
     return contract
@@ -64,9 +66,12 @@ def load_tokenizer(folder: Path) -> Any:
     try:
         tokenizer = Tokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # noqa: BLE001  any broken file of the user's ends here
-        raise ModelError(f"{folder}: its tokenizer cannot be loaded ({str(error).splitlines()[0]}).") from None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"{folder}: its tokenizer cannot be loaded ({reason}).") from None
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(f"{folder}: its tokenizer has no fast form (tokenizer.json), which tunesmith needs.")
+    tokenizer.backend_tokenizer.no_truncation()  # which whoever saved it may have left on: rows would lose their ends
+    tokenizer.backend_tokenizer.no_padding()
     return tokenizer
 
 
@@ -75,8 +80,11 @@ def _stop_ids(folder: Path, tokenizer: Any) -> tuple[int, ...]:
     ids = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     path = folder / "generation_config.json"
     if path.exists():
-        named = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") or []
-        ids += named if isinstance(named, list) else [named]
+        named = read_object(path).get("eos_token_id")
+        listed: list[Any] = named if isinstance(named, list) else [] if named is None else [named]
+        if any(type(one) is not int or one < 0 for one in listed):
+            raise ModelError(f"{path}: eos_token_id = {named!r}: must be the number of a token, or a list of such.")
+        ids += listed
     if not ids:
         raise ModelError(f"{folder}: no stop token (eos_token_id) in tokenizer or generation config.")
     return tuple(dict.fromkeys(ids))

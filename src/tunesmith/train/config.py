@@ -71,11 +71,27 @@ class OptimConfig(Section):
 class EvaluateConfig(Section):
     """The recipe's `evaluate` section: what is measured during training and at its end."""
 
-    every: int | None = option(None, "Steps between looks at the validation rows; ten looks a run if absent.", ge=1)
+    every: int | None = option(
+        None,
+        "Steps between looks at the validation rows. If absent, ten looks a run, or as many as take a tenth of the "
+        "training.",
+        ge=1,
+    )
+    look_rows: int | None = option(
+        None,
+        "Validation rows of a look, always the same ones. If absent, all where `every` is given, else as many as keep "
+        "the looks within a tenth of the training.",
+        ge=1,
+    )
     metric: Literal["loss", "token_accuracy"] = option("loss", "What the looks are judged by.")
     patience: int | None = option(None, "Looks without a better value before the run ends; never if absent.", ge=1)
     publish: Literal["last", "best"] = option("last", "Publish the weights of the last step, or of the best look.")
-    rows: int = option(200, "Most test rows used for the comparison with the base model.", ge=1)
+    rows: int | None = option(
+        None,
+        "Most test rows used for the comparison with the base model. If absent, 200, or as many as take a quarter of "
+        "the training's time.",
+        ge=1,
+    )
     max_new_tokens: int = option(128, "Longest answer generated for the comparison.", ge=1)
     samples: int = option(5, "Questions shown with the answers before and after.", ge=0)
     probe: Literal["auto", "off"] | list[str] = option(

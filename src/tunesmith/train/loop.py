@@ -20,10 +20,12 @@ from tunesmith.core.errors import OutOfMemory, Stopped, TrainingError
 from tunesmith.core.events import Report
 from tunesmith.train.batch import Batch
 from tunesmith.train.objectives.sft import Sft
+from tunesmith.train.pace import Pace
 from tunesmith.train.policy import Policy
 from tunesmith.train.standing import Standing
 from tunesmith.train.validate import validate
 
+WORTH = 60.0  # seconds of training that are left, from which another number of threads (and compiling again) pays
 NO_ROOM = "can't allocate memory"  # how torch says on a CPU what it says on a GPU by an error of its own
 
 
@@ -48,6 +50,19 @@ class Course:
     patience: int | None = None
     keep_best: bool = False
     spikes: str = "warn"
+
+
+class Crowded(Exception):  # noqa: N818  not an error: the caller goes on with fewer threads
+    """Other programs have taken cores since the run began; a checkpoint is written.
+
+    Attributes:
+        threads: as many as cores are left.
+        sentence: what happened, for people.
+    """
+
+    def __init__(self, threads: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.threads, self.sentence = threads, sentence
 
 
 class Spike(Exception):  # noqa: N818  not an error: the caller goes back to a checkpoint
@@ -81,8 +96,10 @@ def train(
         TrainingError: a loss or gradient that is not finite; the message names the rows.
         OutOfMemory: a micro-batch has no room.
         Spike: a loss stood far out, and the course says to go back.
+        Crowded: other programs have taken cores, and there is enough to do yet for another number of threads.
     """
     policy.model.train()
+    pace = Pace(policy.ranks.count)
     if standing.early or policy.step_number >= course.steps:
         return
     for micro in objective.steps(standing.cursor):
@@ -122,10 +139,12 @@ def train(
                 "gradient_norm": norm,
                 "trained_tokens": int(scale["tokens"]),
                 "tokens_per_second": sums["tokens"] / seconds,
+                "seconds": seconds,
                 "memory_bytes": memory_in_use(),
             }
         )
         last = policy.step_number >= course.steps
+        crowded = None if last else slower_said(pace, sums["tokens"] / seconds, seconds, course, policy, report)
         better = False
         if validation and (last or policy.step_number % course.validate_every == 0):
             with out_of_memory_said("a look at the validation rows"):
@@ -138,12 +157,28 @@ def train(
         stopping = policy.ranks.any(stop())
         if policy.step_number % course.checkpoint_every == 0 or (better and course.keep_best):
             standing.anchor = policy.step_number
-        if last or stopping or standing.anchor == policy.step_number:
+        if last or stopping or crowded or standing.anchor == policy.step_number:
             save(policy, standing)
         if last:
             return
         if stopping:
             raise Stopped(f"stopped after step {policy.step_number} of {course.steps}, with a checkpoint.")
+        if crowded:
+            raise crowded
+
+
+def slower_said(
+    pace: Pace, rate: float, seconds: float, course: Course, policy: Policy, report: Report
+) -> Crowded | None:
+    """Say once that the run became much slower and why; what to raise where fewer threads are worth a new plan."""
+    slower = pace.note(rate, seconds)
+    if slower is None:
+        return None
+    left = seconds * (course.steps - policy.step_number)
+    worth = slower.free < policy.threads and policy.ranks.count == 1 and left >= WORTH
+    advice = f" It goes on with {slower.free} of {policy.threads} threads, after a checkpoint." if worth else ""
+    report({"kind": "warning", "sentence": slower.sentence + advice})
+    return Crowded(slower.free, slower.sentence) if worth else None
 
 
 def meet_spike(policy_for_spikes: str, policy: Policy, loss: float, report: Report) -> None:

@@ -60,6 +60,20 @@ def _compiled_grade() -> Grade:
     return torch.compile(grade, dynamic=True, fullgraph=True)
 
 
+def why_loss_differs(dtype: torch.dtype, device: str) -> str | None:
+    """None if the compiled loss of random logits is what it is uncompiled, else the reason."""
+    generator = torch.Generator(device).manual_seed(0)
+    logits_NV = torch.randn(64, 1000, generator=generator, device=device).mul(5).to(dtype)
+    target_N = logits_NV[:, ::2].argmax(-1)
+    copies = logits_NV.clone(), logits_NV.clone()
+    found = [(*run(copy, target_N), copy) for run, copy in zip((grade, _compiled_grade()), copies, strict=True)]
+    for own, other in zip(*found, strict=True):
+        off = ((other.double() - own.double()).norm() / own.double().norm().clamp(min=1e-30)).item()
+        if not off <= max(1e-5, torch.finfo(dtype).eps):
+            return f"the compiled loss is {off:.2g} off, relative"
+    return None
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     """The sum, with its gradient computed on the way there."""
 

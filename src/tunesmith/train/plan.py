@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from tunesmith.core.errors import ConfigError, TrainingError, TunesmithError
+from tunesmith.core.errors import TrainingError, TunesmithError
 from tunesmith.core.files import read_json
+from tunesmith.exec.machine import processor, versions
+from tunesmith.model.device import choose_device
 from tunesmith.train.ranks import ALONE, Ranks
 
-LIBRARIES = ("tunesmith", "torch", "transformers", "peft", "tokenizers")
+SURROUNDINGS = ("machine", "device", "threads", "processes", "sharding", "versions")
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,10 @@ class Plan:
         """Plain values for plan.json."""
         return asdict(self)
 
+    def surroundings(self) -> dict[str, Any]:
+        """All that decides the last bit of a result and is no decision of the recipe's, as plain values by name."""
+        return {name: getattr(self, name) for name in SURROUNDINGS}
+
 
 def read_plan(path: Path) -> Plan:
     """The plan that `to_json` wrote.
@@ -76,16 +80,6 @@ def read_plan(path: Path) -> Plan:
         return Plan(**read_json(path))
     except TypeError:
         raise TunesmithError(f"{path}: not a plan of this version of tunesmith. Start the run anew.") from None
-
-
-def differences(plan: Plan, here: Plan) -> list[str]:
-    """What is another here than when the plan was made, of all that decides the last bit of a result."""
-    pairs = {"machine": (plan.machine, here.machine), "device": (plan.device, here.device)}
-    pairs |= {f"{name}'s version": (old, here.versions.get(name)) for name, old in plan.versions.items()}
-    pairs["threads"] = (str(plan.threads), str(here.threads))
-    pairs["processes"] = (str(plan.processes), str(here.processes))
-    pairs["sharding"] = (plan.sharding, here.sharding)
-    return [f"{name} was {old} and is {new}" for name, (old, new) in pairs.items() if old != new]
 
 
 def make_plan(
@@ -116,6 +110,9 @@ def make_plan(
         reasons["precision"] = f"a bf16 matrix product ran {gain:.1f} times as fast as fp32"
     else:
         reasons["precision"] = "given"
+    threads = torch.get_num_threads()
+    if device == "cpu" and threads < (os.cpu_count() or 1) // ranks.count:
+        reasons["threads"] = f"{threads} of {os.cpu_count()} cores were free, or OMP_NUM_THREADS says so"
     reasons["packing"] = "rows share sequences" if packing == "auto" else "given"
     return Plan(
         device=device,
@@ -125,29 +122,16 @@ def make_plan(
         accumulation=accumulation,
         processes=ranks.count,
         sharding=sharding if ranks.count > 1 else "none",
-        threads=torch.get_num_threads(),
+        threads=threads,
         reasons=reasons,
-        versions={"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
-        machine=torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()}, {os.cpu_count()} cores",
+        versions=versions(),
+        machine=torch.cuda.get_device_name() if device == "cuda" else processor(),
     )
 
 
-def choose_device(wanted: str) -> tuple[str, str]:
-    """The device, and why.
-
-    Raises:
-        ConfigError: the wanted one is not there.
-    """
-    there = torch.cuda.is_available()
-    if wanted == "cuda" and not there:
-        raise ConfigError("device = 'cuda': no CUDA device is there (or torch was built without CUDA). Set device=cpu.")
-    if wanted != "auto":
-        return wanted, "given"
-    if there:
-        return "cuda", "a CUDA device is there"
-    if torch.backends.mps.is_available():
-        return "cpu", "Apple's GPU is there, but nothing has been proven on it, so the CPU is used"
-    return "cpu", "no CUDA device"
+def with_threads(plan: Plan, threads: int, why: str) -> Plan:
+    """The plan with another number of threads, from a checkpoint on: exactness is promised per plan."""
+    return replace(plan, threads=threads, reasons={**plan.reasons, "threads": f"{plan.threads} before; then {why}"})
 
 
 def in_smaller_pieces(plan: Plan, batch_size: int, lengths: Sequence[int]) -> Plan:

@@ -56,6 +56,11 @@ class Policy:
         self._schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
 
     @property
+    def threads(self) -> int:
+        """That products are computed with; on a GPU they do not matter."""
+        return torch.get_num_threads() if self._plan.device == "cpu" else 1
+
+    @property
     def learning_rate(self) -> float:
         """The rate of the next step."""
         return float(self._schedule.get_last_lr()[0])

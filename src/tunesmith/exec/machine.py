@@ -1,0 +1,40 @@
+"""What this machine is, by the names that plans and cards record. No torch is imported here."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+LIBRARIES = ("tunesmith", "torch", "transformers", "peft", "tokenizers")
+GPUS = Path("/proc/driver/nvidia/gpus")
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the libraries that results depend on."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # tunesmith run from its sources
+            found[name] = "none"
+    return found
+
+
+def processor() -> str:
+    """The kind of processor, and how many there are."""
+    return f"{platform.machine()}, {os.cpu_count()} cores"
+
+
+def gpu(folder: Path = GPUS) -> str | None:
+    """The first NVIDIA GPU as its driver names it; None where there is none.
+
+    torch gives the same name, after seconds of importing.
+    """
+    for path in sorted(folder.glob("*/information")):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "Model" and value.strip():
+                return value.strip()
+    return None

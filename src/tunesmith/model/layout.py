@@ -1,0 +1,24 @@
+"""What lies in the folder of a published model, by name, and where an adapter is found. No torch is imported here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tunesmith.core.errors import MissingError
+
+CARD = "tunesmith.json"  # where the model came from
+ADAPTER = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+
+
+def adapter_folder(name: str) -> Path:
+    """Where the adapter called `name` lies: a published adapter's folder, or the one inside a run's.
+
+    Raises:
+        MissingError: there is none.
+    """
+    folder = Path(name).expanduser()
+    for place in (folder, folder / "adapter", folder / "model"):
+        if (place / ADAPTER).exists() and (place / WEIGHTS).exists():
+            return place
+    raise MissingError(f"method.start = {name!r}: no adapter there. Name a run that trained one, or its folder.")
