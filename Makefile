@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all check bench docs update test-versions clean
+.PHONY: demo test test-all repetitions fuzz kills check bench docs update test-versions clean
 
 # Installed once, in the exact versions of constraints.txt; again when these or pyproject.toml change.
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
@@ -26,11 +26,24 @@ $(VENV)/.dev: $(VENV)/.test
 demo: $(VENV)/.installed
 	$(BIN)/tunesmith demo
 
-test: $(VENV)/.test
-	$(BIN)/python -m pytest
+# Several processes of one thread each; the tests of a module are done by one of them.
+WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
-test-all: $(VENV)/.test
-	$(BIN)/python -m pytest -m ''
+test: $(VENV)/.test
+	$(PYTEST)
+
+# More of what `make test` does once. Each takes at most half an hour; interrupted, it goes on where it was.
+repetitions: $(VENV)/.test
+	$(PYTEST) -m slow --passed .passed/repetitions
+
+fuzz: $(VENV)/.test
+	$(PYTEST) -m fuzz --passed .passed/fuzz
+
+kills: $(VENV)/.test
+	$(PYTEST) -m kills --passed .passed/kills
+
+test-all: test repetitions fuzz kills
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -66,4 +79,4 @@ test-versions:
 	$(PYTHON) scripts/versions.py test
 
 clean:
-	rm -rf $(VENV) .versions build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .versions .passed build dist .pytest_cache .ruff_cache .hypothesis

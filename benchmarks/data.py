@@ -74,7 +74,7 @@ def floor(path: Path, model: str) -> tuple[float, int]:
     """The tokenizers library alone. A million rows are too many to hold: the first 50,000 stand for all."""
     contract = open_contract(model)
     texts = list(islice(texts_of(path, contract), 50_000))
-    rows = sum(1 for _ in path.open("rb"))
+    rows = path.read_bytes().count(b"\n")
     tokenizer, tokens = contract.tokenizer.backend_tokenizer, 0
     tokenizer.encode_batch_fast(texts[:CHUNK], add_special_tokens=False)
     started = time.perf_counter()
@@ -157,7 +157,7 @@ def profile(path: Path, model: str) -> None:
         return made
 
     contract = open_contract(model)
-    rows = sum(1 for _ in path.open("rb"))
+    rows = path.read_bytes().count(b"\n")
     with patient_collector():
         read = timed("read, check, key", lambda: list(Reading(find_files(str(path)), DataConfig(train=str(path)))))
         drafts = timed("render", lambda: [draft for row in read for draft in drafts_of(row, contract)])

@@ -2,6 +2,7 @@
 
     python benchmarks/decode.py --write                 # -> benchmarks/RESULTS.md
     python benchmarks/decode.py --llama-cpp             # compiled for this (minutes)
+    python benchmarks/decode.py --size tiny --dtype float32
 
 A Llama of 135 million random weights answers 1, 8 and 32 prompts of 32 tokens at once, greedily, with 64 new tokens
 each. Every contender runs in a process of its own, warm; each figure is the best of its rounds, prompts included.
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from results import put
-from sft_cpu import make_model
+from sft_cpu import SIZES, make_model
 from start import processor
 
 from tunesmith.exec.local import SETTINGS
@@ -36,7 +37,7 @@ LEVERS = ("tunesmith, slots alone", "tunesmith, slots and packed weights")
 
 
 def prompts(count: int) -> list[list[int]]:
-    return [[(7919 * row + 31 * place + 5) % 49152 for place in range(PROMPT)] for row in range(count)]
+    return [[(7919 * row + 31 * place + 5) % 4000 for place in range(PROMPT)] for row in range(count)]
 
 
 def fastest(answer: Callable[[list[list[int]]], int]) -> dict[str, Any]:
@@ -214,10 +215,10 @@ def in_a_process(options: argparse.Namespace, name: str) -> dict[str, Any]:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def table(dtype: str, found: dict[str, dict[str, Any]]) -> str:
+def table(size: str, dtype: str, found: dict[str, dict[str, Any]]) -> str:
     base = found["transformers"]
     head = " | ".join(f"{count} at once" for count in TOGETHER)
-    lines = [f"| 135m Llama, {dtype}, tokens/s | {head} |", "|---|" + "---|" * len(TOGETHER)]
+    lines = [f"| {size} Llama, {dtype}, tokens/s | {head} |", "|---|" + "---|" * len(TOGETHER)]
     for name, one in found.items():
         if "failed" in one:
             lines.append(f"| {name} | {one['failed'][:90]} |" + " |" * (len(TOGETHER) - 1))
@@ -231,6 +232,7 @@ def table(dtype: str, found: dict[str, dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="135m")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), help="both, if not given")
     parser.add_argument(
         "--llama-cpp", nargs="?", const="compile", metavar="FOLDER",
@@ -248,7 +250,7 @@ def main() -> None:
             f"tokens, {NEW} new ones, best of {ROUNDS}.")  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         options.folder = folder
-        make_model(Path(folder) / "model", "135m")
+        make_model(Path(folder) / "model", options.size)
         if options.llama_cpp == "compile":
             build_llama_cpp(Path(folder) / "llama")
         elif options.llama_cpp:
@@ -256,10 +258,13 @@ def main() -> None:
         for dtype in [options.dtype] if options.dtype else ["bfloat16", "float32"]:
             options.dtype = dtype
             names = [name for name in CONTENDERS if dtype == "bfloat16" or name not in LEVERS]
-            text = table(dtype, {name: in_a_process(options, name) for name in names})
+            text = table(options.size, dtype, {name: in_a_process(options, name) for name in names})
             print(text, end="\n\n", flush=True)
             if options.write:
-                put(f"decode-{dtype}", f"{lead}\n\n{text}")
+                put(
+                    f"decode-{dtype}" if options.size == "135m" else f"decode-{options.size}-{dtype}",
+                    f"{lead}\n\n{text}",
+                )
 
 
 if __name__ == "__main__":

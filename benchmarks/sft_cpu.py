@@ -29,6 +29,8 @@ from results import put
 from start import processor
 
 SIZES = {
+    "tiny": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+             "intermediate_size": 128, "vocab_size": 4096},
     "10m": {"hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 4, "num_key_value_heads": 2,
             "intermediate_size": 1024, "vocab_size": 16384},
     "135m": {"hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3,
@@ -98,7 +100,7 @@ def run_tunesmith(options: argparse.Namespace) -> dict[str, Any]:
         "evaluate": {"probe": "off"}, "compile": "on", "precision": options.precision,
     }))  # fmt: skip
     started = time.time()
-    run = finetune(recipe)
+    run = finetune(recipe, until="trained")
     steps = read_lines(run.folder / "metrics.jsonl")
     tokens = [step["tokens_per_second"] for step in steps[-(-options.steps // 3) :]]
     return {

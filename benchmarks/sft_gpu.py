@@ -266,19 +266,26 @@ def run_tunesmith(case: Case, contender: Contender, folder: Path) -> dict[str, A
             ends.append(now())
             losses.append(event["loss"])
 
+    class Rows(list[Prepared]):
+        """Rows in memory that tell their lengths, as those on disk do."""
+
+        @property
+        def lengths(self) -> np.ndarray:
+            return np.array([len(row.ids) for row in self])
+
     rate, ends, losses = product_rate(), [], []
-    rows = [prepared(ids, line) for line, ids in enumerate(rows_of(case), 1)]
+    rows = Rows(prepared(ids, line) for line, ids in enumerate(rows_of(case), 1))
     config = LoraConfig(rank=RANK, alpha=ALPHA) if case.method == "lora" else FullConfig()
     started = now()
     plan = make_plan("bf16", "auto", case.length * case.together)
     model = make_model(case)
-    plan = settle_packing(plan, model, rows[:8], say)
+    plan = settle_packing(plan, model, rows, say)
     model = METHODS[case.method].apply(model, config)
-    plan = settle_loss(plan, model, rows[:8])
+    plan = settle_loss(plan, model, rows)
     optim = OptimConfig(scheduler="constant", warmup=0)
     objective = Sft(rows, rows_a_step(case), 0, plan)
     policy = Policy(model, optim, RATES[case.method], WARM + TIMED, plan)
-    objective = settle_layers("on", policy, objective, rows[:8], WARM + TIMED, say)
+    objective = settle_layers("on", policy, objective, rows, WARM + TIMED, say)
     course = Course(WARM + TIMED, validate_every=10**6, checkpoint_every=10**6)
     train(objective, policy, course, Standing(), [], lambda *_: None, say)
     order = epoch_order(len(rows), 0, 0)

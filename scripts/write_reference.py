@@ -34,6 +34,9 @@ def type_name(annotation: Any) -> str:
         return f"{origin.__name__} of {type_name(inner[0])}"
     if origin in (Union, UnionType):
         return " or ".join(map(type_name, inner))
+    if issubclass(annotation, Section):
+        fields = (f"{name}: {type_name(field.annotation)}" for name, field in annotation.model_fields.items())
+        return f"`{{{', '.join(fields)}}}`"
     return annotation.__name__
 
 
@@ -51,10 +54,15 @@ def shown(default: Any) -> str:
     return f"`{str(default).lower()}`" if isinstance(default, bool) else f"`{default}`"
 
 
+def _takes_values(annotation: Any) -> bool:
+    """Whether a field may hold something beside sections; if not, its sections have tables of their own."""
+    return any(not (isinstance(one, type) and issubclass(one, Section)) for one in get_args(annotation))
+
+
 def section_table(section: type[Section]) -> list[str]:
     lines = ["| field | default | values | what it does |", "|---|---|---|---|"]
     for name, field in section.model_fields.items():
-        if union_members(field):
+        if union_members(field) and field.annotation is not None and not _takes_values(field.annotation):
             continue
         default = "required" if field.is_required() else shown(field.default)
         extra = field.json_schema_extra

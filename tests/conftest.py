@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 import signal
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
+from filelock import FileLock
+
+from resuming import Passed
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "true"
+os.environ["COLUMNS"] = "120"  # of what commands print
 signal.signal(signal.SIGINT, signal.default_int_handler)  # or children of tests in the background would not hear it
 
+ROOT = Path(__file__).resolve().parents[1]
+LONGEST_FIRST = (
+    "test_ember", "test_ranks", "test_trl", "test_benchmarks", "test_recovery", "test_resume", "test_merge",
+    "test_jobs", "test_cli", "test_decoding", "test_track", "test_lineage", "test_fast", "test_harness", "test_deploy",
+)  # fmt: skip
+TOGETHER = {"test_benchmarks": "test_trl"}  # modules that import the same heavy library are done by one process
 QUESTIONS = ["What time is breakfast?", "Where is the pool?", "Is there wifi?", "Can I bring my dog?"]
 ANSWERS = ["From seven to ten.", "On the lower level.", "Yes, it is free.", "Dogs are welcome on the first floor."]
 
@@ -30,6 +45,69 @@ def many_rows(count: int) -> list[dict[str, Any]]:
         chat_row(f"{QUESTIONS[i % 4]} I am guest {i}.", f"{ANSWERS[i % 4]} " + "Enjoy your stay. " * (i % 5))
         for i in range(count)
     ]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--passed", type=Path, metavar="FILE", help="note what passes there, and leave out what did")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A deprecation that our code causes fails a test; calls of a model reach it through torch's module."""
+    if (file := config.getoption("passed")) is not None:
+        config.pluginmanager.register(Passed(file, reads_only=hasattr(config, "workerinput")))
+    files = [path for name in ("tests", "benchmarks", "examples", "scripts") for path in (ROOT / name).rglob("*.py")]
+    names = {"tunesmith", "torch.nn.modules.module", *(path.stem for path in files)}
+    modules = "|".join(re.escape(name) for name in sorted(names))
+    for category in ("DeprecationWarning", "PendingDeprecationWarning", "FutureWarning"):
+        config.addinivalue_line("filterwarnings", rf"error::{category}:({modules})(\.|$)")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Order the work of several processes: a module's tests stay together, and the longest modules come first."""
+    rank = {name: number for number, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            if item.get_closest_marker("xdist_group") is None:
+                item.add_marker(pytest.mark.xdist_group(TOGETHER.get(item.path.stem, item.path.stem)))
+
+
+class Deprecations(logging.Handler):
+    """Notes what transformers' logger calls deprecated (it warns of some things there alone) where our code asked."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.found: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        frame: FrameType | None = sys._getframe()
+        while frame is not None and passes_on(Path(frame.f_code.co_filename)):
+            frame = frame.f_back
+        if "deprecat" in record.getMessage() and frame is not None and ours(Path(frame.f_code.co_filename)):
+            self.found.append(f"{frame.f_code.co_filename}:{frame.f_lineno}: {record.getMessage()}")
+
+
+def passes_on(file: Path) -> bool:
+    """Whether a file's code only stands between the logger and whoever called a model."""
+    return file == Path(__file__) or bool({"logging", "torch"} & set(file.parts)) or "transformers/utils" in str(file)
+
+
+def ours(file: Path) -> bool:
+    return file.is_relative_to(ROOT) and "site-packages" not in file.parts
+
+
+@pytest.fixture(autouse=True)
+def deprecations() -> Iterator[Deprecations]:
+    """Fails a test whose code makes transformers log a deprecation."""
+    noted, logger = Deprecations(), logging.getLogger("transformers")
+    once = getattr(getattr(logger, "warning_once", None), "cache_clear", None)
+    if once is not None:  # or only the first test to cause it would fail
+        once()
+    logger.addHandler(noted)
+    yield noted
+    logger.removeHandler(noted)
+    assert not noted.found, noted.found
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -79,6 +157,65 @@ def save_tiny(folder: Path, **changes: Any) -> Path:
     return folder
 
 
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Any]) -> Path:
+    """A folder that the first process to need it makes, and all read; nobody may write into it."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # its parent's folder, which all of them share
+        root = root.parent
+    folder = root / name
+    with FileLock(root / f"{name}.lock"):
+        if not (root / f"{name}.made").exists():
+            folder.mkdir()
+            make(folder)
+            (root / f"{name}.made").touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("tiny"))
+    return made_once(tmp_path_factory, "tiny", save_tiny)
+
+
+COMMAND = [sys.executable, "-c", "from tunesmith.cli.main import run; run()"]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
+    """What `tunesmith train` left of a whole run, in processes of its own: `runs/small` and what it `said`."""
+
+    def make(folder: Path) -> None:
+        (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in many_rows(40)))
+        (folder / "small.yaml").write_text(
+            f"model: {{base: '{tiny}'}}\n"
+            "data: {train: rows.jsonl}\n"
+            "optim: {learning_rate: 1.0e-3, epochs: 1, batch_size: 8}\n"
+            "evaluate: {max_new_tokens: 8}\n"
+            "precision: fp32\n"
+        )
+        done = subprocess.run(
+            [*COMMAND, "train", "small.yaml", "--set", "optim.epochs=2"],
+            cwd=folder, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        (folder / "said").write_text(done.stdout)
+
+    return made_once(tmp_path_factory, "finished", make)
+
+
+def run_here(job: Any, log: Path, report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """What `run_child` does for a job of one process, but in this one."""
+    from tunesmith.jobs.__main__ import JOBS
+
+    def hear(event: dict[str, Any]) -> None:
+        report(json.loads(json.dumps(event)))
+
+    assert job.processes == 1
+    done = {"kind": "done", **JOBS[job.name](job.arguments, hear, lambda: False)}
+    hear(done)
+    return done
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs need no child, which would take seconds to start: for tests of what a run does, not of how it is started."""
+    monkeypatch.setattr("tunesmith.jobs.start.run_child", run_here)

@@ -1,6 +1,6 @@
-"""Fills a small disk of its own at five levels, in a save, a log, the cache and at publishing; run by test_full_disk.
+"""Fills a small disk of its own in a save, a log, the cache or at publishing; run by test_full_disk.
 
-python tests/full_disk.py DISK     # DISK: an empty folder on a file system of a few megabytes
+python tests/full_disk.py DISK WHAT LEVEL...     # DISK: an empty folder on a file system of a few megabytes
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import shutil
 import sys
 from pathlib import Path
 
-DISK = Path(sys.argv[1])
+DISK, WHAT = Path(sys.argv[1]), sys.argv[2]
+LEVELS = [float(level) for level in sys.argv[3:]]  # of what is about to be written, left free
 os.environ.update(HF_HUB_OFFLINE="1", TUNESMITH_HOME=str(DISK.parent / "home"), TOKENIZERS_PARALLELISM="false")
 
 import torch
@@ -25,8 +26,6 @@ from tunesmith.core.files import read_lines, write_text
 from tunesmith.jobs.finetune import finetune
 from tunesmith.jobs.recipe import read_recipe
 from tunesmith.train import checkpoint as checkpoints
-
-LEVELS = (0.0, 0.2, 0.4, 0.6, 0.8)  # of what is about to be written, left free
 
 
 def begin(name: str, parent: Path) -> Path:
@@ -86,47 +85,52 @@ def fill_before(what: str, size: int, level: float, folder: Path):
     return hear
 
 
+def fill_in_a_run(what: str, level: float, whole: Path) -> None:
+    """The disk is full while a run saves, logs or publishes; with room again it goes on to the same bits."""
+    saved = checkpoints.all_checkpoints(whole / "checkpoints")[-1]
+    size = sum(file.stat().st_size for file in (whole / "model" if what == "publishing" else saved).iterdir())
+    folder = begin(f"{what}-{level}", DISK)
+    error = attempt(folder, fill_before(what, size, level, folder))
+    expect(error, re.escape(str(folder)), r"[\d,]+ bytes", "space")
+    before, damaged = checkpoints.find_checkpoint(folder / "checkpoints")
+    assert before is not None
+    assert (before.step, damaged) == (6 if what == "publishing" else 2, []), (what, level, before.step, damaged)
+    (DISK / "filler").unlink()
+    assert attempt(folder, lambda event: None, resume=True) is None
+    losses, weights = result(whole)
+    again = result(folder)
+    assert again[0] == losses
+    assert all(torch.equal(again[1][name], weights[name]) for name in weights)
+    shutil.rmtree(folder)
+
+
+def fill_in_the_cache(level: float, whole: Path) -> None:
+    """The disk is full while rows are prepared."""
+    prepared = next((DISK.parent / "home" / "data").glob("*/rows.arrow")).stat().st_size
+    os.environ["TUNESMITH_HOME"] = str(DISK / "home")
+    (DISK / "home" / "data").mkdir(parents=True)
+    folder = begin(f"cache-{level}", DISK.parent / "runs")
+    fill(int(level * prepared))
+    expect(attempt(folder, lambda event: None), re.escape(str(DISK / "home" / "data")), r"[\d,]+ bytes", "space")
+    assert not list((DISK / "home" / "data").glob("*/rows.arrow"))
+    (DISK / "filler").unlink()
+    assert attempt(folder, lambda event: None, resume=True) is None
+    assert result(folder)[0] == result(whole)[0]
+    shutil.rmtree(DISK / "home")
+
+
 def main() -> None:
     save_tiny(DISK.parent / "base")
     (DISK.parent / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in many_rows(40)))
     checkpoints.SPARE = 0  # or a disk of a few megabytes would be refused before the first step
     whole = begin("whole", DISK.parent / "runs")
     assert attempt(whole, lambda event: None) is None
-    losses, weights = result(whole)
-    saved = checkpoints.all_checkpoints(whole / "checkpoints")[-1]
-    size = sum(file.stat().st_size for file in saved.iterdir())
-    published = sum(file.stat().st_size for file in (whole / "model").iterdir())
-    count = 0
-    for what in ("save", "log", "publishing"):
-        for level in LEVELS:
-            folder = begin(f"{what}-{level}", DISK)
-            error = attempt(folder, fill_before(what, published if what == "publishing" else size, level, folder))
-            expect(error, re.escape(str(folder)), r"[\d,]+ bytes", "space")
-            before, damaged = checkpoints.find_checkpoint(folder / "checkpoints")
-            assert before is not None
-            assert (before.step, damaged) == (6 if what == "publishing" else 2, []), (what, level, before.step, damaged)
-            (DISK / "filler").unlink()
-            assert attempt(folder, lambda event: None, resume=True) is None
-            again = result(folder)
-            assert again[0] == losses
-            assert all(torch.equal(again[1][name], weights[name]) for name in weights)
-            shutil.rmtree(folder)
-            count += 1
-    prepared = next((DISK.parent / "home" / "data").glob("*/rows.arrow")).stat().st_size
-    os.environ["TUNESMITH_HOME"] = str(DISK / "home")
-    (DISK / "home" / "data").mkdir(parents=True)
     for level in LEVELS:
-        folder = begin(f"cache-{level}", DISK.parent / "runs")
-        fill(int(level * prepared))
-        expect(attempt(folder, lambda event: None), re.escape(str(DISK / "home" / "data")), r"[\d,]+ bytes", "space")
-        assert not list((DISK / "home" / "data").glob("*/rows.arrow"))
-        (DISK / "filler").unlink()
-        assert attempt(folder, lambda event: None, resume=True) is None
-        assert result(folder)[0] == losses
-        shutil.rmtree(DISK / "home" / "data")
-        (DISK / "home" / "data").mkdir()
-        count += 1
-    print(f"{count} full disks: each was named, nothing before was lost, every run went on to the same bits")
+        if WHAT == "cache":
+            fill_in_the_cache(level, whole)
+        else:
+            fill_in_a_run(WHAT, level, whole)
+    print(f"{len(LEVELS)} full disks: each was named, nothing before was lost, every run went on to the same bits")
 
 
 if __name__ == "__main__":

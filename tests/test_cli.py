@@ -1,30 +1,40 @@
-"""The command line as a user meets it: in processes of its own."""
+"""The command line as a user meets it; in processes of its own where the process matters."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
+import shutil
+import signal
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
 
-from conftest import chat_row, many_rows
+from conftest import COMMAND, chat_row, many_rows
+from tunesmith.cli import main
 
-COMMAND = [sys.executable, "-c", "from tunesmith.cli.main import run; run()"]
 
+@pytest.fixture
+def command(monkeypatch, capfd, in_process, tmp_path):
+    """The command line in this process, its jobs too: gives exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+    before = signal.getsignal(signal.SIGTERM)
 
-def tunesmith(*arguments, cwd, stdin=None):
-    """Run the command line; returns (exit code, standard output, standard error)."""
-    environment = {**os.environ, "COLUMNS": "120", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [*COMMAND, *map(str, arguments)], cwd=cwd, env=environment, capture_output=True, text=True, input=stdin,
-        check=False,
-    )  # fmt: skip
-    return done.returncode, done.stdout, done.stderr
+    def run(*arguments, stdin=""):
+        monkeypatch.setattr(sys, "argv", ["tunesmith", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main.run()
+        said = capfd.readouterr()
+        return end.value.code or 0, said.out, said.err
+
+    yield run
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture
@@ -64,33 +74,42 @@ assert "torch" not in sys.modules
     assert not [name for name in ("transformers", "numpy", "pydantic", "rich.table") if f" {name}\n" in heavy]
 
 
-def test_a_whole_session(recipe, tmp_path):
-    code, out, error = tunesmith("train", recipe, "--set", "optim.epochs=2", cwd=tmp_path)
-    assert code == 0, error
+def test_a_whole_session(finished, command, tmp_path, tiny):
+    said = (finished / "said").read_text()
     for words in ("run folder runs/small", "packed", "step 8/8", "perplexity", "report  runs/small/report/report.html"):
-        assert words in out
-    code, out, _ = tunesmith("runs", cwd=tmp_path)
+        assert words in said
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    code, out, _ = command("runs")
     assert (code, "succeeded" in out, "runs/small" in out) == (0, True, True)
-    code, out, _ = tunesmith("show", "runs/small", cwd=tmp_path)
+    code, out, _ = command("show", "runs/small")
     assert (code, "epochs: 2.0" in out, "BLEU" in out) == (0, True, True)
-    rows = tmp_path / "rows.jsonl"
-    code, out, error = tunesmith("evaluate", "runs/small", "--data", rows, "--against", recipe.parent.parent / "none",
-                                 cwd=tmp_path)  # fmt: skip
+    code, out, error = command("evaluate", "runs/small", "--data", "rows.jsonl", "--against", tmp_path / "none")
     assert (code, "no such folder" in error) == (1, True)
-    code, out, error = tunesmith("evaluate", "runs/small", "--data", rows, "--rows", 6, "--max-new-tokens", 5,
-                                 "--against", yaml.safe_load(recipe.read_text())["model"]["base"],
-                                 "--output", "report.json", cwd=tmp_path)  # fmt: skip
+    code, out, error = command("evaluate", "runs/small", "--data", "rows.jsonl", "--rows", 6, "--max-new-tokens", 5,
+                               "--against", tiny, "--output", "report.json")  # fmt: skip
     assert code == 0, error
     report = json.loads((tmp_path / "report.json").read_text())
     assert (report["rows"], len(report["samples"]), report["model"]) == (6, 6, "runs/small")
-    code, once, _ = tunesmith("chat", "runs/small", "--once", "Where is the pool?", "--max-new-tokens", 8, cwd=tmp_path)
+    code, once, _ = command("chat", "runs/small", "--once", "Where is the pool?", "--max-new-tokens", 8)
     assert (code, bool(once.strip())) == (0, True)
-    code, out, _ = tunesmith("chat", "runs/small", "--max-new-tokens", 8, "--system", "Be kind.", cwd=tmp_path,
-                             stdin="Hello?\n/new\nHello?\nAnd now?\n\n")  # fmt: skip
+    code, out, _ = command("chat", "runs/small", "--max-new-tokens", 8, "--system", "Be kind.",
+                           stdin="Hello?\n/new\nHello?\nAnd now?\n\n")  # fmt: skip
     _, *answers = out.splitlines()
     assert code == 0
     assert len(answers) == 3
     assert answers[0] == answers[1]  # /new forgot
+
+
+def test_a_run_goes_as_far_as_it_is_asked_to(recipe, command):
+    code, out, error = command("train", recipe, "--until", "trained")
+    assert code == 0, error
+    assert "go on   tunesmith train --resume runs/small" in out
+    assert "report.html" not in out
+    assert "  trained  " in command("runs")[1]
+    code, out, error = command("train", "--resume", "runs/small", "--until", "published")
+    assert (code, "chat    tunesmith chat runs/small" in out, "report.html" in out) == (0, True, False)
+    code, out, error = command("train", "--resume", "runs/small")
+    assert (code, "report  runs/small/report/report.html" in out) == (0, True)
 
 
 def broken(tmp_path, tiny, recipe):
@@ -132,41 +151,39 @@ def broken(tmp_path, tiny, recipe):
     ]
 
 
-def test_broken_input_gives_one_sentence_and_no_traceback(tmp_path, tiny, recipe):
-    def fail(case):
-        arguments, words = case
-        code, out, error = tunesmith(*arguments, cwd=tmp_path)
+def test_broken_input_gives_one_sentence_and_no_traceback(tmp_path, tiny, recipe, command):
+    for arguments, words in broken(tmp_path, tiny, recipe):
+        code, out, error = command(*arguments)
         assert code == 1, (arguments, out, error)
         assert error.startswith("error: "), (arguments, error)
         assert words in error, (arguments, error)
         assert "Traceback" not in out + error
         assert error.count("\n") <= 3, error
 
-    cases = broken(tmp_path, tiny, recipe)
-    with ThreadPoolExecutor(2) as both_cores:
-        assert len(list(both_cores.map(fail, cases))) == len(cases)
 
-
-def test_a_file_with_other_column_names_is_checked(tmp_path):
+def test_a_file_with_other_column_names_is_checked(tmp_path, command):
     (tmp_path / "faq.csv").write_text("Frage,Antwort\nHi?,Hello.\n")
-    code, out, error = tunesmith("check", "faq.csv", "--column", "question=Frage", "--column", "answer=Antwort",
-                                 cwd=tmp_path)  # fmt: skip
+    code, out, error = command("check", "faq.csv", "--column", "question=Frage", "--column", "answer=Antwort")
     assert (code, "question-answer" in out, error) == (0, True, "")
 
 
-def test_wrong_usage_is_explained_by_the_parser(tmp_path):
-    code, _, error = tunesmith("trian", cwd=tmp_path)
+def test_wrong_usage_is_explained_by_the_parser(command):
+    code, _, error = command("trian")
     assert code == 2
     assert "No such command 'trian'" in error
-    assert tunesmith("--version", cwd=tmp_path)[1].startswith("tunesmith 0.")
-    assert "Start one: tunesmith demo" in tunesmith("runs", cwd=tmp_path)[1]
+    assert command("--version")[1].startswith("tunesmith 0.")
+    assert "Start one: tunesmith demo" in command("runs")[1]
 
 
 def test_the_live_bar_is_drawn_on_a_terminal(recipe, tmp_path):
     leader, follower = pty.openpty()
     environment = {**os.environ, "COLUMNS": "100", "TERM": "xterm-256color"}
     child = subprocess.Popen(
-        [*COMMAND, "train", str(recipe)], cwd=tmp_path, env=environment, stdout=follower, stderr=follower
+        [*COMMAND, "train", str(recipe), "--until", "trained"],
+        cwd=tmp_path,
+        env=environment,
+        stdout=follower,
+        stderr=follower,
     )
     os.close(follower)
     shown = b""

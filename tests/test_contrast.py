@@ -18,7 +18,7 @@ import yaml
 from typer.testing import CliRunner
 
 import tunesmith
-from conftest import many_rows
+from conftest import many_rows, run_here
 from tunesmith.cli.compare import compare
 from tunesmith.cli.screen import console
 from tunesmith.core.errors import ConfigError, MissingError
@@ -56,7 +56,9 @@ def trained(tiny, tmp_path_factory):
         f"output: {{folder: '{place / 'runs'}'}}\n"
     )
     changes = [{}, {"method": {"type": "full"}, "optim": {"learning_rate": 5e-3, "steps": 11}}]
-    runs = [tunesmith.finetune(place / "small.yaml", **change).folder for change in changes]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tunesmith.jobs.start.run_child", run_here)
+        runs = [tunesmith.finetune(place / "small.yaml", **change).folder for change in changes]
     return runs, [counted(run) for run in runs]
 
 

@@ -26,7 +26,8 @@ from tunesmith.data.survey import survey
 from tunesmith.prompt.base import resolve
 from tunesmith.prompt.load import load_contract
 
-ROWS, FILES = 10_000, 500
+ROWS, FILES = 2_000, 100  # of one seed
+SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.fuzz) for seed in range(1, 26))]
 MEMORY = 256 << 20  # bytes that reading one of these files may take at most
 HI, HELLO = {"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello."}
 CALL = {"role": "assistant", "tool_calls": [{"id": "c1", "function": {"name": "look", "arguments": "{}"}}]}
@@ -109,10 +110,11 @@ def read(path, **options):
     return rows, ledger
 
 
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("format", FORMATS)
-def test_fuzzed_rows_are_kept_or_dropped_and_counted(tmp_path, format):
-    """Every row of each format's share of the 10,000 ends in the ledger, and what is kept can be rendered."""
-    draw = random.Random(format)
+def test_fuzzed_rows_are_kept_or_dropped_and_counted(tmp_path, format, seed):
+    """Every row of each format's share ends in the ledger, and what is kept can be rendered."""
+    draw = random.Random(f"{format} {seed}")
     seeds = [row for row in GOOD if FORMATS[format].has_keys(row)]
     count = -(-ROWS // len(FORMATS))
     rows = [mutated(draw.choice(seeds), draw) for _ in range(count)]
@@ -232,10 +234,11 @@ def grown(data, draw):
 DAMAGE = [cut, flipped, spliced, recoded, grown]
 
 
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("kind", WRITERS)
-def test_fuzzed_files_are_read_or_refused_in_bounded_memory(tmp_path, kind):
-    """A tenth of the 500 files each: refused in a sentence, or read with every row in the ledger."""
-    draw = random.Random(kind)
+def test_fuzzed_files_are_read_or_refused_in_bounded_memory(tmp_path, kind, seed):
+    """A tenth of the files each: refused in a sentence, or read with every row in the ledger."""
+    draw = random.Random(f"{kind} {seed}")
     outcomes = {"read": 0, "refused": 0}
     for number in range(FILES // len(WRITERS)):
         template = draw.choice(GOOD)

@@ -17,13 +17,18 @@ def can_mount(folder):
     return shutil.which("unshare") is not None and subprocess.run(command, capture_output=True).returncode == 0
 
 
-@pytest.mark.slow
-def test_a_full_disk_loses_nothing(tmp_path):
+CASES = [("save", ["0.4"]), *(pytest.param(what, ["0.0", "0.2", "0.4", "0.6", "0.8"], marks=pytest.mark.kills)
+                               for what in ("save", "log", "publishing", "cache"))]  # fmt: skip
+
+
+@pytest.mark.parametrize(("what", "levels"), CASES)
+def test_a_full_disk_loses_nothing(tmp_path, what, levels):
     disk = tmp_path / "disk"
     disk.mkdir()
     if not can_mount(disk):
         pytest.skip("this system gives nobody a mount namespace (test_resume limits the size of files instead)")
-    inside = f"mount -t tmpfs -o size=3m tmpfs '{disk}' && exec '{sys.executable}' '{SCRIPT}' '{disk}'"
+    inside = f"mount -t tmpfs -o size=3m tmpfs '{disk}' && exec '{sys.executable}' '{SCRIPT}' '{disk}' {what} "
+    inside += " ".join(levels)
     done = subprocess.run(["unshare", "-rm", "sh", "-c", inside], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-    assert "20 full disks" in done.stdout
+    assert f"{len(levels)} full disks" in done.stdout

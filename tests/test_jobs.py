@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -18,14 +19,16 @@ import tunesmith
 from conftest import many_rows
 from tunesmith.core.errors import JobError, TunesmithError
 from tunesmith.core.events import silent
-from tunesmith.core.files import read_json, read_lines
+from tunesmith.core.files import read_json, read_lines, sha256_of
 from tunesmith.exec import local
 from tunesmith.exec.cores import Cores, allowed_cores, count_free, idle_shares, look_at_cores, quota
 from tunesmith.exec.local import SETTINGS, Job, environment, run_child
 from tunesmith.jobs.runs import list_runs, read_run
+from tunesmith.jobs.start import Run
 from tunesmith.score.metrics import METRICS
 
 ROOT = Path(__file__).resolve().parents[1]
+QUESTION = "Where is the pool? I am guest 5."
 
 
 @pytest.fixture
@@ -50,15 +53,28 @@ def greedy_with_transformers(folder, question):
     return said[0]["generated_text"][-1]["content"].strip()
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning")
-@pytest.mark.parametrize(
-    "changes",
-    [{}, {"output": {"merge": True}}, {"method": {"type": "full"}}],
-    ids=["lora", "merged", "full"],
-)
-def test_a_run_leaves_what_it_promises_and_loads_in_transformers(recipe, changes):
+def test_a_run_leaves_what_it_promises_and_loads_in_peft(finished):
+    from peft import AutoPeftModelForCausalLM
+
+    run = Run(finished / "runs" / "small")
+    check_promises(run)
+    model = AutoPeftModelForCausalLM.from_pretrained(run.model, dtype=torch.float32)
+    contract = tunesmith.load(run.folder).contract
+    ids = torch.tensor([contract.prompt(tunesmith.prompt.messages.as_conversation(QUESTION))])
+    said = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=20, do_sample=False)
+    ours = tunesmith.load(run.folder).generate(QUESTION, max_new_tokens=20)
+    assert contract.decode(said[0, ids.shape[1] :]).strip() == ours
+
+
+@pytest.mark.parametrize("changes", [{"output": {"merge": True}}, {"method": {"type": "full"}}], ids=["merged", "full"])
+def test_a_full_model_is_left_too(recipe, changes, in_process):
     events = []
     run = tunesmith.finetune(recipe, events.append, **changes)
+    check_promises(run)
+    assert [event["kind"] for event in events][-1] == "done"
+
+
+def check_promises(run):
     names = {path.name for path in run.folder.iterdir()}
     assert {"config.yaml", "plan.json", "metrics.jsonl", "events.jsonl", "checkpoints", "model", "report"} <= names
     steps = read_lines(run.folder / "metrics.jsonl")
@@ -70,24 +86,14 @@ def test_a_run_leaves_what_it_promises_and_loads_in_transformers(recipe, changes
     assert card["data"]["rows"] + 2 <= 40
     assert len(card["base"]["sha256"]) == len(card["contract"]["id"]) == len(card["data"]["id"]) == 64
     assert not list(run.folder.rglob("*.bin")) + list(run.folder.rglob("*.pt")) + list(run.folder.rglob("*.pkl"))
-    assert [event["kind"] for event in events][-1] == "done"
     assert read_run(run.folder).status == "succeeded"
-
-    question = "Where is the pool? I am guest 5."
-    ours = tunesmith.load(run.folder).generate(question, max_new_tokens=20)
-    assert greedy_with_transformers(run.model, question) == ours
-    if not changes:
-        from peft import AutoPeftModelForCausalLM
-
-        model = AutoPeftModelForCausalLM.from_pretrained(run.model, dtype=torch.float32)
-        contract = tunesmith.load(run.folder).contract
-        ids = torch.tensor([contract.prompt(tunesmith.prompt.messages.as_conversation(question))])
-        said = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=20, do_sample=False)
-        assert contract.decode(said[0, ids.shape[1] :]).strip() == ours
+    ours = tunesmith.load(run.folder).generate(QUESTION, max_new_tokens=20)
+    assert greedy_with_transformers(run.model, QUESTION) == ours
 
 
-def test_the_flat_example_gives_the_same_losses(recipe, tmp_path, tiny, capsys):
-    run = tunesmith.finetune(recipe, data={"validation": 0, "test": 0}, optim={"learning_rate": 5e-3, "steps": 12})
+def test_the_flat_example_gives_the_same_losses(recipe, tmp_path, tiny, capsys, in_process):
+    optim = {"learning_rate": 5e-3, "steps": 12}
+    run = tunesmith.finetune(recipe, until="trained", data={"validation": 0, "test": 0}, optim=optim)
     ours = [step["loss"] for step in read_lines(run.folder / "metrics.jsonl")]
     spec = importlib.util.spec_from_file_location("sft_loop", ROOT / "examples" / "sft_loop.py")
     example = importlib.util.module_from_spec(spec)
@@ -107,9 +113,9 @@ def test_the_flat_example_gives_the_same_losses(recipe, tmp_path, tiny, capsys):
     assert source.count("\n") <= 150
 
 
-def test_a_second_run_takes_the_next_name(recipe, tmp_path):
+def test_a_second_run_takes_the_next_name(recipe, tmp_path, in_process):
     quick = {"optim": {"steps": 1}, "data": {"validation": 0, "test": 0}}
-    names = [tunesmith.finetune(recipe, **quick).folder.name for _ in range(2)]
+    names = [tunesmith.finetune(recipe, until="trained", **quick).folder.name for _ in range(2)]
     assert names == ["small", "small-2"]
     assert [run.folder.name for run in list_runs(tmp_path / "runs")] == names
 
@@ -124,7 +130,7 @@ def test_a_second_run_takes_the_next_name(recipe, tmp_path):
         ({"data": {"max_length": 1000}}, "takes at most 512 tokens"),
     ],
 )
-def test_a_run_that_cannot_succeed_fails_with_a_sentence_on_record(recipe, tmp_path, changes, words):
+def test_a_run_that_cannot_succeed_fails_with_a_sentence_on_record(recipe, tmp_path, in_process, changes, words):
     with pytest.raises(TunesmithError, match=words):
         tunesmith.finetune(recipe, **changes)
     [run] = list_runs(tmp_path / "runs")
@@ -140,8 +146,29 @@ def test_nothing_is_written_when_the_recipe_names_what_is_not_there(recipe, tmp_
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_changed_template_refuses_to_answer(recipe):
-    run = tunesmith.finetune(recipe, optim={"steps": 1}, data={"validation": 0, "test": 0})
+def test_a_run_ends_where_it_is_asked_to_and_goes_on_to_the_same_end(recipe, in_process):
+    whole = tunesmith.finetune(recipe)
+    for until, then in (("trained", ("published", "evaluated")), ("published", ("evaluated",))):
+        run = tunesmith.finetune(recipe, until=until)
+        assert read_run(run.folder).status == until
+        assert (run.model.exists(), run.scores) == (until == "published", [])
+        for later in then:
+            tunesmith.resume(run.folder, until=later)
+            assert read_run(run.folder).status == ("succeeded" if later == "evaluated" else later)
+        assert [step["loss"] for step in read_lines(run.folder / "metrics.jsonl")] == [
+            step["loss"] for step in read_lines(whole.folder / "metrics.jsonl")
+        ]
+        assert sha256_of(run.model / "adapter_model.safetensors") == sha256_of(
+            whole.model / "adapter_model.safetensors"
+        )
+        assert run.scores == whole.scores
+    for go in (tunesmith.finetune, lambda _, until: tunesmith.resume(run.folder, until=until)):
+        with pytest.raises(TunesmithError, match=r"cannot go until 'train': did you mean 'trained'\?"):
+            go(recipe, until="train")
+
+
+def test_a_changed_template_refuses_to_answer(finished, tmp_path):
+    run = Run(Path(shutil.copytree(finished / "runs" / "small", tmp_path / "small")))
     template = run.model / "chat_template.jinja"
     template.write_text("{{ 'Hello.\\n' }}" + template.read_text())
     with pytest.raises(TunesmithError, match="the prompt contract differs"):
@@ -220,7 +247,7 @@ def test_a_child_ends_with_its_parent(recipe, tmp_path):
     """The parent is killed with no chance to say so; its child must not live on."""
     code = f"""
 import tunesmith
-tunesmith.finetune({str(recipe)!r}, optim={{"epochs": 100000}})
+tunesmith.finetune({str(recipe)!r}, optim={{"epochs": 100000}}, compile="off")
 """
     parent = subprocess.Popen([sys.executable, "-c", code], env={**os.environ})
     metrics = tmp_path / "runs" / "small" / "metrics.jsonl"

@@ -10,12 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer
 import yaml
 from typer.testing import CliRunner
 
 from conftest import many_rows, save_tiny
-from tunesmith.cli.lineage import lineage as command
+from tunesmith.cli.main import app
 from tunesmith.core.config import to_yaml
 from tunesmith.core.errors import MissingError, ModelError
 from tunesmith.core.events import silent
@@ -77,9 +76,7 @@ def states(generation) -> dict[str, str]:
 
 
 def say(*arguments) -> str:
-    app = typer.Typer()
-    app.command()(command)
-    done = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
+    done = CliRunner().invoke(app, ["lineage", *map(str, arguments)], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.output
 
@@ -90,6 +87,27 @@ def paste(script: str, folder: Path, path: str | None = None) -> subprocess.Comp
     return subprocess.run(
         ["bash"], input=script, cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
+
+
+NOTES = """#!/bin/sh
+printf '%s\\0' "$PWD" "$@" >> "$(dirname "$0")/commands"
+printf '\\n' >> "$(dirname "$0")/commands"
+"""
+
+
+def paste_and_run_here(script: str, folder: Path, monkeypatch) -> None:
+    """Give a script to a shell that notes the commands of tunesmith in it, and run these in this process."""
+    place = folder / "bin"
+    place.mkdir()
+    (place / "tunesmith").write_text(NOTES)
+    (place / "tunesmith").chmod(0o755)
+    done = paste(script, folder, f"{place}:/usr/bin:/bin")
+    assert done.returncode == 0, done.stderr
+    for line in (place / "commands").read_text().splitlines():
+        where, *arguments, _ = line.split("\0")
+        monkeypatch.chdir(where)
+        ran = CliRunner().invoke(app, arguments, catch_exceptions=False)
+        assert ran.exit_code == 0, ran.output
 
 
 def test_what_only_reads_loads_no_torch(place):
@@ -219,7 +237,7 @@ def test_a_model_that_was_moved_is_traced_and_made_again_from_elsewhere(place, t
     assert again.read_bytes() == (elsewhere / "mine" / "adapter_model.safetensors").read_bytes()
 
 
-def test_a_chain_whose_runs_are_gone_is_made_again_from_its_card_alone(place, tmp_path):
+def test_a_chain_whose_runs_are_gone_is_made_again_from_its_card_alone(place, tmp_path, monkeypatch, in_process):
     shutil.move(place / "runs" / "second" / "model", tmp_path / "mine")
     shutil.rmtree(place / "runs")
     mine = trace(str(tmp_path / "mine"))
@@ -229,8 +247,7 @@ def test_a_chain_whose_runs_are_gone_is_made_again_from_its_card_alone(place, tm
     assert "runs/first/model is not here and is made again first" in script
     assert not (place / "runs").exists()
     assert not list(place.glob("*again*"))  # nothing is written by asking
-    done = paste(script, place)
-    assert done.returncode == 0, done.stderr
+    paste_and_run_here(script, place, monkeypatch)
     again = place / "runs" / "second" / "model" / "adapter_model.safetensors"
     assert again.read_bytes() == (tmp_path / "mine" / "adapter_model.safetensors").read_bytes()
     assert trace(str(tmp_path / "mine")).doubts() == []

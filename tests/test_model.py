@@ -8,6 +8,14 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPT2Model,
+    MixtralConfig,
+    MixtralForCausalLM,
+)
 
 import tunesmith
 from conftest import many_rows, save_tiny
@@ -21,6 +29,7 @@ from tunesmith.model.attention import packed_attention
 from tunesmith.model.config import FullConfig, LoraConfig
 from tunesmith.model.load import answering, load_model, refuse_not_finite, refuse_untrainable
 from tunesmith.model.methods import METHODS, method_for, trainable
+from tunesmith.model.outline import load_outline, stored_dtype
 from tunesmith.prompt.base import context_length
 
 
@@ -100,9 +109,7 @@ def test_a_config_that_is_broken_is_a_sentence(tiny, tmp_path, file, change):
     shutil.copytree(tiny, folder)
     settings = read_json(folder / file)
     (folder / file).write_text(json.dumps(None if change is None else {**settings, **change}))
-    with pytest.raises(
-        ModelError, match=r"cannot be (loaded as a causal language model|used) \(|must hold a JSON object"
-    ):
+    with pytest.raises(ModelError, match=r"cannot be (loaded as a causal language model|used)|must hold a JSON object"):
         load_model(folder, torch.float32)
 
 
@@ -280,3 +287,56 @@ def test_a_model_that_lora_has_nothing_to_add_to_is_refused(tmp_path):
     model = load_model(save_tiny(tmp_path / "flat", num_hidden_layers=0), torch.float32)
     with pytest.raises(ModelError, match=r"LoRA cannot be added to this model .*linear layers: lm_head"):
         METHODS["lora"].apply(model, LoraConfig())
+
+
+def other_architectures(folder):
+    """Shared weights, a buffer that is made in the model's precision, keys without their prefix, fused experts."""
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+    small |= {"vocab_size": 99, "intermediate_size": 48, "max_position_embeddings": 64}
+    gemma = Gemma3ForCausalLM(Gemma3TextConfig(**small, head_dim=16, sliding_window=16))
+    gpt = GPT2Model(GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=99, n_positions=64))
+    mixtral = MixtralForCausalLM(MixtralConfig(**small, num_local_experts=4))
+    for name, model in (("gemma", gemma), ("gpt", gpt), ("mixtral", mixtral)):
+        model.to(torch.bfloat16).save_pretrained(folder / name)
+    return [folder / "gemma", folder / "gpt", folder / "mixtral"]
+
+
+def test_an_outline_is_the_model_without_its_weights(tmp_path, tiny):
+    """Files in bf16 for a model in fp32, and files in fp32."""
+    for folder in [tiny, *other_architectures(tmp_path)]:
+        assert stored_dtype(folder) == (torch.float32 if folder == tiny else torch.bfloat16)
+        whole = load_model(folder, torch.float32, dropout=0.5)
+        outline, sources = load_outline(folder, torch.float32, dropout=0.5)
+        assert (
+            outline.config.attention_dropout == 0.5 if folder != tmp_path / "gpt" else outline.config.attn_pdrop == 0.5
+        )
+        weights = dict(outline.named_parameters())
+        assert weights.keys() == dict(whole.named_parameters()).keys()  # what is shared in one is shared in the other
+        for name, weight in whole.named_parameters():
+            assert (weights[name].shape, weights[name].dtype) == (weight.shape, torch.float32)
+            assert torch.equal(sources[weights[name]].float(), weight), f"{folder.name}: {name}"
+            assert weights[name].untyped_storage().nbytes() == 4
+        buffers = dict(outline.named_buffers())
+        assert buffers.keys() == dict(whole.named_buffers()).keys()
+        assert all(torch.equal(buffer, buffers[name]) for name, buffer in whole.named_buffers())
+
+
+def test_a_method_adds_the_same_to_an_outline(tmp_path):
+    folder = other_architectures(tmp_path)[0]
+    added = []
+    for dtype in (torch.float32, torch.bfloat16):
+        for model in (load_model(folder, dtype), load_outline(folder, dtype)[0]):
+            torch.manual_seed(0)
+            added.append(trainable(METHODS["lora"].apply(model, LoraConfig())))
+    for one, other in (added[:2], added[2:]):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_an_outline_says_what_is_wrong_with_a_folder(tmp_path, tiny):
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((tiny / name).read_bytes())
+    with (tmp_path / "model.safetensors").open("r+b") as file:
+        file.truncate(1000)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_outline(tmp_path, torch.float32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -64,8 +65,8 @@ def begin(tmp_path, write_rows, tiny):
     return make
 
 
-def run(folder, stop=lambda: False, **options):
-    return finetune({"folder": str(folder), **options}, hear, stop)
+def run(folder, stop=lambda: False, until="trained", **options):
+    return finetune({"folder": str(folder), "until": until, **options}, hear, stop)
 
 
 def after(steps):
@@ -79,8 +80,9 @@ def losses(folder):
 
 
 def weights(folder):
-    [file] = (folder / "model").glob("*.safetensors")
-    return load_file(file)
+    """All tensors of the last checkpoint, and of the model where it was published."""
+    files = [*all_checkpoints(folder / "checkpoints")[-1].glob("*.safetensors"), *folder.glob("model/*.safetensors")]
+    return {f"{file.name} {name}": tensor for file in files for name, tensor in load_file(file).items()}
 
 
 def equal(one, two):
@@ -119,20 +121,20 @@ def test_average_best_look_and_patience_go_on_as_they_stood(begin):
         "evaluate": {"every": 2, "patience": 3, "publish": "best"},
     }
     whole = begin("whole", **settings)
-    run(whole)
+    run(whole, until="published")
     steps = len(losses(whole))
     assert steps < 12 * 5  # patience ended it
     for step in (2, 3, steps - 1):
         broken = begin(f"broken-{step}", **settings)
         with pytest.raises(Stopped):
             run(broken, after(step))
-        run(broken, resume=True)
+        run(broken, until="published", resume=True)
         equal(whole, broken)
     done = begin("done", **settings)
     heard = []
     with pytest.raises(Stopped, match="stopped at publishing"):  # at its end, but not published
         finetune({"folder": str(done)}, heeding(heard.append, lambda: heard[-1].get("name") == "publishing"))
-    run(done, resume=True)
+    run(done, until="published", resume=True)
     equal(whole, done)
 
 
@@ -218,7 +220,7 @@ def test_accepted_changes_have_their_effect(begin):
     steps = len(losses(more))
     change(more, "epochs: 2.0", "epochs: 3.0")
     change(more, "precision: fp32", "precision: bf16")
-    run(more, resume=True, accept_change=True)
+    run(more, until="published", resume=True, accept_change=True)
     assert len(losses(more)) == steps * 3 // 2
     assert json.loads((more / "plan.json").read_text())["precision"] == "bf16"
     card = json.loads((more / "model" / "tunesmith.json").read_text())
@@ -241,9 +243,9 @@ def test_a_damaged_best_look_is_not_the_end(begin):
     ]
     assert best[-1] < len(losses(folder))
     flip(folder / "checkpoints" / f"step-{best[-1]:06d}", "trainable.safetensors", 500)
-    run(folder, resume=True)
+    run(folder, until="published", resume=True)
     assert "The weights of the last step are published instead" in read_run(folder).trouble[-1]
-    assert read_run(folder).status == "succeeded"
+    assert read_run(folder).status == "published"
 
 
 @pytest.mark.parametrize("policy", ["skip", "rollback"])
@@ -352,7 +354,7 @@ def test_a_finished_run_and_one_that_is_being_worked_on_are_not_resumed(begin):
     from filelock import FileLock
 
     folder = begin("run")
-    run(folder)
+    run(folder, until="evaluated")
     with pytest.raises(TunesmithError, match="this run is finished"):
         resume(folder)
     other = begin("other")
@@ -362,7 +364,7 @@ def test_a_finished_run_and_one_that_is_being_worked_on_are_not_resumed(begin):
 
 def test_a_stop_outside_of_training_is_heeded_and_nothing_is_done_twice(begin):
     whole, broken = begin("whole"), begin("broken")
-    run(whole)
+    run(whole, until="published")
     for phase in ("loading the model", "publishing"):
         heard = []
 
@@ -373,7 +375,7 @@ def test_a_stop_outside_of_training_is_heeded_and_nothing_is_done_twice(begin):
             finetune({"folder": str(broken), "resume": True}, heeding(heard.append, stop), lambda: False)
     steps = losses(broken)
     (broken / "checkpoints" / ".step-000099.1.tmp").mkdir()  # what a kill inside a save leaves
-    run(broken, resume=True)
+    run(broken, until="published", resume=True)
     assert losses(broken) == steps
     assert not list((broken / "checkpoints").glob(".step-*"))
     equal(whole, broken)
@@ -500,14 +502,20 @@ def test_an_interrupted_run_leaves_a_checkpoint_and_an_exit_code_of_its_own(begi
         assert read_run(folder).status == "succeeded"
 
 
-@pytest.mark.slow
-def test_killed_runs_become_what_unbroken_ones_do():
+KILLS = [
+    (0, ["--kills", "1", "--points", "0", "--method", "lora"]),
+    *(pytest.param(seed, ["--kills", "10", "--points", "0"], marks=pytest.mark.kills) for seed in range(1, 11)),
+    *(pytest.param(seed, ["--kills", "0", "--points", "1"], marks=pytest.mark.kills) for seed in range(11, 14)),
+]
+
+
+@pytest.mark.parametrize(("seed", "options"), KILLS)
+def test_killed_runs_become_what_unbroken_ones_do(seed, options):
     script = Path(__file__).resolve().parents[1] / "scripts" / "kill_test.py"
-    done = subprocess.run(
-        [sys.executable, script, "--kills", "6", "--points", "0"], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, script, "--seed", str(seed), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "6 kills in" in done.stdout
+    assert int(re.search(r"(\d+) kills in", done.stdout)[1]) >= int(options[1])
     assert "0 corrupt, 0 not the same" in done.stdout
 
 

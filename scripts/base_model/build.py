@@ -192,7 +192,12 @@ def train(steps: int, batch_tokens: int, seed: int, rate: float, go_on: bool) ->
     stream = batches(batch_tokens, seed, skip_last=0)
     for layer in model.model.layers:
         layer.compile(dynamic=True)
-    log, seen, started = (WORK / "train.jsonl").open("a", buffering=1), 0, time.time()
+    seen, started = 0, time.time()
+
+    def log(**values: float) -> None:
+        with (WORK / "train.jsonl").open("a") as file:
+            file.write(json.dumps(values) + "\n")
+
     for step in range(steps):
         factor = learning_rate_factor(step, steps)
         for optimizer in optimizers:
@@ -207,13 +212,11 @@ def train(steps: int, batch_tokens: int, seed: int, rate: float, go_on: bool) ->
         seen += int((batch >= 0).sum())
         if step % 20 == 0 or step == steps - 1:
             speed = seen / (time.time() - started)
-            log.write(
-                json.dumps({"step": step, "loss": round(loss.item(), 4), "tokens": seen, "speed": round(speed)}) + "\n"
-            )
+            log(step=step, loss=round(loss.item(), 4), tokens=seen, speed=round(speed))
         if step % 200 == 199 or step == steps - 1:
             with torch.no_grad():
                 value = torch.stack([loss_of(model, batch) for batch in held_out]).mean().item()
-            log.write(json.dumps({"step": step, "seen_loss": round(value, 4)}) + "\n")
+            log(step=step, seen_loss=round(value, 4))
             save(model, WORK / "last")
 
 

@@ -55,6 +55,9 @@ class Screen:
     def on_warning(self, event: dict[str, Any]) -> None:
         self.say(f"[yellow]note:[/yellow] {escape(event['sentence'])}")
 
+    def on_replay(self, event: dict[str, Any]) -> None:
+        self.say(escape(event["sentence"]))
+
     def on_data(self, event: dict[str, Any]) -> None:
         rows, tokens = event["rows"], event["tokens"]
         for ledger in event["ledgers"]:

@@ -18,6 +18,9 @@ def train(
     allow_inexact: Annotated[
         bool, typer.Option(help="Go on although machine or library versions are others; recorded.")
     ] = False,
+    until: Annotated[
+        str, typer.Option(help="How far to go: trained, published or evaluated. --resume takes the run further.")
+    ] = "evaluated",
 ) -> None:
     """Fine-tune a model, evaluate it beside its base and write a report; or go on with a run that ended early."""
     from tunesmith.cli.screen import live_screen
@@ -31,17 +34,24 @@ def train(
         raise ConfigError("give a recipe (with --set where needed), or --resume with a run folder alone.")
     with live_screen() as screen:
         if recipe is not None:
-            run = start_run(read_recipe(recipe, parse_overrides(set)), screen)
+            run = start_run(read_recipe(recipe, parse_overrides(set)), screen, until)
         else:
             assert resume is not None
-            run = go_on(resume, screen, accept_change=accept_change, allow_inexact=allow_inexact)
-    say_next(str(run.folder))
+            run = go_on(resume, screen, accept_change=accept_change, allow_inexact=allow_inexact, until=until)
+    say_next(str(run.folder), until)
 
 
-def say_next(folder: str) -> None:
-    """What to type after a run."""
+def say_next(folder: str, until: str = "evaluated") -> None:
+    """What to type after a run that went so far."""
     from tunesmith.cli.screen import console
 
-    console.print(f"\nreport  {folder}/report/report.html", soft_wrap=True)
-    console.print(f"chat    tunesmith chat {folder}", soft_wrap=True)
-    console.print(f"again   tunesmith train {folder}/config.yaml --set optim.learning_rate=...", soft_wrap=True)
+    lines = {
+        f"report  {folder}/report/report.html": until == "evaluated",
+        f"go on   tunesmith train --resume {folder}": until != "evaluated",
+        f"chat    tunesmith chat {folder}": until != "trained",
+        f"again   tunesmith train {folder}/config.yaml --set optim.learning_rate=...": True,
+    }
+    console.print()
+    for line, said in lines.items():
+        if said:
+            console.print(line, soft_wrap=True)

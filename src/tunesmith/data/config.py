@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import field_validator
 
 from tunesmith.core.config import Section, option
 
 Names = str | list[str]
+WAYS_TO_REPLAY = "must be auto, off, a file of rows, or {prompts: FILE} for the base model's own answers to prompts"
+
+
+class OwnAnswers(Section):
+    """Rows that the base model writes itself: its answers to prompts (self-distillation)."""
+
+    prompts: str = option(..., "File of prompts that the base model answers; `general-prompts` is embedded.")
 
 
 class DataConfig(Section):
@@ -51,6 +60,31 @@ class DataConfig(Section):
         "Rows nearly equal to earlier ones (MinHash): kept on one side of a split, or dropped. `auto` groups them in "
         "files of up to 100,000 rows.",
     )
+    replay: str | OwnAnswers = option(
+        "auto",
+        "General rows that are seen beside yours, so that the model keeps what it knows: a file; `{prompts: FILE}` for "
+        "the base model's own answers to prompts; or `off`. `auto` takes tunesmith's own rows for ember, own answers "
+        "to tunesmith's own prompts for other models that chat, and nothing beside plain text.",
+    )
+    replay_share: float = option(
+        0.25,
+        "Largest share of an epoch's rows that are replayed ones; none is seen twice in an epoch.",
+        "Usually 0.1 to 0.5.",
+        gt=0,
+        lt=1,
+    )
     packing: Literal["auto", "off"] = option(
         "auto", "Put several rows into one sequence, each attending only to itself. `off` pads instead."
     )
+
+    @field_validator("replay", mode="before")
+    @classmethod
+    def _one_way_to_replay(cls, value: Any) -> Any:
+        """One sentence for whatever else it is, in place of one for each thing that it could have been."""
+        if isinstance(value, dict):
+            fine = value.keys() == {"prompts"} and isinstance(value["prompts"], str) and bool(value["prompts"])
+        else:
+            fine = isinstance(value, OwnAnswers) or (isinstance(value, str) and bool(value.strip()))
+        if not fine:
+            raise ValueError(WAYS_TO_REPLAY)
+        return value

@@ -34,17 +34,31 @@ class NearDuplicates:
             For a near duplicate, what the group's first row asks (its hash) and where it stands; None for a row
             that founds a group.
         """
-        from datasketch import MinHash
+        signature = _signature(row)
+        if (found := self._founder(signature)) is not None:
+            return found
+        self._index.insert(len(self._founders), signature)
+        self._founders.append((signature, row.asked, row.source))
+        return None
 
-        signature: Any = MinHash(num_perm=PERMUTATIONS, seed=1)
-        signature.update_batch(shingles(row.content.texts()))
+    def find(self, row: Row) -> tuple[int, Source] | None:
+        """What `add` would return, without taking the row."""
+        return self._founder(_signature(row))
+
+    def _founder(self, signature: Any) -> tuple[int, Source] | None:
         for number in sorted(self._index.query(signature)):
             founder, asked, source = self._founders[number]
             if signature.jaccard(founder) >= ALIKE:
                 return asked, source
-        self._index.insert(len(self._founders), signature)
-        self._founders.append((signature, row.asked, row.source))
         return None
+
+
+def _signature(row: Row) -> Any:
+    from datasketch import MinHash
+
+    signature: Any = MinHash(num_perm=PERMUTATIONS, seed=1)
+    signature.update_batch(shingles(row.content.texts()))
+    return signature
 
 
 def shingles(texts: Iterable[str]) -> list[bytes]:

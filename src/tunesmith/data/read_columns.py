@@ -44,7 +44,8 @@ def column_rows(path: Path, name: str, kind: str) -> Iterator[RawRow]:
     number = 0
     try:
         for batch in _batches(path, kind):
-            mends = {field.name: mend for field in batch.schema if (mend := _mend_of(field.type)) is not None}
+            columns = zip(batch.schema.names, batch.columns, strict=True)
+            mends = {column: mend for column, values in columns if (mend := _mend_of(values)) is not None}
             for value in batch.to_pylist():
                 number += 1
                 row, met = {key: item for key, item in value.items() if item is not None}, _Met()
@@ -78,18 +79,25 @@ def _batches(path: Path, kind: str) -> Iterator[Any]:
                 yield batch.slice(begin, BATCH)
 
 
-def _mend_of(type: Any) -> Mend | None:
-    """What makes of a column's values those that were meant; None where they are already."""
-    from pyarrow import types
+def _mend_of(column: Any) -> Mend | None:
+    """What makes of a column's values those that were meant; None where all of them are already."""
+    from pyarrow import compute, types
 
+    type = column.type
     if types.is_floating(type):
-        return _number
+        if types.is_float16(type):  # for which pyarrow has no such function
+            return _number
+        odd = compute.call_function("invert", [compute.call_function("is_finite", [column])])
+        return _number if compute.call_function("any", [odd]).as_py() else None
     if types.is_struct(type):
-        return _object_of({field.name: _mend_of(field.type) for field in type})
+        children = column.flatten()
+        inner = {field.name: _mend_of(child) for field, child in zip(type, children, strict=True)}
+        whole = not any(child.null_count for child in children) and not any(inner.values())
+        return None if whole else _object_of(inner)
     if types.is_map(type):
-        return _map_of(_mend_of(type.item_type))
+        return _map_of(_mend_of(column.items))
     if types.is_list(type) or types.is_large_list(type) or types.is_fixed_size_list(type):
-        inner = _mend_of(type.value_type)
+        inner = _mend_of(column.flatten())
         return None if inner is None else _list_of(inner)
     if types.is_binary(type) or types.is_large_binary(type) or types.is_fixed_size_binary(type):
         return _text

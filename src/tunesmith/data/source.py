@@ -22,6 +22,9 @@ EMBEDDED = {
     "hotel-test": "hotel/test.jsonl",
     "probe-questions": "probe/questions.jsonl",
     "probe-texts": "probe/texts.jsonl",
+    "ember-general": "replay/ember.jsonl",
+    "general-prompts": "replay/prompts.txt",
+    "held-out-prompts": "replay/held_out_prompts.txt",
 }
 SUFFIXES = (*JSONS, *TABLES, ".parquet", ".arrow", ".xlsx", *TEXTS)
 BESIDE = re.compile(

@@ -13,6 +13,7 @@ import numpy as np
 from tunesmith.core.errors import DataError
 from tunesmith.data.config import DataConfig
 from tunesmith.data.ledger import Ledger, RowFault, Source
+from tunesmith.data.replay import Mixture, Replay
 from tunesmith.data.seal import Rows, Shelf, seal
 from tunesmith.data.source import SourceFile, find_files
 from tunesmith.prompt.contract import Contract
@@ -25,12 +26,19 @@ class Splits:
     Attributes:
         train, validation, test: the parts.
         ledgers: the account of each file that was read.
+        replay: general rows that are seen beside the training rows, if there are any; never counted among the user's.
     """
 
     train: Rows
     validation: Rows
     test: Rows
     ledgers: list[Ledger]
+    replay: Replay | None = None
+
+    @property
+    def mixture(self) -> Mixture:
+        """What is trained on: the training rows with what is replayed beside them."""
+        return Mixture(self.train, self.replay)
 
     @property
     def format(self) -> str:

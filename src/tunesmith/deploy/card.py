@@ -188,6 +188,10 @@ def training_table(facts: Facts) -> list[tuple[str, str]]:
         ("rows trained on", data.get("rows")),
         ("files", file_names(facts)),
         ("rows of these files", counted(facts)),
+        (
+            "rows replayed beside them",
+            f"{replay['rows']} {replay['what']}" if (replay := record.get("replay")) else None,
+        ),
         ("epochs", None if optim.get("steps") else optim.get("epochs")),
         ("optimizer steps", record.get("steps") or optim.get("steps")),
         ("rows a step", optim.get("batch_size")),

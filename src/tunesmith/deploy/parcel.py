@@ -25,7 +25,7 @@ PUBLISHED = (
     "vocab.json", "vocab.txt", "merges.txt", "*.jinja", CARD,
 )  # fmt: skip
 CONFIGS = (ADAPTER, "config.json", "generation_config.json", "tokenizer_config.json")
-FILE_KEYS = {"train", "validation", "test", "file", "row", "folder", "directory", "start"}  # what names files
+FILE_KEYS = {"train", "validation", "test", "replay", "file", "row", "folder", "directory", "start"}  # what names files
 PRIVATE = {"track", "system"}  # of a recipe: addresses that may hold passwords, and the user's own words
 INSIDE = re.compile(r"""(?<![^\s"'`(\[=:,])(?:file://)?~?/(?:[^\s/"'`]+/)+([^\s/"'`:,)\]]+)""")  # a path in a sentence
 
@@ -185,7 +185,9 @@ def _told_by(run: RunSummary | None, card: dict[str, Any], model: Path) -> dict[
     plans = [event for event in read_lines(run.folder / "events.jsonl") if event["kind"] == "plan"]
     return {
         "report": read_json(report) if report.exists() else None,
-        "ledgers": reduced(read_json(ledgers)) if ledgers.exists() else None,
+        "ledgers": [one for one in reduced(read_json(ledgers)) if not one.get("replayed")]
+        if ledgers.exists()
+        else None,
         "learning_rate": plans[-1].get("learning_rate") if plans else None,
         "of_adapter": "merge" in card and model.resolve() != (run.folder / "model").resolve(),
     }

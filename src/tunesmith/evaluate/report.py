@@ -34,6 +34,7 @@ class Story:
         report: the comparison, or None if there were no rows for it.
         probes: what was found on rows that the run is not about, by what they are.
         samples: how many samples to show.
+        replayed: what was replayed beside the training rows, a sentence; empty if nothing was.
     """
 
     title: str
@@ -48,6 +49,7 @@ class Story:
     report: EvalReport | None
     probes: dict[str, EvalReport]
     samples: int
+    replayed: str = ""
 
 
 def pick_samples(report: EvalReport | None, count: int) -> list[Sample]:
@@ -75,6 +77,7 @@ def render_page(story: Story) -> str:
         loss_svg=loss_curve(story.steps, story.validations),
         length_svg=length_histogram(story.lengths, story.trained),
         ledger=story.ledger,
+        replayed=story.replayed,
         recipe=story.recipe,
         plan=json.dumps(story.plan, indent=2),
     )
@@ -105,7 +108,7 @@ def _section(title: str, report: EvalReport, lead: str = "") -> dict[str, Any]:
 def _render(
     title: str, lead: str, tiles: dict[str, Any], sections: list[dict[str, Any]], samples: list[Sample], **rest: Any
 ) -> str:
-    parts = {"loss_svg": "", "length_svg": "", "ledger": "", "recipe": "", "plan": "", **rest}
+    parts = {"loss_svg": "", "length_svg": "", "ledger": "", "replayed": "", "recipe": "", "plan": "", **rest}
     return render(
         "tunesmith.evaluate",
         "report.html.jinja",

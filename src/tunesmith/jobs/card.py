@@ -47,6 +47,7 @@ def make_card(
             "rows": len(splits.train),
             "files": _files(recipe.data, splits, (folder / "ledger.json").stat().st_mtime),
         },
+        "replay": splits.replay.to_json() if splits.replay else None,
         "seed": recipe.seed,
         "steps": steps,
         "versions": plan.versions,

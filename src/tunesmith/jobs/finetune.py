@@ -27,6 +27,7 @@ from tunesmith.jobs.learnable import doubts, refuse_unknown_tokens, refuse_what_
 from tunesmith.jobs.merge import publish_merged, rows_to_compare
 from tunesmith.jobs.prove import prove, refuse_unchanged, what_was_trained
 from tunesmith.jobs.recipe import Recipe, longest_row, read_recipe
+from tunesmith.jobs.replay import with_replay
 from tunesmith.jobs.resume import go_back, made_from
 from tunesmith.jobs.settle import (
     refuse_looking_ahead,
@@ -38,6 +39,7 @@ from tunesmith.jobs.settle import (
 )
 from tunesmith.model.load import answering, load_model, read_config, refuse_not_finite, refuse_untrainable
 from tunesmith.model.methods import method_for, trainable
+from tunesmith.model.outline import load_outline
 from tunesmith.model.publish import publish
 from tunesmith.model.warm import starting_adapter
 from tunesmith.prompt.base import resolve
@@ -67,7 +69,7 @@ def finetune(arguments: dict[str, Any], forward: Report, stop: Callable[[], bool
 
     Args:
         arguments: `folder`; and, to go on with a run that ended early, `resume`, with `accept_change` and
-            `allow_inexact` where a difference is wanted.
+            `allow_inexact` where a difference is wanted; `until` where it shall end before it is evaluated.
         forward: hears every event.
         stop: whether the run shall end after this step, to be resumed later.
 
@@ -103,8 +105,10 @@ def walk(
     # 4. What is trained on, what is watched, what is kept for the end.
     refuse_what_cannot_teach(recipe, splits, contract)
     refuse_unknown_tokens(splits, contract, read_config(base.folder).get_text_config().vocab_size)
+    splits = with_replay(recipe, folder, base, contract, splits, ranks, report)
+    rows = splits.mixture
     if ranks.leads:
-        write_json(folder / "ledger.json", [ledger.to_json() for ledger in splits.ledgers])
+        write_json(folder / "ledger.json", ledgers_of(splits))
     report({"kind": "data", **describe(splits)})
     for sentence in doubts(recipe, splits):
         report({"kind": "warning", "sentence": sentence})
@@ -118,24 +122,29 @@ def walk(
     # 6. The model and the way it is changed.
     report({"kind": "phase", "name": "loading the model"})
     dtype = plan.dtype if method.freezes_base else torch.float32
-    model = load_model(base.folder, dtype, plan.device, recipe.model.dropout)
-    refuse_not_finite(base.folder, model)
+    if plan.sharding == "full":
+        model, sources = load_outline(base.folder, dtype, recipe.model.dropout)
+    else:
+        model, sources = load_model(base.folder, dtype, plan.device, recipe.model.dropout), None
+        refuse_not_finite(base.folder, model)
     model = changed_model(model, recipe)
+    torch.manual_seed(recipe.seed + ranks.rank)  # or dropout would leave out the same in every process
     rate = recipe.optim.learning_rate or method.learning_rate
     count = sum(weight.numel() for weight in trainable(model).values())
-    objective = Sft(splits.train, recipe.optim.batch_size, recipe.seed, plan, ranks)
+    objective = Sft(rows, recipe.optim.batch_size, recipe.seed, plan, ranks)
     steps = recipe.optim.steps or max(1, math.ceil(recipe.optim.epochs * objective.steps_per_epoch))
     looks = settle_looks(recipe, splits, steps, report)
     course = plan_course(recipe, objective, steps, looks.every)
-    policy = Policy(model, recipe.optim, rate, course.steps, plan, ranks)
-    with policy.autocast():  # from here on the model is what is trained, and is checked as that
-        refuse_looking_ahead(base.folder, policy.model, splits.train)
-        plan = settle_packing(plan, policy.model, splits.train, report, ranks)
-        plan = settle_loss(plan, policy.model, splits.train, report, ranks)
+    policy = Policy(model, recipe.optim, rate, course.steps, plan, ranks, sources)
+    del model, sources
+    # From here on the model is what is trained, and is checked as that.
+    refuse_looking_ahead(base.folder, policy.model, rows)
+    plan = settle_packing(plan, policy.model, rows, report, ranks)
+    plan = settle_loss(plan, policy.model, rows, report, ranks)
     objective = replace(objective, plan=plan)
     policy.model.train()  # as in training, or other layers would be measured and compiled
-    objective = settle_memory(recipe.checkpointing, policy, objective, splits.train)
-    objective = settle_layers(recipe.compile, policy, objective, splits.train, course.steps, report)
+    objective = settle_memory(recipe.checkpointing, policy, objective, rows)
+    objective = settle_layers(recipe.compile, policy, objective, rows, course.steps, report)
     plan = objective.plan
     if ranks.leads:
         write_json(folder / "plan.json", plan.to_json())
@@ -145,7 +154,7 @@ def walk(
     standing = Standing() if checkpoint is None else restore(policy, checkpoint)
     standing.early = standing.early and not changed
     refuse_small_disk(policy, folder, recipe.output.keep_last)
-    watched = objective.batches(splits.validation.at(looks.places)) if splits.validation else []
+    watched = objective.lazy_batches(splits.validation.at(looks.places)) if splits.validation else []
     save = saver(folder, recipe.output.keep_last, bound, report)
     while not standing.early and policy.step_number < course.steps:
         try:
@@ -157,10 +166,12 @@ def walk(
             write_json(folder / "plan.json", plan.to_json())
             torch.set_num_threads(plan.threads)
     steps = policy.step_number
-    del model, policy, objective, watched
+    del policy, objective, watched
     ranks.leave()
     if not ranks.leads:
         return {}
+    if arguments.get("until") == "trained":
+        return ended("trained", folder, report)
 
     # 8. The model, published from a checkpoint that was read back, and proven to answer.
     report({"kind": "phase", "name": "publishing"})
@@ -179,6 +190,8 @@ def walk(
         publish_merged(target, folder / "model", rows_to_compare(splits), report, Trial(device=recipe.device))
         prove(folder / "model", contract, splits.train, None, recipe.device)
     report({"kind": "published", "folder": str(folder / "model"), "step": chosen.step})
+    if arguments.get("until") == "published":
+        return ended("published", folder, report)
 
     # 9. Base and tuned model, loaded from their folders, on rows that neither has seen.
     training = sum(step["seconds"] for step in read_lines(folder / "metrics.jsonl"))
@@ -186,6 +199,12 @@ def walk(
     write_report(folder, recipe, splits, plan, found)
     report({"kind": "finished"})
     return {"folder": str(folder), "scores": found.report.to_json()["scores"] if found.report else []}
+
+
+def ended(until: str, folder: Path, report: Report) -> dict[str, Any]:
+    """A run that was to go no further than this, and can be resumed."""
+    report({"kind": "ended", "until": until})
+    return {"folder": str(folder), "scores": []}
 
 
 def find_published_step(folder: Path, best: int | None, last: int, report: Report) -> Checkpoint:
@@ -216,7 +235,17 @@ def describe(splits: Splits) -> dict[str, Any]:
         "tokens": asdict(spread(splits.train.lengths)),
         "trained_tokens": int(splits.train.trained.sum()),
         "id": splits.train.shelf.id,
+        "replay": splits.replay.to_json() if splits.replay else None,
     }
+
+
+def ledgers_of(splits: Splits) -> list[dict[str, Any]]:
+    """The account of every row that was read, for ledger.json; files of replayed rows are marked."""
+    replayed = splits.replay.ledgers if splits.replay else []
+    return [
+        *(ledger.to_json() for ledger in splits.ledgers),
+        *({**one.to_json(), "replayed": True} for one in replayed),
+    ]
 
 
 def settle_looks(recipe: Recipe, splits: Splits, steps: int, report: Report) -> Looks:
@@ -224,7 +253,7 @@ def settle_looks(recipe: Recipe, splits: Splits, steps: int, report: Report) -> 
     lengths, wanted = splits.validation.lengths, recipe.evaluate
     if not len(lengths):
         return Looks(steps, np.arange(0), 0.0)
-    trained = steps * recipe.optim.batch_size * float(splits.train.lengths.mean())
+    trained = steps * recipe.optim.batch_size * float(splits.mixture.lengths.mean())
     looks = plan_looks(steps, trained, lengths, wanted.every, wanted.look_rows)
     report({"kind": "looks", "every": looks.every, "rows": len(looks.places), "of": len(lengths), "share": looks.share})
     return looks
@@ -267,6 +296,7 @@ def write_report(folder: Path, recipe: Recipe, splits: Splits, plan: Plan, found
         lengths=splits.train.lengths.tolist(),
         trained=splits.train.trained.tolist(),
         ledger=total(splits.ledgers, "all files").sentence(),
+        replayed=splits.replay.sentence() if splits.replay else "",
         recipe=(folder / "config.yaml").read_text(encoding="utf-8"),
         plan=plan.to_json(),
         report=found.report,

@@ -124,7 +124,9 @@ def hash_of(folder: Path) -> str:
 
 def _generation(name: str, folder: Path | None, card: dict[str, Any]) -> Generation:
     there = Path(card["directory"])
-    facts = [*_story(card), *_files(card, there), _contract(card, folder), *_surroundings(card)]
+    replay = card.get("replay") or {"files": []}
+    files = [*_files("file", card["data"]["files"], there), *_files("replayed", replay["files"], there)]
+    facts = [*_story(card), *files, _contract(card, folder), *_surroundings(card)]
     base = find_base(card["base"], there)
     origins = [_origin("base", {**card["base"], **(card.get("parent") or {})}, base.folder if base else None)]
     if start := card.get("start"):
@@ -214,6 +216,9 @@ def _story(card: dict[str, Any]) -> Iterator[Fact]:
         told = f"{merge['made']}, logits within {off['value']:.2g} of the adapter's (limit {off['limit']:g}){same}"
         yield Fact("merged", told)
     yield Fact("data", f"{card['data']['id'][:DIGITS]}, {counted(card['data']['rows'], 'row')} to train on")
+    if replay := card.get("replay"):
+        told = f"{replay['rows']} {replay['what']} beside them, {replay['an_epoch']} in each epoch"
+        yield Fact("replay", f"{replay['id'][:DIGITS]}, {told}")
 
 
 def _listed(values: dict[str, Any]) -> str:
@@ -243,8 +248,9 @@ def _defaults(section: str, type: str | None) -> dict[str, Any]:
     return chosen[0].model_construct(**dict.fromkeys(needed)).model_dump(mode="json", exclude=needed)
 
 
-def _files(card: dict[str, Any], there: Path) -> Iterator[Fact]:
-    for record in card["data"]["files"]:
+def _files(label: str, records: list[dict[str, Any]], there: Path) -> Iterator[Fact]:
+    """A line for each file of rows, with what became of its rows."""
+    for record in records:
         counts = {name: count for name, count in record.items() if name not in ("file", "sha256")}
         told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
         name = record["file"]
@@ -252,7 +258,7 @@ def _files(card: dict[str, Any], there: Path) -> Iterator[Fact]:
             fact = Fact(name, (record["sha256"] or "")[:DIGITS], "unknown", "fetched from there, and not fetched again")
         else:
             fact = _compared(name, record["sha256"], lambda name=name: _hash_of_rows(name, there))
-        yield replace(fact, label=f"file {name}", text=f"{fact.text}, {told}")
+        yield replace(fact, label=f"{label} {name}", text=f"{fact.text}, {told}")
 
 
 def _hash_of_rows(name: str, there: Path) -> str | None:

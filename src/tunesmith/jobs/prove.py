@@ -68,11 +68,11 @@ def what_was_trained(model: Any, rows: Sequence[Prepared], device: str = "auto")
         rows: some that it was trained on.
         device: where it answers.
     """
-    dtype, device = answering(device)
+    dtype, place = answering(device)
     if not hasattr(model, "peft_config"):
         for weight in model.parameters():
             weight.data = weight.data.to(dtype)
-    model.to(device)
+    model.to(place)
     names = set(trainable(model))
     return Trained(tensors_of(model, names), losses_of(model, rows))
 

@@ -60,7 +60,8 @@ def made_from(recipe: Recipe, base: Base, contract: Contract, splits: Splits, st
         "rows": {
             name: rows.shelf.id
             for name, rows in (("train", splits.train), ("validation", splits.validation), ("test", splits.test))
-        },
+        }
+        | {"replay": splits.replay.rows.shelf.id if splits.replay else None},
     }
 
 

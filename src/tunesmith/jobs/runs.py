@@ -12,6 +12,7 @@ from tunesmith.core.errors import MissingError
 from tunesmith.core.files import read_json, read_lines
 
 ENDINGS = {"finished": "succeeded", "failed": "failed", "interrupted": "interrupted", "stopped": "stopped"}
+UNTIL = ("trained", "published", "evaluated")  # how far a run can be asked to go
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,8 @@ class RunSummary:
 
     Attributes:
         folder: where it is.
-        status: `succeeded`, `failed`, `stopped` (with a checkpoint), `interrupted` or `unfinished` (running, or
-            killed).
+        status: `succeeded`, `failed`, `stopped` (with a checkpoint), `interrupted`, `unfinished` (running, or
+            killed), or `trained` or `published` where it was to go no further.
         base: the base model's name.
         method: the method's name.
         steps: optimizer steps taken, and how many were planned.
@@ -68,10 +69,10 @@ def read_run(folder: Path) -> RunSummary:
     recipe = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     events, steps = read_lines(folder / "events.jsonl"), read_lines(folder / "metrics.jsonl")
     report = folder / "report" / "report.json"
-    last = events[-1]["kind"] if events else ""
+    last = events[-1] if events else {"kind": ""}
     return RunSummary(
         folder=folder,
-        status=ENDINGS.get(last, "unfinished"),
+        status=last["until"] if last["kind"] == "ended" else ENDINGS.get(last["kind"], "unfinished"),
         base=recipe["model"]["base"],
         method=recipe["method"]["type"],
         steps=(steps[-1]["step"], steps[-1]["steps"]) if steps else (0, 0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,22 +12,29 @@ import torch
 from tunesmith.core.errors import ModelError
 from tunesmith.core.events import Report, silent
 from tunesmith.data.prepare import Prepared
-from tunesmith.data.seal import Rows
+from tunesmith.data.replay import Mixture
 from tunesmith.data.split import Splits
 from tunesmith.jobs.recipe import Recipe
 from tunesmith.jobs.resume import find_resumed
 from tunesmith.model.device import free_bytes
 from tunesmith.train.batch import Batch, packed, padded
 from tunesmith.train.checkpoint import Checkpoint, find_step
-from tunesmith.train.compiled import does_not_pay, why_not_compiled
+from tunesmith.train.compiled import does_not_pay, layers_of, why_not_compiled
 from tunesmith.train.eight_bit import AdamW8bit
 from tunesmith.train.loss import why_loss_differs
-from tunesmith.train.memory import checkpoint_activations, kept_bytes, why_checkpointing
+from tunesmith.train.memory import (
+    checkpoint_activations,
+    gathered_bytes,
+    kept_bytes,
+    state_bytes,
+    why_checkpointing,
+)
 from tunesmith.train.objectives.sft import Sft
 from tunesmith.train.plan import Plan, in_smaller_pieces, make_plan, product_rate
 from tunesmith.train.policy import Policy
 from tunesmith.train.probe import looks_ahead, why_not_chunked, why_not_packed
 from tunesmith.train.ranks import ALONE, Ranks
+from tunesmith.train.shards import forget_gathered
 
 FEW = 4  # rows that decisions are tried on
 USED = 0.3  # of the rate of a matrix product, that uncompiled training reaches
@@ -47,7 +55,7 @@ def settle_plan(
         if resumed is not None:
             plan, checkpoint, changed = resumed.plan, resumed.checkpoint, resumed.changed
         if arguments.get("smaller"):
-            plan = in_smaller_pieces(plan, recipe.optim.batch_size, splits.train.lengths.tolist())
+            plan = in_smaller_pieces(plan, recipe.optim.batch_size, splits.mixture.every_length.tolist())
     told = {"plan": plan.to_json(), "step": None if checkpoint is None else checkpoint.step, "changed": changed}
     told = ranks.gather(told)[0]
     if told["step"] is not None and checkpoint is None:
@@ -55,12 +63,12 @@ def settle_plan(
     return Plan(**told["plan"]), checkpoint, told["changed"]
 
 
-def shortest(rows: Rows) -> list[Prepared]:
+def shortest(rows: Mixture) -> list[Prepared]:
     """A few rows that are quickly computed, without reading all others."""
     return [rows[int(i)] for i in rows.lengths.argsort()[:FEW]]
 
 
-def refuse_looking_ahead(folder: Path, model: Any, rows: Rows) -> None:
+def refuse_looking_ahead(folder: Path, model: Any, rows: Mixture) -> None:
     """Refuse a model that reads what it shall predict.
 
     Raises:
@@ -73,7 +81,7 @@ def refuse_looking_ahead(folder: Path, model: Any, rows: Rows) -> None:
         )
 
 
-def settle_packing(plan: Plan, model: Any, rows: Rows, report: Report, ranks: Ranks = ALONE) -> Plan:
+def settle_packing(plan: Plan, model: Any, rows: Mixture, report: Report, ranks: Ranks = ALONE) -> Plan:
     """The plan with packing off if this model, as it is trained, computes something else when packed.
 
     The model's attention is set. What one process finds counts for all.
@@ -89,13 +97,11 @@ def settle_packing(plan: Plan, model: Any, rows: Rows, report: Report, ranks: Ra
     return replace(plan, packing=False, reasons={**plan.reasons, "packing": reason})
 
 
-def settle_loss(plan: Plan, model: Any, rows: Rows, report: Report = silent, ranks: Ranks = ALONE) -> Plan:
+def settle_loss(plan: Plan, model: Any, rows: Mixture, report: Report = silent, ranks: Ranks = ALONE) -> Plan:
     """The plan, knowing whether the loss can be computed without building all logits; alike in all processes."""
     if plan.chunked is not None:
         return plan
-    reason = "weights are parted among processes"
-    if plan.sharding == "none":
-        reason = first_said(ranks, why_not_chunked(model, shortest(rows), packed if plan.packing else padded))
+    reason = first_said(ranks, why_not_chunked(model, shortest(rows), packed if plan.packing else padded))
     said = "logits are never all there"
     if reason is not None:
         said = f"logits are built: {reason}"
@@ -108,21 +114,20 @@ def first_said(ranks: Ranks, reason: str | None) -> str | None:
     return next(filter(None, ranks.gather(reason)), None)
 
 
-def settle_memory(wanted: str, policy: Policy, objective: Sft, rows: Rows) -> Sft:
+def settle_memory(wanted: str, policy: Policy, objective: Sft, rows: Mixture) -> Sft:
     """The objective under a plan that knows whether layers are computed again in the backward pass; they are, if so."""
     plan = objective.plan
     reason = plan.reasons.get("checkpointing", "given")
     if plan.checkpointing is None and wanted == "auto":
         batch = trial_batch(objective, rows)
-        with policy.autocast(), torch.random.fork_rng():
+        with torch.random.fork_rng():
             kept = kept_bytes(policy.model, lambda: objective.loss(policy.model, batch))
+        forget_gathered(policy.model)  # it counts among what is to come
         ids: Any = batch.inputs["input_ids"]
-        each = kept / ids.numel()
-        bytes_a_weight = 6 if isinstance(policy.optimizer, AdamW8bit) else 12  # a gradient and two moments
-        state = sum(bytes_a_weight * weight.numel() for weight in policy.weights.values())
+        most = largest_micro_batch(plan, objective.batch_size, rows.every_length.tolist())
         free = free_bytes(plan.device) // (plan.processes if plan.device == "cpu" else 1)
-        found = why_checkpointing(int(each * largest_micro_batch(objective, rows)), state, free)
-        found = policy.ranks.gather(found)[0]
+        found = why_checkpointing(int(kept / ids.numel() * most), bytes_to_come(policy, plan), free)
+        found = first_said(policy.ranks, found)  # who has least decides
         reason, wanted = found or "a micro-batch fits into memory as it is", "off" if found is None else "on"
     checkpointing = wanted == "on" if plan.checkpointing is None else plan.checkpointing
     if checkpointing:
@@ -131,7 +136,7 @@ def settle_memory(wanted: str, policy: Policy, objective: Sft, rows: Rows) -> Sf
     return replace(objective, plan=plan)
 
 
-def settle_layers(wanted: str, policy: Policy, objective: Sft, rows: Rows, steps: int, report: Report) -> Sft:
+def settle_layers(wanted: str, policy: Policy, objective: Sft, rows: Mixture, steps: int, report: Report) -> Sft:
     """The objective under a plan that knows whether layers are compiled; they are, if so.
 
     Args:
@@ -160,11 +165,9 @@ def settle_layers(wanted: str, policy: Policy, objective: Sft, rows: Rows, steps
     return replace(objective, plan=plan)
 
 
-def why_layers_cannot(policy: Policy, objective: Sft, rows: Rows) -> str | None:
+def why_layers_cannot(policy: Policy, objective: Sft, rows: Mixture) -> str | None:
     """Compile the layers; why they cannot be, as a sentence."""
     plan = objective.plan
-    if plan.sharding != "none":
-        return "weights are parted among processes"
     if not plan.packing:  # each mask and each number of rows would be a graph of its own
         return "rows are not packed, and only layers that read packed rows are compiled"
     trial = replace(objective, plan=replace(plan, compiled=True))
@@ -173,23 +176,41 @@ def why_layers_cannot(policy: Policy, objective: Sft, rows: Rows) -> str | None:
     return reason or (why_loss_differs(plan.dtype, plan.device) if plan.chunked else None)
 
 
-def trial_batch(objective: Sft, rows: Rows) -> Batch:
+def trial_batch(objective: Sft, rows: Mixture) -> Batch:
     """A few rows, the same in every process."""
     return replace(objective, ranks=ALONE).batches(shortest(rows))[0]
 
 
-def largest_micro_batch(objective: Sft, rows: Rows) -> int:
-    """Tokens of it, at most."""
-    plan, longest = objective.plan, int(rows.lengths.max())
+def bytes_to_come(policy: Policy, plan: Plan) -> int:
+    """Bytes in this process of gradients and moments, and of the layers that it puts together at once."""
+    bytes_a_weight = 6 if isinstance(policy.optimizer, AdamW8bit) else 12  # a gradient and two moments
+    state = state_bytes(policy.weights.values(), bytes_a_weight)
+    if plan.sharding == "none":
+        return state
+    return state + gathered_bytes(policy.model, layers_of(policy.model), plan.dtype.itemsize)
+
+
+def largest_micro_batch(plan: Plan, batch_size: int, lengths: Sequence[int]) -> int:
+    """Tokens of it, at most.
+
+    Args:
+        plan: how a step is parted.
+        batch_size: rows in one step, over all processes.
+        lengths: tokens of each row.
+    """
+    lengths = sorted(lengths, reverse=True)
+    longest = lengths[0]
     if plan.accumulation is not None:
-        return longest * -(-objective.batch_size // (plan.accumulation * plan.processes))
-    return max(longest, min(plan.micro_tokens, objective.batch_size * longest))
+        count = -(-batch_size // (plan.accumulation * plan.processes))
+        return sum(lengths[:count]) if plan.packing else longest * count
+    step = sum(lengths[:batch_size]) if plan.packing else longest * batch_size
+    share = step if plan.processes == 1 else min(step, step // plan.processes + longest)  # nobody has a row more
+    return max(longest, min(plan.micro_tokens, share))
 
 
 def one_backward(policy: Policy, objective: Sft, batch: Batch) -> float:
     """The loss of a batch, whose gradients are added."""
-    with policy.autocast():
-        [term] = objective.loss(policy.model, batch).terms
+    [term] = objective.loss(policy.model, batch).terms
     loss = term.total / batch.units[term.unit]
     policy.backward(loss)
     return loss.item()

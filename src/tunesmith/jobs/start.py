@@ -15,11 +15,13 @@ from tunesmith.core.config import to_yaml
 from tunesmith.core.errors import ConfigError, JobError, OutOfMemory, Stopped, TunesmithError
 from tunesmith.core.events import Report, silent, to_folder
 from tunesmith.core.files import home, make_folder, read_json, read_lines, write_text
+from tunesmith.core.names import did_you_mean
+from tunesmith.data.config import OwnAnswers
 from tunesmith.data.read import read_rows
 from tunesmith.data.source import find_files
 from tunesmith.exec.local import Job, run_child
 from tunesmith.jobs.recipe import Recipe, read_recipe
-from tunesmith.jobs.runs import read_run
+from tunesmith.jobs.runs import UNTIL, read_run
 from tunesmith.prompt.base import resolve
 
 
@@ -46,35 +48,39 @@ class Run:
         return read_json(path)["scores"] if path.exists() else []
 
 
-def finetune(recipe: str | Path, report: Report = silent, **overrides: Any) -> Run:
+def finetune(recipe: str | Path, report: Report = silent, until: str = "evaluated", **overrides: Any) -> Run:
     """Fine-tune as a recipe says and return the run.
 
     Args:
         recipe: path of a YAML recipe.
         report: hears every event; the command line draws its progress bar from these.
+        until: `trained` ends the run with its last checkpoint, `published` with its model, `evaluated` with its
+            report. `resume` takes it further.
         **overrides: sections with fields to set otherwise, such as `optim={"epochs": 1}`.
 
     Raises:
         TunesmithError: anything that the user can mend, as one sentence.
     """
-    return start_run(read_recipe(Path(recipe), overrides), report)
+    return start_run(read_recipe(Path(recipe), overrides), report, until)
 
 
-def start_run(recipe: Recipe, report: Report = silent) -> Run:
+def start_run(recipe: Recipe, report: Report = silent, until: str = "evaluated") -> Run:
     """Make the run's folder, run the child in it, and note how it ended.
 
     Raises:
         Stopped: it was interrupted and has a checkpoint; `resume` goes on.
     """
+    refuse_unknown_end(until)
     refuse_missing(recipe)
     folder = claim_folder(recipe)
     write_text(folder / "config.yaml", to_yaml(recipe))
-    return _run(folder, {}, report)
+    return _run(folder, {"until": until}, report)
 
 
 def resume(
-    folder: str | Path, report: Report = silent, *, accept_change: bool = False, allow_inexact: bool = False
-) -> Run:
+    folder: str | Path, report: Report = silent, *, accept_change: bool = False, allow_inexact: bool = False,
+    until: str = "evaluated",
+) -> Run:  # fmt: skip
     """Go on with a run that ended early, from its last whole checkpoint.
 
     Args:
@@ -82,16 +88,19 @@ def resume(
         report: hears every event.
         accept_change: go on although recipe, rows, tokenizer or base model are not what they were.
         allow_inexact: go on although machine or library versions are not what they were.
+        until: as `finetune` takes it.
 
     Raises:
         MissingError: it is no run folder.
         TunesmithError: it is finished already, another process works on it, or something is not what it was.
     """
+    refuse_unknown_end(until)
     folder = Path(folder)
     if read_run(folder).status == "succeeded":
         raise ConfigError(f"{folder}: this run is finished. To train further, start a run from its model.")
     refuse_missing(read_recipe(folder / "config.yaml"))
-    return _run(folder, {"resume": True, "accept_change": accept_change, "allow_inexact": allow_inexact}, report)
+    wanted = {"accept_change": accept_change, "allow_inexact": allow_inexact, "until": until}
+    return _run(folder, {"resume": True, **wanted}, report)
 
 
 def _run(folder: Path, options: dict[str, Any], report: Report) -> Run:
@@ -144,10 +153,18 @@ def refuse_out_of_memory_elsewhere(folder: Path, error: OutOfMemory) -> None:
         )
 
 
+def refuse_unknown_end(until: str) -> None:
+    """A run that shall go on until nobody knows what is not begun."""
+    if until not in UNTIL:
+        raise ConfigError(f"a run cannot go until {until!r}: {did_you_mean(until, UNTIL)}")
+
+
 def refuse_missing(recipe: Recipe) -> None:
     """Find what the recipe names before anything is written: files, and the base model (downloaded here)."""
-    probe = recipe.evaluate.probe
-    for names in (recipe.data.train, recipe.data.validation, recipe.data.test, [] if isinstance(probe, str) else probe):
+    probe, replay = recipe.evaluate.probe, recipe.data.replay
+    replay = replay.prompts if isinstance(replay, OwnAnswers) else [] if replay in ("auto", "off") else replay
+    probe = [] if isinstance(probe, str) else probe
+    for names in (recipe.data.train, recipe.data.validation, recipe.data.test, probe, replay):
         if names and not isinstance(names, int | float):
             for file in find_files(names):
                 read_rows(file.path, name=file.name)

@@ -14,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from tunesmith.core.errors import ModelError
 from tunesmith.model.device import choose_device
-from tunesmith.prompt.whole import read_object
+from tunesmith.prompt.whole import read_settings
 
 # peft 0.21 asks transformers 5.23 for a property by its old name.
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
@@ -58,8 +58,8 @@ def load_model(folder: Path, dtype: torch.dtype, device: str = "cpu", dropout: f
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            **changes,  # they are told of below
+            ignore_mismatched_sizes=True,  # they are told of below
+            **changes,
         )
     except (MemoryError, torch.OutOfMemoryError):
         raise
@@ -77,7 +77,7 @@ def read_config(folder: Path) -> Any:
     Raises:
         ModelError: it is not one that transformers knows.
     """
-    given = read_object(folder / "config.json")
+    given = read_settings(folder / "config.json")
     kind = given.get("model_type")
     if not isinstance(kind, str):
         raise ModelError(f"{folder / 'config.json'}: names no model_type, so nobody knows what model it is.")
@@ -93,7 +93,7 @@ def read_config(folder: Path) -> Any:
         )
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # any broken value of the user's ends here
+    except Exception as error:  # any broken file of the user's ends here
         raise ModelError(f"{folder}: its config.json cannot be used ({_first_line(error)}).") from error
 
 
@@ -173,7 +173,7 @@ def dropout_rates(folder: Path, rate: float) -> dict[str, float]:
 
 def _first_line(error: Exception) -> str:
     """The reason in one line: the first, and the next where that only announces it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if isinstance(error, KeyError):
         return f"it names {error}, which the architecture does not have"
-    return " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])[:300] or type(error).__name__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])[:300]

@@ -12,8 +12,8 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from tunesmith.core.errors import MissingError, ModelError
-from tunesmith.core.files import home, publish_folder, sha256_of
-from tunesmith.prompt.whole import read_object, refuse_broken
+from tunesmith.core.files import home, publish_folder, read_object, sha256_of
+from tunesmith.prompt.whole import refuse_broken
 
 EMBEDDED = "ember"
 WANTED = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model")

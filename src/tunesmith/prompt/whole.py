@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tunesmith.core import files
 from tunesmith.core.errors import ModelError, TunesmithError
+from tunesmith.core.files import read_object
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 POINTER = b"version https://git-lfs"  # how a file begins that Git LFS has put in the place of a large one
@@ -31,21 +31,21 @@ def refuse_broken(folder: Path) -> None:
                 f"{path}: a Git LFS pointer of {path.stat().st_size} bytes stands in the place of the file. Install "
                 "git-lfs and run `git lfs pull` in that folder, or fetch the model with `hf download`."
             )
-    read_object(folder / "config.json")
+    read_settings(folder / "config.json")
     if (folder / "tokenizer_config.json").exists():
-        read_object(folder / "tokenizer_config.json")
+        read_settings(folder / "tokenizer_config.json")
     for path in weight_files(folder):
         refuse_cut_short(path)
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
     """The JSON object in `path`.
 
     Raises:
         ModelError: it is not one.
     """
     try:
-        return files.read_object(path)
+        return read_object(path)
     except TunesmithError as error:
         raise ModelError(f"{error} {AGAIN}") from None
 
@@ -64,7 +64,7 @@ def weight_files(folder: Path) -> list[Path]:
             f"{folder}: neither {WEIGHTS} nor {INDEX} is there, and nothing says what {some} is. Fetch the index too, "
             f"or name the file {WEIGHTS} if all weights are in it."
         )
-    named = read_object(folder / INDEX).get("weight_map")
+    named = read_settings(folder / INDEX).get("weight_map")
     if not isinstance(named, Mapping) or not all(isinstance(name, str) for name in named.values()):
         raise ModelError(f"{folder / INDEX}: has no weight_map of tensors to files. {AGAIN}")
     files = sorted(set(named.values()))

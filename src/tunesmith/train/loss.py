@@ -18,6 +18,7 @@ import torch
 from peft import PeftModel
 
 from tunesmith.train.batch import Batch
+from tunesmith.train.shards import within
 
 PIECE = 2**24  # logits of one piece; four times as many where the output layer is trained, whose gradient is summed up
 
@@ -114,8 +115,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
 def hidden_at_trained(model: Any, batch: Batch) -> torch.Tensor:
     """What the output layer would read, of shape (N, D), at the positions that are trained."""
     inputs = {name: value for name, value in batch.inputs.items() if name != "logits_to_keep"}
-    hidden_TD = inside(model).base_model(**inputs).last_hidden_state.flatten(0, 1)
-    return hidden_TD[batch.inputs["logits_to_keep"] if batch.picked_N is None else batch.picked_N]
+    kept_N: Any = batch.inputs["logits_to_keep"] if batch.picked_N is None else batch.picked_N
+    return within(model, lambda: inside(model).base_model(**inputs).last_hidden_state.flatten(0, 1)[kept_N])
 
 
 def inside(model: Any) -> Any:

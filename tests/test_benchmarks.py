@@ -1,0 +1,188 @@
+"""Every benchmark and script runs, on the smallest thing it takes; what it measures is not asserted."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.compile:UserWarning")
+
+
+@pytest.fixture(autouse=True)
+def uncompiled():
+    """Compiling takes most of a small benchmark's time, and other tests compile."""
+    torch.compiler.reset()
+    torch.compiler.set_stance("force_eager")
+    yield
+    torch.compiler.set_stance("default")
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """Imports a benchmark as a module."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module
+
+
+@pytest.fixture
+def options(load, tmp_path, write_rows):
+    """What the benchmarks of training take, with a model in the folder."""
+    from conftest import many_rows
+
+    load("sft_cpu").make_model(tmp_path / "model", "tiny")
+    return argparse.Namespace(folder=str(tmp_path), rows=str(write_rows(many_rows(40))), size="tiny", method="lora",
+                              steps=2, precision="fp32", profile=False, dtype="float32", seconds=0.0)  # fmt: skip
+
+
+def columns(table):
+    """How many cells the lines of a table have: as many in each, or it is none."""
+    return {line.count("|") for line in table.splitlines() if line.startswith("|")}
+
+
+def test_training_beside_trl(load, options, in_process):
+    bench = load("sft_cpu")
+    folder = Path(options.folder)
+    rows = bench.rows_in_order(folder / "model", options.rows, options.steps)
+    (folder / "rows.json").write_text(json.dumps(rows))
+    padded, packed, *_ = list(bench.CONTENDERS)[1:]
+    found = {
+        "tunesmith": bench.run_tunesmith(options),
+        padded: bench.run_trl(options, bench.CONTENDERS[padded]),
+        packed: bench.run_trl(options, bench.CONTENDERS[packed]),
+        "floor": bench.in_a_process(options, "floor"),
+    }
+    shown = bench.table(options, found)
+    assert columns(shown) == {6}
+    assert "Losses of the 2 steps: within" in shown
+    assert found["tunesmith"]["losses"] == pytest.approx(found[padded]["losses"], rel=1e-4)
+
+
+def test_what_each_lever_gains(load, options, capsys):
+    bench = load("levers")
+    found = {name: bench.run(options, levers) for name, levers in bench.STEPS.items()}
+    assert columns(bench.table(options, found)) == {6}
+    assert len({round(one["loss"], 1) for one in found.values()}) == 1
+    bench.print_shares(lambda: torch.ones(8, 8) @ torch.ones(8, 8))
+    assert "attention 0%" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="no such file"):
+        bench.in_a_process(argparse.Namespace(**{**vars(options), "rows": "none.jsonl"}), "loss without logits")
+
+
+def test_decoding_beside_others(load, options, monkeypatch):
+    bench = load("decode")
+    found = {}
+    for name, value in (("TOGETHER", (1, 2)), ("NEW", 4), ("ROUNDS", 1)):
+        monkeypatch.setattr(bench, name, value)
+    for name in ("transformers", "tunesmith, slots alone", "tunesmith, slots and packed weights"):
+        options.contender = name
+        found[name] = bench.CONTENDERS[name](options)
+    found["tunesmith"] = found["tunesmith, slots and packed weights"] | {"compiled in": 1.0}
+    for name in ("llama.cpp", "vLLM"):
+        found[name] = bench.in_a_process(options, name)
+    assert "failed" in found["llama.cpp"]
+    assert columns(bench.table("tiny", "float32", found)) == {4}
+
+
+def test_what_an_update_takes(load, monkeypatch, capsys):
+    bench = load("optimizer")
+    monkeypatch.setattr(bench, "SHAPES", [(64, 32), (32,)])
+    bench.main()
+    assert columns(capsys.readouterr().out) == {5}
+
+
+def test_how_long_things_take_to_start(load, monkeypatch, tmp_path):
+    bench = load("start")
+    monkeypatch.setattr(bench, "RUNS", 1)
+    assert bench.whole_process("--help") > 0
+    assert bench.first_step("off", str(tmp_path)) > 0
+    assert bench.processor()
+
+
+def test_preparing_data(load, tmp_path, monkeypatch, capsys):
+    bench = load("data")
+    path = tmp_path / "rows.jsonl"
+    bench.write_rows(path, 30, "hotel")
+    assert columns(bench.table(path, 30, 1, "ember", list(bench.TASKS))) == {7}
+    monkeypatch.setenv("TUNESMITH_HOME", str(tmp_path / "home"))
+    bench.profile(path, "ember")
+    assert "encode alone" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["tiny-full-64", "tiny-lora-64-mixed"])
+def test_training_on_a_gpu(load, tmp_path, name):
+    """On a CPU here."""
+    bench = load("sft_gpu")
+    [case] = [case for case in bench.CASES if case.name == name]
+    found = {}
+    for who in bench.contenders_for(case):
+        contender = bench.CONTENDERS[who]
+        there = set(contender.needs) <= {"trl"} and who != "TRL, rows in batches"
+        found[who] = contender.run(case, contender, tmp_path) if there else bench.in_a_process(case, who, 0.0)
+    assert {"tunesmith", "TRL, packed"} <= {who for who, one in found.items() if "failed" not in one}
+    assert columns(bench.table(case, found)) == {7}
+    losses = found["tunesmith"]["losses"]
+    assert len(losses) == bench.WARM + bench.TIMED
+    assert losses[0] == pytest.approx(found["TRL, packed"]["losses"][0], rel=0.05)
+
+
+def test_a_busy_machine(load, options, monkeypatch, in_process):
+    bench = load("busy")
+    for name, value in (("ROWS_A_STEP", 2), ("PROMPTS", 2), ("NEW", 2), ("MIDWAY_STEPS", 8), ("QUIET_STEPS", 4)):
+        monkeypatch.setattr(bench, name, value)
+    with bench.beside(0):
+        one = {**bench.measure(options), "threads": "1"}
+    assert columns(bench.table("tiny", {(ours, busy): one for ours in (0, 1) for busy in (0, 1)})) == {8}
+    assert columns(bench.run_midway(options, "tiny")) == {4}
+
+
+def test_results_are_put_between_their_marks(load, tmp_path, monkeypatch):
+    bench = load("results")
+    monkeypatch.setattr(bench, "RESULTS", tmp_path / "RESULTS.md")
+    for name, text in (("a", "one"), ("b", "two"), ("a", "three")):
+        bench.put(name, text)
+    said = (tmp_path / "RESULTS.md").read_text()
+    assert said == "# Benchmarks\n\n<!-- a -->\nthree\n<!-- /a -->\n\n<!-- b -->\ntwo\n<!-- /b -->\n"
+
+
+# Scripts
+
+
+def script(name):
+    """A script as a module."""
+    spec = importlib.util.spec_from_file_location(Path(name).stem, ROOT / "scripts" / name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(("name", "constant", "folder"), [("hotel/build.py", "TARGET", "hotel"),
+                                                          ("base_model/probe.py", "ASSETS", "probe")])  # fmt: skip
+def test_the_files_that_ship_are_what_their_script_writes(tmp_path, monkeypatch, name, constant, folder):
+    module = script(name)
+    monkeypatch.setattr(module, constant, tmp_path)
+    module.main()
+    shipped = ROOT / "src" / "tunesmith" / "assets" / folder
+    for path in tmp_path.iterdir():
+        assert path.read_bytes() == (shipped / path.name).read_bytes(), path.name
+    assert {path.name for path in tmp_path.iterdir()} >= {path.name for path in shipped.glob("*.jsonl")}
+
+
+def test_the_embedded_model_can_be_built(tmp_path, monkeypatch):
+    """Its whole script, on little text and for two steps."""
+    module = script("base_model/build.py")
+    whole = module.corpus
+    monkeypatch.setattr(module, "corpus", lambda seed: islice(whole(seed), 400))
+    for name in ("WORK", "ASSETS"):
+        monkeypatch.setattr(module, name, tmp_path / name.lower())
+    for arguments in ("prepare --tokens 5000", "train --steps 2 --batch-tokens 1024", "publish"):
+        monkeypatch.setattr(sys, "argv", ["build.py", *arguments.split()])
+        module.main()
+    assert (tmp_path / "assets" / "model.safetensors").stat().st_size > 1_000_000
