@@ -134,3 +134,27 @@ def test_private_matters_are_counted_unless_nobody_shall_look(check, tmp_path):
     assert "kept, and worth a look: personal_data 1" in shown
     assert "anna" not in shown
     assert "personal" not in check(path, "--no-private")[0]
+
+
+def test_without_a_model_rows_stand_for_themselves_and_with_one_its_template_counts(check, tmp_path):
+    path = tmp_path / "calls.jsonl"
+    call = {"role": "assistant", "function_call": {"name": "weather", "arguments": "{}"}}
+    path.write_text(json.dumps({"messages": [{"role": "user", "content": "Rain?"}, call]}) + "\n")
+    shown, end = check(path)
+    assert "1 kept" in shown
+    assert "no model named" in shown
+    assert not end
+    shown, end = check(path, "--model", "ember")
+    assert "does not show that the assistant calls 'weather'" in shown
+    assert end.endswith("1 of 1 row cannot be used. Mend them as the lines above say.")
+    assert not check(path, "--model", "ember", "--template", "chatml")[1]
+
+
+def test_columns_that_are_not_read_are_shown_under_the_counts(check, tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("text,category\nA quiet room.,praise\nCold coffee.,complaint\n")
+    shown, _ = check(path)
+    assert "Columns not read: 'category' in 2 rows (if it is the label: data.columns={label: category}" in shown
+    shown, _ = check(path, "--column", "label=category")
+    assert "text-label, 2 rows read: 2 kept." in shown
+    assert "data.format=text, in check --format text." in shown

@@ -135,13 +135,9 @@ BAD_CHATS = {
     "messages_are_text": ('◆"Hi? Hello."', "bad_json", "'messages' is text and not JSON", "as a list"),
     "turn_is_text": ('[<U>, ◆"Hello."]', "not_an_object", "messages[1] is text", '"role": ...'),
     "missing_role": ('[<U>, ◆{"content": "Hello."}]', "missing_role", "messages[1] has no role", '"role": ...'),
-    "sharegpt_keys": ('[◆{"from": "human", "value": "Hi?"}, <A>]', "missing_role", "messages[0] has no role",
-                      "call the list conversations"),
     "unknown_role": ('[<U>, {"role": ◆"asistant", "content": "A."}]', "unknown_role", "role 'asistant'",
                      "Did you mean 'assistant'?"),
-    "capital_role": ('[{"role": ◆"User", "content": "Hi?"}, <A>]', "unknown_role", "role 'User'",
-                     "Did you mean 'user'?"),
-    "strange_role": ('[<U>, {"role": ◆"bot", "content": "A."}]', "unknown_role", "role 'bot'", "Use one of"),
+    "strange_role": ('[<U>, {"role": ◆"narrator", "content": "A."}]', "unknown_role", "role 'narrator'", "Use one of"),
     "role_is_a_number": ('[<U>, {"role": ◆1, "content": "A."}]', "unknown_role", "has role 1", "Use one of"),
     "null_content": ('[<U>, {"role": "assistant", "content": ◆null}]', "not_text", "has null as content", "string"),
     "no_content": ('[<U>, ◆{"role": "assistant"}]', "not_text", "messages[1] (assistant) has no content", "string"),
@@ -149,9 +145,9 @@ BAD_CHATS = {
     "object_content": ('[<U>, {"role": "assistant", "content": ◆{"a": 1}}]', "not_text", "an object as content",
                        "string"),
     "image_part": ('[{"role": "user", "content": [{"type": "text", "text": "What?"}, ◆{"type": "image_url", '
-                   '"image_url": {"url": "https://example.com/a.png"}}]}, <A>]', "not_text",
+                   '"image_url": {"url": "https://example.com/a.png"}}]}, <A>]', "picture",
                    "messages[0].content[1] is a part of type 'image_url'", "drop the row"),
-    "part_is_null": ('[{"role": "user", "content": [◆null]}, <A>]', "not_text", "content[0] is null", "Take it out"),
+    "part_is_null": ('[{"role": "user", "content": [◆null]}, <A>]', "not_text", "content[0] is null", "take it out"),
     "part_without_text": ('[{"role": "user", "content": [◆{"type": "text"}]}, <A>]', "not_text", "null as text",
                           "as a string"),
     "empty_user": ('[{"role": "user", "content": ◆"  "}, <A>]', "empty_turn", "turn 1 (user) is empty", "Fill it in"),
@@ -169,13 +165,6 @@ BAD_CHATS = {
                          "Give name as a string"),
     "lone_surrogate_in_name": ('[{"role": "user", "name": "A\\ud83d", "content": "Hi?"}, <A>]', "lone_surrogate",
                                "half a character", "whole character"),
-    "late_system": ('[<U>, ◆{"role": "system", "content": "Be kind."}, <A>]', "late_system", "turn 2 is a system",
-                    "Put it first"),
-    "two_users": ('[<U>, ◆<U>, <A>]', "repeated_role", "turns 1 and 2 are both user", "Join or reorder"),
-    "two_assistants": ('[<U>, <A>, ◆<A>]', "repeated_role", "turns 2 and 3 are both assistant", "Join or reorder"),
-    "assistant_first": ('[◆<A>, <U>, <A>]', "assistant_first", "the assistant speaks first", "user's turn"),
-    "assistant_after_system": ('[{"role": "system", "content": "Be kind."}, ◆<A>, <U>, <A>]', "assistant_first",
-                               "the assistant speaks first", "user's turn"),
     "no_user": ('◆[{"role": "system", "content": "Be kind."}, <A>]', "no_user", "no user turn", "Add the question"),
     "no_assistant": ('◆[<U>]', "no_assistant", "no assistant turn to learn from", "Add the answer"),
     "all_weights_zero": ('◆[<U>, {"role": "assistant", "content": "A.", "weight": 0}]', "no_assistant",
@@ -209,7 +198,7 @@ BAD_CHATS = {
                         "turn 3 (user) comes before 1 of the calls", "Add the tools' turns"),
     "undeclared_tool": ('[<U>, {"role": "assistant", "tool_calls": ◆[{"function": {"name": "lok"}}]}], '
                         '"tools": <TOOLS>', "unknown_tool", "turn 2 calls 'lok'", "call one of look"),
-    "tools_are_an_object": ('[<U>, <A>], "tools": ◆{"name": "look"}', "not_a_list", "'tools' is an object",
+    "tools_are_an_object": ('[<U>, <A>], "tools": ◆{"look": {}, "n": 1}', "bad_tool", "'tools' is an object that names",
                             "list of functions"),
     "tool_is_text": ('[<U>, <A>], "tools": [◆"look"]', "bad_tool", "tools[0] is text", '"name": ...'),
     "tool_without_name": ('[<U>, <A>], "tools": [◆{"type": "function", "function": {}}]', "bad_tool",
@@ -231,17 +220,19 @@ def test_a_chat_that_teaches_nothing(tmp_path, bad, code, found, advice):
 
 
 def test_a_place_is_the_same_when_the_recipe_adds_a_system_message(tmp_path):
-    row = spelled('{"messages": [<U>, ◆<U>, <A>]}')
-    found = "turns 1 and 2 are both user"
-    check_between(tmp_path / "rows.jsonl", CHAT, row, CHAT.replace("Floor", "Room"), "repeated_role", found, "Join",
+    row = spelled('{"messages": [<U>, {"role": "assistant", "content": ◆" "}]}')
+    found = "turn 2 (assistant) is empty"
+    check_between(tmp_path / "rows.jsonl", CHAT, row, CHAT.replace("Floor", "Room"), "empty_turn", found, "Fill",
                   system="Be kind.")  # fmt: skip
 
 
 def test_a_place_is_found_under_a_column_with_another_name(tmp_path):
     good, later = (text.replace('"messages"', '"talk"') for text in (CHAT, CHAT.replace("Floor", "Room")))
-    row = spelled('{"talk": [<U>, ◆<U>, <A>]}')
-    check_between(tmp_path / "rows.jsonl", good, row, later, "repeated_role", "turns 1 and 2", "Join",
+    row = spelled('{"talk": [<U>, {"role": "assistant", "content": ◆" "}]}')
+    check_between(tmp_path / "rows.jsonl", good, row, later, "empty_turn", "turn 2 (assistant)", "Fill",
                   columns={"messages": "talk"})  # fmt: skip
+    good, row, later = (text.replace('"talk"', '"Messages "') for text in (good, row, later))
+    check_between(tmp_path / "rows.jsonl", good, row, later, "empty_turn", "turn 2 (assistant)", "Fill")
 
 
 # The other formats --------------------------------------------------------------------------------------------------
@@ -288,25 +279,19 @@ BAD_ROWS = {
                                     "not_a_list", "'history' is an object", "list of exchanges"),
     "sharegpt_unknown_speaker": (SHAREGPT, '{"conversations": [{"from": "human", "value": "Hi?"}, '
                                  '{"from": ◆"robot", "value": "A."}]}', "unknown_role",
-                                 "conversations[1] is from 'robot'", "Use one of human"),
+                                 "conversations[1] is from 'robot'", "Did you mean 'bot'"),
     "sharegpt_no_speaker": (SHAREGPT, '{"conversations": [◆{"value": "Hi?"}, {"from": "gpt", "value": "A."}]}',
                             "missing_role", "conversations[0] has no from", '"from": ...'),
     "sharegpt_turn_is_text": (SHAREGPT, '{"conversations": [◆"Hi?", {"from": "gpt", "value": "A."}]}',
                               "not_an_object", "conversations[0] is text", '"from": ...'),
     "sharegpt_no_value": (SHAREGPT, '{"conversations": [{"from": "human", "value": "Hi?"}, ◆{"from": "gpt"}]}',
-                          "not_text", "conversations[1]: 'value' is missing", "as a string"),
-    "sharegpt_empty_value": (SHAREGPT, '{"conversations": [{"from": "human", "value": ◆""}, '
-                             '{"from": "gpt", "value": "A."}]}', "empty_text", "conversations[0]: 'value' is empty",
+                          "not_text", "conversations[1] (assistant) has no value", "as a string"),
+    "sharegpt_empty_value": (SHAREGPT, '{"conversations": [◆{"from": "human", "value": ""}, '
+                             '{"from": "gpt", "value": "A."}]}', "empty_turn", "turn 1 (user) is empty",
                              "Fill it in"),
     "sharegpt_bad_call": (SHAREGPT, '{"conversations": [{"from": "human", "value": "Hi?"}, '
                           '◆{"from": "function_call", "value": "look()"}]}', "bad_tool_call",
                           "a function_call that is not JSON", '"name": ...'),
-    "sharegpt_two_users": (SHAREGPT, '{"conversations": [{"from": "human", "value": "Hi?"}, ◆{"from": "human", '
-                           '"value": "Ho?"}, {"from": "gpt", "value": "A."}]}', "repeated_role",
-                           "turns 1 and 2 are both user", "Join"),
-    "sharegpt_two_users_after_system": (
-        SHAREGPT, '{"system": "Be kind.", "conversations": [{"from": "human", "value": "Hi?"}, ◆{"from": "human", '
-        '"value": "Ho?"}, {"from": "gpt", "value": "A."}]}', "repeated_role", "are both user", "Join"),
     "sharegpt_weight_of_seven": (
         SHAREGPT, '{"conversations": [{"from": "human", "value": "Hi?"}, {"from": "gpt", "value": "A.", '
         '"weight": ◆7}]}', "bad_weight", "conversations[1] has weight 7", "0 or 1"),
@@ -315,8 +300,6 @@ BAD_ROWS = {
         '"weight": "0"}]}', "no_assistant", "no assistant turn that is trained on", "weight 1"),
     "sharegpt_no_answer": (SHAREGPT, '{"conversations": ◆[{"from": "human", "value": "Hi?"}]}', "no_assistant",
                            "no assistant turn to learn from", "Add the answer"),
-    "interactions_two_users": (INTERACTIONS, '{"interactions": [<U>, ◆<U>, <A>]}', "repeated_role",
-                               "turns 1 and 2 are both user", "Join"),
     "completion_is_a_number": (COMPLETION, '{"prompt": "Hi?", "completion": ◆3}', "not_text",
                                "'completion' is a number", 'as a string: "3"'),
     "completion_is_true": (COMPLETION, '{"prompt": "Hi?", "completion": ◆true}', "not_text", "true or false, not text",
@@ -327,10 +310,6 @@ BAD_ROWS = {
                            'as a string: "7"'),
     "prompt_turn_without_role": (TURNS, '{"prompt": [◆{"content": "Hi?"}], "completion": [<A>]}', "missing_role",
                                  "prompt[0] has no role", '"role": ...'),
-    "prompt_of_two_users": (TURNS, '{"prompt": [<U>, ◆<U>], "completion": [<A>]}', "repeated_role",
-                            "turns 1 and 2 are both user", "Join"),
-    "completion_of_two_assistants": (TURNS, '{"prompt": [<U>], "completion": [<A>, ◆<A>]}', "repeated_role",
-                                     "both assistant", "Join"),
     "question_without_answer": (ANSWER, '{"question": "Hi?"}', "missing_key", "no 'answer'", "Add it"),
     "answer_is_a_list": (ANSWER, '{"question": "Hi?", "answer": ◆["A."]}', "not_text", "'answer' is a list",
                          "as a string"),
@@ -373,7 +352,6 @@ BAD_ROWS = {
                            "the last turn is not the assistant's", "answer that is judged"),
     "task_ends_with_assistant": (TASK, '{"messages": [<U>, ◆<A>], "reference": "4"}', "prompt_ends",
                                  "ends with an assistant's turn", "user's turn"),
-    "task_of_two_users": (TASK, '{"messages": [<U>, ◆<U>], "reference": "4"}', "repeated_role", "both user", "Join"),
     "label_is_empty": (LABEL, '{"text": "Hi.", "label": ◆""}', "bad_label", "'label' is ''", "class"),
     "label_is_a_list": (LABEL, '{"text": "Hi.", "label": ◆["good"]}', "bad_label", "'label' is ['good']", "class"),
     "label_is_null": (LABEL, '{"text": "Hi.", "label": null}', "missing_key", "no 'label'", "It looks like text"),
@@ -440,7 +418,7 @@ TABLE_BYTES = cp1252("prompt,completion\nFloor?,First.\nHi?,Caf¤.\nRoom?,Last.\
 CELL_BYTES = cp1252('prompt,completion\nFloor?,First.\n"Hi\nyou?",Caf¤.\nRoom?,Last.\n')
 TEXT_BYTES = cp1252("Floor.\n\nTwo lines,\nand a caf¤.\n\nRoom.\n")
 BROKEN = '{"prompt": "Hi?" ◆"completion": "A."}'
-TWO_USERS = spelled('{"messages": [<U>, ◆<U>, <A>]}')
+NO_ANSWER = spelled('{"messages": [<U>, {"role": "assistant", "content": ◆""}]}')
 ROOM = CHAT.replace("Floor", "Room")
 SPREAD_CHAT = """{
     "messages": [
@@ -501,14 +479,14 @@ BAD_FILES = {
                           "{...}", 2, 3),
     "array_with_null": ("rows.json", f"[\n{PAIR},\n◆null,\n{LATER}\n]", None, "not_an_object", "a row is null",
                         "{...}", 2, 3),
-    "array_on_one_line": ("rows.json", f"[{CHAT}, {TWO_USERS}, {ROOM}]", None, "repeated_role", "turns 1 and 2",
-                          "Join", 2, 3),
+    "array_on_one_line": ("rows.json", f"[{CHAT}, {NO_ANSWER}, {ROOM}]", None, "empty_turn", "turn 2 (assistant)",
+                          "Fill it in", 2, 3),
     "array_on_one_line_missing_key": ("rows.json", f'[{PAIR}, ◆{{"prompt": "Hi?"}}, {LATER}]', None, "missing_key",
                                       "no 'completion'", "Add it", 2, 3),
     "array_on_one_line_bad_json": ("rows.json", f"[{PAIR}, {BROKEN}, {LATER}]", None, "bad_json", "',' delimiter",
                                    "Mend", 2, 3),
-    "array_with_indented_rows": ("rows.json", f"[\n  {CHAT},\n  {TWO_USERS},\n  {ROOM}\n]", None, "repeated_role",
-                                 "turns 1 and 2", "Join", 2, 3),
+    "array_with_indented_rows": ("rows.json", f"[\n  {CHAT},\n  {NO_ANSWER},\n  {ROOM}\n]", None, "empty_turn",
+                                 "turn 2 (assistant)", "Fill it in", 2, 3),
     "array_spread_out": ("rows.json", f"[\n  {CHAT},\n  {SPREAD_CHAT},\n  {ROOM}\n]", None, "not_text",
                          "messages[1] (assistant) has null as content", "as a string", 2, 3),
     "array_spread_out_bad_json": ("rows.json",
@@ -516,8 +494,8 @@ BAD_FILES = {
                                   None, "bad_json", "at line 5, column 3 (expecting ','", "Mend", 2, 3),
     "array_in_an_object": ("rows.json", f'{{"data": [\n{PAIR},\n{BROKEN},\n{LATER}\n]}}', None, "bad_json",
                            "',' delimiter", "Mend", 2, 3),
-    "indented_lines": ("rows.jsonl", f"  {CHAT}\n  {TWO_USERS}\n  {ROOM}\n", None, "repeated_role", "turns 1 and 2",
-                       "Join", 2, 3),
+    "indented_lines": ("rows.jsonl", f"  {CHAT}\n  {NO_ANSWER}\n  {ROOM}\n", None, "empty_turn", "turn 2 (assistant)",
+                       "Fill it in", 2, 3),
     "csv_too_many_cells": ("rows.csv", f"{CSV}Hi?,Well, hello.\n{END}", (3, 1), "wrong_cells",
                            "3 cells where the header has 2", "Quote cells", 2, 3),
     "csv_too_few_cells": ("rows.csv", f"{CSV}Hi?\n{END}", (3, 1), "wrong_cells", "1 cell where the header has 2",
@@ -536,8 +514,8 @@ BAD_FILES = {
                                    "json.dumps", 2, 3),
     "csv_without_header_bad_json": ("rows.csv", f"{cell(CHAT)}\n{cell(CHAT[:-2])}\n{cell(ROOM)}\n", (2, 1), "bad_json",
                                     "not JSON", "cut off", 2, 3),
-    "csv_without_header_two_users": ("rows.csv", f"{cell(CHAT)}\n{cell(TWO_USERS.replace(MARK, ''))}\n{cell(ROOM)}\n",
-                                     (2, 1), "repeated_role", "turns 1 and 2", "Join", 2, 3),
+    "csv_without_header_no_answer": ("rows.csv", f"{cell(CHAT)}\n{cell(NO_ANSWER.replace(MARK, ''))}\n{cell(ROOM)}\n",
+                                     (2, 1), "empty_turn", "turn 2 (assistant)", "Fill it in", 2, 3),
     "tsv_too_few_cells": ("rows.tsv", "prompt\tcompletion\nFloor?\tFirst.\nHi?\nRoom?\tLast.\n", (3, 1), "wrong_cells",
                           "1 cell where the header has 2", "Add the missing", 2, 3),
     "gzip_of_lines": ("rows.jsonl.gz", gzip.compress(f"{PAIR}\n{BROKEN.replace(MARK, '')}\n{LATER}\n".encode()),
@@ -758,8 +736,29 @@ WARNINGS = {
     "unused_key_like_one_that_is_there": (
         '{"messages": [{"role": "user", "content": "Hi?", "context": ◆"Hotel."}, <A>]}', "unused_key",
         "messages[0] has the key 'context', which is not used", "passed over"),
-    "useless_weight": ('{"messages": [{"role": "user", "content": "Hi?", "weight": ◆0}, <A>]}', "useless_weight",
+    "useless_weight": ('{"messages": [{"role": "user", "content": "Hi?", "weight": ◆1}, <A>]}', "useless_weight",
                        "messages[0] has a weight, and is no assistant turn", "passed over"),
+    "late_system": ('{"messages": [<U>, <A>, ◆{"role": "system", "content": "Be kind."}, <U>, <A>]}', "unusual_order",
+                    "turn 3 is a system message", "whose own refuses it"),
+    "two_users": ('{"messages": [<U>, ◆<U>, <A>]}', "unusual_order", "turns 1 and 2 are both user", "clean=[turns]"),
+    "two_assistants": ('{"messages": [<U>, <A>, ◆<A>]}', "unusual_order", "turns 2 and 3 are both assistant",
+                       "clean=[turns]"),
+    "two_systems": ('{"messages": [{"role": "system", "content": "Be kind."}, ◆{"role": "system", "content": "Hm."}, '
+                    '<U>, <A>]}', "unusual_order", "turns 1 and 2 are both system", "clean=[turns]"),
+    "assistant_first": ('{"messages": [◆<A>, <U>, <A>]}', "unusual_order", "the assistant speaks first",
+                        "whose own refuses it"),
+    "assistant_after_system": ('{"messages": [{"role": "system", "content": "Be kind."}, ◆<A>, <U>, <A>]}',
+                               "unusual_order", "the assistant speaks first", "whose own refuses it"),
+    "system_beside_another": ('{"system": "Be brief.", "messages": [◆{"role": "system", "content": "Be kind."}, <U>, '
+                              '<A>]}', "two_systems", "beside the turns and another one", "Both are kept"),
+    "image_tag": ('{"messages": [{"role": "user", "content": "<image>\\nWhat?"}, <A>]}', "picture",
+                  "a text has '<image>'", "Drop the row if"),
+    "video_tag": ('{"messages": [{"role": "user", "content": "What? <|video_pad|>"}, <A>]}', "picture",
+                  "a text has '<|video_pad|>'", "read as text"),
+    "picture_in_a_text": ('{"messages": [{"role": "user", "content": "data:image/png;base64,AAAA"}, <A>]}', "picture",
+                          "as base64", "take it out"),
+    "framed_prompt": ('{"messages": [◆{"role": "user", "content": "### Instruction:\\nHi?\\n\\n### Response:"}, <A>]}',
+                      "written_out", "where an answer would begin", "question alone"),
     "no_tools": ('{"messages": [<U>, ◆<C>]}', "no_tools", "calls tools and declares none", "Add its tools"),
     "control_character": ('{"messages": [<U>, {"role": "assistant", "content": "A\\u0007."}]}', "control_character",
                           "U+0007", "as it stands"),

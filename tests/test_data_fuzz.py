@@ -15,6 +15,7 @@ import openpyxl
 import pyarrow
 import pyarrow.parquet
 import pytest
+from openpyxl.utils.exceptions import IllegalCharacterError
 
 from tunesmith.core.errors import TunesmithError
 from tunesmith.data.config import DataConfig
@@ -35,6 +36,14 @@ GOOD = [
     {"messages": [HI, CALL, {"role": "tool", "tool_call_id": "c1", "content": "Rain."}, HELLO],
      "tools": [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]},
     {"conversations": [{"from": "human", "value": "Hi?"}, {"from": "gpt", "value": "Hello."}], "system": "Be kind."},
+    {"system": [{"type": "text", "text": "Be kind."}], "messages": [
+        {"role": "user", "content": [{"type": "text", "text": "Hi?"}]},
+        {"role": "assistant", "content": [{"type": "thinking", "thinking": "Hm."},
+                                          {"type": "tool_use", "id": "c1", "name": "look", "input": {}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c1", "content": "Rain."}]}, HELLO],
+     "tools": [{"name": "look", "input_schema": {"type": "object"}}]},
+    {"contents": [{"role": "user", "parts": [{"text": "Hi?"}]}, {"role": "model", "parts": [{"text": "Hello."}]}],
+     "systemInstruction": {"parts": [{"text": "Be kind."}]}},
     {"instruction": "Hi?", "input": "Now.", "output": "Hello.", "history": [["A?", "B."]]},
     {"prompt": "Hi?", "completion": "Hello."},
     {"question": "Hi?", "answer": "Hello."},
@@ -111,7 +120,7 @@ def test_fuzzed_rows_are_kept_or_dropped_and_counted(tmp_path, format, seed):
     rows = [mutated(draw.choice(seeds), draw) for _ in range(count)]
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    kept, ledger = read(path, format=format, clean=["whitespace", "nfc", "boilerplate"])
+    kept, ledger = read(path, format=format, clean=["whitespace", "nfc", "boilerplate", "turns"])
     assert ledger.read == count
     assert 0 < len(kept) < count
     for entry in ledger.dropped():
@@ -238,7 +247,7 @@ def test_fuzzed_files_are_read_or_refused_in_bounded_memory(tmp_path, kind, seed
             rows = draw.sample(GOOD, 8)
         try:
             data = WRITERS[kind](rows)
-        except (ValueError, TypeError, pyarrow.ArrowException):  # the writer's own limits
+        except (ValueError, TypeError, pyarrow.ArrowException, IllegalCharacterError):  # the writer's own limits
             data = as_lines(rows)
         pack = PACKERS.get(kind, bytes)
         damage = draw.choice(DAMAGE)

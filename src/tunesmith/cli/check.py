@@ -24,7 +24,12 @@ def check(
     ],
     format: Annotated[str | None, typer.Option(help="Row format; found by looking if absent.")] = None,
     column: Annotated[list[str], typer.Option(help="key=name where a file names a key otherwise; repeatable.")] = [],  # noqa: B006
-    model: Annotated[str, typer.Option(help="Model whose tokenizer and chat template count the tokens.")] = "ember",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Model whose tokenizer and chat template rows must fit; without it rows stand for themselves."
+        ),
+    ] = None,
     template: Annotated[str | None, typer.Option(help="Chat template by name, for a base model without one.")] = None,
     train_on: Annotated[str, typer.Option(help="assistant, last or all: which tokens are trained on.")] = "assistant",
     max_length: Annotated[int | None, typer.Option(help="Tokens of a row; the model's own limit if absent.")] = None,
@@ -51,16 +56,18 @@ def check(
     from tunesmith.data.page import survey_page
     from tunesmith.data.source import find_files
     from tunesmith.data.survey import leaks, survey
-    from tunesmith.prompt.base import context_length, resolve
+    from tunesmith.prompt.base import EMBEDDED, context_length, resolve
     from tunesmith.prompt.load import load_contract
+    from tunesmith.prompt.templates import WITH_TOOLS
 
     columns = parse_overrides(column, "--column key=name, for example question=Frage")
     values = {"train": files, "format": format, "columns": columns, "clean": clean, "train_on": train_on}
     config: DataConfig = validate(DataConfig, values, "check")
     if fix is not None and expanded(fix).exists():
         raise DataError(f"{fix}: exists already, and --fix overwrites nothing. Name another file.")
-    base = resolve(model)
-    contract = load_contract(base.folder, template, config.train_on)
+    base = resolve(model or EMBEDDED)
+    takes_all = WITH_TOOLS[0] if model is None else None
+    contract = load_contract(base.folder, template or takes_all, config.train_on)
     longest = max_length or context_length(base.folder) or 2048
     index = None if near is False else NearDuplicates()
     most = 2**63 if near else MOST_ROWS
@@ -72,7 +79,10 @@ def check(
     for ledger in reading.ledgers.values():
         _print_ledger(ledger, reading.formats[ledger.file].name, faults)
     if found.rows:
-        _print_numbers(found, model, price)
+        _print_numbers(found, model or EMBEDDED, price)
+        if model is None:
+            advice = "--model NAME counts with its tokenizer, and tells of rows that its template refuses"
+            console.print(f"{'no model named':15} {advice}", soft_wrap=True)
     for row, rendered in found.samples[:show]:
         for one in rendered:
             _print_rendered(str(row.source), one, contract)
@@ -92,10 +102,9 @@ def check(
     lost = sum(ledger.outcomes["dropped"] for ledger in reading.ledgers.values())
     if lost:
         read = sum(ledger.read for ledger in reading.ledgers.values())
-        raise DataError(
-            f"{', '.join(files)}: {lost} of {counted(read, 'row')} cannot be used. Mend them, write the others with "
-            "--fix OUT, or train with data.bad_rows=drop to go on without them."
-        )
+        others = "write the others with --fix OUT, or train with data.bad_rows=drop to go on without them."
+        advice = f"Mend them, {others}" if found.rows else "Mend them as the lines above say."
+        raise DataError(f"{', '.join(files)}: {lost} of {counted(read, 'row')} cannot be used. {advice}")
 
 
 def _writer(stack: ExitStack, path: Path | None, plain: Callable[[Any], Any]) -> Callable[[Any], None]:
@@ -112,6 +121,8 @@ def _print_ledger(ledger: Ledger, format: str, faults: int) -> None:
     from tunesmith.cli.screen import console
 
     console.print(f"{ledger.file}: {format}, {ledger.sentence()}", soft_wrap=True, markup=False)
+    for remark in ledger.remarks:
+        console.print(f"  {remark}", soft_wrap=True, markup=False)
     bad = [entry for entry in ledger.entries if entry.outcome != "warning"]
     odd = [entry for entry in ledger.entries if entry.outcome == "warning"]
     lost = sum(count for outcome, count in ledger.outcomes.items() if outcome not in ("kept",))

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from tunesmith.data.ledger import RowFault
 from tunesmith.data.rows import Chat, Content, Preference, Task, Verdict
-from tunesmith.data.turns import Path, Warn
+from tunesmith.data.values import Path, Warn
 from tunesmith.prompt.messages import Conversation, Message, Tools
 
 
@@ -48,8 +48,8 @@ def check_conversation(conversation: Conversation, tools: Tools = (), warn: Warn
     """Refuse a conversation from which nothing can be learned.
 
     Raises:
-        RowFault: no trained assistant turn, an empty turn, turns in an impossible order, or tool calls that
-            do not fit the tools and their answers.
+        RowFault: no trained assistant turn, an empty turn, or tool calls that do not fit the tools and their
+            answers. Whose turn it is by right only the model's own template knows; `warn` hears of what some refuse.
     """
     place = _list_of(conversation)
     if not any(message.role == "assistant" for message in conversation):
@@ -58,32 +58,42 @@ def check_conversation(conversation: Conversation, tools: Tools = (), warn: Warn
         raise RowFault("no_assistant", "no assistant turn that is trained on.", "Give one weight 1.", place)
     if not any(message.role == "user" for message in conversation):
         raise RowFault("no_user", "no user turn.", "Add the question.", place)
-    _check_order(conversation)
+    _check_turns(conversation)
+    _look_at_order(conversation, warn)
     _check_tools(conversation, tools, warn)
     if conversation[-1].role != "assistant":
         found = f"the last turn is the {conversation[-1].role}'s, which teaches nothing."
         warn(RowFault("ends_unanswered", found, "Add the answer.", conversation[-1].origin))
 
 
-def _check_order(turns: Conversation) -> None:
+def _check_turns(turns: Conversation) -> None:
     for i, message in enumerate(turns):
         if not message.content.strip() and not message.tool_calls and message.role not in ("system", "tool"):
             found = f"turn {_number(turns, i)} ({message.role}) is empty."
             raise RowFault("empty_turn", found, "Fill it in or delete the row.", (*message.origin, "content"))
-        if message.role == "system" and i > 0:
-            found = f"turn {_number(turns, i)} is a system message."
-            raise RowFault("late_system", found, "Put it first.", message.origin)
     for i, (one, two) in enumerate(pairwise(turns)):
-        if one.role == two.role and one.role != "tool":
-            found = f"turns {_number(turns, i)} and {_number(turns, i + 1)} are both {one.role}."
-            raise RowFault("repeated_role", found, "Join or reorder them.", two.origin)
         if two.role == "tool" and not one.tool_calls and one.role != "tool":
             found = f"turn {_number(turns, i + 1)} is a tool's, and turn {_number(turns, i)} calls none."
             raise RowFault("tool_order", found, "Put it after the assistant's call.", two.origin)
+
+
+def _look_at_order(turns: Conversation, warn: Warn) -> None:
+    """Tell of an order of roles that many templates take and some refuse."""
+    some = "Many templates take that; a model whose own refuses it drops the row."
     first = next((message for message in turns if message.role != "system"), None)
-    if first is not None and first.role != "user":
-        found = f"the {first.role} speaks first."
-        raise RowFault("assistant_first", found, "Start with the user's turn.", first.origin)
+    listed = [i for i, message in enumerate(turns) if message.origin and isinstance(message.origin[-1], int)]
+    start = listed[0] if listed else 0  # of the turns in the file's list: a system text may stand beside it
+    late = next((i for i, message in enumerate(turns) if message.role == "system" and i > start), None)
+    twins = next((i for i in range(start + 1, len(turns)) if turns[i - 1].role == turns[i].role != "tool"), None)
+    if twins is not None:
+        found = f"turns {_number(turns, twins - 1)} and {_number(turns, twins)} are both {turns[twins].role}."
+        advice = "Many templates take that; data.clean=[turns] joins neighbours for those that refuse it."
+        warn(RowFault("unusual_order", found, advice, turns[twins].origin))
+    elif late is not None:
+        found = f"turn {_number(turns, late)} is a system message."
+        warn(RowFault("unusual_order", found, some, turns[late].origin))
+    elif first is not None and first.role != "user":
+        warn(RowFault("unusual_order", f"the {first.role} speaks first.", some, first.origin))
 
 
 def _check_tools(conversation: Conversation, tools: Tools, warn: Warn) -> None:
@@ -131,7 +141,7 @@ def _answered(message: Message, open_calls: list[str | None], turn: str) -> list
 def _check_prompt(prompt: Conversation) -> None:
     if not any(message.role == "user" for message in prompt):
         raise RowFault("no_user", "the prompt has no user turn.", "Add the question.", _list_of(prompt))
-    _check_order(prompt)
+    _check_turns(prompt)
     if prompt[-1].role == "assistant":
         found = "the prompt ends with an assistant's turn."
         raise RowFault("prompt_ends", found, "End it with the user's turn.", prompt[-1].origin)
@@ -143,4 +153,4 @@ def _check_answer(prompt: Conversation, turns: Conversation, side: str) -> None:
         side = str(place[0]) if place else side
         found = f"{side} is not an assistant's answer."
         raise RowFault("no_assistant", found, "Give one assistant turn, after tools' turns if need be.", place)
-    _check_order((*prompt, *turns))
+    _check_turns((*prompt, *turns))

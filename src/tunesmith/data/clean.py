@@ -27,16 +27,29 @@ CLOSINGS = re.compile(
 def cleaned(content: Content, names: Sequence[str]) -> tuple[Content, RowFault | None]:
     """The content after the cleanings called `names`, and what was done to it (None: nothing)."""
     done: list[str] = []
-    for name in ("whitespace", "nfc", "boilerplate"):  # in this order whatever the recipe's
+    before = content
+    for name, clean in CLEANINGS.items():  # in this order whatever the recipe's
         if name not in names:
             continue
-        after = _boilerplate(content) if name == "boilerplate" else _everywhere(content, TEXT_CLEANINGS[name])
+        after = clean(content)
         if after != content:
             done.append(name)
             content = after
     if not done:
         return content, None
-    return content, RowFault("+".join(done), f"cleaned: {', '.join(done)}.", "")
+    joined = _count(before) - _count(content)
+    more = f" ({joined} turn{'s' if joined > 1 else ''} joined to the one before)" if joined else ""
+    return content, RowFault("+".join(done), f"cleaned: {', '.join(done)}{more}.", "")
+
+
+def _count(content: Content) -> int:
+    match content:
+        case Chat():
+            return len(content.messages)
+        case Preference() | Verdict() | Task():
+            return len(content.prompt)
+        case _:
+            return 0
 
 
 def _whitespace(text: str) -> str:
@@ -47,16 +60,13 @@ def _nfc(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-TEXT_CLEANINGS: dict[str, Callable[[str], str]] = {"whitespace": _whitespace, "nfc": _nfc}
-
-
-def _turns(messages: Conversation, change: Callable[[Message], str]) -> Conversation:
+def _changed(messages: Conversation, change: Callable[[Message], str]) -> Conversation:
     return tuple(replace(message, content=change(message)) for message in messages)
 
 
 def _everywhere(content: Content, change: Callable[[str], str]) -> Content:
     def turns(messages: Conversation) -> Conversation:
-        return _turns(messages, lambda message: change(message.content))
+        return _changed(messages, lambda message: change(message.content))
 
     match content:
         case Chat():
@@ -87,8 +97,50 @@ def _boilerplate(content: Content) -> Content:
 
     match content:
         case Chat():
-            return replace(content, messages=_turns(content.messages, trimmed))
+            return replace(content, messages=_changed(content.messages, trimmed))
         case Preference():
-            return replace(content, chosen=_turns(content.chosen, trimmed))
+            return replace(content, chosen=_changed(content.chosen, trimmed))
         case _:
             return content
+
+
+def _turns(content: Content) -> Content:
+    """Neighbours of one role as one turn."""
+    match content:
+        case Chat():
+            return replace(content, messages=_joined(content.messages))
+        case Preference() | Verdict() | Task():
+            return replace(content, prompt=_joined(content.prompt))
+        case _:
+            return content
+
+
+def _joined(messages: Conversation) -> Conversation:
+    turns: list[Message] = []
+    for message in messages:
+        if turns and _belong_together(turns[-1], message):
+            turns[-1] = _one_of(turns[-1], message)
+        else:
+            turns.append(message)
+    return tuple(turns)
+
+
+def _belong_together(one: Message, two: Message) -> bool:
+    """Whether two neighbours are one turn: not answers of tools, other speakers, or what is trained on beside what is
+    not."""
+    same = (one.role, one.name, one.weight) == (two.role, two.name, two.weight)
+    return same and one.role != "tool" and not one.tool_calls
+
+
+def _one_of(one: Message, two: Message) -> Message:
+    reasoning = "\n\n".join(filter(None, (one.reasoning, two.reasoning))) or None
+    content = "\n\n".join(filter(None, (one.content, two.content)))
+    return replace(one, content=content, tool_calls=two.tool_calls, reasoning=reasoning)
+
+
+CLEANINGS: dict[str, Callable[[Content], Content]] = {
+    "whitespace": lambda content: _everywhere(content, _whitespace),
+    "nfc": lambda content: _everywhere(content, _nfc),
+    "boilerplate": _boilerplate,
+    "turns": _turns,
+}

@@ -40,8 +40,10 @@ class DataConfig(Section):
         "assistant", "Which tokens are trained on: every assistant turn, only the last one, or all tokens."
     )
     system: str | None = option(None, "System message for rows that have none.")
-    clean: list[Literal["whitespace", "nfc", "boilerplate"]] = option(
-        [], "Cleanings, each counted: outer white space, Unicode NFC, an assistant's stock phrases."
+    clean: list[Literal["whitespace", "nfc", "boilerplate", "turns"]] = option(
+        [],
+        "Cleanings, each counted: outer white space, Unicode NFC, an assistant's stock phrases, neighbouring turns of "
+        "one role joined.",
     )
     max_length: int | None = option(
         None, "Longest row in tokens; the model's own limit, at most 2048, if absent.", ge=8

@@ -7,43 +7,37 @@ from collections.abc import Callable
 from tunesmith.data.ledger import RowFault
 from tunesmith.data.read_json import parse_json
 from tunesmith.data.rows import Chat, Content, Labelled, Pair, Passage, Preference, Tagged, Task, Text, Verdict
-from tunesmith.data.turns import Values, Warn, kind_of, list_of, messages_of, sharegpt_of, text_of, tools_of
+from tunesmith.data.tools import TOOL_KEYS, tools_of
+from tunesmith.data.turns import SYSTEM_KEYS, conversation_of, messages_of, system_of, with_system
+from tunesmith.data.values import Values, Warn, holds_nothing, kind_of, list_of, text_of
+from tunesmith.data.written import frame_of
 from tunesmith.prompt.messages import ROLES, Conversation, Message
 
-TOOL_KEYS = ("tools", "available_tools", "functions", "parallel_tool_calls")
+TURN_KEYS = ("messages", "interactions", "conversations", "contents")  # under which a row's turns stand
 
 
-def _system(row: Values) -> Conversation:
-    text = text_of(row, "system", required=False)
-    return (Message("system", text, origin=("system",)),) if text.strip() else ()
-
-
-def _exchange(row: Values, question: str, answer: str, *, asked: str = "", history: Conversation = ()) -> Chat:
+def _exchange(row: Values, question: str, answer: str, *, asked: str = "", warn: Warn) -> Chat:
     """A chat of the texts under the keys `question` (or of the text `asked` that was made from it) and `answer`."""
     user = Message("user", asked or text_of(row, question), origin=(question,))
-    return Chat((*_system(row), *history, user, Message("assistant", text_of(row, answer), origin=(answer,))))
+    said = Message("assistant", text_of(row, answer), origin=(answer,))
+    return Chat((*system_of(row), *_history(row, warn), user, said), tools_of(row))
 
 
 def chat(row: Values, warn: Warn) -> Content:
-    """OpenAI's chat, or mistral-finetune's `interactions`."""
-    key = "messages" if row.get("messages") is not None else "interactions"
+    """OpenAI's chat, mistral-finetune's `interactions`, ShareGPT's `conversations`, or Google's `contents`."""
+    key = next(key for key in TURN_KEYS if row.get(key) is not None)
     parallel = row.get("parallel_tool_calls")
     if parallel is not None and not isinstance(parallel, bool):
         found = f"'parallel_tool_calls' is {kind_of(parallel)}."
         raise RowFault("bad_tool", found, "Use true or false.", ("parallel_tool_calls",))
-    return Chat(messages_of(row, key, warn), tools_of(row))
-
-
-def sharegpt(row: Values, warn: Warn) -> Content:
-    """ShareGPT's `conversations`."""
-    return Chat(sharegpt_of(row, "conversations"), tools_of(row))
+    return Chat(conversation_of(row, key, warn), tools_of(row))
 
 
 def alpaca(row: Values, warn: Warn) -> Content:
     """An instruction with its input, after earlier exchanges."""
     answer = "output" if row.get("output") is not None else "response"
     extra_key = "input" if row.get("input") is not None else "context"
-    return _exchange(row, "instruction", answer, asked=_instruction(row, extra_key), history=_history(row))
+    return _exchange(row, "instruction", answer, asked=_instruction(row, extra_key), warn=warn)
 
 
 def _instruction(row: Values, extra_key: str) -> str:
@@ -51,12 +45,15 @@ def _instruction(row: Values, extra_key: str) -> str:
     return f"{instruction}\n{extra}" if extra.strip() else instruction
 
 
-def _history(row: Values) -> Conversation:
-    """Alpaca's earlier exchanges: a list of [question, answer]."""
-    if not row.get("history"):
+def _history(row: Values, warn: Warn) -> Conversation:
+    """Earlier exchanges: a list of [question, answer], or of turns."""
+    if holds_nothing(row.get("history")):
         return ()
+    exchanges = list_of(row, "history", "exchanges")
+    if all(isinstance(turn, dict) for turn in exchanges):
+        return messages_of(row, "history", warn)
     turns: list[Message] = []
-    for i, pair in enumerate(list_of(row, "history", "exchanges")):
+    for i, pair in enumerate(exchanges):
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
             advice = "Write [question, answer]."
             raise RowFault("bad_history", f"history[{i}] is not two texts.", advice, ("history", i))
@@ -71,9 +68,10 @@ def exchange_of(questions: tuple[str, ...], answers: tuple[str, ...]) -> Callabl
         question = next(key for key in questions if row.get(key) is not None)
         answer = next(key for key in answers if row.get(key) is not None)
         if isinstance(row[question], list):  # TRL's conversational form
-            return Chat((*messages_of(row, question, warn), *messages_of(row, answer, warn)), tools_of(row))
+            return Chat((*conversation_of(row, question, warn), *messages_of(row, answer, warn)), tools_of(row))
         context, asked = text_of(row, "context", required=False), text_of(row, question)
-        return _exchange(row, question, answer, asked=f"{context}\n\n{asked}" if context.strip() else asked)
+        asked = f"{context}\n\n{asked}" if context.strip() else asked
+        return _exchange(row, question, answer, asked=asked, warn=warn)
 
     return convert
 
@@ -89,11 +87,7 @@ def _continuation(row: Values, key: str, warn: Warn) -> Conversation:
     turns = _turns_in_cell(value) if isinstance(value, str) else value
     if turns is None or isinstance(turns, str):
         return (Message("assistant", text_of(row, key), origin=(key,)),)
-    if isinstance(turns, dict):
-        turns = [turns]
-    if isinstance(turns, list) and turns and isinstance(turns[0], dict) and "from" in turns[0]:
-        return sharegpt_of({key: turns}, key)
-    return messages_of({key: turns}, key, warn)
+    return messages_of({key: [turns] if isinstance(turns, dict) else turns}, key, warn)
 
 
 def _turns_in_cell(text: str) -> object:
@@ -113,7 +107,7 @@ def openai_preference(row: Values, warn: Warn) -> Content:
     given = row["input"]
     if not isinstance(given, dict):
         raise RowFault("not_an_object", f"'input' is {kind_of(given)}.", 'Write {"messages": [...]}.', ("input",))
-    prompt = messages_of(given, "messages", warn, within=("input",))
+    prompt = conversation_of(given, "messages", warn, within=("input",))
     try:
         tools = tools_of(given)
     except RowFault as fault:
@@ -128,26 +122,35 @@ def openai_preference(row: Values, warn: Warn) -> Content:
 def preference(row: Values, warn: Warn) -> Content:
     """A preference pair as TRL, ShareGPT and Alpaca files have it."""
     chosen, rejected = _continuation(row, "chosen", warn), _continuation(row, "rejected", warn)
-    if row.get("conversations") is not None:
-        prompt = sharegpt_of(row, "conversations")
-    elif row.get("messages") is not None:
-        prompt = messages_of(row, "messages", warn)
-    elif isinstance(row.get("prompt"), list):
-        prompt = messages_of(row, "prompt", warn)
-    elif key := next((key for key in ("prompt", "question", "instruction") if row.get(key) is not None), None):
-        asked = _instruction(row, "input") if key == "instruction" else text_of(row, key)
-        prompt = (*_system(row), Message("user", asked, origin=(key,)))
-    else:
-        prompt = ()
+    asked = _asked(row, warn)
     shared = 0  # what both begin with: it may repeat the prompt, go on from it, or be all there is of it
     while shared < min(len(chosen), len(rejected)) - 1 and chosen[shared] == rejected[shared]:
         shared += 1
     common = chosen[:shared]
-    repeated = prompt in (common[: len(prompt)], common[shared - len(prompt) :])
-    prompt = common if repeated else (*prompt, *common)
-    if not prompt:
-        raise RowFault("no_prompt", "chosen and rejected share no prompt.", "Give the prompt.", ("chosen",))
+    repeated = asked in (common[: len(asked)], common[shared - len(asked) :])
+    prompt = with_system(row, common if repeated else (*asked, *common), warn)
+    if not any(message.role != "system" for message in prompt):
+        written = isinstance(row["chosen"], str) and frame_of(row["chosen"]) is not None
+        found = (
+            "chosen and rejected are chats written out as text." if written else "chosen and rejected share no prompt."
+        )
+        advice = "Give them as lists of turns, or the prompt apart from its answers." if written else "Give the prompt."
+        raise RowFault("no_prompt", found, advice, ("chosen",))
     return Preference(prompt, chosen[shared:], rejected[shared:], tools_of(row))
+
+
+def _asked(row: Values, warn: Warn) -> Conversation:
+    """The turns before a preference, if they are given apart from its sides."""
+    key = next((key for key in ("conversations", "messages") if row.get(key) is not None), None)
+    if key is None and isinstance(row.get("prompt"), list):
+        key = "prompt"
+    if key is not None:
+        return messages_of(row, key, warn)
+    key = next((key for key in ("prompt", "question", "instruction") if row.get(key) is not None), None)
+    if key is None:
+        return ()
+    asked = _instruction(row, "input") if key == "instruction" else text_of(row, key)
+    return (Message("user", asked, origin=(key,)),)
 
 
 def verdict(row: Values, warn: Warn) -> Content:
@@ -160,12 +163,11 @@ def verdict(row: Values, warn: Warn) -> Content:
         raise RowFault("bad_label", f"{key!r} is {_shown(row[key])}.", "Use true or false.", (key,))
     if row.get("completion") is not None:
         if isinstance(row["prompt"], list):
-            prompt = messages_of(row, "prompt", warn)
+            prompt = conversation_of(row, "prompt", warn)
         else:
-            prompt = (Message("user", text_of(row, "prompt"), origin=("prompt",)),)
+            prompt = (*system_of(row), Message("user", text_of(row, "prompt"), origin=("prompt",)))
         return Verdict(prompt, _continuation(row, "completion", warn), good)
-    sharegpt = row.get("messages") is None
-    turns = sharegpt_of(row, "conversations") if sharegpt else messages_of(row, "messages", warn)
+    turns = conversation_of(row, "messages" if row.get("messages") is not None else "conversations", warn)
     if turns[-1].role != "assistant":
         found = "the last turn is not the assistant's."
         raise RowFault("no_assistant", found, "Add the answer that is judged.", turns[-1].origin[:-1])
@@ -179,9 +181,9 @@ def _shown(value: object) -> str:
 
 def task(row: Values, warn: Warn) -> Content:
     """A prompt with the fields of its grader."""
-    used = {"messages", *TOOL_KEYS}
+    used = {"messages", *TOOL_KEYS, *SYSTEM_KEYS, "parallel_tool_calls"}
     item = {key: value for key, value in row.items() if key not in used}
-    return Task(messages_of(row, "messages", warn), item, tools_of(row))
+    return Task(conversation_of(row, "messages", warn), item, tools_of(row))
 
 
 TEXT_PAIRS = (("text", "text_pair"), ("premise", "hypothesis"), ("sentence1", "sentence2"))

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.names import did_you_mean
 from tunesmith.data import convert
 from tunesmith.data.ledger import RowFault
+from tunesmith.data.nearest import nearest_format
 from tunesmith.data.rows import Chat, Content, Labelled, Pair, Passage, Preference, Tagged, Task, Text, Verdict
-from tunesmith.data.turns import Values, Warn
+from tunesmith.data.tools import TOOL_KEYS
+from tunesmith.data.turns import SYSTEM_KEYS
+from tunesmith.data.values import Values, Warn
 
 
 @dataclass(frozen=True)
@@ -32,11 +36,16 @@ class Format:
     needs: tuple[frozenset[str], ...]
     uses: frozenset[str]
     convert: Callable[[Values, Warn], Content]
-    looks: Callable[[Values], bool] = lambda row: True
+    looks: Callable[[Values], bool] | None = None
+
+    @cached_property
+    def keys(self) -> frozenset[str]:
+        """All keys that the format reads."""
+        return self.uses.union(*self.needs)
 
     def fit(self, row: Values) -> int:
         """How many keys of the row speak for this format; 0 if it is not of it."""
-        return self.has_keys(row) if self.looks(row) else 0
+        return self.has_keys(row) if self.looks is None or self.looks(row) else 0
 
     def has_keys(self, row: Values) -> int:
         """How many of the keys that the format needs the row has, if it has all of a set; else 0."""
@@ -47,8 +56,7 @@ class Format:
         """The keys that the format does not read."""
         if self.kind == Task.kind:
             return {}
-        used = self.uses.union(*self.needs)
-        return {key: value for key, value in row.items() if key not in used}
+        return {key: value for key, value in row.items() if key not in self.keys}
 
     def missing(self, row: Values) -> RowFault:
         """The fault of a row that lacks the format's keys."""
@@ -62,7 +70,7 @@ class Format:
 def _is_task(row: Values) -> bool:
     """Whether nothing answers the last turn and there are fields for a grader; without them the answer is missing."""
     turns = row.get("messages")
-    if not set(row) - {"messages", *convert.TOOL_KEYS}:
+    if not set(row) - {"messages", "parallel_tool_calls", *TOOL_KEYS, *SYSTEM_KEYS}:
         return False
     return isinstance(turns, list) and bool(turns) and isinstance(turns[-1], dict) and turns[-1].get("role") == "user"
 
@@ -71,6 +79,12 @@ def _is_verdict(row: Values) -> bool:
     """Whether the label says true or false; a class would be another format's."""
     label = row.get("label", row.get("kto_tag"))
     return isinstance(label, bool) or label in (0, 1) or str(label).strip().lower() in ("true", "false", "0", "1")
+
+
+def _is_gemini(row: Values) -> bool:
+    """Whether `contents` are turns with parts; a text would be another format's."""
+    turns = row.get("contents")
+    return isinstance(turns, list) and bool(turns) and isinstance(turns[0], dict) and "parts" in turns[0]
 
 
 def _sets(*needs: str) -> tuple[frozenset[str], ...]:
@@ -83,26 +97,29 @@ def _entry(
     needs: tuple[frozenset[str], ...],
     uses: str,
     convert: Callable[[Values, Warn], Content],
-    looks: Callable[[Values], bool] = lambda row: True,
+    looks: Callable[[Values], bool] | None = None,
 ) -> Format:
     return Format(name, kind, needs, frozenset(uses.split()), convert, looks)
 
 
 PAIRS = convert.TEXT_PAIRS
-TOOLS = " ".join(convert.TOOL_KEYS)
+SYSTEM, TOOLS = " ".join(SYSTEM_KEYS), " ".join((*TOOL_KEYS, "parallel_tool_calls"))
 FORMATS: dict[str, Format] = {
     entry.name: entry
     for entry in (
-        _entry("chat", Chat.kind, _sets("messages", "interactions"), TOOLS, convert.chat),
-        _entry("sharegpt", Chat.kind, _sets("conversations"), f"system {TOOLS}", convert.sharegpt),
+        _entry("chat", Chat.kind, _sets("messages", "interactions"), f"{SYSTEM} {TOOLS}", convert.chat),
+        _entry("sharegpt", Chat.kind, _sets("conversations"), f"{SYSTEM} {TOOLS}", convert.chat),
+        _entry("gemini", Chat.kind, _sets("contents"), f"{SYSTEM} {TOOLS}", convert.chat, _is_gemini),
         _entry("alpaca", Chat.kind, _sets("instruction output", "instruction response", "instruction input output",
                                           "instruction input response", "instruction context response"),
-               "input context system history", convert.alpaca),
+               f"input context history {SYSTEM} {TOOLS}", convert.alpaca),
         _entry("prompt-completion", Chat.kind, _sets("prompt completion", "prompt response", "input output"),
-               f"system context {TOOLS}",
+               f"context history {SYSTEM} {TOOLS}",
                convert.exchange_of(("prompt", "input"), ("completion", "response", "output"))),
-        _entry("question-answer", Chat.kind, _sets("question answer", "query response", "query answer"),
-               "system context", convert.exchange_of(("question", "query"), ("answer", "response"))),
+        _entry("question-answer", Chat.kind,
+               _sets("question answer", "question response", "query response", "query answer"),
+               f"context history {SYSTEM} {TOOLS}",
+               convert.exchange_of(("question", "query"), ("answer", "response"))),
         _entry("text", Text.kind, _sets("text", "content"), "", convert.text),
         _entry("openai-preference", Preference.kind,
                _sets("input preferred_output non_preferred_output",
@@ -111,11 +128,11 @@ FORMATS: dict[str, Format] = {
         _entry("preference", Preference.kind,
                _sets("chosen rejected", "prompt chosen rejected", "conversations chosen rejected",
                      "messages chosen rejected", "question chosen rejected", "instruction chosen rejected"),
-               f"system input {TOOLS}", convert.preference),
+               f"input {SYSTEM} {TOOLS}", convert.preference),
         _entry("kto", Verdict.kind,
                _sets("prompt completion label", "messages label", "messages kto_tag", "conversations label",
-                     "conversations kto_tag"), "", convert.verdict, _is_verdict),
-        _entry("reinforcement", Task.kind, _sets("messages"), TOOLS, convert.task, _is_task),
+                     "conversations kto_tag"), SYSTEM, convert.verdict, _is_verdict),
+        _entry("reinforcement", Task.kind, _sets("messages"), f"{SYSTEM} {TOOLS}", convert.task, _is_task),
         _entry("text-label", Labelled.kind,
                _sets("text label", "sentence label", *(f"{one} {two} label" for one, two in PAIRS)), "",
                convert.labelled),
@@ -132,6 +149,7 @@ FORMATS: dict[str, Format] = {
         _entry("passage", Passage.kind, _sets("question context answers"), "", convert.passage),
     )
 }  # fmt: skip
+KEYS = frozenset(key for entry in FORMATS.values() for key in entry.keys)
 CANONICAL = {  # the format that `to_plain` writes, for each kind of row
     Chat.kind: "chat", Text.kind: "text", Preference.kind: "openai-preference", Verdict.kind: "kto",
     Task.kind: "reinforcement", Tagged.kind: "tokens-tags", Pair.kind: "source-target", Passage.kind: "passage",
@@ -162,12 +180,9 @@ def find_format(rows: Iterable[Mapping[str, Any]], file: str) -> Format:
             if fit == best:
                 votes.setdefault(name, []).append(fit)
     if not votes:
-        known = "; ".join(f"{f.name}: {', '.join(sorted(f.needs[0]))}" for f in FORMATS.values())
-        keys = ", ".join(map(repr, samples[0])) if samples else "none"
-        raise DataError(
-            f"{file}: no known format has the keys {keys}. Known formats and their keys: {known}. "
-            "Name your keys with data.columns (check: --column key=name)."
-        )
+        keys = ", ".join(map(repr, samples[0])) if samples and samples[0] else "(none)"
+        advice = nearest_format(FORMATS, samples) if samples else "Give at least one row."
+        raise DataError(f"{file}: no known format has the keys {keys}. {advice}")
     most = max(len(fits) for fits in votes.values())
     leaders = [name for name, fits in votes.items() if len(fits) == most]
     if len(leaders) > 1:  # a rendered copy of the row often stands beside it
@@ -177,6 +192,22 @@ def find_format(rows: Iterable[Mapping[str, Any]], file: str) -> Format:
             f"{file}: its rows can be read as {' and as '.join(leaders)}. Name one with data.format (check: --format)."
         )
     return FORMATS[leaders[0]]
+
+
+def also_read_as(chosen: Format, rows: Iterable[Mapping[str, Any]]) -> str:
+    """How supervised fine-tuning could read rows with labels or verdicts: a sentence, empty where it could not."""
+    if chosen.kind not in (Verdict.kind, Labelled.kind, Tagged.kind):
+        return ""
+    samples = [row for row in rows if chosen.has_keys(row)]
+    others = [one.name for one in FORMATS.values() if one.kind in (Chat.kind, Text.kind)]
+    name = next((name for name in others if samples and all(FORMATS[name].fit(row) for row in samples)), None)
+    if name is None:
+        return ""
+    left = sorted({key for row in samples for key in row if key in chosen.keys} - FORMATS[name].keys)
+    return (
+        f"Read as {chosen.name} rows, for their {', '.join(map(repr, left))}. If they are {name} rows, say so with "
+        f"data.format={name}, in check --format {name}."
+    )
 
 
 def named_format(name: str) -> Format:

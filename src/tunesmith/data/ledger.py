@@ -92,6 +92,7 @@ class Ledger:
         outcomes: rows by outcome.
         codes: rows by outcome (or `warning`) and code.
         notes: about the file as a whole, each with how often it was met.
+        remarks: sentences about the file as a whole: columns that nothing read, another way to read it.
         entries: the first of each code.
         sink: hears every entry.
         revised: the row that was revised last.
@@ -102,6 +103,7 @@ class Ledger:
     outcomes: Counter[str] = field(default_factory=Counter)
     codes: Counter[tuple[str, str]] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
+    remarks: list[str] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
     sink: Callable[[Entry], None] | None = None
     revised: Source | None = None
@@ -166,6 +168,7 @@ class Ledger:
             "counts": self.counts(),
             "codes": [[outcome, code, count] for (outcome, code), count in self.codes.items()],
             "notes": dict(self.notes),
+            "remarks": self.remarks,
             "entries": [entry.to_json() for entry in self.entries],
         }
 
@@ -187,6 +190,7 @@ def ledger_from(values: dict[str, Any]) -> Ledger:
         Counter(counts),
         Counter({(outcome, code): count for outcome, code, count in values["codes"]}),
         Counter(values["notes"]),
+        list(values["remarks"]),
         [
             Entry(Source(e["file"], e["line"]), e["column"], e["outcome"], e["code"], e["found"], e["advice"])
             for e in values["entries"]
@@ -202,5 +206,6 @@ def total(ledgers: list[Ledger], name: str) -> Ledger:
         whole.outcomes += ledger.outcomes
         whole.codes += ledger.codes
         whole.notes += ledger.notes
+        whole.remarks += ledger.remarks
         whole.entries += ledger.entries
     return whole

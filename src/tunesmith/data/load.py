@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -11,20 +10,23 @@ from itertools import chain, islice
 from typing import Any
 
 from tunesmith.core.errors import DataError
-from tunesmith.core.names import counted, did_you_mean
+from tunesmith.core.names import counted
 from tunesmith.data.check import check_content
 from tunesmith.data.clean import cleaned
+from tunesmith.data.columns import Columns
 from tunesmith.data.config import DataConfig
-from tunesmith.data.formats import FORMATS, Format, find_format, named_format
+from tunesmith.data.formats import FORMATS, Format, also_read_as, find_format, named_format
 from tunesmith.data.ledger import Ledger, RowFault, Source
+from tunesmith.data.media import check_media
 from tunesmith.data.no_value import only_values
 from tunesmith.data.place import column_of
 from tunesmith.data.read import read_rows
 from tunesmith.data.read_json import RawRow
-from tunesmith.data.rows import Chat, Row, Task
+from tunesmith.data.rows import Chat, Row
 from tunesmith.data.source import SourceFile, find_files
 from tunesmith.data.suspect import odd_characters, private_matters
-from tunesmith.data.turns import Warn
+from tunesmith.data.values import Warn
+from tunesmith.data.written import check_written_out
 from tunesmith.prompt.messages import Message
 
 SAMPLES = 100  # rows looked at to find the format
@@ -68,14 +70,15 @@ class Reading:
         needs = _keys(self.config) if self.config.format == "text" else ()
         raw = read_rows(file.path, ledger.notes, file.name, _keys(self.config), needs)
         samples = list(islice(raw, SAMPLES))
-        chosen = self.formats[file.name] = self._format(file, samples, ledger.notes)
+        columns = Columns(self.config.columns)
+        chosen = self.formats[file.name] = self._format(file, samples, columns, ledger)
         _refuse_other_kinds(self.formats)
         for item in chain(samples, raw):
-            warn = _warner(ledger, item, self.config)
+            warn = _warner(ledger, item, columns, chosen)
             try:
-                row, repair = self._checked(item, chosen, warn, ledger.notes)
+                row, repair = self._checked(item, chosen, columns, warn, ledger.notes)
             except RowFault as fault:
-                source, column = _place(item, fault, self.config)
+                source, column = _place(item, fault, columns, chosen)
                 ledger.note("dropped", source, fault, column)
                 continue
             if (found := self._duplicate(row, seen)) is not None:
@@ -86,8 +89,10 @@ class Reading:
             else:
                 ledger.keep()
                 yield row
+        if sentence := columns.sentence(chosen, samples):
+            ledger.remarks.append(sentence)
 
-    def _format(self, file: SourceFile, samples: list[RawRow], notes: Counter[str]) -> Format:
+    def _format(self, file: SourceFile, samples: list[RawRow], columns: Columns, ledger: Ledger) -> Format:
         """The named format, or the one that the first rows speak for.
 
         Raises:
@@ -100,34 +105,37 @@ class Reading:
             fault = next(item.value for item in samples if isinstance(item.value, RowFault))
             first = f"{samples[0].source}: {fault.found} {fault.advice}"
             raise DataError(f"{file.name}: no row can be read. {first}")
-        columns = self.config.columns
-        _refuse_unknown_columns(raw, columns, file.name, notes if len(self.files) > 1 else None)
-        hidden = [key for key, given in columns.items() if any({key, given} <= row.keys() for row in raw)]
-        if hidden := [key for key in hidden if key not in columns.values()]:
-            notes[f"own columns give way to those that data.columns names: {', '.join(map(repr, hidden))}"] += 1
-        good = [_with_keys(row, columns) for row in raw]
+        columns.refuse_absent(raw, file.name, ledger.notes if len(self.files) > 1 else None)
+        good = [columns.renamed(value) for value in raw]
         chosen = named_format(self.config.format) if self.config.format else find_format(good, file.name)
-        _refuse_unread_keys(chosen, columns, file.name)
+        columns.refuse_useless(chosen, file.name)
+        if not self.config.format and (sentence := also_read_as(chosen, good)):
+            ledger.remarks.append(sentence)
         return chosen
 
-    def _checked(self, item: RawRow, chosen: Format, warn: Warn, notes: Counter[str]) -> tuple[Row, RowFault | None]:
+    def _checked(
+        self, item: RawRow, chosen: Format, columns: Columns, warn: Warn, notes: Counter[str]
+    ) -> tuple[Row, RowFault | None]:
         if isinstance(item.value, RowFault):
             raise item.value
-        values = _with_keys(item.value, self.config.columns)
+        values = columns.renamed(item.value, chosen)
         if not chosen.has_keys(values):
             raise chosen.missing(values)
         if item.odd:
             values = only_values(values, chosen.labels(values), notes)
-        content = chosen.convert(values, warn)
+        content, unread = columns.read(chosen, values, warn)
+        check_media(content, values, unread, warn)
         if self.config.system is not None and isinstance(content, Chat) and content.messages[0].role != "system":
             content = replace(content, messages=(Message("system", self.config.system), *content.messages))
         content, repair = cleaned(content, self.config.clean) if self.config.clean else (content, None)
         check_content(content, warn)
+        check_written_out(content, warn)
         for fault in odd_characters(content):
             warn(fault)
         if self.private:
             for fault in private_matters(content):
                 warn(fault)
+        columns.count(unread, values)
         return Row(content, item.source, chosen.labels(values)), repair
 
     def _duplicate(self, row: Row, seen: dict[bytes, tuple[str, int]]) -> RowFault | None:
@@ -148,43 +156,6 @@ def _keys(config: DataConfig) -> set[str]:
     return {key for format in formats for need in format.needs for key in need} | set(config.columns.values())
 
 
-def _with_keys(row: dict[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
-    """The row with the file's own column names replaced by the format's keys, before which other columns give way."""
-    if not columns:
-        return row
-    keys = {given: key for key, given in columns.items()}
-    hidden = {key for key, given in columns.items() if given in row} - set(keys)
-    return {keys.get(name, name): value for name, value in row.items() if name not in hidden}
-
-
-def _refuse_unknown_columns(
-    rows: list[dict[str, Any]], columns: Mapping[str, str], name: str, notes: Counter[str] | None
-) -> None:
-    """Refuse names that no row has; of several files (then there are `notes`) one may call its columns by the keys."""
-    for key, given in columns.items():
-        if not rows or any(given in row for row in rows):
-            continue
-        if notes is not None and any(key in row for row in rows):
-            notes[f"no column {given!r}, which data.columns names; its own {key!r} is read"] += 1
-            continue
-        there = sorted(map(str, rows[0]))
-        close = difflib.get_close_matches(given, there, n=1)
-        meant = f" Did you mean {close[0]!r}?" if close else ""
-        raise DataError(
-            f"{name}: data.columns names {given!r}, which no row has. The first row has: {', '.join(there)}.{meant}"
-        )
-
-
-def _refuse_unread_keys(chosen: Format, columns: Mapping[str, str], name: str) -> None:
-    read = chosen.uses.union(*chosen.needs)
-    for key, given in columns.items():
-        if key not in read and chosen.kind != Task.kind:
-            raise DataError(
-                f"{name}: data.columns reads {given!r} as {key!r}, which {chosen.name} rows do not have: "
-                f"{did_you_mean(key, read)}"
-            )
-
-
 def _refuse_other_kinds(formats: Mapping[str, Format]) -> None:
     kinds = {format.kind for format in formats.values()}
     if len(kinds) > 1:
@@ -194,20 +165,20 @@ def _refuse_other_kinds(formats: Mapping[str, Format]) -> None:
         )
 
 
-def _warner(ledger: Ledger, item: RawRow, config: DataConfig) -> Warn:
+def _warner(ledger: Ledger, item: RawRow, columns: Columns, chosen: Format) -> Warn:
     def warn(fault: RowFault) -> None:
-        source, column = _place(item, fault, config)
+        source, column = _place(item, fault, columns, chosen)
         ledger.warn(source, fault, column)
 
     return warn
 
 
-def _place(item: RawRow, fault: RowFault, config: DataConfig) -> tuple[Source, int]:
+def _place(item: RawRow, fault: RowFault, columns: Columns, chosen: Format) -> tuple[Source, int]:
     """Line and column of the faulty value; a row that is spread out begins further up."""
-    if fault.column or not fault.path or not item.text:
+    if fault.column or not fault.path or not item.text or isinstance(item.value, RowFault):
         return Source(item.source.file, fault.line or item.source.line), fault.column or item.column
-    head = fault.path[0]
-    line, column = column_of(item.text, (config.columns.get(str(head), head), *fault.path[1:]))
+    head = columns.given(str(fault.path[0]), item.value, chosen)
+    line, column = column_of(item.text, (head, *fault.path[1:]))
     return Source(item.source.file, item.source.line + line), column if line else item.column - 1 + column
 
 

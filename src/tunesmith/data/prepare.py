@@ -18,7 +18,7 @@ from tunesmith.core.errors import DataError, ModelError
 from tunesmith.core.names import counted
 from tunesmith.data.fit import Fitting, count_trained
 from tunesmith.data.ledger import Ledger, RowFault, Source
-from tunesmith.data.rows import Chat, Preference, Row, Task, Text, Verdict, without_weight
+from tunesmith.data.rows import Chat, Content, Preference, Row, Task, Text, Verdict, without_weight
 from tunesmith.prompt.contract import Contract, Draft, Rendered, RewritesTurns
 
 TOGETHER = 512  # rows that are encoded together
@@ -99,6 +99,17 @@ def drafts_of(row: Row, contract: Contract) -> list[Draft]:
             return [contract.draft(without_weight(prompt), tools)]
         case other:
             return [contract.draft_text("\n".join(other.texts()))]
+
+
+def unshown(content: Content, contract: Contract) -> Iterator[RowFault]:
+    """What a chat has that the contract's template shows to nobody: tools that are declared, thoughts."""
+    if not isinstance(content, Chat):
+        return
+    advice = "It is lost. Use a model whose template shows it, or model.template=chatml."
+    if content.tools and not contract.shows["tools"]:
+        yield RowFault("unshown_tools", "the chat template does not show the row's tools.", advice)
+    if not contract.shows["reasoning"] and (one := next((m for m in content.messages if m.reasoning), None)):
+        yield RowFault("unshown_reasoning", "the chat template does not show the reasoning.", advice, one.origin)
 
 
 def rendered_rows(rows: Iterable[Row], contract: Contract) -> Iterator[tuple[Row, Result]]:
@@ -191,7 +202,7 @@ def prepare(
     """
     fitting = Fitting(contract, max_length, over_long)
     refused, first_refusal = 0, ""
-    for row, result in rendered_rows(_trainable(rows), contract):
+    for row, result in rendered_rows(_trainable(rows, ledgers), contract):
         ledger = ledgers[row.source.file]
         if isinstance(result, ModelError):
             refused += 1
@@ -199,6 +210,8 @@ def prepare(
             fault = RowFault("template", str(result), "Mend the row or drop it.")
             ledger.revise(row.loss, row.source, fault, was=row.outcome)
             continue
+        for fault in unshown(row.content, contract):
+            ledger.warn(row.source, fault)
         for part in fitting.stretches(row, result[0], ledger):
             yield Prepared(part.ids, part.spans, row.source, part.row, part.cut, part.goes_on)
     if refused and (bad_rows == "fail" or not fitting.came):
@@ -207,12 +220,13 @@ def prepare(
     fitting.refuse()
 
 
-def _trainable(rows: Iterable[Row]) -> Iterator[Row]:
+def _trainable(rows: Iterable[Row], ledgers: Mapping[str, Ledger]) -> Iterator[Row]:
     for row in rows:
         if not isinstance(row.content, Chat | Text):
+            others = "".join(f" {remark}" for remark in ledgers[row.source.file].remarks)
             raise DataError(
                 f"{row.source.file}: holds {row.content.kind} rows, which objective sft cannot train on. "
-                "It takes chat (or instruction, question and answer) and plain text."
+                f"It takes chat (or instruction, question and answer) and plain text.{others}"
             )
         yield row
 

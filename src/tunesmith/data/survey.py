@@ -17,9 +17,11 @@ from tunesmith.core.errors import ModelError
 from tunesmith.data.ledger import RowFault
 from tunesmith.data.load import Reading
 from tunesmith.data.near import MOST_ROWS, NearDuplicates
-from tunesmith.data.prepare import rendered_rows
-from tunesmith.data.rows import Chat, Preference, Row, Verdict
+from tunesmith.data.prepare import rendered_rows, unshown
+from tunesmith.data.rows import Chat, Preference, Row, Text, Verdict
+from tunesmith.data.written import frame_of
 from tunesmith.prompt.contract import Contract, Rendered
+from tunesmith.prompt.messages import Message
 
 SAMPLES = 20
 
@@ -112,7 +114,7 @@ def survey(
 
 def _why_useless(result: list[Rendered] | ModelError) -> RowFault | None:
     if isinstance(result, ModelError):
-        return RowFault("template", str(result), "Mend the row, or choose another model.template.")
+        return RowFault("template", str(result), "Mend the row or drop it.")
     if not all(rendered.trained or not rendered.spans for rendered in result):
         return RowFault("no_trained_token", "no token is trained on.", "Add to the answer.")
     return None
@@ -126,9 +128,14 @@ def _oddities(row: Row, result: list[Rendered], contract: Contract, max_length: 
             f"{longest} tokens, more than {max_length}.",
             "Shorten it, or set data.over_long to drop, truncate or split (plain text only).",
         )
-    for message in _messages(row):
+    yield from unshown(row.content, contract)
+    texts = _messages(row)
+    if isinstance(row.content, Text) and frame_of(row.content.text) is None:  # else it was told already
+        texts = (Message("user", row.content.text),)
+    for message in texts:
         if spelt := contract.guard.found_in(message):
-            found = f"the {message.role}'s text spells the control token {spelt[0]!r}."
+            whose = "a" if isinstance(row.content, Text) else f"the {message.role}'s"
+            found = f"{whose} text spells the control token {spelt[0]!r}."
             yield RowFault("control_token", found, "It is read as text. Take it out if it was meant to frame turns.")
             return
 

@@ -227,7 +227,10 @@ def describe(splits: Splits) -> dict[str, Any]:
     """What the data is, in numbers."""
     return {
         "format": splits.format,
-        "ledgers": [{"file": ledger.file, "sentence": ledger.sentence()} for ledger in splits.ledgers],
+        "ledgers": [
+            {"file": ledger.file, "sentence": " ".join((ledger.sentence(), *ledger.remarks))}
+            for ledger in splits.ledgers
+        ],
         "rows": {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)},
         "tokens": asdict(spread(splits.train.lengths)),
         "trained_tokens": int(splits.train.trained.sum()),

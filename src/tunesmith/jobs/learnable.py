@@ -107,9 +107,11 @@ def refuse_unknown_tokens(splits: Splits, contract: Contract, words: int) -> Non
 def doubts(recipe: Recipe, splits: Splits) -> list[str]:
     """What a user should know about rows and split before believing a score."""
     sentences = [
-        f"{code.replace('_', ' ')} in {counted(count, 'row')} of {ledger.file} (`tunesmith check` shows them)."
+        f"{counted(count, 'row')} of {ledger.file} worth a look ({code.replace('_', ' ')}), the first in line "
+        f"{first.source.line}: {first.found} {first.advice}"
         for ledger in splits.ledgers
         for code, count in ledger.by_code("warning").items()
+        for first in [next(one for one in ledger.entries if (one.outcome, one.code) == ("warning", code))]
     ]
     sentences += _breaking_off(splits.train)
     if leaked := splits.leaked():

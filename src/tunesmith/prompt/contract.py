@@ -27,6 +27,7 @@ from tunesmith.prompt.guard import Guard
 from tunesmith.prompt.identity import contract_id
 from tunesmith.prompt.messages import Conversation, Message, Tools, plain
 from tunesmith.prompt.render import compile_template, render
+from tunesmith.prompt.shown import prompt_of, refuse_left_out, shown_parts, unshown_call
 from tunesmith.prompt.templates import TEMPLATES
 
 
@@ -104,6 +105,11 @@ class Contract:
         added = (token.content for token in self.tokenizer.added_tokens_decoder.values())
         return Guard(frozenset(self.control_tokens), frozenset(added))
 
+    @cached_property
+    def shows(self) -> dict[str, bool]:
+        """Whether the template shows the `tools` that a row declares, and the `reasoning` before an answer."""
+        return shown_parts(self._through_template)
+
     def text(self, conversation: Iterable[Message], ask: bool = False, tools: Tools = ()) -> str:
         """The conversation through the template; `ask` adds the start of the answer to come."""
         return self._through_template(plain(conversation), ask, list(tools) or None)
@@ -174,8 +180,9 @@ class Contract:
         said, given = plain(safe.messages), list(safe.tools) or None
         whole = self._through_template(said, False, given)
         turns: list[tuple[int, int, bool]] = []
+        refuse_left_out(self._through_template, said, whole, given)
         for turn in self._trained_turns(conversation):
-            before = self._through_template(said[:turn], True, given)
+            before = prompt_of(self._through_template, said, turn, given)
             last = turn == len(conversation) - 1
             after = whole if last else self._through_template(said[: turn + 1], False, given)
             if not after.startswith(before):
@@ -187,10 +194,7 @@ class Contract:
             end = len(whole) if last else len(os.path.commonprefix([whole, after]))  # noqa: RUF071
             for call in safe.messages[turn].tool_calls:
                 if call.name not in whole[len(before) : end]:
-                    raise ModelError(
-                        f"the chat template does not show that the assistant calls {call.name!r}. Choose a "
-                        "model.template that knows tool calls, or leave out rows with them."
-                    )
+                    raise unshown_call(call.name)
             turns.append((len(before), end, end < len(after.rstrip())))
         return Draft(whole, tuple(turns), safe.hidden)
 
