@@ -15,6 +15,7 @@ import openpyxl
 import pyarrow
 import pyarrow.parquet
 import pytest
+from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -271,6 +272,44 @@ def test_prepared_rows_are_sealed_and_used_again(write_rows, contract, home):
     mended = load_splits(config, contract, 500).train
     assert mended.shelf.id == first.shelf.id
     assert [row.ids.tolist() for row in mended] == [contract.render(row.conversation).ids.tolist() for row in ours]
+
+
+def test_many_processes_verify_prepared_rows_at_once(write_rows, contract, home):
+    """Who only reads does not wait for the lock that makers take; of makers, one makes and the others use it."""
+    config = DataConfig(train=str(write_rows(many_rows(20), "shared.jsonl")), validation=0, test=0)
+    found = []
+    makers = [
+        threading.Thread(target=lambda: found.append(load_splits(config, contract, 500).train.shelf)) for _ in range(3)
+    ]
+    for maker in makers:
+        maker.start()
+    for maker in makers:
+        maker.join(60)
+    assert len(found) == 3
+    assert len({shelf.folder for shelf in found}) == 1
+    rows = found[0].folder / "rows.arrow"
+    made = rows.stat().st_mtime_ns
+    with FileLock(home / "data" / f".{found[0].folder.name.partition('-')[2]}.lock"):
+        reader = threading.Thread(
+            target=lambda: found.append(load_splits(config, contract, 500).train.shelf), daemon=True
+        )
+        reader.start()
+        reader.join(60)
+        assert len(found) == 4
+        # One that found a damaged folder waits, and uses what another has made in its place meanwhile.
+        whole = rows.read_bytes()
+        rows.write_bytes(whole[:-1])
+        late = threading.Thread(
+            target=lambda: found.append(load_splits(config, contract, 500).train.shelf), daemon=True
+        )
+        late.start()
+        late.join(0.5)
+        assert late.is_alive()
+        rows.write_bytes(whole)
+        mended = rows.stat().st_mtime_ns
+    late.join(60)
+    assert len(found) == 5
+    assert made < mended == rows.stat().st_mtime_ns
 
 
 def test_a_kill_while_sealing_leaves_nothing_that_is_used(write_rows, contract, home, monkeypatch):

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from conftest import many_rows
 from tunesmith.data.load import load_dataset
 from tunesmith.data.prepare import prepare
-from tunesmith.jobs.settle import one_backward, settle_layers, trial_batch
+from tunesmith.jobs.settle import one_backward, settle_layers, settle_loss, settle_packing, trial_batch
 from tunesmith.model.attention import PACKED, attend, packed_attention, row_by_row
 from tunesmith.model.config import FullConfig, LoraConfig
 from tunesmith.model.load import load_model
@@ -27,9 +27,9 @@ from tunesmith.model.methods import METHODS
 from tunesmith.prompt.load import load_contract
 from tunesmith.train import loss as losses
 from tunesmith.train.batch import WHOLE, packed, padded
-from tunesmith.train.compiled import as_they_are, does_not_pay, layers_of, why_not_compiled
+from tunesmith.train.compiled import as_they_are, does_not_pay, layers_of, why_layers_differ, why_not_compiled
 from tunesmith.train.config import OptimConfig
-from tunesmith.train.loss import grade, linear_cross_entropy
+from tunesmith.train.loss import grade, linear_cross_entropy, why_loss_differs
 from tunesmith.train.memory import checkpoint_activations, kept_bytes, why_checkpointing
 from tunesmith.train.objectives.sft import Sft
 from tunesmith.train.plan import Plan
@@ -148,19 +148,6 @@ def test_the_probe_lets_the_chunked_loss_through_where_it_is_the_models_own(tiny
     assert "more than a matrix product" in why_not_chunked(changed, rows, padded)
 
 
-def test_the_probe_notices_logits_that_are_scaled_or_capped(rows):
-    from transformers import CohereConfig, CohereForCausalLM, Gemma2Config, Gemma2ForCausalLM
-
-    size = {"vocab_size": 4096, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-            "num_key_value_heads": 2, "intermediate_size": 128, "head_dim": 16}  # fmt: skip
-    torch.manual_seed(0)
-    capped = Gemma2ForCausalLM(Gemma2Config(**size, final_logit_softcapping=0.5)).eval()
-    size.pop("head_dim")
-    scaled = CohereForCausalLM(CohereConfig(**size, logit_scale=0.1)).eval()
-    for model in (capped, scaled):
-        assert "differs from the model's own" in why_not_chunked(model, rows, padded)
-
-
 def test_packed_rows_are_filled_up_and_the_filling_teaches_nothing(rows):
     batch = packed(rows[:3], "cpu")
     length = batch.inputs["input_ids"].shape[1]
@@ -229,8 +216,13 @@ def test_compiled_layers_share_one_graph_and_give_the_same_losses(tiny, rows, me
         policy = policy_for(tiny, method, replace(plan, compiled=compiled))
         objective = Sft(rows, 8, 0, replace(plan, compiled=compiled))
         if compiled:
-            backward = functools.partial(one_backward, policy, objective, objective.batches(rows[:1])[0])
-            assert why_not_compiled(policy.model, policy.weights, backward) is None
+            heard = []  # whatever is on by default and turned itself off here would be heard
+            policy.model.set_attn_implementation("sdpa")
+            settled = settle_packing(replace(plan, compiled=None, chunked=None), policy.model, rows, heard.append)
+            settled = settle_loss(settled, policy.model, rows, heard.append)
+            objective = settle_layers("on", policy, Sft(rows, 8, 0, settled), rows, 5, heard.append)
+            decided = objective.plan.packing, objective.plan.chunked, objective.plan.compiled
+            assert (decided, heard) == ((True, True, True), [])
         found = []
         with torch.compiler.set_stance("fail_on_recompile" if compiled else "default"):
             for micro in itertools.islice(objective.steps(), 5):
@@ -316,6 +308,63 @@ def test_what_cannot_be_compiled_runs_as_it_is(tiny, rows):
     assert "layers are not compiled, which is slower" in heard[0]["sentence"]
     with as_they_are():
         assert one_backward(policy, settled, settled.batches(rows[:2])[0]) > 0
+
+
+def test_layers_of_padded_rows_are_not_compiled_and_one_line_says_so(tiny, rows):
+    policy, objective = policy_for(tiny, "lora", PLAN), Sft(rows, 8, 0, replace(PLAN, packing=False))
+    heard = []
+    settled = settle_layers("on", policy, objective, rows, 4, heard.append)
+    assert settled.plan.compiled is False
+    assert [event["sentence"] for event in heard] == [
+        "layers are not compiled, which is slower: rows are not packed, and only layers that read packed rows are "
+        "compiled."
+    ]
+    for wanted in ("auto", "off"):  # a short run would not be compiled anyway: nothing is missed
+        settle_layers(wanted, policy, objective, rows, 4, heard.append)
+    assert len(heard) == 1
+    settle_layers("auto", policy, objective, rows, 10**9, heard.append)
+    assert len(heard) == 2
+
+
+class Scaled(torch.nn.Module):
+    """A layer that computes something else when it is compiled."""
+
+    def __init__(self, forward: float, backward: float, dtype: torch.dtype):
+        super().__init__()
+        self.linear, self.factors = torch.nn.Linear(64, 64, dtype=dtype), (forward, backward)
+
+    def forward(self, hidden_states):
+        found = self.linear(hidden_states)
+        if torch.compiler.is_compiling():
+            forward, backward = self.factors
+            found = found * backward + (found * (forward - backward)).detach()
+        return found
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("forward", "backward", "said"),
+    [(1.0, 1.0, None), (1.05, 1.0, "the output of compiled layer 1"), (1.0, 0.95, "the gradient of compiled layer 1")],
+)
+def test_a_compiled_layer_that_computes_something_else_is_told_from_rounding(dtype, forward, backward, said):
+    torch.manual_seed(0)
+    layer = Scaled(forward, backward, dtype)
+    layer.compile(backend="eager")
+    found = why_layers_differ([layer], [((torch.randn(1, 40, 64).to(dtype),), {})])
+    assert found is None if said is None else said in found
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_a_compiled_loss_that_is_another_is_noticed(dtype, monkeypatch):
+    monkeypatch.setattr(losses, "_compiled_grade", lambda: grade)
+    assert why_loss_differs(dtype, "cpu") is None
+
+    def another(logits_NV, target_N):
+        loss, right, at_target_N1 = grade(logits_NV, target_N)
+        return loss, right, 1.05 * at_target_N1
+
+    monkeypatch.setattr(losses, "_compiled_grade", lambda: another)
+    assert "the compiled loss is" in why_loss_differs(dtype, "cpu")
 
 
 def test_short_runs_are_not_worth_it():

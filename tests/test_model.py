@@ -8,6 +8,14 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPT2Model,
+    MixtralConfig,
+    MixtralForCausalLM,
+)
 
 import tunesmith
 from conftest import many_rows, save_tiny
@@ -19,8 +27,9 @@ from tunesmith.jobs.recipe import Recipe
 from tunesmith.model import load
 from tunesmith.model.attention import packed_attention
 from tunesmith.model.config import FullConfig, LoraConfig
-from tunesmith.model.load import answering, load_model
+from tunesmith.model.load import answering, load_model, refuse_not_finite, refuse_untrainable
 from tunesmith.model.methods import METHODS, method_for, trainable
+from tunesmith.model.outline import load_outline, stored_dtype
 from tunesmith.prompt.base import context_length
 
 
@@ -100,7 +109,9 @@ def test_a_config_that_is_broken_is_a_sentence(tiny, tmp_path, file, change):
     shutil.copytree(tiny, folder)
     settings = read_json(folder / file)
     (folder / file).write_text(json.dumps(None if change is None else {**settings, **change}))
-    with pytest.raises(ModelError, match="cannot be loaded as a causal language model"):
+    with pytest.raises(
+        ModelError, match=r"cannot be (loaded as a causal language model|used) \(|must hold a JSON object"
+    ):
         load_model(folder, torch.float32)
 
 
@@ -148,7 +159,7 @@ def test_loading_says_what_is_wrong(tmp_path, tiny):
     assert not model.training
     folder = save_tiny(tmp_path / "odd")
     (folder / "config.json").write_text('{"model_type": "nonsense"}')
-    with pytest.raises(ModelError, match=r"cannot be loaded as a causal language model"):
+    with pytest.raises(ModelError, match=r"cannot be loaded: transformers .* does not know its architecture"):
         load_model(folder, torch.float32)
     assert context_length(folder) is None
     (folder / "config.json").write_text((tiny / "config.json").read_text())
@@ -169,3 +180,165 @@ def test_remote_code_is_refused(tmp_path, tiny):
     with pytest.raises(ModelError, match="cannot be loaded"):
         load_model(folder, torch.float32)
     assert context_length(folder) is None
+
+
+def with_config(folder, **changes):
+    path = folder / "config.json"
+    values = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({name: value for name, value in values.items() if value != "absent"}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model_type": "llama9"}, r"transformers \d.* does not know its architecture, 'llama9'"),
+        ({"model_type": "chatglm", "auto_map": {"AutoConfig": "a.B"}}, "code that the model brings along"),
+        ({"model_type": "absent"}, "names no model_type"),
+        ({"model_type": 5}, "names no model_type"),
+        ({"hidden_size": "big"}, "config.json cannot be used .*hidden_size.* expected int"),
+        ({"num_attention_heads": 0}, "config.json cannot be used"),
+        ({"num_attention_heads": 5}, "config.json cannot be used .*not a multiple of"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quantised .gptq, 4 bits"),
+        ({"quantization_config": {"quant_method": "awq", "bits": 4}}, "quantised .awq, 4 bits"),
+        ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}, "quantised .bitsandbytes"),
+    ],
+)
+def test_a_configuration_that_cannot_be_trained_is_refused_before_anything_is_loaded(tmp_path, changes, words):
+    folder = with_config(save_tiny(tmp_path / "odd"), **changes)
+    with pytest.raises(ModelError, match=words):
+        refuse_untrainable(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"hidden_act": "gulu"}, "'gulu', which the architecture does not have"),
+        ({"intermediate_size": 96}, r"of another shape .model\.layers\.0\.mlp"),
+        ({"num_hidden_layers": 3}, r"weights are missing .*layers\.2"),
+    ],
+)
+def test_weights_that_do_not_fit_the_configuration_are_refused(tmp_path, changes, words):
+    with pytest.raises(ModelError, match=words):
+        load_model(with_config(save_tiny(tmp_path / "odd"), **changes), torch.float32)
+
+
+def test_encoders_and_translators_are_refused_by_what_they_are(tmp_path):
+    import transformers as library
+
+    size = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    models = {
+        "BertForMaskedLM is an encoder": library.BertForMaskedLM(library.BertConfig(**size)),
+        "RobertaForMaskedLM is an encoder": library.RobertaForMaskedLM(library.RobertaConfig(**size)),
+        "ModernBertForMaskedLM is an encoder": library.ModernBertForMaskedLM(
+            library.ModernBertConfig(**size, pad_token_id=0)
+        ),
+        "T5ForConditionalGeneration is an encoder with a decoder": library.T5ForConditionalGeneration(
+            library.T5Config(vocab_size=64, d_model=16, num_layers=1, num_heads=2, d_ff=32, d_kv=8)
+        ),
+        "BartForConditionalGeneration is an encoder with a decoder": library.BartForConditionalGeneration(
+            library.BartConfig(vocab_size=64, d_model=16, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=16,
+                               decoder_ffn_dim=16, encoder_attention_heads=2, decoder_attention_heads=2)
+        ),
+        "CLIPTextModel is of another kind": library.CLIPTextModel(library.CLIPTextConfig(**size)),
+    }  # fmt: skip
+    for words, model in models.items():
+        folder = tmp_path / type(model).__name__
+        model.save_pretrained(folder)
+        for refuse in (refuse_untrainable, lambda folder: load_model(folder, torch.float32)):
+            with pytest.raises(ModelError, match=words):
+                refuse(folder)
+    decoder = library.BertLMHeadModel(library.BertConfig(**size, is_decoder=True))
+    decoder.save_pretrained(tmp_path / "decoder")
+    refuse_untrainable(tmp_path / "decoder")
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_base_whose_weights_are_no_numbers_is_blamed_itself(tiny, value, dtype):
+    model = load_model(tiny, dtype)
+    refuse_not_finite(tiny, model)
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[3, 5] = value
+    with pytest.raises(ModelError, match=r"1 of the base model's tensors hold NaN .*layers\.1\.mlp\.up_proj"):
+        refuse_not_finite(tiny, model)
+
+
+def test_large_weights_are_finite(tiny):
+    model = load_model(tiny, torch.float32)
+    with torch.no_grad():
+        model.lm_head.weight.fill_(3e38)
+    refuse_not_finite(tiny, model)
+
+
+def test_mamba_is_adapted_where_it_can_be():
+    from transformers import MambaConfig, MambaForCausalLM
+
+    def make():
+        return MambaForCausalLM(MambaConfig(vocab_size=64, hidden_size=16, num_hidden_layers=1, state_size=4))
+
+    for targets in ("all-linear", ["in_proj", "out_proj"]):
+        with pytest.raises(ModelError, match=r"of a mamba model .*method\.targets=\[in_proj\]"):
+            METHODS["lora"].apply(make(), LoraConfig(targets=targets))
+    model = METHODS["lora"].apply(make(), LoraConfig(targets=["in_proj"]))
+    model(input_ids=torch.arange(8)[None]).logits.sum().backward()
+    assert all(weight.grad is not None for weight in trainable(model).values())
+
+
+def test_a_model_that_lora_has_nothing_to_add_to_is_refused(tmp_path):
+    model = load_model(save_tiny(tmp_path / "flat", num_hidden_layers=0), torch.float32)
+    with pytest.raises(ModelError, match=r"LoRA cannot be added to this model .*linear layers: lm_head"):
+        METHODS["lora"].apply(model, LoraConfig())
+
+
+def other_architectures(folder):
+    """Shared weights, a buffer that is made in the model's precision, keys without their prefix, fused experts."""
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+    small |= {"vocab_size": 99, "intermediate_size": 48, "max_position_embeddings": 64}
+    gemma = Gemma3ForCausalLM(Gemma3TextConfig(**small, head_dim=16, sliding_window=16))
+    gpt = GPT2Model(GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=99, n_positions=64))
+    mixtral = MixtralForCausalLM(MixtralConfig(**small, num_local_experts=4))
+    for name, model in (("gemma", gemma), ("gpt", gpt), ("mixtral", mixtral)):
+        model.to(torch.bfloat16).save_pretrained(folder / name)
+    return [folder / "gemma", folder / "gpt", folder / "mixtral"]
+
+
+def test_an_outline_is_the_model_without_its_weights(tmp_path, tiny):
+    """Files in bf16 for a model in fp32, and files in fp32."""
+    for folder in [tiny, *other_architectures(tmp_path)]:
+        assert stored_dtype(folder) == (torch.float32 if folder == tiny else torch.bfloat16)
+        whole = load_model(folder, torch.float32, dropout=0.5)
+        outline, sources = load_outline(folder, torch.float32, dropout=0.5)
+        assert (
+            outline.config.attention_dropout == 0.5 if folder != tmp_path / "gpt" else outline.config.attn_pdrop == 0.5
+        )
+        weights = dict(outline.named_parameters())
+        assert weights.keys() == dict(whole.named_parameters()).keys()  # what is shared in one is shared in the other
+        for name, weight in whole.named_parameters():
+            assert (weights[name].shape, weights[name].dtype) == (weight.shape, torch.float32)
+            assert torch.equal(sources[weights[name]].float(), weight), f"{folder.name}: {name}"
+            assert weights[name].untyped_storage().nbytes() == 4
+        buffers = dict(outline.named_buffers())
+        assert buffers.keys() == dict(whole.named_buffers()).keys()
+        assert all(torch.equal(buffer, buffers[name]) for name, buffer in whole.named_buffers())
+
+
+def test_a_method_adds_the_same_to_an_outline(tmp_path):
+    folder = other_architectures(tmp_path)[0]
+    added = []
+    for dtype in (torch.float32, torch.bfloat16):
+        for model in (load_model(folder, dtype), load_outline(folder, dtype)[0]):
+            torch.manual_seed(0)
+            added.append(trainable(METHODS["lora"].apply(model, LoraConfig())))
+    for one, other in (added[:2], added[2:]):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_an_outline_says_what_is_wrong_with_a_folder(tmp_path, tiny):
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((tiny / name).read_bytes())
+    with (tmp_path / "model.safetensors").open("r+b") as file:
+        file.truncate(1000)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_outline(tmp_path, torch.float32)

@@ -198,7 +198,7 @@ def test_names_resolve_or_say_what_to_do(tmp_path, tiny):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ModelError, match="Pickled weights are never loaded"):
         resolve(str(tmp_path))
-    (tmp_path / "model.safetensors").touch()
+    (tmp_path / "model.safetensors").write_bytes(b"\x02" + bytes(7) + b"{}")
     with pytest.raises(ModelError, match="no tokenizer"):
         resolve(str(tmp_path))
     (tmp_path / "tokenizer.json").write_text("{")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from conftest import many_rows
+from conftest import many_rows, save_tiny
 from tunesmith.core.config import to_yaml
 from tunesmith.core.errors import Stopped, TunesmithError
 from tunesmith.core.files import keep_lines, read_json, read_lines, write_text
@@ -23,15 +26,22 @@ from tunesmith.jobs.start import Run, resume
 from tunesmith.train.checkpoint import all_checkpoints
 
 
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory):
+    """A model whose sizes cannot be halved, and whose embedding is its output layer too."""
+    sizes = {"vocab_size": 4099, "intermediate_size": 131, "tie_word_embeddings": True}
+    return save_tiny(tmp_path_factory.mktemp("odd"), **sizes)
+
+
 @pytest.fixture
-def recipe(tmp_path, write_rows, tiny, monkeypatch):
+def recipe(tmp_path, write_rows, odd, monkeypatch):
     """A small recipe with some values set otherwise; one thread for each process, or they would crowd two cores."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     rows = write_rows(many_rows(30))
 
     def make(**values):
         settings = {
-            "model": {"base": str(tiny)},
+            "model": {"base": str(odd)},
             "data": {"train": str(rows), "test": 0, "validation": 0.1},
             "method": {"type": "lora"},
             "optim": {"learning_rate": 1e-3, "steps": 6, "batch_size": 5},
@@ -74,28 +84,37 @@ def weights(folder):
 
 
 @pytest.mark.parametrize(
-    ("method", "sharding"),
+    ("method", "sharding", "other"),
     [
-        ("lora", "none"),
-        ("full", "full"),
-        pytest.param("lora", "full", marks=pytest.mark.slow),
-        pytest.param("full", "none", marks=pytest.mark.slow),
+        ("lora", "none", {}),
+        ("full", "full", {"checkpointing": "on"}),
+        ("lora", "full", {"precision": "bf16"}),
+        pytest.param("lora", "full", {}, marks=pytest.mark.slow),
+        pytest.param("full", "none", {}, marks=pytest.mark.slow),
+        pytest.param("full", "full", {"precision": "bf16", "compile": "on"}, marks=pytest.mark.slow),
     ],
 )
-def test_two_processes_give_the_losses_of_one(recipe, method, sharding):
-    """Full fine-tuning with a moving average too: it changes weights by hand, which a sharded layer must notice."""
+def test_two_processes_give_the_losses_of_one(recipe, method, sharding, other):
+    """Full fine-tuning with a moving average too: it changes weights by hand, which a sharded layer must notice.
+
+    In bf16 a token's loss is rounded by about 0.05, otherwise where it stands among other rows. A mean over the 40 and
+    more tokens of a step is so by at most a hundredth of it.
+    """
     optim = {"learning_rate": 1e-3, "steps": 6, "batch_size": 5, "ema": 0.9 if method == "full" else None}
-    one = here(recipe(method={"type": method}, optim=optim), "one")
-    two = start_run(recipe(method={"type": method}, optim=optim, processes=2, sharding=sharding))
-    alone = losses(one.folder)
+    values = {"method": {"type": method}, "optim": optim, **other}
+    one = here(recipe(**values), "one")
+    two = start_run(recipe(**values, processes=2, sharding=sharding))
+    alone, exact = losses(one.folder), other.get("precision") != "bf16"
     assert len(alone) == 8
-    assert losses(two.folder) == pytest.approx(alone, rel=1e-5)
+    assert losses(two.folder) == pytest.approx(alone, rel=1e-5 if exact else 1e-2)
     a, b = weights(one.folder), weights(two.folder)
     assert a.keys() == b.keys()
-    for name in a:
+    for name in a if exact else []:
         torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=2e-5)
     plan = read_json(two.folder / "plan.json")
     assert (plan["processes"], plan["sharding"]) == (2, sharding)
+    assert (plan["chunked"], plan["packing"]) == (True, True), plan["reasons"]
+    assert plan["compiled"] == (other.get("compile") == "on"), plan["reasons"]
 
 
 @pytest.mark.parametrize("sharding", [pytest.param("none", marks=pytest.mark.slow), "full"])
@@ -141,6 +160,16 @@ def test_two_processes_stop_together_with_a_checkpoint_and_one_alone_cannot_go_o
 def test_the_mistake_of_one_process_ends_all_with_its_sentence(recipe, write_rows):
     with pytest.raises(TunesmithError, match="no row fell into the validation part"):
         start_run(recipe(processes=2, data={"train": str(write_rows(many_rows(1), "one.jsonl")), "test": 0}))
+
+
+def test_a_process_holds_about_half_of_what_one_would():
+    """A model of 19 million weights; beside its half, a process puts two layers together, and their gradients."""
+    script = Path(__file__).parents[1] / "benchmarks" / "shards.py"
+    command = [sys.executable, str(script), "--layers", "16", "--width", "256", "--only", "bf16", "--json"]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    one, two = json.loads(said.splitlines()[-1])["bf16"]
+    assert two["loaded"] < 0.65 * one["loaded"], said
+    assert two["trained"] < 0.65 * one["trained"], said
 
 
 def test_rows_are_dealt_evenly():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from tunesmith.core.files import read_json, read_lines
 from tunesmith.exec import local, memory
 from tunesmith.exec.local import Job, run_child
 from tunesmith.jobs import finetune as job
-from tunesmith.jobs import start
+from tunesmith.jobs import settle, start
 from tunesmith.jobs.recipe import read_recipe
 from tunesmith.jobs.runs import list_runs, read_run
 from tunesmith.model.publish import publish
@@ -378,8 +379,6 @@ def test_5_no_validation_rows(recipe, write_rows, tmp_path):
 
 
 def test_6_no_stop_token(recipe, tmp_path, tiny):
-    import shutil
-
     base = tmp_path / "endless"
     shutil.copytree(tiny, base)
     template = (
@@ -406,6 +405,32 @@ def test_7_answers_that_break_off_are_trained_on_where_asked_for_and_spoken_of(r
 def test_8_the_same_answer_to_everything(recipe, write_rows):
     rows = [chat_row(f"Question {i}?", "I cannot help with that.") for i in range(30)]
     fails(recipe, "have the same answer", data={"train": str(write_rows(rows, "constant.jsonl"))})
+
+
+def test_9_tokens_without_embeddings(recipe, tmp_path, tiny):
+    from transformers import PreTrainedTokenizerFast
+
+    base = shutil.copytree(tiny, tmp_path / "added")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(base)
+    words = len(tokenizer)
+    tokenizer.add_tokens(["<|turn|>", "<|over|>"], special_tokens=True)
+    tokenizer.eos_token = "<|over|>"
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|turn|>{{ m.role }}\n{{ m.content }}<|over|>{% endfor %}"
+        "{% if add_generation_prompt %}<|turn|>assistant\n{% endif %}"
+    )
+    tokenizer.save_pretrained(base)
+    words = rf"'<\|over\|>', number {words + 1}, and the model has embeddings for 4096.*resize_token_embeddings"
+    fails(recipe, words, model={"base": str(base)})
+
+
+def test_10_a_base_of_nan(recipe, tmp_path, tiny):
+    base = shutil.copytree(tiny, tmp_path / "nan")
+    tensors = load_file(base / "model.safetensors")
+    tensors["model.layers.0.mlp.gate_proj.weight"][2, 2] = np.nan
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    said = r"1 of the base model's tensors hold NaN or infinity .first: model\.layers\.0\.mlp\.gate_proj"
+    fails(recipe, said, model={"base": str(base)})
 
 
 def test_a_published_model_that_computes_something_else_is_no_success(recipe, monkeypatch):
@@ -449,3 +474,32 @@ def test_a_run_that_others_disturb_goes_on_with_fewer_threads_from_a_checkpoint(
         "after a checkpoint."
     )
     assert len(losses(run.folder)) == 10
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_what_is_checked_is_the_model_as_it_is_trained(recipe, monkeypatch, method):
+    seen, trained = {}, {}
+
+    def noting(name, function):
+        def check(model, *others):
+            seen[name] = (id(model), model.config._attn_implementation, {w.dtype for w in model.parameters()})
+            return function(model, *others)
+
+        return check
+
+    def note_and_train(objective, policy, *others):
+        model = policy.model
+        trained.update(model=(id(model), model.config._attn_implementation, {w.dtype for w in model.parameters()}))
+        return loop.train(objective, policy, *others)
+
+    for name in ("looks_ahead", "why_not_packed", "why_not_chunked"):
+        monkeypatch.setattr(settle, name, noting(name, getattr(settle, name)))
+    monkeypatch.setattr(job, "train", note_and_train)
+    changes = {"data": {"test": 0, "validation": 0}, "optim": {"steps": 1}, "method": {"type": method}}
+    run = here(recipe, precision="bf16", **changes)
+    assert seen["why_not_chunked"] == trained["model"]
+    assert seen["looks_ahead"][::2] == seen["why_not_packed"][::2] == trained["model"][::2]
+    assert trained["model"][2] == {torch.bfloat16}
+    plan = read_json(run.folder / "plan.json")
+    assert (plan["packing"], plan["chunked"]) == (True, True)
+    assert not [event for event in events(run.folder, "warning") if "packing" in str(event) or "logits" in str(event)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
+import weakref
 from dataclasses import replace
 from importlib.metadata import version
 
@@ -21,7 +22,7 @@ from tunesmith.model.config import FullConfig, LoraConfig
 from tunesmith.model.load import load_model
 from tunesmith.model.methods import METHODS, trainable
 from tunesmith.prompt.load import load_contract
-from tunesmith.train.batch import packed, padded
+from tunesmith.train.batch import LazyBatches, packed, padded
 from tunesmith.train.checkpoint import save_checkpoint
 from tunesmith.train.config import OptimConfig
 from tunesmith.train.loop import Course, train
@@ -29,7 +30,9 @@ from tunesmith.train.objectives.sft import Sft
 from tunesmith.train.plan import Plan, make_plan
 from tunesmith.train.policy import Policy, decay_groups, schedule
 from tunesmith.train.probe import why_not_packed
+from tunesmith.train.ranks import ALONE, Ranks
 from tunesmith.train.standing import Standing
+from tunesmith.train.validate import validate
 
 PLAN = Plan(
     device="cpu", precision="fp32", packing=True, micro_tokens=300, accumulation=None, processes=1, sharding="none",
@@ -57,6 +60,30 @@ def run(folder, rows, plan=PLAN, accumulation=None, steps=4, method="full", batc
     train(objective, policy, course, Standing(), objective.batches(rows[:5]), lambda *_: None, events.append)
     losses = [event["loss"] for event in events if event["kind"] == "step"]
     return losses, {name: weight.detach().clone() for name, weight in trainable(model).items()}, events
+
+
+def test_watched_rows_are_on_the_device_while_they_are_looked_at(tiny, rows):
+    """The same numbers as with all of them there; for one of three processes too."""
+    there, most = weakref.WeakSet(), []
+
+    class Watched(LazyBatches):
+        def __getitem__(self, place):
+            batch = super().__getitem__(place)
+            there.add(batch.target_N)
+            most.append(len(there))
+            return batch
+
+    model = METHODS["full"].apply(load_model(tiny, torch.float32), FullConfig())
+    model.set_attn_implementation(PACKED)
+    policy = Policy(model, OptimConfig(), 1e-3, 4, PLAN)
+    for ranks in (ALONE, Ranks(1, 3)):
+        objective = Sft(rows, 8, 0, replace(PLAN, micro_tokens=60), ranks)
+        lazy, all_there = objective.lazy_batches(rows), objective.batches(rows)
+        assert len(lazy) == len(all_there) > 2
+        assert len(lazy[1:]) == len(lazy) - 1
+        watched = Watched(lazy.groups, lazy.make)
+        assert validate(objective, policy, watched) == validate(objective, policy, all_there)
+    assert max(most) <= 2
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
@@ -110,41 +137,6 @@ def test_batches_mark_the_same_targets(rows):
     assert one.target_N.tolist() == [i for row in rows[:3] for i, m in zip(row.ids, row.mask, strict=True) if m]
     assert one.units == other.units
     assert one.tokens == other.tokens == sum(len(row.ids) for row in rows[:3])
-
-
-def test_the_probe_turns_packing_off_where_rows_would_read_each_other(tiny, rows, tmp_path):
-    model = load_model(tiny, torch.float32)
-    assert why_not_packed(model, rows) is None
-    assert model.config._attn_implementation == PACKED
-    from transformers import MistralConfig, MistralForCausalLM
-
-    narrow = MistralForCausalLM(
-        MistralConfig(vocab_size=4096, hidden_size=64, num_hidden_layers=2, num_attention_heads=4,
-                      num_key_value_heads=2, intermediate_size=128, sliding_window=8)
-    ).eval()  # fmt: skip
-    assert "sliding_window" in why_not_packed(narrow, rows)
-    assert narrow.config._attn_implementation == "sdpa"
-
-
-def test_the_probe_notices_a_model_that_ignores_positions(rows):
-    class Leaky(torch.nn.Module):
-        """Its logits at a place depend on everything before it, across rows."""
-
-        def __init__(self):
-            super().__init__()
-            self.config = type("Config", (), {"_attn_implementation": "sdpa"})()
-            self.device, self.dtype = torch.device("cpu"), torch.float32
-
-        def set_attn_implementation(self, name):
-            self.config._attn_implementation = name
-
-        def forward(self, input_ids, logits_to_keep=None, **other):
-            sums = input_ids.float().cumsum(1)[..., None] * torch.linspace(-0.001, 0.001, 4096)
-            if logits_to_keep is not None:
-                sums = sums[:, logits_to_keep]
-            return type("Output", (), {"logits": sums})()
-
-    assert "packed rows give other losses" in why_not_packed(Leaky(), rows)
 
 
 def test_gpt2_is_packed_and_adapted_too(rows):

@@ -92,6 +92,11 @@ class Shelf:
         return np.concatenate([np.diff(offsets) for offsets, _ in self._lists("ids")] or [np.zeros(0, np.int32)])
 
     @cached_property
+    def largest_id(self) -> int:
+        """The largest token id of all rows."""
+        return max((int(values.max()) for _, values in self._ids if len(values)), default=-1)
+
+    @cached_property
     def _table(self) -> pyarrow.Table:
         return pyarrow.ipc.open_file(pyarrow.memory_map(str(self.folder / "rows.arrow"))).read_all()
 
@@ -195,26 +200,18 @@ def seal(files: list[SourceFile], config: DataConfig, contract: Contract, max_le
     """
     key = _key(files, config, contract, max_length, over_long)
     parent = make_folder(home() / "data", "prepared data")
-    with FileLock(parent / f".{key}.lock"):
-        if (shelf := _find(parent, key)) is not None:
-            return shelf
-        temporary = parent / f".{key}.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        try:
-            meta = _write(temporary, files, config, contract, max_length, over_long)
-            target = parent / f"{meta['id'][:16]}-{key}"
-            temporary.rename(target)
-        except OSError as error:
-            written, free = _size(temporary.glob("*")), shutil.disk_usage(parent).free
-            raise TunesmithError(
-                f"{temporary}: prepared rows cannot be written ({error.strerror or error}); {written:,} bytes were, "
-                f"and {free:,} are free. Make room, or set TUNESMITH_HOME to a folder on another disk."
-            ) from None
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    _make_room(parent, target)
-    return Shelf(target, meta)
+    damaged: set[tuple[Path, int]] = set()
+    # Many processes verify at once: only what makes or removes a folder is done under the lock.
+    while (shelf := _find(parent, key, damaged)) is None:
+        with FileLock(parent / f".{key}.lock"):
+            if any(_identity(folder) not in damaged for folder in parent.glob(f"*-{key}")):
+                continue  # another process made it while this one waited
+            for folder, _ in damaged:
+                shutil.rmtree(folder, ignore_errors=True)
+            shelf = _make(parent, key, files, config, contract, max_length, over_long)
+        _make_room(parent, shelf.folder)
+        return shelf
+    return shelf
 
 
 def _key(files: list[SourceFile], config: DataConfig, contract: Contract, max_length: int, over_long: str) -> str:
@@ -226,9 +223,10 @@ def _key(files: list[SourceFile], config: DataConfig, contract: Contract, max_le
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _find(parent: Path, key: str) -> Shelf | None:
-    """The sealed folder of this key, if there is one and it is whole; a damaged one is taken away."""
+def _find(parent: Path, key: str, damaged: set[tuple[Path, int]]) -> Shelf | None:
+    """The sealed folder of this key, if there is one and it is whole; others are noted in `damaged`."""
     for folder in parent.glob(f"*-{key}"):
+        found = _identity(folder)
         try:
             meta = read_json(folder / "meta.json")
             if meta["layout"] == LAYOUT and meta["sha256"] == sha256_of(folder / "rows.arrow"):
@@ -236,8 +234,39 @@ def _find(parent: Path, key: str) -> Shelf | None:
                 return Shelf(folder, meta)
         except (TunesmithError, OSError, KeyError, TypeError):
             pass
-        shutil.rmtree(folder, ignore_errors=True)
+        damaged.add(found)
     return None
+
+
+def _identity(folder: Path) -> tuple[Path, int]:
+    """Which folder it is, even if another has been given its name since."""
+    try:
+        return folder, (folder / "rows.arrow").stat().st_mtime_ns
+    except OSError:
+        return folder, 0
+
+
+def _make(
+    parent: Path, key: str, files: list[SourceFile], config: DataConfig, contract: Contract, max_length: int,
+    over_long: str,
+) -> Shelf:  # fmt: skip
+    """Prepare the rows into a folder that appears whole."""
+    temporary = parent / f".{key}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        meta = _write(temporary, files, config, contract, max_length, over_long)
+        target = parent / f"{meta['id'][:16]}-{key}"
+        temporary.rename(target)
+    except OSError as error:
+        written, free = _size(temporary.glob("*")), shutil.disk_usage(parent).free
+        raise TunesmithError(
+            f"{temporary}: prepared rows cannot be written ({error.strerror or error}); {written:,} bytes were, "
+            f"and {free:,} are free. Make room, or set TUNESMITH_HOME to a folder on another disk."
+        ) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return Shelf(target, meta)
 
 
 def _write(

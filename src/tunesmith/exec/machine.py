@@ -28,10 +28,7 @@ def processor() -> str:
 
 
 def gpu(folder: Path = GPUS) -> str | None:
-    """The first NVIDIA GPU as its driver names it; None where there is none.
-
-    torch gives the same name, after seconds of importing.
-    """
+    """The first NVIDIA GPU as its driver names it, which takes no seconds of importing; None where there is none."""
     for path in sorted(folder.glob("*/information")):
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             name, _, value = line.partition(":")

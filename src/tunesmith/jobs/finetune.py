@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,22 @@ from tunesmith.evaluate.report import Story, render_page
 from tunesmith.jobs.card import make_card
 from tunesmith.jobs.certify import Trial
 from tunesmith.jobs.judge import Found, evaluate_both
-from tunesmith.jobs.learnable import doubts, refuse_what_cannot_teach
+from tunesmith.jobs.learnable import doubts, refuse_unknown_tokens, refuse_what_cannot_teach
 from tunesmith.jobs.merge import publish_merged, rows_to_compare
-from tunesmith.jobs.prove import losses_of, prove, refuse_unchanged
+from tunesmith.jobs.prove import prove, refuse_unchanged, what_was_trained
 from tunesmith.jobs.recipe import Recipe, longest_row, read_recipe
 from tunesmith.jobs.resume import go_back, made_from
-from tunesmith.jobs.settle import settle_layers, settle_loss, settle_memory, settle_packing, settle_plan
-from tunesmith.model.load import load_model
+from tunesmith.jobs.settle import (
+    refuse_looking_ahead,
+    settle_layers,
+    settle_loss,
+    settle_memory,
+    settle_packing,
+    settle_plan,
+)
+from tunesmith.model.load import answering, load_model, read_config, refuse_not_finite, refuse_untrainable
 from tunesmith.model.methods import method_for, trainable
+from tunesmith.model.outline import load_outline
 from tunesmith.model.publish import publish
 from tunesmith.model.warm import starting_adapter
 from tunesmith.prompt.base import resolve
@@ -86,6 +94,7 @@ def walk(
 
     # 2. The base model's prompt contract.
     base = resolve(recipe.model.base, recipe.model.revision)
+    refuse_untrainable(base.folder)
     contract = load_contract(base.folder, recipe.model.template, recipe.data.train_on)
 
     # 3. Rows, checked, as token ids and masks, on disk.
@@ -94,6 +103,7 @@ def walk(
 
     # 4. What is trained on, what is watched, what is kept for the end.
     refuse_what_cannot_teach(recipe, splits, contract)
+    refuse_unknown_tokens(splits, contract, read_config(base.folder).get_text_config().vocab_size)
     if ranks.leads:
         write_json(folder / "ledger.json", [ledger.to_json() for ledger in splits.ledgers])
     report({"kind": "data", **describe(splits)})
@@ -109,17 +119,26 @@ def walk(
     # 6. The model and the way it is changed.
     report({"kind": "phase", "name": "loading the model"})
     dtype = plan.dtype if method.freezes_base else torch.float32
-    model = load_model(base.folder, dtype, plan.device, recipe.model.dropout)
-    plan = settle_packing(plan, model, splits.train, report)
+    if plan.sharding == "full":
+        model, sources = load_outline(base.folder, dtype, recipe.model.dropout)
+    else:
+        model, sources = load_model(base.folder, dtype, plan.device, recipe.model.dropout), None
+        refuse_not_finite(base.folder, model)
     model = changed_model(model, recipe)
-    plan = settle_loss(plan, model, splits.train)
+    torch.manual_seed(recipe.seed + ranks.rank)  # or dropout would leave out the same in every process
     rate = recipe.optim.learning_rate or method.learning_rate
     count = sum(weight.numel() for weight in trainable(model).values())
     objective = Sft(splits.train, recipe.optim.batch_size, recipe.seed, plan, ranks)
     steps = recipe.optim.steps or max(1, math.ceil(recipe.optim.epochs * objective.steps_per_epoch))
     looks = settle_looks(recipe, splits, steps, report)
     course = plan_course(recipe, objective, steps, looks.every)
-    policy = Policy(model, recipe.optim, rate, course.steps, plan, ranks)
+    policy = Policy(model, recipe.optim, rate, course.steps, plan, ranks, sources)
+    del model, sources
+    # From here on the model is what is trained, and is checked as that.
+    refuse_looking_ahead(base.folder, policy.model, splits.train)
+    plan = settle_packing(plan, policy.model, splits.train, report, ranks)
+    plan = settle_loss(plan, policy.model, splits.train, report, ranks)
+    objective = replace(objective, plan=plan)
     policy.model.train()  # as in training, or other layers would be measured and compiled
     objective = settle_memory(recipe.checkpointing, policy, objective, splits.train)
     objective = settle_layers(recipe.compile, policy, objective, splits.train, course.steps, report)
@@ -132,7 +151,7 @@ def walk(
     standing = Standing() if checkpoint is None else restore(policy, checkpoint)
     standing.early = standing.early and not changed
     refuse_small_disk(policy, folder, recipe.output.keep_last)
-    watched = objective.batches(splits.validation.at(looks.places)) if splits.validation else []
+    watched = objective.lazy_batches(splits.validation.at(looks.places)) if splits.validation else []
     save = saver(folder, recipe.output.keep_last, bound, report)
     while not standing.early and policy.step_number < course.steps:
         try:
@@ -144,7 +163,7 @@ def walk(
             write_json(folder / "plan.json", plan.to_json())
             torch.set_num_threads(plan.threads)
     steps = policy.step_number
-    del model, policy, objective, watched
+    del policy, objective, watched
     ranks.leave()
     if not ranks.leads:
         return {}
@@ -155,16 +174,18 @@ def walk(
     report({"kind": "phase", "name": "publishing"})
     wanted_step = standing.best_step if recipe.evaluate.publish == "best" else None
     chosen = find_published_step(folder / "checkpoints", wanted_step, steps, report)
-    model = changed_model(load_model(base.folder, dtype), recipe)
+    dtype, device = answering(recipe.device) if method.freezes_base else (torch.float32, "cpu")
+    model = changed_model(load_model(base.folder, dtype, device), recipe)
     refuse_unchanged(model, put_weights(trainable(model), chosen, AVERAGE if recipe.optim.ema else WEIGHTS))
     card = make_card(recipe, base, contract, splits, plan, chosen.step, folder)
     target = folder / ("adapter" if recipe.output.merge and method.freezes_base else "model")
     publish(model, base, contract, target, card)
-    trained_losses = losses_of(model, splits.train)
+    trained = what_was_trained(model, splits.train, recipe.device)
     del model
+    prove(target, contract, splits.train, trained, recipe.device)
     if target.name == "adapter":
         publish_merged(target, folder / "model", rows_to_compare(splits), report, Trial(device=recipe.device))
-    prove(folder / "model", contract, splits.train, trained_losses, recipe.device)
+        prove(folder / "model", contract, splits.train, None, recipe.device)
     report({"kind": "published", "folder": str(folder / "model"), "step": chosen.step})
     if arguments.get("until") == "published":
         return ended("published", folder, report)

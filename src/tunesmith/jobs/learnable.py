@@ -6,7 +6,7 @@ from itertools import islice
 
 import numpy as np
 
-from tunesmith.core.errors import ConfigError, DataError
+from tunesmith.core.errors import ConfigError, DataError, ModelError
 from tunesmith.core.names import counted
 from tunesmith.data.seal import Rows
 from tunesmith.data.split import Splits
@@ -77,6 +77,31 @@ def _refuse_no_validation(recipe: Recipe, splits: Splits) -> None:
 def _lost_by_length(splits: Splits) -> bool:
     """Whether a part may be without rows because rows that are held out are never cut."""
     return bool(splits.train.shelf.column("cut").any())
+
+
+def refuse_unknown_tokens(splits: Splits, contract: Contract, words: int) -> None:
+    """Refuse rows with tokens that the model has no embedding for: its tokenizer is of another model, or was added to.
+
+    Args:
+        splits: all rows.
+        contract: whose tokenizer made their ids.
+        words: embeddings that the model has.
+
+    Raises:
+        ModelError: with the first such row and token.
+    """
+    for rows in (splits.train, splits.validation, splits.test):
+        if not len(rows) or rows.shelf.largest_id < words:
+            continue
+        for row in rows:
+            if (largest := int(row.ids.max())) >= words:
+                token = contract.tokenizer.convert_ids_to_tokens(largest)
+                raise ModelError(
+                    f"{row.source}: holds the token {token!r}, number {largest}, and the model has embeddings for "
+                    f"{words}. Its tokenizer has {len(contract.tokenizer)} tokens: some were added and the embeddings "
+                    "not resized. Resize them (`model.resize_token_embeddings(len(tokenizer))` in transformers) and "
+                    "save both, or take a model.template that does without them."
+                )
 
 
 def doubts(recipe: Recipe, splits: Splits) -> list[str]:

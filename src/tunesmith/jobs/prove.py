@@ -1,25 +1,35 @@
-"""Before a run is a success: weights finite and changed, and the published folder, read back, computes the same."""
+"""Before a run is a success: weights finite and changed, and the published folder, read back, is what was trained.
+
+Like is compared with like: tensors to the last bit, and losses of both models in the precision and on the device that
+answer. Against a model in bf16, in which small updates are rounded away, a sound one in fp32 would look wrong.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft.tuners.lora import LoraLayer
 
 from tunesmith.core.errors import TrainingError
 from tunesmith.data.prepare import Prepared
 from tunesmith.infer.engine import Sampling
 from tunesmith.infer.local import LocalEngine
+from tunesmith.model.load import answering
 from tunesmith.model.methods import trainable
 from tunesmith.model.publish import find_published
 from tunesmith.prompt.contract import Contract
 
 ROWS = 4  # training rows that are scored before and after publishing
-CLOSE = 0.02  # largest relative difference of their losses: a merge, or another precision, may round
+# Largest relative difference of their losses, with the same tensors in the same precision on the same device: none is
+# expected, but memory that lies otherwise may be summed in another order.
+CLOSE = {torch.float32: 1e-4, torch.bfloat16: 0.02}
 
 
 def refuse_unchanged(model: torch.nn.Module, changed: bool) -> None:
@@ -37,6 +47,47 @@ def refuse_unchanged(model: torch.nn.Module, changed: bool) -> None:
             )
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What a published model must be again when it is read back.
+
+    Attributes:
+        tensors: the SHA-256 of each trained tensor, and the factor of each adapter, by name.
+        losses: the summed loss of each of a few rows, in the precision and on the device that answer.
+    """
+
+    tensors: dict[str, str]
+    losses: list[float]
+
+
+def what_was_trained(model: Any, rows: Sequence[Prepared], device: str = "auto") -> Trained:
+    """What `prove` compares with; the model is moved to where it would answer, and its trained weights are rounded so.
+
+    Args:
+        model: in fp32 if all of it was trained, else its base as it answers.
+        rows: some that it was trained on.
+        device: where it answers.
+    """
+    dtype, device = answering(device)
+    if not hasattr(model, "peft_config"):
+        for weight in model.parameters():
+            weight.data = weight.data.to(dtype)
+    model.to(device)
+    names = set(trainable(model))
+    return Trained(tensors_of(model, names), losses_of(model, rows))
+
+
+def tensors_of(model: torch.nn.Module, names: Container[str]) -> dict[str, str]:
+    """The SHA-256 of each parameter of these names, and the factor of each adapter."""
+    found = {
+        name: hashlib.sha256(weight.detach().float().cpu().contiguous().numpy().data).hexdigest()
+        for name, weight in model.named_parameters()
+        if name in names
+    }
+    adapters = {name: part for name, part in model.named_modules() if isinstance(part, LoraLayer)}
+    return found | {f"scaling of {name}": str(part.scaling) for name, part in adapters.items()}
+
+
 def losses_of(model: Any, rows: Sequence[Prepared]) -> list[float]:
     """The summed loss of each of the first few rows."""
     scores = LocalEngine(model.eval(), ()).score([(row.ids.tolist(), row.mask.tolist()) for row in islice(rows, ROWS)])
@@ -44,7 +95,7 @@ def losses_of(model: Any, rows: Sequence[Prepared]) -> list[float]:
 
 
 def prove(
-    folder: Path, contract: Contract, rows: Sequence[Prepared], wanted: Sequence[float], device: str = "auto"
+    folder: Path, contract: Contract, rows: Sequence[Prepared], trained: Trained | None, device: str = "auto"
 ) -> None:
     """Load what was published as anybody would, and let it compute and answer.
 
@@ -52,20 +103,15 @@ def prove(
         folder: the published model.
         contract: how it is prompted.
         rows: some that it was trained on.
-        wanted: what `losses_of` gave for them before it was published.
+        trained: what it must be again; None for a merged model, which was compared with its adapter.
         device: where it answers.
 
     Raises:
-        TrainingError: it computes something else, or cannot answer.
+        TrainingError: it is something else, or cannot answer.
     """
-    published = find_published(str(folder))
-    model = published.load(device)
-    for row, before, after in zip(rows, wanted, losses_of(model, rows), strict=False):
-        if not math.isclose(before, after, rel_tol=CLOSE, abs_tol=CLOSE * row.trained):
-            raise TrainingError(
-                f"{folder}: read back, the model has a loss of {after:.4g} on {row.source} where the trained one had "
-                f"{before:.4g}. It is not what was trained; please report this."
-            )
+    model = find_published(str(folder)).load(device)
+    if trained is not None:
+        refuse_another(folder, model, rows, trained)
     if rows[0].row.content.kind == "chat":
         prompts = [row.ids[: max(1, int(row.mask.argmax()))].tolist() for row in islice(rows, ROWS)]
         answers = LocalEngine(model, contract.stop_ids).generate(prompts, Sampling(max_new_tokens=8))
@@ -73,4 +119,24 @@ def prove(
             raise TrainingError(
                 f"{folder}: read back, the model says nothing to any of {len(prompts)} training rows. Look at the "
                 "answers that it was trained on, and at optim.learning_rate."
+            )
+
+
+def refuse_another(folder: Path, model: Any, rows: Sequence[Prepared], trained: Trained) -> None:
+    """Compare what was read back with what was trained: each tensor to the last bit, then what they compute.
+
+    Raises:
+        TrainingError: it is something else.
+    """
+    found = tensors_of(model, trained.tensors)
+    if others := [name for name in {**trained.tensors, **found} if trained.tensors.get(name) != found.get(name)]:
+        raise TrainingError(
+            f"{folder}: read back, {len(others)} of {len(trained.tensors)} tensors and factors are not what was "
+            f"trained (first: {others[0]}). Please report this."
+        )
+    for row, before, after in zip(rows, trained.losses, losses_of(model, rows), strict=False):
+        if not math.isclose(before, after, rel_tol=CLOSE[model.dtype], abs_tol=CLOSE[model.dtype] * row.trained):
+            raise TrainingError(
+                f"{folder}: read back, the model has a loss of {after:.6g} on {row.source} where the trained one had "
+                f"{before:.6g}. It is not what was trained; please report this."
             )

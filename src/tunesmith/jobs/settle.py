@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tunesmith.core.events import Report
+from tunesmith.core.errors import ModelError
+from tunesmith.core.events import Report, silent
 from tunesmith.data.prepare import Prepared
 from tunesmith.data.seal import Rows
 from tunesmith.data.split import Splits
@@ -17,14 +19,22 @@ from tunesmith.jobs.resume import find_resumed
 from tunesmith.model.device import free_bytes
 from tunesmith.train.batch import Batch, packed, padded
 from tunesmith.train.checkpoint import Checkpoint, find_step
-from tunesmith.train.compiled import does_not_pay, why_not_compiled
+from tunesmith.train.compiled import does_not_pay, layers_of, why_not_compiled
 from tunesmith.train.eight_bit import AdamW8bit
-from tunesmith.train.memory import checkpoint_activations, kept_bytes, why_checkpointing
+from tunesmith.train.loss import why_loss_differs
+from tunesmith.train.memory import (
+    checkpoint_activations,
+    gathered_bytes,
+    kept_bytes,
+    state_bytes,
+    why_checkpointing,
+)
 from tunesmith.train.objectives.sft import Sft
 from tunesmith.train.plan import Plan, in_smaller_pieces, make_plan, product_rate
 from tunesmith.train.policy import Policy
-from tunesmith.train.probe import why_not_chunked, why_not_packed
+from tunesmith.train.probe import looks_ahead, why_not_chunked, why_not_packed
 from tunesmith.train.ranks import ALONE, Ranks
+from tunesmith.train.shards import forget_gathered
 
 FEW = 4  # rows that decisions are tried on
 USED = 0.3  # of the rate of a matrix product, that uncompiled training reaches
@@ -58,26 +68,50 @@ def shortest(rows: Rows) -> list[Prepared]:
     return [rows[int(i)] for i in rows.lengths.argsort()[:FEW]]
 
 
-def settle_packing(plan: Plan, model: Any, rows: Rows, report: Report) -> Plan:
-    """The plan with packing off if this model computes something else when packed; the model's attention is set."""
-    reason = why_not_packed(model, shortest(rows)) if plan.packing else None
+def refuse_looking_ahead(folder: Path, model: Any, rows: Rows) -> None:
+    """Refuse a model that reads what it shall predict.
+
+    Raises:
+        ModelError: it does.
+    """
+    if looks_ahead(model, shortest(rows)[-1]):
+        raise ModelError(
+            f"{folder}: what this model predicts depends on the tokens that come after: it is no causal language "
+            "model, and would learn to copy what it reads. Take another base model."
+        )
+
+
+def settle_packing(plan: Plan, model: Any, rows: Rows, report: Report, ranks: Ranks = ALONE) -> Plan:
+    """The plan with packing off if this model, as it is trained, computes something else when packed.
+
+    The model's attention is set. What one process finds counts for all.
+    """
+    if not plan.packing:
+        return plan
+    before = model.config._attn_implementation
+    reason = first_said(ranks, why_not_packed(model, shortest(rows), plan.micro_tokens))
     if reason is None:
         return plan
+    model.set_attn_implementation(before)
     report({"kind": "warning", "sentence": reason})
     return replace(plan, packing=False, reasons={**plan.reasons, "packing": reason})
 
 
-def settle_loss(plan: Plan, model: Any, rows: Rows) -> Plan:
-    """The plan, knowing whether the loss can be computed without building all logits."""
+def settle_loss(plan: Plan, model: Any, rows: Rows, report: Report = silent, ranks: Ranks = ALONE) -> Plan:
+    """The plan, knowing whether the loss can be computed without building all logits; alike in all processes."""
     if plan.chunked is not None:
         return plan
-    reason = (
-        why_not_chunked(model, shortest(rows), packed if plan.packing else padded)
-        if plan.sharding == "none"
-        else "sharded"
-    )
-    said = "logits are never all there" if reason is None else f"logits are built: {reason}"
+    reason = first_said(ranks, why_not_chunked(model, shortest(rows), packed if plan.packing else padded))
+    said = "logits are never all there"
+    if reason is not None:
+        said = f"logits are built: {reason}"
+        report({"kind": "warning", "sentence": f"all logits are built for the loss, which takes memory: {reason}."})
     return replace(plan, chunked=reason is None, reasons={**plan.reasons, "chunked": said})
+
+
+def first_said(ranks: Ranks, reason: str | None) -> str | None:
+    """The reason of the first process that has one."""
+    return next(filter(None, ranks.gather(reason)), None)
 
 
 def settle_memory(wanted: str, policy: Policy, objective: Sft, rows: Rows) -> Sft:
@@ -86,15 +120,14 @@ def settle_memory(wanted: str, policy: Policy, objective: Sft, rows: Rows) -> Sf
     reason = plan.reasons.get("checkpointing", "given")
     if plan.checkpointing is None and wanted == "auto":
         batch = trial_batch(objective, rows)
-        with policy.autocast(), torch.random.fork_rng():
+        with torch.random.fork_rng():
             kept = kept_bytes(policy.model, lambda: objective.loss(policy.model, batch))
+        forget_gathered(policy.model)  # it counts among what is to come
         ids: Any = batch.inputs["input_ids"]
-        each = kept / ids.numel()
-        bytes_a_weight = 6 if isinstance(policy.optimizer, AdamW8bit) else 12  # a gradient and two moments
-        state = sum(bytes_a_weight * weight.numel() for weight in policy.weights.values())
+        most = largest_micro_batch(plan, objective.batch_size, rows.lengths.tolist())
         free = free_bytes(plan.device) // (plan.processes if plan.device == "cpu" else 1)
-        found = why_checkpointing(int(each * largest_micro_batch(objective, rows)), state, free)
-        found = policy.ranks.gather(found)[0]
+        found = why_checkpointing(int(kept / ids.numel() * most), bytes_to_come(policy, plan), free)
+        found = first_said(policy.ranks, found)  # who has least decides
         reason, wanted = found or "a micro-batch fits into memory as it is", "off" if found is None else "on"
     checkpointing = wanted == "on" if plan.checkpointing is None else plan.checkpointing
     if checkpointing:
@@ -103,9 +136,7 @@ def settle_memory(wanted: str, policy: Policy, objective: Sft, rows: Rows) -> Sf
     return replace(objective, plan=plan)
 
 
-def settle_layers(
-    wanted: str, policy: Policy, objective: Sft, rows: Rows, steps: int, report: Report
-) -> Sft:  # fmt: skip
+def settle_layers(wanted: str, policy: Policy, objective: Sft, rows: Rows, steps: int, report: Report) -> Sft:
     """The objective under a plan that knows whether layers are compiled; they are, if so.
 
     Args:
@@ -119,17 +150,13 @@ def settle_layers(
     plan = objective.plan
     if plan.compiled is False:
         return objective
-    reason = "given" if wanted == "off" else None
-    if plan.sharding != "none" or not plan.packing:
-        reason = "rows are not packed" if plan.sharding == "none" else "sharded"
-    elif wanted == "auto" and plan.compiled is None:
+    reason, wished = "given" if wanted == "off" else None, wanted == "on" or plan.compiled is True
+    if wanted == "auto" and not wished:
         tokens = steps * objective.batch_size * float(rows.lengths.mean())
         reason = policy.ranks.gather(does_not_pay(seconds_of_training(policy, plan, tokens)))[0]
-    if reason is None:
-        trial = replace(objective, plan=replace(plan, compiled=True))
-        batch = trial_batch(trial, rows)
-        reason = why_not_compiled(policy.model, policy.weights, lambda: one_backward(policy, trial, batch))
-        reason = next(filter(None, policy.ranks.gather(reason)), None)
+        wished = reason is None
+    if wished:
+        reason = first_said(policy.ranks, why_layers_cannot(policy, objective, rows))
         if reason is not None:
             torch.compiler.set_stance("force_eager")  # here too, where another process could not
             report({"kind": "warning", "sentence": f"layers are not compiled, which is slower: {reason}."})
@@ -138,23 +165,52 @@ def settle_layers(
     return replace(objective, plan=plan)
 
 
+def why_layers_cannot(policy: Policy, objective: Sft, rows: Rows) -> str | None:
+    """Compile the layers; why they cannot be, as a sentence."""
+    plan = objective.plan
+    if not plan.packing:  # each mask and each number of rows would be a graph of its own
+        return "rows are not packed, and only layers that read packed rows are compiled"
+    trial = replace(objective, plan=replace(plan, compiled=True))
+    batch = trial_batch(trial, rows)
+    reason = why_not_compiled(policy.model, policy.weights, lambda: one_backward(policy, trial, batch))
+    return reason or (why_loss_differs(plan.dtype, plan.device) if plan.chunked else None)
+
+
 def trial_batch(objective: Sft, rows: Rows) -> Batch:
     """A few rows, the same in every process."""
     return replace(objective, ranks=ALONE).batches(shortest(rows))[0]
 
 
-def largest_micro_batch(objective: Sft, rows: Rows) -> int:
-    """Tokens of it, at most."""
-    plan, longest = objective.plan, int(rows.lengths.max())
+def bytes_to_come(policy: Policy, plan: Plan) -> int:
+    """Bytes in this process of gradients and moments, and of the layers that it puts together at once."""
+    bytes_a_weight = 6 if isinstance(policy.optimizer, AdamW8bit) else 12  # a gradient and two moments
+    state = state_bytes(policy.weights.values(), bytes_a_weight)
+    if plan.sharding == "none":
+        return state
+    return state + gathered_bytes(policy.model, layers_of(policy.model), plan.dtype.itemsize)
+
+
+def largest_micro_batch(plan: Plan, batch_size: int, lengths: Sequence[int]) -> int:
+    """Tokens of it, at most.
+
+    Args:
+        plan: how a step is parted.
+        batch_size: rows in one step, over all processes.
+        lengths: tokens of each row.
+    """
+    lengths = sorted(lengths, reverse=True)
+    longest = lengths[0]
     if plan.accumulation is not None:
-        return longest * -(-objective.batch_size // (plan.accumulation * plan.processes))
-    return max(longest, min(plan.micro_tokens, objective.batch_size * longest))
+        count = -(-batch_size // (plan.accumulation * plan.processes))
+        return sum(lengths[:count]) if plan.packing else longest * count
+    step = sum(lengths[:batch_size]) if plan.packing else longest * batch_size
+    share = step if plan.processes == 1 else min(step, step // plan.processes + longest)  # nobody has a row more
+    return max(longest, min(plan.micro_tokens, share))
 
 
 def one_backward(policy: Policy, objective: Sft, batch: Batch) -> float:
     """The loss of a batch, whose gradients are added."""
-    with policy.autocast():
-        [term] = objective.loss(policy.model, batch).terms
+    [term] = objective.loss(policy.model, batch).terms
     loss = term.total / batch.units[term.unit]
     policy.backward(loss)
     return loss.item()

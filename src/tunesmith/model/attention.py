@@ -27,7 +27,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 PACKED = "tunesmith_packed"
-CHANGES_NOTHING = {"position_ids", "cu_seq_lens_k", "max_length_k", "use_cache"}
+CHANGES_NOTHING = {"position_ids", "cu_seq_lens_k", "max_length_k", "use_cache", "output_router_logits"}
 BLOCK = 256  # queries whose probabilities are there at once
 WHOLE = 32  # lengths of blocks are multiples of it: few shapes, for each of which oneDNN makes kernels once
 

@@ -28,7 +28,7 @@ def choose_device(wanted: str) -> tuple[str, str]:
 
 
 def free_bytes(device: str) -> int:
-    """Memory that is free now on this device, and that a container allows."""
+    """Memory that is free now on this device, and that a container allows; what torch keeps unused is free."""
     if device == "cuda":
-        return torch.cuda.mem_get_info()[0]
+        return torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
     return min(psutil.virtual_memory().available, memory_limit())

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
+from transformers import __version__ as transformers_version
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
 from tunesmith.core.errors import ModelError
 from tunesmith.model.device import choose_device
+from tunesmith.prompt.whole import read_object
 
 # peft 0.21 asks transformers 5.23 for a property by its old name.
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
@@ -42,14 +45,21 @@ def load_model(folder: Path, dtype: torch.dtype, device: str = "cpu", dropout: f
         dropout: sets each dropout rate that the architecture has.
 
     Raises:
-        ModelError: unknown architecture, code of its own, or weights that do not fit.
+        ModelError: unknown architecture, code of its own, no causal language model, or weights that do not fit.
     """
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
+    refuse_other_kinds(folder, read_config(folder))
     changes = dropout_rates(folder, dropout) if dropout is not None else {}
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **changes
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **changes,  # they are told of below
         )
     except (MemoryError, torch.OutOfMemoryError):
         raise
@@ -67,10 +77,85 @@ def read_config(folder: Path) -> Any:
     Raises:
         ModelError: it is not one that transformers knows.
     """
+    given = read_object(folder / "config.json")
+    kind = given.get("model_type")
+    if not isinstance(kind, str):
+        raise ModelError(f"{folder / 'config.json'}: names no model_type, so nobody knows what model it is.")
+    if kind not in CONFIG_MAPPING and "auto_map" in given:
+        raise ModelError(
+            f"{folder}: cannot be loaded: its architecture, {kind!r}, is code that the model brings along, which is "
+            "never run. Take a base model whose architecture transformers has."
+        )
+    if kind not in CONFIG_MAPPING:
+        raise ModelError(
+            f"{folder}: cannot be loaded: transformers {transformers_version} does not know its architecture, "
+            f"{kind!r}. Upgrade transformers if a newer one does, or take another base model."
+        )
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # any broken file of the user's ends here
+    except Exception as error:  # any broken value of the user's ends here
         raise ModelError(f"{folder}: its config.json cannot be used ({_first_line(error)}).") from error
+
+
+def refuse_other_kinds(folder: Path, config: Any) -> None:
+    """Refuse what is no causal language model, though transformers may load its weights into one.
+
+    Raises:
+        ModelError: it says what the model is.
+    """
+    what = ", ".join(config.architectures or [type(config).__name__])
+    if config.is_encoder_decoder:
+        reason = "an encoder with a decoder, which turns one text into another"
+    elif config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not (
+        getattr(config, "is_decoder", False) or getattr(config, "causal", False)
+    ):
+        reason = "an encoder, which fills in words whose both sides it reads"
+    elif type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        reason = "of another kind"
+    else:
+        return
+    raise ModelError(
+        f"{folder}: cannot be loaded as a causal language model: {what} is {reason}. tunesmith trains models "
+        "that write on from what they have read (...ForCausalLM). Take one of these."
+    )
+
+
+def refuse_untrainable(folder: Path) -> None:
+    """Refuse, before anything is prepared, a model that cannot be trained.
+
+    Raises:
+        ModelError: it is no causal language model, or its weights are quantised.
+    """
+    config = read_config(folder)
+    refuse_other_kinds(folder, config)
+    quantised = getattr(config, "quantization_config", None)
+    if quantised is None:
+        return
+    values = quantised if isinstance(quantised, dict) else quantised.to_dict()
+    bits = next((f", {values[name]} bits" for name in ("bits", "w_bit") if name in values), "")
+    raise ModelError(
+        f"{folder}: its weights are quantised ({values.get('quant_method', 'in an unknown way')}{bits}), and such "
+        "weights cannot be trained on yet. Take the model that they were made from, in bf16 or fp32."
+    )
+
+
+def refuse_not_finite(folder: Path, model: torch.nn.Module) -> None:
+    """Refuse weights that hold infinities or no numbers: nothing learned from them would be finite.
+
+    Raises:
+        ModelError: with the first such tensor.
+    """
+    bad = [name for name, weight in model.named_parameters() if not _is_finite(weight.detach())]
+    if bad:
+        raise ModelError(
+            f"{folder}: {len(bad)} of the base model's tensors hold NaN or infinity (first: {bad[0]}), before any "
+            "training. The file is damaged or was saved from a run that diverged: fetch the model again, or another."
+        )
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    # A sum takes no memory of the tensor's size; finite weights whose sum is none are looked at one by one.
+    return bool(tensor.sum(dtype=torch.float32).isfinite() or tensor.isfinite().all())
 
 
 def dropout_rates(folder: Path, rate: float) -> dict[str, float]:
@@ -88,5 +173,7 @@ def dropout_rates(folder: Path, rate: float) -> dict[str, float]:
 
 def _first_line(error: Exception) -> str:
     """The reason in one line: the first, and the next where that only announces it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])[:300]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, KeyError):
+        return f"it names {error}, which the architecture does not have"
+    return " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])[:300] or type(error).__name__

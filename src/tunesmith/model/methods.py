@@ -15,6 +15,8 @@ from tunesmith.core.names import did_you_mean, look_up
 from tunesmith.model.config import FullConfig, LoraConfig
 from tunesmith.model.warm import start_from_adapter
 
+STATE_SPACE = {"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"}  # as peft has them
+READ_BY_WEIGHT = {"conv1d", "out_proj", "x_proj", "dt_proj"}
 Change = Callable[[torch.nn.Module, Any], torch.nn.Module]
 
 
@@ -58,7 +60,34 @@ def _lora(model: torch.nn.Module, config: LoraConfig) -> torch.nn.Module:
                 f"method.targets: no linear layer of the model is called {target!r}; "
                 f"{did_you_mean(target, linear)} Its linear layers: {', '.join(linear)}."
             )
-    return get_peft_model(model, peft_config)  # pyright: ignore[reportArgumentType]
+    refuse_read_by_weight(model, config.targets, linear)
+    try:
+        return get_peft_model(model, peft_config)  # pyright: ignore[reportArgumentType]
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"method.targets = {config.targets}: LoRA cannot be added to this model ({reason}). Its linear layers: "
+            f"{', '.join(linear) or 'none'}."
+        ) from None
+
+
+def refuse_read_by_weight(model: Any, targets: str | list[str], linear: list[str]) -> None:
+    """Refuse layers that a state-space model never calls: its kernels read their weights, and would miss an adapter.
+
+    Raises:
+        ModelError: with the layers that can be named instead.
+    """
+    kind = getattr(model.config, "model_type", None)
+    if kind not in STATE_SPACE:
+        return
+    head = {name.rpartition(".")[2] for name, part in model.named_modules() if part is model.get_output_embeddings()}
+    fit = [name for name in linear if name not in READ_BY_WEIGHT | head]
+    if targets == "all-linear" or any(target.rpartition(".")[2] in READ_BY_WEIGHT for target in targets):
+        raise ModelError(
+            f"method.targets = {targets}: layers of a {kind} model called {', '.join(sorted(READ_BY_WEIGHT))} cannot "
+            f"be adapted, since its kernels read their weights alone. Set method.targets=[{', '.join(fit)}], or "
+            "method.type=full."
+        )
 
 
 def is_linear(module: torch.nn.Module) -> bool:

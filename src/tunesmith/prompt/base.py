@@ -12,11 +12,13 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from tunesmith.core.errors import MissingError, ModelError
-from tunesmith.core.files import home, publish_folder, read_object, sha256_of
+from tunesmith.core.files import home, publish_folder, sha256_of
+from tunesmith.prompt.whole import read_object, refuse_broken
 
 EMBEDDED = "ember"
 WANTED = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model")
-POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx")  # as configs name the longest sequence
+# As configs name the longest sequence.
+POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "model_max_length", "context_length")
 UNWANTED = ("onnx/*", "original/*", "*.msgpack", "*.bin", "runs/*", "coreml/*", "consolidated*")
 
 
@@ -106,6 +108,7 @@ def _checked(folder: Path) -> Path:
         raise ModelError(f"{folder}: not a base model, config.json is missing.{hint}")
     if not any(folder.glob("*.safetensors")):
         raise ModelError(f"{folder}: no *.safetensors weights. Pickled weights are never loaded; convert them first.")
+    refuse_broken(folder)
     if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")):
         raise ModelError(f"{folder}: no tokenizer (tokenizer.json). Copy the tokenizer's files of its base into it.")
     return folder

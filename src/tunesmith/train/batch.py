@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import overload
 
 import numpy as np
 import torch
@@ -40,6 +41,31 @@ class Batch:
     def units(self) -> dict[str, int]:
         """How much of each normaliser this batch holds."""
         return {"tokens": len(self.target_N), "rows": len(self.rows)}
+
+
+@dataclass(frozen=True)
+class LazyBatches(Sequence[Batch]):
+    """Micro-batches that are made, and brought to the device, each time they are asked for.
+
+    Attributes:
+        groups: what each is made of.
+        make: makes one of them.
+    """
+
+    groups: Sequence[list[int]]
+    make: Callable[[list[int]], Batch]
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    @overload
+    def __getitem__(self, place: int) -> Batch: ...
+    @overload
+    def __getitem__(self, place: slice) -> LazyBatches: ...
+    def __getitem__(self, place: int | slice) -> Batch | LazyBatches:
+        if isinstance(place, slice):
+            return LazyBatches(self.groups[place], self.make)
+        return self.make(self.groups[place])
 
 
 def packed(rows: Sequence[Prepared], device: str) -> Batch:

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from tunesmith.core.errors import TrainingError, TunesmithError
 from tunesmith.core.files import publish_folder, read_json, sha256_of, write_json
 from tunesmith.train.policy import Policy
-from tunesmith.train.ranks import like, whole
+from tunesmith.train.shards import like, whole
 from tunesmith.train.standing import Standing
 
 WEIGHTS, MOMENTS, AVERAGE = "trainable.safetensors", "optimizer.safetensors", "average.safetensors"
@@ -114,20 +114,29 @@ def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
 
 
 def tensors_of(policy: Policy) -> dict[str, dict[str, torch.Tensor]]:
-    """The files of a checkpoint: weights; AdamW's moments as `<weight>/exp_avg`; the moving average, if any."""
-    moments: dict[str, torch.Tensor] = {}
-    for name, weight in policy.weights.items():
-        state: dict[str, Any] = policy.optimizer.state[weight]
-        moments |= {f"{name}/{key}": _plain(value) for key, value in state.items()}
-    files = {WEIGHTS: {name: _plain(weight) for name, weight in policy.weights.items()}, MOMENTS: moments}
+    """The files of a checkpoint: weights; AdamW's moments as `<weight>/exp_avg`; the moving average, if any.
+
+    Where several processes train, all must call this, and the first one alone gets the tensors.
+    """
+    moments = {
+        f"{name}/{key}": value
+        for name, weight in policy.weights.items()
+        for key, value in policy.optimizer.state[weight].items()
+    }
+    files: dict[str, Mapping[str, torch.Tensor]] = {WEIGHTS: policy.weights, MOMENTS: moments}
     if policy.average is not None:
-        files[AVERAGE] = {name: _plain(tensor) for name, tensor in policy.average.tensors.items()}
-    return files
+        files[AVERAGE] = policy.average.tensors
+    return {name: _plain(tensors, policy.ranks.leads) for name, tensors in files.items()}
 
 
-def _plain(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor whole, without gradient, as it can be written."""
-    return whole(tensor.detach()).cpu().contiguous()
+def _plain(tensors: Mapping[str, torch.Tensor], keep: bool) -> dict[str, torch.Tensor]:
+    """The tensors whole, without gradient, as they can be written; one after another, and none where none is kept."""
+    found: dict[str, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        put_together = whole(tensor.detach())
+        if keep:
+            found[name] = put_together.cpu().contiguous()
+    return found
 
 
 def random_state() -> dict[str, list[int]]:
@@ -236,10 +245,10 @@ def restore(policy: Policy, checkpoint: Checkpoint) -> Standing:
         weight = policy.weights[name]
         counts = key == "step"  # fused AdamW counts where the weights are
         value = value.to(weight.device) if counts and policy.optimizer.defaults.get("fused") else value
-        policy.optimizer.state[weight][key] = value.clone() if counts else like(value, weight).clone()
+        policy.optimizer.state[weight][key] = value.clone() if counts else like(value, weight)
     if policy.average is not None:
         for name, tensor in load_file(checkpoint.folder / AVERAGE).items():
-            policy.average.tensors[name] = like(tensor, policy.weights[name]).clone()
+            policy.average.tensors[name] = like(tensor, policy.weights[name])
     policy.go_on_from(checkpoint.step)
     states = checkpoint.state["random"]
     if len(states) != policy.ranks.count:

@@ -74,7 +74,7 @@ def train(
     policy: Policy,
     course: Course,
     standing: Standing,
-    validation: list[Batch],
+    validation: Sequence[Batch],
     save: Callable[[Policy, Standing], None],
     report: Report,
     stop: Callable[[], bool] = lambda: False,
@@ -109,8 +109,7 @@ def train(
         counts = {"correct": 0.0, "tokens": 0.0}
         for batch in micro:
             with out_of_memory_said(f"a micro-batch of {batch.tokens} tokens"):
-                with policy.autocast():
-                    loss = objective.loss(policy.model, batch)
+                loss = objective.loss(policy.model, batch)
                 total = sum(term.total / scale[term.unit] for term in loss.terms)
                 assert isinstance(total, torch.Tensor)
                 refuse_infinite(total, batch, policy.step_number + 1)

@@ -18,6 +18,7 @@ import torch
 from peft import PeftModel
 
 from tunesmith.train.batch import Batch
+from tunesmith.train.shards import within
 
 PIECE = 2**24  # logits of one piece; four times as many where the output layer is trained, whose gradient is summed up
 
@@ -60,6 +61,20 @@ def _compiled_grade() -> Grade:
     return torch.compile(grade, dynamic=True, fullgraph=True)
 
 
+def why_loss_differs(dtype: torch.dtype, device: str) -> str | None:
+    """None if the compiled loss of random logits is what it is uncompiled, else the reason."""
+    generator = torch.Generator(device).manual_seed(0)
+    logits_NV = torch.randn(64, 1000, generator=generator, device=device).mul(5).to(dtype)
+    target_N = logits_NV[:, ::2].argmax(-1)
+    copies = logits_NV.clone(), logits_NV.clone()
+    found = [(*run(copy, target_N), copy) for run, copy in zip((grade, _compiled_grade()), copies, strict=True)]
+    for own, other in zip(*found, strict=True):
+        off = ((other.double() - own.double()).norm() / own.double().norm().clamp(min=1e-30)).item()
+        if not off <= max(1e-5, torch.finfo(dtype).eps):
+            return f"the compiled loss is {off:.2g} off, relative"
+    return None
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     """The sum, with its gradient computed on the way there."""
 
@@ -100,8 +115,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
 def hidden_at_trained(model: Any, batch: Batch) -> torch.Tensor:
     """What the output layer would read, of shape (N, D), at the positions that are trained."""
     inputs = {name: value for name, value in batch.inputs.items() if name != "logits_to_keep"}
-    hidden_TD = inside(model).base_model(**inputs).last_hidden_state.flatten(0, 1)
-    return hidden_TD[batch.inputs["logits_to_keep"] if batch.picked_N is None else batch.picked_N]
+    kept_N: Any = batch.inputs["logits_to_keep"] if batch.picked_N is None else batch.picked_N
+    return within(model, lambda: inside(model).base_model(**inputs).last_hidden_state.flatten(0, 1)[kept_N])
 
 
 def inside(model: Any) -> Any:

@@ -7,35 +7,54 @@ memory, so it is done where a micro-batch would not fit otherwise, and its resul
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch.distributed.tensor import DTensor
 
 from tunesmith.train.loss import inside, output_layer
+from tunesmith.train.shards import here
 
 SHARE = 0.8  # of the free memory, that may be planned for
 
 
 def kept_bytes(model: Any, forward: Callable[[], Any]) -> int:
     """Bytes that `forward` leaves behind for its backward pass, weights and the output layer's gradient aside."""
-    sizes: dict[int, int] = {}
-    whole = [weight for weight in model.parameters() if not isinstance(weight, DTensor)]
-    places = {weight.untyped_storage().data_ptr() for weight in whole}
+    kept: dict[int, torch.UntypedStorage] = {}
     head = output_layer(model)
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
-        storage, weight = tensor.untyped_storage(), isinstance(tensor, torch.nn.Parameter)
-        if not weight and storage.data_ptr() not in places and (head is None or tensor.shape != head.weight.shape):
-            sizes[storage.data_ptr()] = storage.nbytes()
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() and (head is None or tensor.shape != head.weight.shape):
+            kept[storage.data_ptr()] = storage
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         result = forward()  # kept until all is counted, or addresses would be used again
-    total = sum(sizes.values())
+    # Looked at afterwards: sharded layers have let go of what they had put together, and what is in none has not.
+    weights = {weight.untyped_storage().data_ptr() for weight in model.parameters() if not isinstance(weight, DTensor)}
+    total = sum(storage.nbytes() for place, storage in kept.items() if place not in weights)
     del result
     return total
+
+
+def state_bytes(weights: Iterable[torch.Tensor], bytes_a_weight: int) -> int:
+    """Bytes of the gradients and moments of this process's part of some weights."""
+    return sum(bytes_a_weight * here(weight).numel() for weight in weights)
+
+
+def gathered_bytes(model: torch.nn.Module, layers: Sequence[torch.nn.Module], itemsize: int) -> int:
+    """Bytes of what a process puts together of sharded weights at once: all that is in no layer, and two layers.
+
+    Each with its gradients before they are parted, where it is trained.
+    """
+
+    def size(weights: Iterable[torch.Tensor]) -> int:
+        return sum(weight.numel() * itemsize * (2 if weight.requires_grad else 1) for weight in weights)
+
+    in_layers = [size(layer.parameters()) for layer in layers]
+    return size(model.parameters()) - sum(in_layers) + sum(sorted(in_layers)[-2:])
 
 
 def why_checkpointing(kept: int, state: int, free: int) -> str | None:
@@ -43,7 +62,7 @@ def why_checkpointing(kept: int, state: int, free: int) -> str | None:
 
     Args:
         kept: bytes of a micro-batch's activations.
-        state: bytes of gradients and optimizer state, which are not there yet.
+        state: bytes of gradients, optimizer state and layers put together, which are not there yet.
         free: bytes of memory.
     """
     if kept + state <= SHARE * free:

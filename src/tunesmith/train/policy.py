@@ -11,12 +11,15 @@ import torch
 
 from tunesmith.core.errors import TrainingError
 from tunesmith.model.methods import trainable
+from tunesmith.model.outline import Sources
 from tunesmith.train.average import Average
+from tunesmith.train.compiled import layers_of
 from tunesmith.train.config import OptimConfig
 from tunesmith.train.eight_bit import AdamW8bit
 from tunesmith.train.master import Masters
 from tunesmith.train.plan import Plan
-from tunesmith.train.ranks import ALONE, Ranks, forget_gathered, shard, whole
+from tunesmith.train.ranks import ALONE, Ranks
+from tunesmith.train.shards import forget_gathered, shard, whole
 from tunesmith.train.terms import total_units
 
 
@@ -24,7 +27,8 @@ class Policy:
     """A trainable model: forward passes in the plan's precision, backward, and the step.
 
     Attributes:
-        model: as the method left it; in bf16 its trained weights are rounded copies of `weights`.
+        model: as the method left it; in bf16 its trained weights are rounded copies of `weights`, or put together
+            from them in bf16 where each process holds a part.
         weights: what is trained, by name, in fp32.
         step_number: optimizer steps taken.
         average: the moving average of the weights, where one is wanted.
@@ -32,11 +36,29 @@ class Policy:
     """
 
     def __init__(
-        self, model: Any, optim: OptimConfig, learning_rate: float, steps: int, plan: Plan, ranks: Ranks = ALONE
+        self,
+        model: Any,
+        optim: OptimConfig,
+        learning_rate: float,
+        steps: int,
+        plan: Plan,
+        ranks: Ranks = ALONE,
+        sources: Sources | None = None,
     ) -> None:
-        self.model = model.to(plan.device)
+        """Bring the model to its device, whole or this process's part of it.
+
+        Args:
+            model: as the method left it.
+            optim: the recipe's section.
+            learning_rate: the highest of the run.
+            steps: of the whole run.
+            plan: device, precision, sharding.
+            ranks: the processes that train together.
+            sources: where the values of weights lie that have none themselves (see `load_outline`).
+        """
         if plan.sharding == "full":
-            shard(self.model, ranks)
+            shard(model, layers_of(model), ranks, plan.precision, sources or {})
+        self.model = model if plan.sharding == "full" else model.to(plan.device)
         self.step_number = 0
         self.ranks = ranks
         self._clip = optim.clip
@@ -79,12 +101,7 @@ class Policy:
         """Let the model compute with `weights` after they were changed by other means than a step."""
         if self._masters is not None:
             self._masters.copy_to_model()
-
-    def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """Matrix products in the plan's precision: sharded weights are in fp32, others in that precision already."""
-        if self._plan.precision == "fp32" or self._masters is not None:
-            return contextlib.nullcontext()
-        return torch.autocast(self._plan.device, torch.bfloat16)
+        forget_gathered(self.model)
 
     @contextlib.contextmanager
     def averaged(self) -> Generator[None]:
@@ -92,11 +109,9 @@ class Policy:
         if self.average is None:
             yield
             return
-        forget_gathered(self.model)
         with self.average.in_place():
             self.weights_were_set()
             yield
-            forget_gathered(self.model)
         self.weights_were_set()
 
     def sum_over_ranks(self, units: list[dict[str, int]]) -> dict[str, float]:
@@ -105,8 +120,7 @@ class Policy:
 
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradient of `loss`."""
-        # FSDP2 takes the mean over ranks where the sum is wanted.
-        (loss * self.ranks.count if self._plan.sharding == "full" else loss).backward()
+        loss.backward()
 
     def step(self) -> float:
         """Update the weights and return the gradient norm before clipping.

@@ -1,9 +1,8 @@
 """Several processes that train one model together, each on its share of every step's rows.
 
 Gradients are SUMMED over ranks, since the loss is divided by the units of the whole step before any backward
-pass (see `loop`); so two processes compute what one would. Data parallel: every rank holds all weights, and
-the gradients of a step are summed in one go. Fully sharded (FSDP2; Zhao et al., 2023, arXiv 2304.11277): each
-rank holds a part of every weight and of its moments, and layers are put together when they are needed.
+pass (see `loop`); so two processes compute what one would. Where every rank holds all weights, the gradients of
+a step are summed in one go; where each holds a part of them, see `shards`.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from typing import Any
 
 import torch
 import torch.distributed as distributed
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 @dataclass(frozen=True)
@@ -107,37 +105,3 @@ def join_ranks(arguments: Mapping[str, Any], device: str) -> Ranks:
         world_size=count,
     )
     return Ranks(rank, count, device)
-
-
-def shard(model: torch.nn.Module, ranks: Ranks) -> None:
-    """Part every weight among the ranks: the layers one by one, then what is left."""
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
-
-    mesh = init_device_mesh(ranks.device, (ranks.count,))
-    for layers in [part for part in model.modules() if isinstance(part, torch.nn.ModuleList)]:
-        for layer in layers:
-            fully_shard(layer, mesh=mesh)
-    fully_shard(model, mesh=mesh)
-
-
-def forget_gathered(model: torch.nn.Module) -> None:
-    """Let no sharded layer go on with a whole copy of weights that are about to be changed by hand."""
-    from torch.distributed.fsdp import FSDPModule
-
-    for part in model.modules():
-        if isinstance(part, FSDPModule):
-            part.reshard()
-
-
-def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor put together from its parts; every rank must ask for it."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def like(tensor: torch.Tensor, pattern: torch.Tensor) -> torch.Tensor:
-    """A whole tensor, in parts and on the device as `pattern` is."""
-    tensor = tensor.to(pattern.device)
-    if isinstance(pattern, DTensor):
-        return distribute_tensor(tensor, pattern.device_mesh, pattern.placements)
-    return tensor

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from tunesmith.data.pack import deal, epoch_batches, micro_batches
 from tunesmith.data.prepare import Prepared
-from tunesmith.train.batch import Batch, idle, packed, padded
+from tunesmith.train.batch import Batch, LazyBatches, idle, packed, padded
 from tunesmith.train.loss import hidden_at_trained, linear_cross_entropy, output_layer
 from tunesmith.train.plan import Plan
 from tunesmith.train.ranks import ALONE, Ranks
@@ -55,6 +55,10 @@ class Sft:
 
     def batches(self, rows: Sequence[Prepared], accumulation: int | None = None) -> list[Batch]:
         """This process's share of `rows` as micro-batches; every process has as many, some of them idle."""
+        return list(self.lazy_batches(rows, accumulation))
+
+    def lazy_batches(self, rows: Sequence[Prepared], accumulation: int | None = None) -> Sequence[Batch]:
+        """The same, each of them made anew when it is asked for: many rows take no memory."""
         plan, lengths = self.plan, [len(row.ids) for row in rows]
         make = packed if plan.packing else padded
 
@@ -63,9 +67,13 @@ class Sft:
             return [[hand[i] for i in group] for group in groups]
 
         cuts = [cut(hand) if hand else [] for hand in deal(lengths, self.ranks.count)]
-        mine = [make([rows[i] for i in group], plan.device) for group in cuts[self.ranks.rank]]
-        waiting = max(map(len, cuts)) - len(mine)
-        return mine + [idle(rows[0], make, plan.device)] * waiting
+        waiting = max(map(len, cuts)) - len(cuts[self.ranks.rank])
+        groups: list[list[int]] = cuts[self.ranks.rank] + [[]] * waiting
+
+        def batch(group: list[int]) -> Batch:
+            return make([rows[i] for i in group], plan.device) if group else idle(rows[0], make, plan.device)
+
+        return LazyBatches(groups, batch)
 
     def loss(self, model: Any, batch: Batch) -> Loss:
         """The summed loss over the batch's trained tokens, and how many were the model's first choice."""

@@ -1,0 +1,151 @@
+"""Weights in parts compute what whole ones do: here with one process, which holds the one part that there is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.distributed as distributed
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers import AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, LlamaConfig, MixtralConfig
+
+from conftest import save_tiny
+from tunesmith.jobs.settle import bytes_to_come, largest_micro_batch
+from tunesmith.model.config import FullConfig, LoraConfig
+from tunesmith.model.load import load_model
+from tunesmith.model.methods import METHODS
+from tunesmith.model.outline import load_outline
+from tunesmith.train.batch import Batch
+from tunesmith.train.compiled import layers_of
+from tunesmith.train.config import OptimConfig
+from tunesmith.train.memory import gathered_bytes, kept_bytes
+from tunesmith.train.objectives.sft import Sft
+from tunesmith.train.plan import make_plan
+from tunesmith.train.policy import Policy
+from tunesmith.train.ranks import Ranks
+from tunesmith.train.shards import like
+
+TOKENS = 24
+PLAN = replace(make_plan("fp32", "off", 256, device="cpu"), chunked=True)
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
+         "vocab_size": 99, "intermediate_size": 48, "max_position_embeddings": 64}  # fmt: skip
+CONFIGS = {
+    "llama": LlamaConfig(**SMALL),
+    "gemma": Gemma3TextConfig(**SMALL, head_dim=16, sliding_window=16, tie_word_embeddings=True),
+    "gpt2": GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=99, n_positions=64, resid_pdrop=0, embd_pdrop=0,
+                       attn_pdrop=0),
+    "mixtral": MixtralConfig(**SMALL, num_local_experts=4),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def meeting(tmp_path_factory):
+    """A group of processes that has this one alone."""
+    store = distributed.FileStore(str(tmp_path_factory.mktemp("meeting") / "store"), 1)
+    distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def folder(request, tmp_path_factory):
+    """A model of some architecture, its files in bf16."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp(request.param)
+    AutoModelForCausalLM.from_config(CONFIGS[request.param]).to(torch.bfloat16).save_pretrained(path)
+    return path
+
+
+def policy_for(folder, method, sharded, precision="fp32"):
+    config = LoraConfig() if method == "lora" else FullConfig()
+    dtype = torch.bfloat16 if precision == "bf16" and method == "lora" else torch.float32
+    plan = replace(PLAN, sharding="full" if sharded else "none", precision=precision)
+    model, sources = load_outline(folder, dtype) if sharded else (load_model(folder, dtype), None)
+    torch.manual_seed(0)
+    return Policy(METHODS[method].apply(model, config), OptimConfig(), 1e-2, 3, plan, Ranks(), sources)
+
+
+def batch():
+    ids = torch.arange(TOKENS)[None]
+    return Batch({"input_ids": ids, "use_cache": False}, torch.arange(TOKENS - 1), ids[0, 1:], (), TOKENS)
+
+
+@pytest.mark.usefixtures("meeting")
+@pytest.mark.filterwarnings("ignore:The following .*_pattern keys did not match")  # peft's, of fused experts
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_every_architecture_trains_in_parts_as_whole(folder, method, precision):
+    """To the last bit in both precisions: one part is the whole, and sums of one gradient have one order."""
+    objective, losses, weights = Sft([], 1, 0, PLAN), [], []
+    for sharded in (False, True):
+        policy = policy_for(folder, method, sharded, precision)
+        policy.model.train()
+        for _ in range(3):
+            [term] = objective.loss(policy.model, batch()).terms
+            policy.backward(term.total / TOKENS)
+            losses.append((term.total.item(), policy.step()))
+        weights.append(policy.weights)
+    assert all(isinstance(weight, DTensor) for weight in policy.model.parameters())
+    assert losses[:3] == [pytest.approx(one, rel=1e-6) for one in losses[3:]]
+    assert weights[0].keys() == weights[1].keys()
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weight, weights[1][name].to_local(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.usefixtures("meeting")
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_what_is_put_together_of_weights_is_not_counted_as_kept(tmp_path, method):
+    """Layers were counted as activations once, and so checkpointing was switched on for nothing."""
+    folder = save_tiny(tmp_path)
+    objective = Sft([], 1, 0, PLAN)
+    kept = []
+    for sharded in (False, True):
+        policy = policy_for(folder, method, sharded)
+        policy.model.train()
+        kept.append(kept_bytes(policy.model, lambda: objective.loss(policy.model, batch())))  # noqa: B023
+    assert kept[1] == pytest.approx(kept[0], rel=0.02)
+
+
+def test_room_is_planned_for_the_parts_and_for_what_is_put_together(meeting, tmp_path):
+    folder = save_tiny(tmp_path)
+    whole, parts = policy_for(folder, "full", False), policy_for(folder, "full", True)
+    count = sum(weight.numel() for weight in whole.weights.values())
+    assert bytes_to_come(whole, PLAN) == 12 * count
+    every = gathered_bytes(parts.model, layers_of(parts.model), 4)
+    assert every == 8 * count  # two layers are all that there are: weights and gradients
+    assert bytes_to_come(parts, replace(PLAN, sharding="full")) == 12 * count + every
+    deep = save_tiny(tmp_path / "deep", num_hidden_layers=6)
+    model = load_model(deep, torch.float32).requires_grad_(False)
+    assert gathered_bytes(model, layers_of(model), 4) == 4 * count
+
+
+@pytest.mark.parametrize(
+    ("plan", "most"),
+    [
+        ({}, 9 + 8 + 7 + 6),
+        ({"micro_tokens": 20}, 20),
+        ({"micro_tokens": 5}, 9),
+        ({"processes": 2}, (9 + 8 + 7 + 6) // 2 + 9),
+        ({"processes": 4}, (9 + 8 + 7 + 6) // 4 + 9),
+        ({"packing": False}, 4 * 9),
+        ({"accumulation": 2}, 9 + 8),
+        ({"accumulation": 2, "packing": False}, 2 * 9),
+        ({"accumulation": 2, "processes": 2}, 9),
+    ],
+)
+def test_the_largest_micro_batch_is_this_processs_share_of_a_step(plan, most):
+    plan = replace(PLAN, **{"packing": True, "micro_tokens": 100, **plan})
+    assert largest_micro_batch(plan, 4, [1, 9, 8, 2, 7, 6, 3]) == most
+
+
+@pytest.mark.usefixtures("meeting")
+def test_a_part_is_a_copy_of_its_own():
+    mesh = init_device_mesh("cpu", (1,))
+    pattern = distribute_tensor(torch.zeros(5, 2), mesh)
+    tensor = torch.arange(10.0).view(5, 2)
+    part, plain = like(tensor, pattern).to_local(), like(tensor, torch.zeros(()))
+    assert torch.equal(part, tensor)
+    assert torch.equal(plain, tensor)
+    assert len({part.data_ptr(), plain.data_ptr(), tensor.data_ptr()}) == 3
