@@ -104,9 +104,12 @@ def deprecations() -> Iterator[Deprecations]:
     once = getattr(getattr(logger, "warning_once", None), "cache_clear", None)
     if once is not None:  # or only the first test to cause it would fail
         once()
+    level = logger.level
+    logger.setLevel(logging.WARNING)  # whatever an earlier test, or a library, has set
     logger.addHandler(noted)
     yield noted
     logger.removeHandler(noted)
+    logger.setLevel(level)
     assert not noted.found, noted.found
 
 

@@ -8,9 +8,14 @@ import json
 import sys
 from itertools import islice
 from pathlib import Path
+from unittest.mock import create_autospec
 
 import pytest
 import torch
+
+from tunesmith import train
+from tunesmith.infer import network
+from tunesmith.train.compiled import why_not_compiled
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.compile:UserWarning")
@@ -19,10 +24,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*torch.compile:UserWarning")
 @pytest.fixture(autouse=True)
 def uncompiled():
     """Compiling takes most of a small benchmark's time, and other tests compile."""
-    torch.compiler.reset()
-    torch.compiler.set_stance("force_eager")
-    yield
-    torch.compiler.set_stance("default")
+    with torch._dynamo.config.patch(disable=True):
+        yield
 
 
 @pytest.fixture
@@ -65,8 +68,9 @@ def test_training_beside_trl(load, options, in_process):
     assert found["tunesmith"]["losses"] == pytest.approx(found[padded]["losses"], rel=1e-4)
 
 
-def test_what_each_lever_gains(load, options, capsys):
+def test_what_each_lever_gains(load, options, capsys, monkeypatch):
     bench = load("levers")
+    monkeypatch.setattr(train.compiled, "why_not_compiled", create_autospec(why_not_compiled, return_value=None))
     found = {name: bench.run(options, levers) for name, levers in bench.STEPS.items()}
     assert columns(bench.table(options, found)) == {6}
     assert len({round(one["loss"], 1) for one in found.values()}) == 1
@@ -81,6 +85,7 @@ def test_decoding_beside_others(load, options, monkeypatch):
     found = {}
     for name, value in (("TOGETHER", (1, 2)), ("NEW", 4), ("ROUNDS", 1)):
         monkeypatch.setattr(bench, name, value)
+    monkeypatch.setattr(network, "SHARE", network.SHARE)  # which one of them changes
     for name in ("transformers", "tunesmith, slots alone", "tunesmith, slots and packed weights"):
         options.contender = name
         found[name] = bench.CONTENDERS[name](options)

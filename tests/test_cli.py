@@ -133,7 +133,7 @@ def broken(tmp_path, tiny, recipe):
         (["check", "empty.jsonl"], "the file is empty"),
         (["check", "words.doc"], "not a data file that is known"),
         (["check", "odd.jsonl"], "no known format has the keys 'foo'"),
-        (["check", "question_only.jsonl"], "1 of 1 rows cannot be used"),
+        (["check", "question_only.jsonl"], "1 of 1 row cannot be used"),
         (["train", "none.yaml"], "no such recipe"),
         (["train", "bad.yaml"], "not YAML"),
         (["train", recipe, "--set", "optim.learning_rat=1"], "did you mean 'learning_rate'?"),
