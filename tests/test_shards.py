@@ -18,6 +18,7 @@ from tunesmith.model.load import load_model
 from tunesmith.model.methods import METHODS
 from tunesmith.model.outline import load_outline
 from tunesmith.train.batch import Batch
+from tunesmith.train.checkpoint import find_step, restore, save_checkpoint
 from tunesmith.train.compiled import layers_of
 from tunesmith.train.config import OptimConfig
 from tunesmith.train.memory import gathered_bytes, kept_bytes
@@ -26,6 +27,8 @@ from tunesmith.train.plan import make_plan
 from tunesmith.train.policy import Policy
 from tunesmith.train.ranks import Ranks
 from tunesmith.train.shards import like
+from tunesmith.train.standing import Standing
+from tunesmith.train.validate import validate
 
 TOKENS = 24
 PLAN = replace(make_plan("fp32", "off", 256, device="cpu"), chunked=True)
@@ -58,13 +61,13 @@ def folder(request, tmp_path_factory):
     return path
 
 
-def policy_for(folder, method, sharded, precision="fp32"):
+def policy_for(folder, method, sharded, precision="fp32", **optim):
     config = LoraConfig() if method == "lora" else FullConfig()
     dtype = torch.bfloat16 if precision == "bf16" and method == "lora" else torch.float32
     plan = replace(PLAN, sharding="full" if sharded else "none", precision=precision)
     model, sources = load_outline(folder, dtype) if sharded else (load_model(folder, dtype), None)
     torch.manual_seed(0)
-    return Policy(METHODS[method].apply(model, config), OptimConfig(), 1e-2, 3, plan, Ranks(), sources)
+    return Policy(METHODS[method].apply(model, config), OptimConfig(**optim), 1e-2, 3, plan, Ranks(), sources)
 
 
 def batch():
@@ -92,6 +95,36 @@ def test_every_architecture_trains_in_parts_as_whole(folder, method, precision):
     assert weights[0].keys() == weights[1].keys()
     for name, weight in weights[0].items():
         torch.testing.assert_close(weight, weights[1][name].to_local(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.usefixtures("meeting")
+def test_weights_that_were_set_are_those_that_compute(tmp_path):
+    """A look leaves what is in no layer put together; a rollback and a moving average change the parts meanwhile."""
+    objective = Sft([], 1, 0, PLAN)
+    policy = policy_for(save_tiny(tmp_path), "full", True, ema=0.5)
+
+    def look():
+        return validate(objective, policy, [batch()])["loss"]
+
+    def step():
+        [term] = objective.loss(policy.model, batch()).terms
+        policy.backward(term.total / TOKENS)
+        policy.step()
+
+    policy.model.train()
+    step()
+    save_checkpoint(policy, Standing(), tmp_path / "checkpoints", 1)
+    watched, average = look(), policy.average
+    policy.average = None  # of the weights themselves
+    own = look()
+    policy.average = average
+    step()
+    later = look()
+    restore(policy, find_step(tmp_path / "checkpoints", 1))
+    assert look() == watched
+    policy.average = None
+    assert look() == own
+    assert len({watched, own, later}) == 3
 
 
 @pytest.mark.usefixtures("meeting")

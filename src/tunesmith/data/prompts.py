@@ -14,7 +14,8 @@ from tunesmith.core.errors import DataError
 from tunesmith.data.ledger import Ledger, RowFault, Source
 from tunesmith.data.read import TEXTS, read_rows
 from tunesmith.data.source import SourceFile, find_files
-from tunesmith.data.turns import messages_of, sharegpt_of, text_of
+from tunesmith.data.turns import conversation_of
+from tunesmith.data.values import text_of
 from tunesmith.prompt.messages import Conversation, Message
 
 TURNS = ("messages", "conversations", "prompt")  # keys of prompts that are several turns
@@ -55,7 +56,7 @@ def _values(file: SourceFile, notes: Counter[str]) -> Iterator[tuple[Source, dic
     """The rows of a file; of a text file its lines."""
     is_text = any(suffix.lower() in TEXTS for suffix in file.path.suffixes)
     for row in read_rows(file.path, notes, file.name):
-        if not is_text or isinstance(row.value, RowFault):
+        if not is_text or isinstance(row.value, RowFault) or row.value.keys() != {"text"}:
             yield row.source, row.value
             continue
         for number, line in enumerate(row.value["text"].splitlines()):
@@ -72,8 +73,7 @@ def prompt_of(row: dict[str, Any] | RowFault) -> Conversation:
         raise row
     turns: Conversation = ()
     if key := next((key for key in TURNS if isinstance(row.get(key), list)), None):
-        is_sharegpt = key == "conversations"
-        turns = sharegpt_of(row, key) if is_sharegpt else messages_of(row, key, lambda fault: None)
+        turns = conversation_of(row, key, lambda fault: None)
     elif key := next((key for key in QUESTIONS if row.get(key) is not None), None):
         more = text_of(row, MORE.get(key, "input"), required=False).strip()
         turns = (Message("user", f"{text_of(row, key)}\n{more}".strip()),)
