@@ -14,7 +14,8 @@ from tunesmith.core.errors import DataError
 from tunesmith.data.ledger import Ledger, RowFault, Source
 from tunesmith.data.read import TEXTS, read_rows
 from tunesmith.data.source import SourceFile, find_files
-from tunesmith.data.turns import messages_of, sharegpt_of, text_of
+from tunesmith.data.turns import conversation_of
+from tunesmith.data.values import text_of
 from tunesmith.prompt.messages import Conversation, Message
 
 TURNS = ("messages", "conversations", "prompt")  # keys of prompts that are several turns
@@ -72,8 +73,7 @@ def prompt_of(row: dict[str, Any] | RowFault) -> Conversation:
         raise row
     turns: Conversation = ()
     if key := next((key for key in TURNS if isinstance(row.get(key), list)), None):
-        is_sharegpt = key == "conversations"
-        turns = sharegpt_of(row, key) if is_sharegpt else messages_of(row, key, lambda fault: None)
+        turns = conversation_of(row, key, lambda fault: None)
     elif key := next((key for key in QUESTIONS if row.get(key) is not None), None):
         more = text_of(row, MORE.get(key, "input"), required=False).strip()
         turns = (Message("user", f"{text_of(row, key)}\n{more}".strip()),)
