@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -119,6 +120,19 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("home")
     os.environ["TUNESMITH_HOME"] = str(folder)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def compiled_alone() -> Iterator[None]:
+    """What one test compiles, or still does in the background, is no other's business."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name == "tunesmith-compile":
+            thread.join()
+    compiler = sys.modules.get("torch._dynamo")
+    if compiler is not None and compiler.utils.counters:
+        compiler.reset()
+        compiler.utils.counters.clear()
 
 
 @pytest.fixture

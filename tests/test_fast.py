@@ -43,14 +43,6 @@ PLAN = Plan(
 )  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def as_new():
-    """What one test compiled, or refused to, is no other's business."""
-    torch.compiler.reset()
-    yield
-    torch.compiler.set_stance("default")
-
-
 @pytest.fixture
 def rows(write_rows, tiny):
     dataset = load_dataset(str(write_rows(many_rows(24))))

@@ -75,16 +75,16 @@ def events(folder, kind):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the size of an address space is limited on Linux only")
 def test_a_step_without_room_is_done_in_smaller_pieces_with_the_same_losses(recipe, tmp_path, write_rows):
-    """The whole command under a limit of its address space: a step needs about three gigabytes in one piece."""
+    """The whole command under a limit of its address space: a step needs more than two gigabytes in one piece."""
     rows = write_rows([chat_row(f"Question {i}?", f"Answer {i}. " + "Enjoy your stay. " * 60) for i in range(128)])
-    settings = ["data.validation=0", "optim.steps=1", "optim.batch_size=128", "micro_tokens=65536"]
+    settings = ["data.validation=0", "data.replay=off", "optim.steps=1", "optim.batch_size=128", "micro_tokens=65536"]
     settings += ["checkpointing=off", "output.name=run", f"data.train={rows}"]
     command = [*COMMAND, "train", str(recipe), "--until", "trained"]
     command += [part for setting in settings for part in ("--set", setting)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def limited():
-        resource.setrlimit(resource.RLIMIT_AS, (3_500_000_000, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_AS, (3_000_000_000, resource.RLIM_INFINITY))
 
     done = subprocess.run(
         command, preexec_fn=limited, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path
@@ -94,7 +94,7 @@ def test_a_step_without_room_is_done_in_smaller_pieces_with_the_same_losses(reci
     assert plan["micro_tokens"] < 20_000
     assert "there was no room for" in plan["reasons"]["micro_tokens"]
     assert "there is no memory for a micro-batch" in " ".join(done.stdout.split())
-    data = {"train": str(rows), "validation": 0}
+    data = {"train": str(rows), "validation": 0, "replay": "off"}
     optim = {"steps": 1, "batch_size": 128}
     free = here(recipe, name="free", until="trained", data=data, optim=optim, micro_tokens=65536)
     assert losses(tmp_path / "runs" / "run") == pytest.approx(losses(free.folder), rel=1e-5)
@@ -440,7 +440,7 @@ def test_a_published_model_that_computes_something_else_is_no_success(recipe, mo
         save_file({name: 3 * tensor + 0.1 for name, tensor in load_file(path).items()}, path, {"format": "pt"})
 
     monkeypatch.setattr(job, "publish", spoil)
-    with pytest.raises(TrainingError, match="read back, the model has a loss of"):
+    with pytest.raises(TrainingError, match=r"read back, \d+ of \d+ tensors and factors are not what was trained"):
         here(recipe)
 
 

@@ -123,7 +123,7 @@ def test_names_of_columns_that_a_file_lacks_are_refused_though_it_has_the_key(he
     here("rows.jsonl", text="".join(json.dumps(row) + "\n" for row in rows))
     dataset = load_dataset("rows.jsonl", columns={"question": "Frage"})
     assert [row.prompt[-1].content for row in dataset.rows] == ["A?", "D?"]
-    assert list(dataset.ledger.notes) == ["own columns give way to those that data.columns names: 'question'"]
+    assert dataset.ledger.remarks == ['Columns not read: "question (the file\'s own)" in 2 rows.']
     with pytest.raises(
         DataError, match=r"names 'Frag', which no row has\. The first row has: .*Did you mean 'Frage'\?"
     ):

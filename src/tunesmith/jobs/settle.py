@@ -19,7 +19,7 @@ from tunesmith.jobs.resume import find_resumed
 from tunesmith.model.device import free_bytes
 from tunesmith.train.batch import Batch, packed, padded
 from tunesmith.train.checkpoint import Checkpoint, find_step
-from tunesmith.train.compiled import does_not_pay, layers_of, why_not_compiled
+from tunesmith.train.compiled import does_not_pay, layers_of, leave_uncompiled, why_not_compiled
 from tunesmith.train.eight_bit import AdamW8bit
 from tunesmith.train.loss import why_loss_differs
 from tunesmith.train.memory import (
@@ -158,7 +158,7 @@ def settle_layers(wanted: str, policy: Policy, objective: Sft, rows: Mixture, st
     if wished:
         reason = first_said(policy.ranks, why_layers_cannot(policy, objective, rows))
         if reason is not None:
-            torch.compiler.set_stance("force_eager")  # here too, where another process could not
+            leave_uncompiled(policy.model)  # here too, where another process could not
             report({"kind": "warning", "sentence": f"layers are not compiled, which is slower: {reason}."})
     said = "layers are compiled" if reason is None else f"layers run as they are: {reason}"
     plan = replace(plan, compiled=reason is None, reasons={**plan.reasons, "compiled": said})

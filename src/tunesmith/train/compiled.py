@@ -53,6 +53,12 @@ def compile_layers(model: Any) -> None:
         layer.forward = torch.compile(layer.forward, dynamic=True, fullgraph=True)
 
 
+def leave_uncompiled(model: Any) -> None:
+    """Let layers that `compile_layers` was tried on run as they are."""
+    for layer in layers_of(model):
+        vars(layer).pop("forward", None)
+
+
 @contextlib.contextmanager
 def as_they_are() -> Iterator[None]:
     """Nothing runs compiled while the block lasts: without gradients, or in evaluation mode, it would be anew."""
@@ -74,7 +80,6 @@ def why_not_compiled(model: Any, weights: Mapping[str, torch.Tensor], backward: 
     layers = layers_of(model)
     if not layers:
         return "this model has no list of layers"
-    torch.compiler.set_stance("default")
     with torch.random.fork_rng():
         with as_they_are(), recorded(layers) as calls:
             before = _loss_of(weights, backward)
@@ -92,7 +97,7 @@ def why_not_compiled(model: Any, weights: Mapping[str, torch.Tensor], backward: 
             if not math.isfinite(loss) or (parted and abs(loss - before) > FAR * abs(before)):
                 reason = f"compiled layers give a loss of {loss:.6g}, and uncompiled ones {before:.6g}"
     if reason is not None:
-        torch.compiler.set_stance("force_eager")
+        leave_uncompiled(model)
     return reason
 
 
