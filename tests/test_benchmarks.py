@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*torch.compile:UserWarning")
 @pytest.fixture(autouse=True)
 def uncompiled():
     """Compiling takes most of a small benchmark's time, and other tests compile."""
-    with torch._dynamo.config.patch(disable=True):
+    with torch.compiler.set_stance("force_eager"):
         yield
 
 
