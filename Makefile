@@ -55,7 +55,7 @@ check: $(VENV)/.dev
 docs: $(VENV)/.installed
 	$(BIN)/python scripts/write_reference.py
 
-# About 25 minutes on two cores. ROWS is a file of chats or instructions; the project's own without one.
+# About 40 minutes on two cores. ROWS is a file of chats or instructions; the project's own without one.
 # LLAMA_CPP=compile builds llama.cpp first and measures it too.
 ROWS ?= hotel
 LLAMA_CPP ?=
@@ -68,6 +68,8 @@ bench: $(VENV)/.test
 	$(SFT) --size 135m --steps 2 --method full --only tunesmith bfd
 	$(BIN)/python benchmarks/levers.py --rows $(ROWS) --write
 	$(BIN)/python benchmarks/optimizer.py
+	$(BIN)/python benchmarks/shards.py
+	$(BIN)/python benchmarks/busy.py --write
 	$(BIN)/python benchmarks/decode.py --dtype bfloat16 $(if $(LLAMA_CPP),--llama-cpp $(LLAMA_CPP)) --write
 
 # The newest versions that pyproject.toml admits become those of constraints.txt. Run the tests, then commit it.

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -32,7 +32,6 @@ from start import processor
 
 ROWS_A_STEP, PROMPTS, NEW = 4, 8, 32
 WORK = ("training", "answering", "scoring")
-BURN = "while True: pass"
 MIDWAY_STEPS, QUIET_STEPS = 150, 15
 
 
@@ -101,13 +100,22 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
 @contextmanager
 def beside(programs: int) -> Generator[None]:
     """Other programs at full load while the block lasts."""
-    burning = [subprocess.Popen([sys.executable, "-c", BURN]) for _ in range(programs)]
+    burning = [burn() for _ in range(programs)]
     try:
         yield
     finally:
-        for program in burning:
-            program.kill()
-            program.wait()
+        end(burning)
+
+
+def burn() -> subprocess.Popen[bytes]:
+    """Another program at full load."""
+    return subprocess.Popen([sys.executable, "-c", "while True: pass"])
+
+
+def end(programs: Sequence[subprocess.Popen[bytes]]) -> None:
+    for program in programs:
+        program.kill()
+        program.wait()
 
 
 def in_a_process(options: argparse.Namespace, size: str, ours: bool) -> dict[str, Any]:
@@ -144,16 +152,14 @@ def run_midway(options: argparse.Namespace, size: str) -> str:
         if event["kind"] == "step":
             speeds.append(event["tokens_per_second"])
             if len(speeds) == QUIET_STEPS:
-                burning.append(subprocess.Popen([sys.executable, "-c", BURN]))
+                burning.append(burn())
         if event["kind"] == "warning":
             said.append((len(speeds), event["sentence"]))
 
     try:
         finetune(recipe, hear)
     finally:
-        for program in burning:
-            program.kill()
-            program.wait()
+        end(burning)
     told = next((step for step, sentence in said if "as long as before" in sentence), len(speeds))
     parts = {"quiet": speeds[3:QUIET_STEPS], "busy, as it was": speeds[QUIET_STEPS + 1 : told],
              "busy, after it went on with the threads that were free": speeds[told + 1 :]}  # fmt: skip
