@@ -28,19 +28,19 @@ def compare(
 ) -> None:
     """Put runs beside one another: settings that differ, losses, speed, and scores with paired differences."""
     from tunesmith.cli.screen import console
-    from tunesmith.core.files import write_json, write_text
+    from tunesmith.core.files import expanded, write_json, write_text
     from tunesmith.jobs.contrast import contrast
 
     for path in (html, json):
         if path is not None:
-            _refuse_no_file(path.expanduser())
+            _refuse_no_file(expanded(path))
     found = contrast(runs)
     print_contrast(found)
     if html is not None:
-        write_text(html.expanduser(), contrast_page(found, html.expanduser()))
+        write_text(expanded(html), contrast_page(found, expanded(html)))
         console.print(f"\npage  {html}", soft_wrap=True, markup=False)
     if json is not None:
-        write_json(json.expanduser(), found.to_json())
+        write_json(expanded(json), found.to_json())
         console.print(f"\njson  {json}", soft_wrap=True, markup=False)
 
 

@@ -35,7 +35,7 @@ def evaluate(
     from tunesmith.cli.screen import console, live_screen
     from tunesmith.core.config import parse_overrides
     from tunesmith.core.errors import ConfigError
-    from tunesmith.core.files import make_folder, write_json
+    from tunesmith.core.files import expanded, make_folder, write_json
     from tunesmith.jobs.start import evaluate_file
 
     if (data is None) == (not harness):
@@ -43,10 +43,10 @@ def evaluate(
     if harness and (against or probe or html):
         raise ConfigError("--harness measures one model alone: leave out --against, --probe and --html.")
     for path in (output, html):
-        if path is not None and path.expanduser().is_dir():
+        if path is not None and expanded(path).is_dir():
             raise ConfigError(f"{path}: is a folder. Name a file for the report.")
         if path is not None:
-            make_folder(path.expanduser().resolve().parent, "the report")
+            make_folder(expanded(path).resolve().parent, "the report")
     options: dict[str, Any] = {
         "model": model,
         "data": data,
@@ -59,7 +59,7 @@ def evaluate(
         "max_new_tokens": max_new_tokens,
         "samples": samples,
         "probe": probe,
-        "html": str(html.expanduser()) if html else None,
+        "html": str(expanded(html)) if html else None,
         "harness": harness,
         "harness_files": str(harness_files) if harness_files else None,
         "few_shot": few_shot,
@@ -69,7 +69,7 @@ def evaluate(
     with live_screen() as screen:
         report = evaluate_file(options, screen)
     if output is not None:
-        write_json(output.expanduser(), report)
+        write_json(expanded(output), report)
     for path in (output, html):
         if path is not None:
             console.print(f"\nreport  {path}", soft_wrap=True)

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tunesmith.core.errors import ConfigError, JobError, MissingError, ModelError, TunesmithError
-from tunesmith.core.files import read_json, read_lines, read_object, sha256_of
+from tunesmith.core.files import expanded, read_json, read_lines, read_object, sha256_of
 from tunesmith.deploy.card import Facts, write_card
 from tunesmith.jobs.runs import RunSummary, is_run, read_run
 from tunesmith.model.layout import ADAPTER, CARD, WEIGHTS
@@ -125,7 +125,7 @@ def find_model(name: str) -> tuple[Path, RunSummary | None]:
         MissingError: there is no published model.
         JobError: the run has not ended well; its model's folder can still be named itself.
     """
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if not is_run(folder):
         if not (folder / CARD).exists():
             raise MissingError(f"{name}: no run and no model of tunesmith's. `tunesmith runs` lists the runs.")

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from tunesmith.core.config import union_members
 from tunesmith.core.errors import MissingError, ModelError, TunesmithError
-from tunesmith.core.files import read_json, sha256_of
+from tunesmith.core.files import expanded, read_json, sha256_of
 from tunesmith.core.names import counted
 from tunesmith.data.source import EMBEDDED as EMBEDDED_ROWS
 from tunesmith.data.source import find_files
@@ -98,7 +98,7 @@ def trace(name: str) -> Generation:
         MissingError: there is no such model.
         ModelError: its card cannot be read.
     """
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if (folder / "config.yaml").exists() and not (folder / "config.json").exists():
         if not (folder / "model").exists():
             raise MissingError(f"{folder}: this run has no model yet. `tunesmith show {folder}` says how it stands.")
@@ -189,7 +189,7 @@ def _cached_base(name: str, commit: str) -> Base | None:
 
 def find_start(name: str, there: Path) -> Path | None:
     """The adapter that a run went on from, if it is on this machine."""
-    for place in (there / Path(name).expanduser(), Path(name).expanduser()):
+    for place in (there / expanded(name), expanded(name)):
         try:
             return adapter_folder(str(place))
         except MissingError:
@@ -199,7 +199,7 @@ def find_start(name: str, there: Path) -> Path | None:
 
 def _find(name: str, there: Path) -> Path | None:
     """A file or folder, looked for from where the run was started, then from here."""
-    path = Path(name).expanduser()
+    path = expanded(name)
     return next((place for place in (there / path, path) if place.exists()), None)
 
 

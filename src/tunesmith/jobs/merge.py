@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from tunesmith.core.config import validate
 from tunesmith.core.errors import DataError, JobError, MissingError, ModelError, TunesmithError
 from tunesmith.core.events import Report
-from tunesmith.core.files import make_folder, read_object, sha256_of, to_disk, write_json
+from tunesmith.core.files import expanded, make_folder, read_object, sha256_of, to_disk, write_json
 from tunesmith.data.load import load_dataset, require_rows
 from tunesmith.data.prepare import Prepared, dataset_id, prepare
 from tunesmith.data.split import Splits, load_splits
@@ -48,9 +48,9 @@ def merge(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     Returns:
         `folder` and `certificate`.
     """
-    adapter = find_adapter(Path(arguments["run"]).expanduser())
+    adapter = find_adapter(expanded(arguments["run"]))
     output = arguments["output"]
-    target = Path(output).expanduser().resolve() if output else beside(adapter)
+    target = expanded(output).resolve() if output else beside(adapter)
     refuse_taken(target, arguments["replace"])
     published = find_published(str(adapter))
     report({"kind": "phase", "name": "finding rows to compare on"})

@@ -13,6 +13,7 @@ import yaml
 
 from tunesmith.core.difference import in_words
 from tunesmith.core.errors import ModelError
+from tunesmith.core.files import expanded
 from tunesmith.jobs.lineage import Generation
 
 SETTLED = {  # what a plan decided where the recipe left it open, or where memory forbade what it said
@@ -108,7 +109,7 @@ def _configs(model: Generation, card: dict[str, Any], inside: Path) -> Iterator[
     if model.folder is not None:
         yield model.folder.resolve().parent / "config.yaml"
     output = card["recipe"]["output"]
-    yield inside / Path(output["folder"]).expanduser() / output["name"] / "config.yaml"
+    yield inside / expanded(output["folder"]) / output["name"] / "config.yaml"
 
 
 def _says(path: Path, recipe: Any) -> bool:

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from tunesmith.core.config import to_yaml
 from tunesmith.core.errors import ConfigError, JobError, OutOfMemory, Stopped, TunesmithError
 from tunesmith.core.events import Report, silent, to_folder
-from tunesmith.core.files import home, make_folder, read_json, read_lines, write_text
+from tunesmith.core.files import expanded, home, make_folder, read_json, read_lines, write_text
 from tunesmith.core.names import did_you_mean
 from tunesmith.data.config import OwnAnswers
 from tunesmith.data.read import read_rows
@@ -173,7 +173,7 @@ def refuse_missing(recipe: Recipe) -> None:
 
 def claim_folder(recipe: Recipe) -> Path:
     """The run's folder, made here: the recipe's name, or the next free one with a number."""
-    parent = make_folder(Path(recipe.output.folder).expanduser(), "runs")
+    parent = make_folder(expanded(recipe.output.folder), "runs")
     name = recipe.output.name or "run"
     number = 1
     while True:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tunesmith.core.errors import MissingError
+from tunesmith.core.files import expanded
 
 CARD = "tunesmith.json"  # where the model came from
 ADAPTER = "adapter_config.json"
@@ -17,7 +18,7 @@ def adapter_folder(name: str) -> Path:
     Raises:
         MissingError: there is none.
     """
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     for place in (folder, folder / "adapter", folder / "model"):
         if (place / ADAPTER).exists() and (place / WEIGHTS).exists():
             return place

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from transformers import GenerationConfig, PreTrainedModel
 
 from tunesmith.core.errors import MissingError, ModelError
-from tunesmith.core.files import full_disk, publish_folder, read_object, write_json
+from tunesmith.core.files import expanded, full_disk, publish_folder, read_object, write_json
 from tunesmith.model.layout import ADAPTER, CARD
 from tunesmith.model.load import answering, load_model
 from tunesmith.model.methods import trainable
@@ -123,7 +123,7 @@ def find_published(name: str) -> Published:
     Raises:
         MissingError: there is nothing of that name, or the run has not published a model.
     """
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if (folder / "config.yaml").exists() and not (folder / "config.json").exists():
         if not (folder / "model").exists():
             raise MissingError(f"{folder}: this run has no model yet. `tunesmith show {folder}` says how it stands.")

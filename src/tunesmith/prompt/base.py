@@ -12,7 +12,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from tunesmith.core.errors import MissingError, ModelError
-from tunesmith.core.files import home, publish_folder, read_object, sha256_of
+from tunesmith.core.files import expanded, home, publish_folder, read_object, sha256_of
 from tunesmith.prompt.whole import refuse_broken
 
 EMBEDDED = "ember"
@@ -54,7 +54,7 @@ def resolve(name: str, revision: str | None = None) -> Base:
     """
     if name == EMBEDDED:
         return Base(name, _unpack_embedded())
-    if (folder := Path(name).expanduser()).is_dir():
+    if (folder := expanded(name)).is_dir():
         is_run = (folder / "config.yaml").exists() and (folder / "model").is_dir()
         return Base(name, _checked((folder / "model" if is_run else folder).resolve()))
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
