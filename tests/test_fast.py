@@ -29,7 +29,7 @@ from tunesmith.train import loss as losses
 from tunesmith.train.batch import WHOLE, packed, padded
 from tunesmith.train.compiled import as_they_are, does_not_pay, layers_of, why_layers_differ, why_not_compiled
 from tunesmith.train.config import OptimConfig
-from tunesmith.train.loss import grade, linear_cross_entropy, why_loss_differs
+from tunesmith.train.loss import at_targets, grade, linear_cross_entropy, why_loss_differs
 from tunesmith.train.memory import checkpoint_activations, kept_bytes, why_checkpointing
 from tunesmith.train.objectives.sft import Sft
 from tunesmith.train.plan import Plan
@@ -122,7 +122,7 @@ def test_the_chunked_loss_is_cross_entropy_and_never_holds_all_logits(trained, m
 
 def test_losses_that_are_very_large_stay_finite_and_exact():
     logits = torch.tensor([[400.0, -400.0, 0.0], [0.0, 0.0, 0.0]])
-    total, correct, at_target = grade(logits, torch.tensor([1, 2]))
+    total, correct, at_target = grade(logits, at_targets(logits, torch.tensor([1, 2])))
     assert total.item() == pytest.approx(800 + torch.tensor(3.0).log().item())
     assert correct == 1  # the second row's words tie, and all are right
     torch.testing.assert_close(logits[0], torch.tensor([1.0, 0.0, 0.0]))  # the softmax, in their place
@@ -351,9 +351,9 @@ def test_a_compiled_loss_that_is_another_is_noticed(dtype, monkeypatch):
     monkeypatch.setattr(losses, "_compiled_grade", lambda: grade)
     assert why_loss_differs(dtype, "cpu") is None
 
-    def another(logits_NV, target_N):
-        loss, right, at_target_N1 = grade(logits_NV, target_N)
-        return loss, right, 1.05 * at_target_N1
+    def another(logits_NV, at_target_N1):
+        loss, right, gradient_N1 = grade(logits_NV, at_target_N1)
+        return loss, right, 1.05 * gradient_N1
 
     monkeypatch.setattr(losses, "_compiled_grade", lambda: another)
     assert "the compiled loss is" in why_loss_differs(dtype, "cpu")

@@ -42,7 +42,15 @@ def linear_cross_entropy(
     return _LinearCrossEntropy.apply(hidden_ND, weight_VD, target_N, _compiled_grade() if compiled else grade)  # pyright: ignore
 
 
-def grade(logits_NV: torch.Tensor, target_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def at_targets(logits_NV: torch.Tensor, target_N: torch.Tensor) -> torch.Tensor:
+    """The logits of the targets, (N, 1) in fp32.
+
+    They are read before `grade` writes over them: torch 2.11 compiled it to read them afterwards.
+    """
+    return logits_NV.gather(1, target_N[:, None]).float()
+
+
+def grade(logits_NV: torch.Tensor, at_target_N1: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Summed loss, right first choices, and the loss's gradient at the targets: (N, 1).
 
     Everywhere else its gradient by the logits is their softmax, which is written in their place.
@@ -50,7 +58,6 @@ def grade(logits_NV: torch.Tensor, target_N: torch.Tensor) -> tuple[torch.Tensor
     score_NV = logits_NV.float()
     top_N1 = score_NV.amax(-1, keepdim=True)
     log_sum_N1 = top_N1 + (score_NV - top_N1).exp().sum(-1, keepdim=True).log()
-    at_target_N1 = score_NV.gather(1, target_N[:, None])
     logits_NV.copy_((score_NV - log_sum_N1).exp())
     loss_N1 = log_sum_N1 - at_target_N1
     return loss_N1.sum(), (at_target_N1 >= top_N1).sum(), (-loss_N1).expm1().to(logits_NV.dtype)
@@ -67,7 +74,10 @@ def why_loss_differs(dtype: torch.dtype, device: str) -> str | None:
     logits_NV = torch.randn(64, 1000, generator=generator, device=device).mul(5).to(dtype)
     target_N = logits_NV[:, ::2].argmax(-1)
     copies = logits_NV.clone(), logits_NV.clone()
-    found = [(*run(copy, target_N), copy) for run, copy in zip((grade, _compiled_grade()), copies, strict=True)]
+    found = [
+        (*run(copy, at_targets(copy, target_N)), copy)
+        for run, copy in zip((grade, _compiled_grade()), copies, strict=True)
+    ]
     for own, other in zip(*found, strict=True):
         off = ((other.double() - own.double()).norm() / own.double().norm().clamp(min=1e-30)).item()
         if not off <= max(1e-5, torch.finfo(dtype).eps):
@@ -92,7 +102,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             piece = slice(start, start + length)
             hidden = hidden_ND[piece].to(weight_VD.dtype)
             gradient_NV = hidden @ weight_VD.T
-            loss, right, at_target_N1 = grade(gradient_NV, target_N[piece])
+            loss, right, at_target_N1 = grade(gradient_NV, at_targets(gradient_NV, target_N[piece]))
             gradient_NV.scatter_(1, target_N[piece, None], at_target_N1)
             total += loss
             correct += right
