@@ -10,6 +10,7 @@ and is made again when pyproject.toml or its constraints change. The last lines 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -104,8 +105,10 @@ def test(names: list[str]) -> int:
         environment = known[name]
         install(environment, f"{ROOT}[versions]")
         begun = time.monotonic()
-        command = [environment.folder / "bin" / "python", "-m", "pytest", *(f"tests/test_{part}.py" for part in SUITE)]
-        done = subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        command = [environment.folder / "bin" / "python", "-m", "pytest", "--numprocesses", "2", "--dist", "loadgroup"]
+        command += [f"tests/test_{part}.py" for part in SUITE]
+        alone = {**os.environ, "OMP_NUM_THREADS": "1"}  # a thread for each process
+        done = subprocess.run(command, cwd=ROOT, env=alone, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         print(done.stdout)
         failed |= done.returncode != 0
         result = next((line for line in reversed(done.stdout.splitlines()) if line.strip()), "").strip("= ")

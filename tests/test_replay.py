@@ -382,7 +382,9 @@ def test_a_replayed_file_that_is_not_there_is_missed_before_anything_is_written(
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_benchmarks_smallest_case_measures_both_runs_and_goes_on_where_it_was(write_rows, tmp_path, capsys):
+def test_the_benchmarks_smallest_case_measures_both_runs_and_goes_on_where_it_was(
+    write_rows, tmp_path, capsys, in_process
+):
     sys.path.insert(0, str(ROOT / "benchmarks"))
     spec = importlib.util.spec_from_file_location("replay_benchmark", ROOT / "benchmarks" / "replay.py")
     benchmark = importlib.util.module_from_spec(spec)
