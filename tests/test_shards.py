@@ -80,7 +80,7 @@ def batch():
 @pytest.mark.parametrize("method", ["full", "lora"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_every_architecture_trains_in_parts_as_whole(folder, method, precision):
-    """To the last bit in both precisions: one part is the whole, and sums of one gradient have one order."""
+    """In both precisions: one part is the whole, and sums of one gradient have one order."""
     objective, losses, weights = Sft([], 1, 0, PLAN), [], []
     for sharded in (False, True):
         policy = policy_for(folder, method, sharded, precision)

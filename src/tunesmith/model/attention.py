@@ -69,7 +69,7 @@ def packed_attention(
     if attention_mask is not None or cu_seq_lens_q is None or query.shape[0] != 1 or is_causal is False:
         raise NotImplementedError("packed attention cannot do masks, batches, unpacked rows or a look ahead")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast, rotary positions leave them in fp32
+    query, key = query.to(value.dtype), key.to(value.dtype)  # rotary positions may leave them in fp32
     if query.device.type == "cpu" and dropout == 0:
         return attend(query, key, value, cu_seq_lens_q, scale)[0], None
     if query.is_cuda and dropout == 0 and query.dtype != torch.float32:
