@@ -1,10 +1,11 @@
 """A busy machine: training, answering and scoring beside another program at full load on one core.
 
-    python benchmarks/busy.py --write                      # -> benchmarks/RESULTS.md, about ten minutes
+    python benchmarks/busy.py --write                      # -> benchmarks/RESULTS.md, about twenty minutes
     python benchmarks/busy.py --sizes 10m --seconds 4
 
 Each figure is of a process of its own: once with the threads and the waiting that OpenMP takes by itself, once with
 those that tunesmith starts its children with, each on a quiet machine and beside one Python process that counts. The
+quiet ones take turns, several times, and their median counts: processes differ from one another by up to a tenth. The
 last table is a run that was begun on a quiet machine, beside which the other program starts later.
 """
 
@@ -172,6 +173,11 @@ def run_midway(options: argparse.Namespace, size: str) -> str:
     return "\n".join([*lines, "", *(f"It said: {sentence}" for _, sentence in said)])
 
 
+def median(some: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The median of each kind of work."""
+    return {**some[0], **{work: statistics.median(one[work] for one in some) for work in WORK}}
+
+
 def table(size: str, found: dict[tuple[bool, bool], dict[str, Any]]) -> str:
     lines = [
         f"| {size} Llama, tokens/s | OpenMP's own: quiet | busy | ours: quiet | busy | busy of quiet | quiet lost |",
@@ -191,6 +197,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", choices=SIZES, nargs="+", default=["10m", "135m"])
     parser.add_argument("--seconds", type=float, default=8.0, help="of each kind of work")
+    parser.add_argument("--turns", type=int, default=3, help="how often each is measured on a quiet machine")
     parser.add_argument("--no-midway", action="store_true", help="leave the last table out")
     parser.add_argument("--write", action="store_true", help="put the tables into RESULTS.md")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
@@ -204,11 +211,14 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as options.folder:
             os.environ["TUNESMITH_HOME"] = f"{options.folder}/home"
             make_model(Path(options.folder) / "model", size)
-            found: dict[tuple[bool, bool], dict[str, Any]] = {}
+            quiet: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
+            for turn in range(2 * options.turns):  # ours, theirs, theirs, ours, ...
+                ours = turn % 4 in (0, 3)
+                quiet[ours].append(in_a_process(options, size, ours))
+            found = {(ours, False): median(some) for ours, some in quiet.items()}
             for ours in (False, True):
-                for busy in (False, True):
-                    with beside(int(busy)):
-                        found[ours, busy] = in_a_process(options, size, ours)
+                with beside(1):
+                    found[ours, True] = in_a_process(options, size, ours)
             texts.append(table(size, found))
             print(texts[-1], flush=True)
             if size == options.sizes[0] and not options.no_midway:

@@ -148,6 +148,12 @@ def test_a_busy_machine(load, options, monkeypatch, in_process):
     assert columns(bench.run_midway(options, "tiny")) == {4}
 
 
+def test_what_looking_costs(load, options, in_process):
+    text = load("looks").main(["--base", f"{options.folder}/model", "--rows", options.rows, "--steps", "2"])
+    assert len(columns(text)) == 1
+    assert all(f"| {what} |" in text for what in ("training", "looks", "comparison"))
+
+
 def test_results_are_put_between_their_marks(load, tmp_path, monkeypatch):
     bench = load("results")
     monkeypatch.setattr(bench, "RESULTS", tmp_path / "RESULTS.md")

@@ -179,7 +179,7 @@ def test_the_live_bar_is_drawn_on_a_terminal(recipe, tmp_path):
     leader, follower = pty.openpty()
     environment = {**os.environ, "COLUMNS": "100", "TERM": "xterm-256color"}
     child = subprocess.Popen(
-        [*COMMAND, "train", str(recipe), "--until", "trained", "--set", "optim.epochs=30"],
+        [*COMMAND, "train", str(recipe), "--until", "trained", "--set", "optim.epochs=8"],
         cwd=tmp_path,
         env=environment,
         stdout=follower,

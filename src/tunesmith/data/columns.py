@@ -58,8 +58,9 @@ class Columns:
         for key, given in self.named.items():
             if not rows or any(given in row for row in rows):
                 continue
-            if notes is not None and any(key in row for row in rows):
-                notes[f"no column {given!r}, which data.columns names; its own {key!r} is read"] += 1
+            own = next((self.given(key, row) for row in rows if key in self.renamed(row)), None)
+            if notes is not None and own is not None:
+                notes[f"no column {given!r}, which data.columns names; its own {own!r} is read"] += 1
                 continue
             there = sorted(map(str, rows[0]))
             close = difflib.get_close_matches(given, there, n=1)
@@ -86,7 +87,7 @@ class Columns:
         plan = self._plan(tuple(row), chosen)
         return {plan[name]: value for name, value in row.items()} if plan else row
 
-    def given(self, key: str, row: Mapping[str, Any], chosen: Format) -> str:
+    def given(self, key: str, row: Mapping[str, Any], chosen: Format | None = None) -> str:
         """What the file calls a key."""
         plan = self._plan(tuple(row), chosen)
         return next((name for name, new in plan.items() if new == key), key)

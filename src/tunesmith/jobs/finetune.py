@@ -126,7 +126,6 @@ def walk(
         model, sources = load_outline(base.folder, dtype, recipe.model.dropout)
     else:
         model, sources = load_model(base.folder, dtype, plan.device, recipe.model.dropout), None
-        refuse_not_finite(base.folder, model)
     model = changed_model(model, recipe)
     torch.manual_seed(recipe.seed + ranks.rank)  # or dropout would leave out the same in every process
     rate = recipe.optim.learning_rate or method.learning_rate
@@ -137,6 +136,7 @@ def walk(
     course = plan_course(recipe, objective, steps, looks.every)
     policy = Policy(model, recipe.optim, rate, course.steps, plan, ranks, sources)
     del model, sources
+    refuse_not_finite(base.folder, policy.model)
     # From here on the model is what is trained, and is checked as that.
     refuse_looking_ahead(base.folder, policy.model, rows)
     plan = settle_packing(plan, policy.model, rows, report, ranks)

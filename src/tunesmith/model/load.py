@@ -142,18 +142,27 @@ def refuse_untrainable(folder: Path) -> None:
 def refuse_not_finite(folder: Path, model: torch.nn.Module) -> None:
     """Refuse weights that hold infinities or no numbers: nothing learned from them would be finite.
 
+    Of weights in parts, each process looks at its own.
+
     Raises:
         ModelError: with the first such tensor.
     """
     bad = [name for name, weight in model.named_parameters() if not _is_finite(weight.detach())]
     if bad:
         raise ModelError(
-            f"{folder}: {len(bad)} of the base model's tensors hold NaN or infinity (first: {bad[0]}), before any "
-            "training. The file is damaged or was saved from a run that diverged: fetch the model again, or another."
+            f"{folder}: {len(bad)} of the base model's tensors hold NaN or infinity (first: {_own_name(bad[0])}), "
+            "before any training. The file is damaged or was saved from a run that diverged: fetch the model again, or "
+            "another."
         )
 
 
+def _own_name(name: str) -> str:
+    """What a weight is called in the model's files, where peft has put layers around it."""
+    return name.removeprefix("base_model.model.").replace(".base_layer", "")
+
+
 def _is_finite(tensor: torch.Tensor) -> bool:
+    tensor = getattr(tensor, "to_local", lambda: tensor)()
     # A sum takes no memory of the tensor's size; finite weights whose sum is none are looked at one by one.
     return bool(tensor.sum(dtype=torch.float32).isfinite() or tensor.isfinite().all())
 
