@@ -53,42 +53,48 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
 
     from tunesmith.data.config import DataConfig
     from tunesmith.data.split import load_splits
-    from tunesmith.infer.engine import Sampling
+    from tunesmith.infer.generator import Options, answer_all
     from tunesmith.infer.local import LocalEngine
     from tunesmith.model.attention import PACKED
-    from tunesmith.model.config import LoraConfig
-    from tunesmith.model.load import load_model
-    from tunesmith.model.methods import METHODS
+    from tunesmith.model.load import LoadSpec, load
+    from tunesmith.model.methods.lora import LoraConfig
+    from tunesmith.model.methods.table import METHODS
     from tunesmith.prompt.load import load_contract
     from tunesmith.train.config import OptimConfig
-    from tunesmith.train.loop import Course, train
-    from tunesmith.train.objectives.sft import Sft
-    from tunesmith.train.plan import make_plan
-    from tunesmith.train.policy import Policy
-    from tunesmith.train.standing import Standing
+    from tunesmith.train.learner import Learner
+    from tunesmith.train.loop import LoopSettings, train
+    from tunesmith.train.objective import Models
+    from tunesmith.train.objectives.sft import make_sft
+    from tunesmith.train.planning.planner import make_plan
+    from tunesmith.train.sources.rows import RowSource
+    from tunesmith.train.state import TrainerState
+    from tunesmith.train.weights.placed import Placed
 
     torch.manual_seed(0)
     folder = Path(options.folder) / "model"
     data = DataConfig(train="hotel", test=0, validation=0, near_duplicates="off", over_long="drop")
-    rows = load_splits(data, load_contract(folder), LONGEST).train
+    rows = load_splits(data, load_contract(folder), LONGEST, frozenset({"chat", "text"})).train
     plan = replace(make_plan("bf16", "auto", 2048), chunked=True, compiled=False)
-    model = load_model(folder, plan.dtype)
+    model = load(folder, LoadSpec(precision=plan.precision)).model
     model.set_attn_implementation(PACKED)
-    policy = Policy(METHODS["lora"].apply(model, LoraConfig()), OptimConfig(scheduler="constant"), 1e-4, 10**6, plan)
-    objective, standing = Sft(rows, ROWS_A_STEP, 0, plan), Standing()
+    placed = Placed(METHODS["lora"].apply(model, LoraConfig()), plan)
+    learner = Learner(placed, OptimConfig(scheduler="constant"), 1e-4, 10**6)
+    objective, state = make_sft(), TrainerState()
+    source, models = RowSource(rows, objective, plan, ROWS_A_STEP), Models(learner.model, plan)
 
     def one_step() -> float:
-        heard: list[dict[str, Any]] = []
-        course = Course(policy.step_number + 1, validate_every=10**6, checkpoint_every=10**6)
-        train(objective, policy, course, standing, [], lambda *_: None, heard.append)
-        return heard[0]["tokens_per_second"] * heard[0]["seconds"]
+        heard: list[Any] = []
+        settings = LoopSettings(learner.step_number + 1, validate_every=10**6, checkpoint_every=10**6)
+        train(objective, models, learner, source, settings, state, [], lambda: None, heard.append)
+        return heard[0].tokens_per_second * heard[0].seconds
 
     found = {"training": rate(one_step, options.seconds)}
-    engine = LocalEngine(load_model(folder, plan.dtype), (), compile_after=None)
+    engine = LocalEngine(load(folder, LoadSpec(precision=plan.precision)).model, None, compile_after=None)
     asked = [[(7919 * row + 31 * place + 5) % 4000 for place in range(32)] for row in range(PROMPTS)]
 
     def answer() -> float:
-        return sum(len(one.ids) for one in engine.generate(asked, Sampling(max_new_tokens=NEW)))
+        completions = answer_all(engine, [(prompt, Options(max_new_tokens=NEW)) for prompt in asked])
+        return sum(len(one.choice.ids) for one in completions)
 
     def score() -> float:
         some = [(row.ids.tolist(), row.mask.tolist()) for row in rows[:PROMPTS]]
@@ -120,11 +126,10 @@ def end(programs: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 def in_a_process(options: argparse.Namespace, size: str, ours: bool) -> dict[str, Any]:
-    from tunesmith.core.events import silent
     from tunesmith.exec.local import SETTINGS, environment
 
     unset = {name: text for name, text in os.environ.items() if name not in ("OMP_NUM_THREADS", "GOMP_SPINCOUNT")}
-    given = {**environment(1, silent)} if ours else {**unset, **SETTINGS}
+    given = environment(1)[0] if ours else {**unset, **SETTINGS}
     command = [sys.executable, __file__, "--measure", size, "--folder", options.folder, "--seconds",
                str(options.seconds)]  # fmt: skip
     done = subprocess.run(
@@ -142,20 +147,20 @@ def run_midway(options: argparse.Namespace, size: str) -> str:
     recipe = Path(options.folder) / "recipe.yaml"
     recipe.write_text(json.dumps({
         "model": {"base": f"{options.folder}/model"}, "data": {"train": "hotel", "test": 0, "validation": 0},
-        "optim": {"steps": MIDWAY_STEPS, "batch_size": 16}, "evaluate": {"probe": "off"}, "compile": "off",
+        "optim": {"steps": MIDWAY_STEPS, "batch_size": 16}, "evaluate": {"general_ability": "off"}, "compile": "off",
         "output": {"folder": f"{options.folder}/runs"},
     }))  # fmt: skip
     speeds: list[float] = []
     said: list[tuple[int, str]] = []
     burning: list[subprocess.Popen[bytes]] = []
 
-    def hear(event: dict[str, Any]) -> None:
-        if event["kind"] == "step":
-            speeds.append(event["tokens_per_second"])
+    def hear(event: Any) -> None:
+        if event.kind == "step":
+            speeds.append(event.tokens_per_second)
             if len(speeds) == QUIET_STEPS:
                 burning.append(burn())
-        if event["kind"] == "warning":
-            said.append((len(speeds), event["sentence"]))
+        if event.kind == "warning":
+            said.append((len(speeds), event.sentence))
 
     try:
         finetune(recipe, hear)

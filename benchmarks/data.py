@@ -37,9 +37,9 @@ CHUNK = 256  # rows the floor encodes at once
 
 def write_rows(path: Path, count: int, seed_file: str) -> None:
     """`count` different chat rows: answers of the seed file's rows put together anew, about a kilobyte each."""
-    from tunesmith.data.load import load_dataset
+    from tunesmith.data.load import load_rows
 
-    seeds = load_dataset(seed_file).rows
+    seeds = load_rows(seed_file).rows
     sentences = [part for row in seeds for part in row.answer.split(". ") if part.strip()]
     draw = random.Random(0)
     with path.open("w", encoding="utf-8") as file:
@@ -86,39 +86,39 @@ def floor(path: Path, model: str) -> tuple[float, int]:
 
 def prepared(path: Path, model: str) -> tuple[float, int]:
     """Read, check, render, mask, tokenise and write."""
+    from tunesmith.data.cache import prepared_dataset
     from tunesmith.data.config import DataConfig
-    from tunesmith.data.seal import seal
     from tunesmith.data.source import find_files
 
     contract = open_contract(model)
     config = DataConfig(train=str(path), near_duplicates="off")
     started = time.perf_counter()
-    shelf = seal(find_files(config.train), config, contract, 2048, "fail")
-    return time.perf_counter() - started, int(shelf.lengths.sum())
+    dataset = prepared_dataset(find_files(config.train), config, contract, 2048, "fail", frozenset({"chat"}))
+    return time.perf_counter() - started, int(dataset.lengths.sum())
 
 
-def surveyed(path: Path, model: str, near: bool = False, private: bool = False) -> tuple[float, int]:
-    """Every check of `tunesmith check`; near duplicates and private matters only where asked for."""
+def checked(path: Path, model: str, near: bool = False, personal: bool = False) -> tuple[float, int]:
+    """Every check of `tunesmith check`; near duplicates and personal data only where asked for."""
     from tunesmith.data.config import DataConfig
     from tunesmith.data.load import Reading
-    from tunesmith.data.near import NearDuplicates
+    from tunesmith.data.quality.near_duplicates import NearDuplicates
+    from tunesmith.data.quality.report import data_report
     from tunesmith.data.source import find_files
-    from tunesmith.data.survey import survey
 
     contract = open_contract(model)
     config = DataConfig(train=str(path))
     started = time.perf_counter()
-    reading = Reading(find_files(config.train), config, private)
-    found = survey(reading, contract, 2048, NearDuplicates() if near else None, 2**63)
+    reading = Reading(find_files(config.train), config, personal)
+    found = data_report(reading, contract, 2048, NearDuplicates() if near else None, 2**63)
     return time.perf_counter() - started, sum(found.lengths)
 
 
 TASKS: dict[str, Callable[[Path, str], tuple[float, int]]] = {
     "tokenizers alone": floor,
     "prepare": prepared,
-    "check": surveyed,
-    "check with private matters": lambda path, model: surveyed(path, model, private=True),
-    "check with near duplicates": lambda path, model: surveyed(path, model, near=True),
+    "check": checked,
+    "check with personal data": lambda path, model: checked(path, model, personal=True),
+    "check with near duplicates": lambda path, model: checked(path, model, near=True),
 }
 
 
@@ -146,8 +146,9 @@ def profile(path: Path, model: str) -> None:
     import pstats
 
     from tunesmith.data.config import DataConfig
+    from tunesmith.data.kinds.table import kind_of
     from tunesmith.data.load import Reading
-    from tunesmith.data.prepare import TOGETHER, drafts_of, patient_collector
+    from tunesmith.data.prepare import ENCODED_TOGETHER, patient_collector
     from tunesmith.data.source import find_files
 
     def timed(name: str, work: Callable[[], Any]) -> Any:
@@ -160,8 +161,10 @@ def profile(path: Path, model: str) -> None:
     rows = path.read_bytes().count(b"\n")
     with patient_collector():
         read = timed("read, check, key", lambda: list(Reading(find_files(str(path)), DataConfig(train=str(path)))))
-        drafts = timed("render", lambda: [draft for row in read for draft in drafts_of(row, contract)])
-        groups = [drafts[start : start + TOGETHER] for start in range(0, rows, TOGETHER)]
+        drafts = timed(
+            "render", lambda: [draft for row in read for draft in kind_of(row).drafts(row.content, contract)]
+        )
+        groups = [drafts[start : start + ENCODED_TOGETHER] for start in range(0, rows, ENCODED_TOGETHER)]
         timed("encode and find spans", lambda: [contract.render_many(group) for group in groups])
         encode = contract.tokenizer.backend_tokenizer.encode_batch_fast
         texts = [[draft.text for draft in group] for group in groups]

@@ -55,11 +55,12 @@ def fastest(answer: Callable[[list[list[int]]], int]) -> dict[str, Any]:
 
 
 def load(options: argparse.Namespace) -> Any:
-    import torch
 
-    from tunesmith.model.load import load_model
+    from tunesmith.model.load import LoadSpec, load
 
-    return load_model(Path(options.folder) / "model", getattr(torch, options.dtype))
+    return load(
+        Path(options.folder) / "model", LoadSpec(precision="bf16" if options.dtype == "bfloat16" else "fp32")
+    ).model
 
 
 def run_transformers(options: argparse.Namespace) -> dict[str, Any]:
@@ -78,21 +79,25 @@ def run_transformers(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def run_tunesmith(options: argparse.Namespace) -> dict[str, Any]:
-    from tunesmith.infer import network
-    from tunesmith.infer.engine import Sampling
+    from tunesmith.infer.engine import network
+    from tunesmith.infer.generator import Options, answer_all
     from tunesmith.infer.local import LocalEngine
 
     if options.contender.endswith("slots alone"):
-        network.SHARE = 0.0  # no memory for packed weights
-    engine = LocalEngine(load(options), (), compile_after=None)
+        network.PACKED_SHARE = 0.0  # no memory for packed weights
+    engine = LocalEngine(load(options), None, compile_after=None)
     found: dict[str, Any] = {}
     if options.contender == "tunesmith":
         started = time.perf_counter()
-        engine.warm()
+        engine.compile()
         found["compiled in"] = time.perf_counter() - started
         assert not engine.reason, engine.reason
-    sampling = Sampling(max_new_tokens=NEW)
-    return found | fastest(lambda asked: sum(len(one.ids) for one in engine.generate(asked, sampling)))
+
+    def answer(asked: list[list[int]]) -> int:
+        completions = answer_all(engine, [(prompt, Options(max_new_tokens=NEW)) for prompt in asked])
+        return sum(len(one.choice.ids) for one in completions)
+
+    return found | fastest(answer)
 
 
 def run_llama_cpp(options: argparse.Namespace) -> dict[str, Any]:

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -47,19 +48,22 @@ def run(options: argparse.Namespace, levers: dict[str, Any]) -> dict[str, Any]:
 
     from tunesmith.data.config import DataConfig
     from tunesmith.data.split import load_splits
-    from tunesmith.jobs.settle import FEW, one_backward
     from tunesmith.model.attention import PACKED, row_by_row
-    from tunesmith.model.config import FullConfig, LoraConfig
-    from tunesmith.model.load import load_model
-    from tunesmith.model.methods import METHODS
+    from tunesmith.model.load import LoadSpec, load
+    from tunesmith.model.methods.full import FullConfig
+    from tunesmith.model.methods.lora import LoraConfig
+    from tunesmith.model.methods.table import METHODS
     from tunesmith.prompt.load import load_contract
-    from tunesmith.train.compiled import why_not_compiled
     from tunesmith.train.config import OptimConfig
-    from tunesmith.train.loop import Course, train
-    from tunesmith.train.objectives.sft import Sft
-    from tunesmith.train.plan import make_plan
-    from tunesmith.train.policy import Policy
-    from tunesmith.train.standing import Standing
+    from tunesmith.train.learner import Learner
+    from tunesmith.train.loop import LoopSettings, train
+    from tunesmith.train.objective import Models
+    from tunesmith.train.objectives.sft import make_sft
+    from tunesmith.train.planning.compiled import why_not_compiled
+    from tunesmith.train.planning.planner import FEW, make_plan, one_backward
+    from tunesmith.train.sources.rows import RowSource
+    from tunesmith.train.state import TrainerState
+    from tunesmith.train.weights.placed import Placed
 
     def for_each_row(module: Any, q: Any, k: Any, v: Any, mask: Any, cu_seq_lens_q: Any = None, **other: Any) -> Any:
         return row_by_row(q, k, v, cu_seq_lens_q, 0.0, other["scaling"]), None
@@ -68,34 +72,36 @@ def run(options: argparse.Namespace, levers: dict[str, Any]) -> dict[str, Any]:
     torch.manual_seed(0)
     folder = Path(options.folder) / "model"
     data = DataConfig(train=options.rows, test=0, validation=0, near_duplicates="off", over_long="drop")
-    rows = load_splits(data, load_contract(folder), LONGEST).train
+    rows = load_splits(data, load_contract(folder), LONGEST, frozenset({"chat", "text"})).train
     plan = make_plan(levers.get("precision", "bf16"), "auto" if levers.get("packing", True) else "off", 2048)
     plan = replace(plan, chunked=levers.get("chunked", False), compiled=levers.get("compiled", False))
     full = options.method == "full"
-    model = load_model(folder, torch.float32 if full else plan.dtype)
+    model = load(folder, LoadSpec(precision="fp32" if full else plan.precision)).model
     if plan.packing:
         model.set_attn_implementation(levers.get("attention", PACKED))
     model = METHODS[options.method].apply(model, FullConfig() if full else LoraConfig())
     optim = OptimConfig(scheduler="constant", warmup=0)
-    policy = Policy(model, optim, LEARNING_RATE[options.method], options.steps, plan)
-    objective, events = Sft(rows, ROWS_A_STEP, 0, plan), []
+    learner = Learner(Placed(model, plan), optim, LEARNING_RATE[options.method], options.steps)
+    objective, steps = make_sft(), []
+    source, models = RowSource(rows, objective, plan, ROWS_A_STEP), Models(learner.model, plan)
     started = time.time()
     if plan.compiled:
-        batch = objective.batches(rows[:FEW])[0]
-        reason = why_not_compiled(model, policy.weights, lambda: one_backward(policy, objective, batch))
+        batch = source.cut(rows[:FEW])[0]
+        backward = partial(one_backward, plan, learner.placed, objective, batch)
+        reason = why_not_compiled(model, learner.weights, backward)
         assert reason is None, reason
     compiling = time.time() - started
-    course = Course(options.steps, validate_every=10**6, checkpoint_every=10**6)
-    train(objective, policy, course, Standing(), [], lambda *_: None, events.append)
+    settings = LoopSettings(options.steps, validate_every=10**6, checkpoint_every=10**6)
+    train(objective, models, learner, source, settings, TrainerState(), [], lambda: None, steps.append)
     if options.profile:
-        micro = next(objective.steps(options.steps))
-        print_shares(lambda: ([one_backward(policy, objective, batch) for batch in micro], policy.step()))
+        micro = next(source.steps())
+        print_shares(
+            lambda: ([one_backward(plan, learner.placed, objective, batch) for batch in micro], learner.step())
+        )
     return {
-        "tokens_per_second": statistics.median(
-            event["tokens_per_second"] for event in events[-(-options.steps // 3) :]
-        ),
+        "tokens_per_second": statistics.median(step.tokens_per_second for step in steps[-(-options.steps // 3) :]),
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "loss": events[-1]["loss"],
+        "loss": steps[-1].loss,
         "compiling": compiling,
     }
 

@@ -17,7 +17,7 @@ from importlib.metadata import version
 import torch
 from start import processor
 
-from tunesmith.train.eight_bit import AdamW8bit
+from tunesmith.train.weights.eight_bit import AdamW8bit
 
 SHAPES = [(16384, 256), *([(1024, 256)] * 12), *([(256, 1024)] * 6), *([(256, 256)] * 12), *([(128, 256)] * 12),
           *([(256,)] * 13)]  # fmt: skip

@@ -25,7 +25,7 @@ SHOWN = ("BLEU", "exact match", "perplexity")  # of the rows that are learned
 
 
 def recipe_of(options: argparse.Namespace, name: str, replay: str) -> Any:
-    from tunesmith.jobs.recipe import Recipe
+    from tunesmith.train.recipe import Recipe
 
     prompts = str(options.folder / replay)
     return Recipe.model_validate({
@@ -34,15 +34,16 @@ def recipe_of(options: argparse.Namespace, name: str, replay: str) -> Any:
         "data": {"train": options.rows, "test": options.test, "validation": 0, "replay_share": options.share,
                  "replay": "off" if replay == "off" else {"prompts": prompts}},
         "optim": {"learning_rate": options.rate, "steps": options.steps, "batch_size": 16},
-        "evaluate": {"rows": options.test_rows, "max_new_tokens": options.max_new_tokens, "samples": 0, "probe": "off"},
+        "evaluate": {"rows": options.test_rows, "max_new_tokens": options.max_new_tokens, "samples": 0,
+                     "general_ability": "off"},
         "output": {"folder": str(options.folder), "name": name.replace(" ", "-")},
     })  # fmt: skip
 
 
 def tuned(options: argparse.Namespace, name: str, replay: str) -> dict[str, Any]:
     """The run with this kind of replay: found finished, gone on with, or begun."""
-    from tunesmith.jobs.runs import is_run, read_run
     from tunesmith.jobs.start import Run, resume, start_run
+    from tunesmith.registry.runs import is_run, read_run
 
     folder = options.folder / name.replace(" ", "-")
     if not is_run(folder):
@@ -56,9 +57,9 @@ def tuned(options: argparse.Namespace, name: str, replay: str) -> dict[str, Any]
     return {"model": run.model, "scores": scores, "replay": card["replay"], "seconds": seconds_of(folder)}
 
 
-def said(event: dict[str, Any]) -> None:
-    if event["kind"] in ("phase", "replay", "warning"):
-        print("  ", event.get("name") or event["sentence"], flush=True)
+def said(event: Any) -> None:
+    if event.kind in ("phase", "replay", "warning"):
+        print("  ", getattr(event, "name", "") or event.sentence, flush=True)
 
 
 def seconds_of(folder: Path) -> float:
@@ -71,11 +72,11 @@ def seconds_of(folder: Path) -> float:
 def held_out_answers(options: argparse.Namespace) -> list[dict[str, Any]]:
     """What the base model says to prompts that nothing is trained on."""
     from tunesmith.data.prompts import read_prompts
-    from tunesmith.jobs.distil import own_answers
-    from tunesmith.jobs.recipe import longest_row
+    from tunesmith.jobs.own_answers import own_answers
     from tunesmith.jobs.replay import speaker_of
     from tunesmith.prompt.base import resolve
     from tunesmith.prompt.load import load_contract
+    from tunesmith.train.recipe import longest_row
 
     recipe, base = recipe_of(options, "off", "off"), resolve(options.base)
     prompts = read_prompts("held-out-prompts")[0][: options.held_out]
@@ -86,11 +87,11 @@ def held_out_answers(options: argparse.Namespace) -> list[dict[str, Any]]:
 def perplexity(model: str, rows: Sequence[dict[str, Any]]) -> float:
     """Of answers, given what was asked."""
     from tunesmith.infer.local import LocalEngine
-    from tunesmith.model.publish import find_published
+    from tunesmith.model.export import find_model
     from tunesmith.prompt.messages import as_conversation
 
-    published = find_published(model)
-    contract = published.contract()
+    exported = find_model(model)
+    contract = exported.contract()
     rendered = [contract.render(as_conversation(row["messages"])) for row in rows]
     asked = []
     for one in rendered:
@@ -98,7 +99,7 @@ def perplexity(model: str, rows: Sequence[dict[str, Any]]) -> float:
         for begin, end in one.spans:
             mask[begin:end] = [True] * (end - begin)
         asked.append((list(one.ids), mask))
-    scores = LocalEngine(published.load(), contract.stop_ids).score(asked)
+    scores = LocalEngine(exported.load(), contract).score(asked)
     return math.exp(sum(score.loss for score in scores) / sum(score.tokens for score in scores))
 
 

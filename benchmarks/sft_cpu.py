@@ -73,7 +73,7 @@ def rows_in_order(folder: Path, names: str, steps: int) -> list[dict[str, Any]]:
     from tunesmith.prompt.load import load_contract
 
     config = DataConfig(train=names, test=0, validation=0, near_duplicates="off", over_long="drop")
-    rows = load_splits(config, load_contract(folder), LONGEST).train
+    rows = load_splits(config, load_contract(folder), LONGEST, frozenset({"chat", "text"})).train
     found: list[dict[str, Any]] = []
     epoch = 0
     while len(found) < steps * ROWS_A_STEP:
@@ -97,7 +97,7 @@ def run_tunesmith(options: argparse.Namespace) -> dict[str, Any]:
         "optim": {"steps": options.steps, "batch_size": ROWS_A_STEP, "learning_rate": LEARNING_RATE[options.method],
                   "scheduler": "constant", "warmup": 0},
         "output": {"folder": str(home / "runs"), "checkpoint_every": 10**6},
-        "evaluate": {"probe": "off"}, "compile": "on", "precision": options.precision,
+        "evaluate": {"general_ability": "off"}, "compile": "on", "precision": options.precision,
     }))  # fmt: skip
     started = time.time()
     run = finetune(recipe, until="trained")

@@ -72,38 +72,36 @@ def train_here(arguments: dict[str, Any]) -> dict[str, int]:
     import torch
     import torch._dynamo  # or FSDP2 would, later
 
-    from tunesmith.model.config import FullConfig
-    from tunesmith.model.load import load_model
-    from tunesmith.model.methods import method_for
-    from tunesmith.model.outline import load_outline
-    from tunesmith.train.batch import Batch
+    from tunesmith.model.load import LoadSpec, load
+    from tunesmith.model.methods.full import FullConfig
+    from tunesmith.model.methods.table import method_for
+    from tunesmith.train.batch import TokenBatch
     from tunesmith.train.config import OptimConfig
-    from tunesmith.train.objectives.sft import Sft
-    from tunesmith.train.plan import make_plan
-    from tunesmith.train.policy import Policy
-    from tunesmith.train.ranks import join_ranks
+    from tunesmith.train.learner import Learner
+    from tunesmith.train.objective import Models
+    from tunesmith.train.objectives.sft import make_sft
+    from tunesmith.train.planning.planner import make_plan
+    from tunesmith.train.weights.placed import Placed
+    from tunesmith.train.weights.ranks import join_ranks
 
     torch.set_num_threads(1)
     ranks = join_ranks(arguments, "cpu")
     plan = make_plan(arguments["precision"], "off", 4096, device="cpu", ranks=ranks, sharding="full")
     folder, before, peak = Path(arguments["folder"]), anonymous(), Peak()
-    if plan.sharding == "full":
-        model, sources = load_outline(folder, torch.float32)
-    else:
-        model, sources = load_model(folder, torch.float32), None
-    model = method_for(FullConfig()).apply(model, FullConfig())
-    policy = Policy(model, OptimConfig(), 1e-4, STEPS, plan, ranks, sources)
-    del model, sources
+    loaded_model = load(folder, LoadSpec(shard=plan.sharding == "full"))
+    model = method_for(FullConfig()).apply(loaded_model.model, FullConfig())
+    learner = Learner(Placed(model, plan, ranks, loaded_model.sources), OptimConfig(), 1e-4, STEPS)
+    del model, loaded_model
     loaded = peak.bytes
-    policy.model.train()
+    learner.model.train()
     ids = torch.arange(TOKENS)[None]
     inputs: dict[str, object] = {"input_ids": ids, "use_cache": False}
-    batch = Batch(inputs, torch.arange(TOKENS - 1), ids[0, 1:], (), TOKENS)
-    objective = Sft([], 1, 0, replace(plan, chunked=True), ranks)
+    batch = TokenBatch(inputs, torch.arange(TOKENS - 1), ids[0, 1:], (), TOKENS)
+    objective, models = make_sft(), Models(learner.model, replace(plan, chunked=True))
     for _ in range(STEPS):
-        [term] = objective.loss(policy.model, batch).terms
-        policy.backward(term.total / TOKENS)
-        policy.step()
+        [term] = objective.loss(models, batch, None).terms
+        learner.backward(term.total / TOKENS)
+        learner.step()
     time.sleep(0.01)
     ranks.leave()
     return {"loaded": loaded - before, "trained": peak.bytes - before}

@@ -4,7 +4,7 @@
     python scripts/kill_test.py --kills 1 --points 0 --method lora
 
 A run of a small Llama (LoRA with dropout, or full) is killed by SIGKILL, resumed, perhaps killed again, and
-at last left to its end. Then every loss, gradient norm and published weight must equal the unbroken run's,
+at last left to its end. Then every loss, gradient norm and exported weight must equal the unbroken run's,
 and at no moment may a checkpoint lie under its name that is not whole. Of the random kills at least a third
 strike inside a save: before or after one of the things that a save does. The named points are all of these.
 """
@@ -35,10 +35,10 @@ from tunesmith.core import files
 from tunesmith.core.config import to_yaml
 from tunesmith.core.files import read_lines, write_text
 from tunesmith.jobs import finetune as job
-from tunesmith.jobs.recipe import read_recipe
 from tunesmith.prompt.base import resolve
 from tunesmith.prompt.load import load_contract
 from tunesmith.train import checkpoint
+from tunesmith.train.recipe import read_recipe
 
 METHODS = {"lora": "{type: lora, dropout: 0.1}", "full": "{type: full}"}
 RECIPE = """

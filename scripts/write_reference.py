@@ -1,4 +1,4 @@
-"""Write docs/reference-config.md and docs/reference-cli.md from the code.
+"""Write docs/reference-config.md, and the reference in docs/cli.md, from the code.
 
 python scripts/write_reference.py           # writes them
 python scripts/write_reference.py --check   # exit code 1 if they are not up to date
@@ -6,6 +6,7 @@ python scripts/write_reference.py --check   # exit code 1 if they are not up to 
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from types import UnionType
@@ -15,9 +16,10 @@ import typer
 
 from tunesmith.cli.main import app
 from tunesmith.core.config import Section, union_members
-from tunesmith.jobs.recipe import Recipe
+from tunesmith.train.recipe import Recipe
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+CLI_MARKS = re.compile(r"(<!-- reference: .*? -->\n)(.*)(<!-- /reference -->\n)", re.DOTALL)
 HEAD = "<!-- Written by scripts/write_reference.py (`make docs`); edit the code instead. -->\n\n"
 
 
@@ -86,7 +88,14 @@ def config_page() -> str:
 
 
 def cli_page() -> str:
-    lines = [HEAD + "# Command line reference", ""]
+    """The page as it is, with the reference between its marks."""
+    page = (DOCS / "cli.md").read_text(encoding="utf-8")
+    assert CLI_MARKS.search(page), "docs/cli.md has lost the marks of its reference"
+    return CLI_MARKS.sub(lambda found: f"{found[1]}\n{cli_reference()}\n{found[3]}", page)
+
+
+def cli_reference() -> str:
+    lines: list[str] = []
     group: Any = typer.main.get_command(app)
     for name, command in group.commands.items():
         lines += [f"## tunesmith {name}", "", (command.help or "").strip(), "", "| argument | default | what it does |"]
@@ -107,7 +116,7 @@ def cli_page() -> str:
 
 def main() -> int:
     stale = False
-    for name, text in (("reference-config.md", config_page()), ("reference-cli.md", cli_page())):
+    for name, text in (("reference-config.md", config_page()), ("cli.md", cli_page())):
         path = DOCS / name
         if "--check" in sys.argv:
             if not path.exists() or path.read_text(encoding="utf-8") != text:

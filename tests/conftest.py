@@ -31,6 +31,7 @@ LONGEST_FIRST = (
     "test_jobs", "test_cli", "test_decoding", "test_track", "test_lineage", "test_fast", "test_harness", "test_deploy",
 )  # fmt: skip
 TOGETHER = {"test_benchmarks": "test_trl"}  # modules that import the same heavy library are done by one process
+READS = frozenset({"chat", "text"})  # kinds of rows that supervised fine-tuning reads
 QUESTIONS = ["What time is breakfast?", "Where is the pool?", "Is there wifi?", "Can I bring my dog?"]
 ANSWERS = ["From seven to ten.", "On the lower level.", "Yes, it is free.", "Dogs are welcome on the first floor."]
 
@@ -193,6 +194,21 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_once(tmp_path_factory, "tiny", save_tiny)
 
 
+class NoSource:
+    """A source of no batches, where a checkpoint needs one."""
+
+    planned_steps = 0
+
+    def steps(self) -> Iterator[list[Any]]:
+        return iter(())
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {}, {}
+
+    def restore(self, tensors: Any, values: Any) -> None:
+        return None
+
+
 COMMAND = [sys.executable, "-c", "from tunesmith.cli.main import run; run()"]
 
 
@@ -219,15 +235,22 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
     return made_once(tmp_path_factory, "finished", make)
 
 
-def run_here(job: Any, log: Path, report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """What `run_child` does for a job of one process, but in this one."""
+def run_here(executor: Any, job: Any, folder: Path, report: Callable[[Any], None], note: Any = None) -> Any:
+    """What `supervise` does for a job of one process, but in this one."""
+    from tunesmith.core.errors import TunesmithError
+    from tunesmith.core.events import Done, Failed, from_json
     from tunesmith.jobs.__main__ import JOBS
 
-    def hear(event: dict[str, Any]) -> None:
-        report(json.loads(json.dumps(event)))
+    def hear(event: Any) -> None:
+        report(from_json(json.loads(json.dumps(event.to_json()))))
 
     assert job.processes == 1
-    done = {"kind": "done", **JOBS[job.name](job.arguments, hear, lambda: False)}
+    try:
+        done = Done(JOBS[job.name](job.arguments, hear, lambda: False))
+    except TunesmithError as error:
+        if note is not None:
+            note(Failed(str(error)))
+        raise
     hear(done)
     return done
 
@@ -235,4 +258,4 @@ def run_here(job: Any, log: Path, report: Callable[[dict[str, Any]], None]) -> d
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs need no child, which would take seconds to start: for tests of what a run does, not of how it is started."""
-    monkeypatch.setattr("tunesmith.jobs.start.run_child", run_here)
+    monkeypatch.setattr("tunesmith.jobs.start.supervise", run_here)

@@ -24,8 +24,8 @@ from tunesmith.core.config import to_yaml
 from tunesmith.core.errors import TunesmithError
 from tunesmith.core.files import read_lines, write_text
 from tunesmith.jobs.finetune import finetune
-from tunesmith.jobs.recipe import read_recipe
 from tunesmith.train import checkpoint as checkpoints
+from tunesmith.train.recipe import read_recipe
 
 
 def begin(name: str, parent: Path) -> Path:
@@ -77,9 +77,9 @@ def fill_before(what: str, size: int, level: float, folder: Path):
     filled = []
 
     def hear(event):
-        save = event["kind"] == "step" and event["step"] == 4
-        if not filled and (save if what != "publishing" else event.get("name") == "publishing"):
-            line = len(json.dumps(event))
+        save = event.kind == "step" and event.step == 4
+        if not filled and (save if what != "exporting" else getattr(event, "name", "") == "exporting"):
+            line = len(json.dumps(event.to_json()))
             filled.append(fill(int(level * line) if what == "log" else int(level * size)))
 
     return hear
@@ -88,13 +88,13 @@ def fill_before(what: str, size: int, level: float, folder: Path):
 def fill_in_a_run(what: str, level: float, whole: Path) -> None:
     """The disk is full while a run saves, logs or publishes; with room again it goes on to the same bits."""
     saved = checkpoints.all_checkpoints(whole / "checkpoints")[-1]
-    size = sum(file.stat().st_size for file in (whole / "model" if what == "publishing" else saved).iterdir())
+    size = sum(file.stat().st_size for file in (whole / "model" if what == "exporting" else saved).iterdir())
     folder = begin(f"{what}-{level}", DISK)
     error = attempt(folder, fill_before(what, size, level, folder))
     expect(error, re.escape(str(folder)), r"[\d,]+ bytes", "space")
     before, damaged = checkpoints.find_checkpoint(folder / "checkpoints")
     assert before is not None
-    assert (before.step, damaged) == (6 if what == "publishing" else 2, []), (what, level, before.step, damaged)
+    assert (before.step, damaged) == (6 if what == "exporting" else 2, []), (what, level, before.step, damaged)
     (DISK / "filler").unlink()
     assert attempt(folder, lambda event: None, resume=True) is None
     losses, weights = result(whole)

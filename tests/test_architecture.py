@@ -9,8 +9,8 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "tunesmith"
 ORDER = [
-    "core", "store", "exec", "prompt", "data", "model", "infer", "score", "train", "evaluate", "search",
-    "registry", "jobs", "monitor", "serve", "retrain", "deploy", "cli", "web",
+    "core", "store", "exec", "track", "prompt", "data", "model", "infer", "score", "train", "evaluate", "registry",
+    "jobs", "search", "monitor", "serve", "retrain", "deploy", "cli", "web",
 ]  # fmt: skip
 LIGHT = ["core", "exec", "prompt", "data", "score", "cli"]  # rooms that never import torch themselves
 MODULES = sorted(SOURCE.rglob("*.py"))
@@ -74,6 +74,27 @@ def test_files_are_short_and_say_what_they_are_for(path: Path):
     text = path.read_text(encoding="utf-8")
     assert text.count("\n") <= 400
     assert ast.get_docstring(ast.parse(text)), f"{path} has no docstring"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_functions_are_short_or_numbered_spines(path: Path):
+    """Sixty lines, or a straight road whose steps are numbered."""
+    text = path.read_text(encoding="utf-8")
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            lines = text.splitlines()[node.lineno - 1 : node.end_lineno]
+            numbered = any(line.lstrip().startswith("# 1. ") for line in lines)
+            assert len(lines) <= (150 if numbered else 60), f"{node.name} has {len(lines)} lines"
+
+
+def test_the_road_names_no_objective_method_or_kind():
+    """What changes often is behind a seam: a new one changes none of these files."""
+    named = {"lora", "full", "sft", "chat", "text", "preference"}
+    for name in ("train/loop.py", "train/planning/planner.py", "train/checkpoint.py", "train/learner.py",
+                 "train/validate.py", "train/weights/placed.py", "jobs/finetune.py"):  # fmt: skip
+        for module in imported(SOURCE / name):
+            assert module.rpartition(".")[2] not in named, f"{name} imports {module}"
 
 
 def test_no_public_function_is_named_as_a_room():

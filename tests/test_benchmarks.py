@@ -13,9 +13,9 @@ from unittest.mock import create_autospec
 import pytest
 import torch
 
-from tunesmith import train
-from tunesmith.infer import network
-from tunesmith.train.compiled import why_not_compiled
+from tunesmith.infer.engine import network
+from tunesmith.train.planning import compiled
+from tunesmith.train.planning.compiled import why_not_compiled
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.compile:UserWarning")
@@ -70,7 +70,7 @@ def test_training_beside_trl(load, options, in_process):
 
 def test_what_each_lever_gains(load, options, capsys, monkeypatch):
     bench = load("levers")
-    monkeypatch.setattr(train.compiled, "why_not_compiled", create_autospec(why_not_compiled, return_value=None))
+    monkeypatch.setattr(compiled, "why_not_compiled", create_autospec(why_not_compiled, return_value=None))
     found = {name: bench.run(options, levers) for name, levers in bench.STEPS.items()}
     assert columns(bench.table(options, found)) == {6}
     assert len({round(one["loss"], 1) for one in found.values()}) == 1
@@ -85,7 +85,7 @@ def test_decoding_beside_others(load, options, monkeypatch):
     found = {}
     for name, value in (("TOGETHER", (1, 2)), ("NEW", 4), ("ROUNDS", 1)):
         monkeypatch.setattr(bench, name, value)
-    monkeypatch.setattr(network, "SHARE", network.SHARE)  # which one of them changes
+    monkeypatch.setattr(network, "PACKED_SHARE", network.PACKED_SHARE)  # which one of them changes
     for name in ("transformers", "tunesmith, slots alone", "tunesmith, slots and packed weights"):
         options.contender = name
         found[name] = bench.CONTENDERS[name](options)
@@ -149,9 +149,9 @@ def test_a_busy_machine(load, options, monkeypatch, in_process):
 
 
 def test_what_looking_costs(load, options, in_process):
-    text = load("looks").main(["--base", f"{options.folder}/model", "--rows", options.rows, "--steps", "2"])
+    text = load("validation").main(["--base", f"{options.folder}/model", "--rows", options.rows, "--steps", "2"])
     assert len(columns(text)) == 1
-    assert all(f"| {what} |" in text for what in ("training", "looks", "comparison"))
+    assert all(f"| {what} |" in text for what in ("training", "validation", "comparison"))
 
 
 def test_results_are_put_between_their_marks(load, tmp_path, monkeypatch):
@@ -175,7 +175,8 @@ def script(name):
 
 
 @pytest.mark.parametrize(("name", "constant", "folder"), [("hotel/build.py", "TARGET", "hotel"),
-                                                          ("base_model/probe.py", "ASSETS", "probe")])  # fmt: skip
+                                                          ("base_model/general_ability.py", "ASSETS",
+                                                           "general_ability")])  # fmt: skip
 def test_the_files_that_ship_are_what_their_script_writes(tmp_path, monkeypatch, name, constant, folder):
     module = script(name)
     monkeypatch.setattr(module, constant, tmp_path)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from conftest import chat_row, many_rows
 from tunesmith.cli.main import app
 from tunesmith.core.errors import DataError
-from tunesmith.data.load import load_dataset
+from tunesmith.data.load import load_rows
 from tunesmith.prompt.base import resolve
 from tunesmith.prompt.load import load_contract
 
@@ -63,8 +63,8 @@ def test_everything_stands_in_the_report_and_the_corrected_copy_is_good(check, m
     shown, end = check(fixed)
     assert "12 rows read: 12 kept." in shown
     assert not end
-    assert [row.conversation for row in load_dataset(str(fixed)).rows] == [
-        row.conversation for row in load_dataset(str(mixed)).rows
+    assert [row.conversation for row in load_rows(str(fixed)).rows] == [
+        row.conversation for row in load_rows(str(mixed)).rows
     ]
     before = fixed.read_text()
     assert "fixed.jsonl: exists already, and --fix overwrites nothing" in check(mixed, "--fix", fixed)[1]
@@ -82,7 +82,7 @@ def test_a_copy_keeps_labels_and_counts_what_was_cleaned(check, tmp_path):
 def test_rows_are_shown_as_the_model_sees_them(check, mixed):
     shown, _ = check(mixed, "--show", 2)
     contract = load_contract(resolve("ember").folder)
-    for row in load_dataset(str(mixed)).rows[:2]:
+    for row in load_rows(str(mixed)).rows[:2]:
         assert contract.text(row.conversation).strip() in shown
     assert shown.count("trained ─") == 2
 

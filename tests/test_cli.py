@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -13,9 +14,11 @@ import sys
 
 import pytest
 import yaml
+from rich.console import Console
 
 from conftest import COMMAND, chat_row, many_rows
 from tunesmith.cli import main
+from tunesmith.cli.screen import scores_table, show_sample
 
 
 @pytest.fixture
@@ -100,13 +103,42 @@ def test_a_whole_session(finished, command, tmp_path, tiny):
     assert answers[0] == answers[1]  # /new forgot
 
 
+def scores_of(**verdicts):
+    """Scores as report.json has them, each with its verdict."""
+    one = {"value": 12.5, "low": -11.25, "high": 13.75}
+    return [
+        {"metric": metric, "verdict": verdict.replace("_", " "), "score": one, "other": one, "difference": one}
+        for metric, verdict in verdicts.items()
+    ]
+
+
+def test_scores_name_the_models_and_show_first_what_got_better_or_worse():
+    wide = Console(width=80, record=True, file=io.StringIO())
+    scores = scores_of(BLEU="no_difference_shown", length="changed", chrF="worse", perplexity="better", F1="better")
+    wide.print(scores_table(scores, 30, "runs/hotel", "HuggingFaceTB/SmolLM2-135M-Instruct"))
+    show_sample(wide, {"messages": [{"content": "Hi [b]?"}], "other": "No.", "answer": "Yes."}, "runs/hotel", "ember")
+    title, heads, _, *lines = [line.strip() for line in wide.export_text().splitlines()]
+    assert title == "30 rows, 95% intervals"
+    assert heads.split() == ["metric", "SmolLM2-…-Instruct", "hotel", "difference"]
+    assert [re.split(r"\s{2,}", line)[0] for line in lines[:9]] == [
+        "better", "perplexity", "F1", "worse", "chrF", "changed", "length", "no difference shown", "BLEU",
+    ]  # fmt: skip
+    assert lines[1].count("12.5 [-11.2, 13.8]") == 3
+    assert lines[-3:] == ["Q      Hi [b]?", "ember  No.", "hotel  Yes."]
+    alone = Console(width=80, record=True, file=io.StringIO())
+    alone.print(scores_table([{**score, "verdict": ""} for score in scores], 30, "ember", None, only=("BLEU",)))
+    shown = alone.export_text()
+    assert re.search(r"metric +ember\n", shown)
+    assert ("BLEU" in shown, "chrF" in shown, "difference" in shown) == (True, False, False)
+
+
 def test_a_run_goes_as_far_as_it_is_asked_to(recipe, command):
     code, out, error = command("train", recipe, "--until", "trained")
     assert code == 0, error
     assert "go on   tunesmith train --resume runs/small" in out
     assert "report.html" not in out
     assert "  trained  " in command("runs")[1]
-    code, out, error = command("train", "--resume", "runs/small", "--until", "published")
+    code, out, error = command("train", "--resume", "runs/small", "--until", "exported")
     assert (code, "chat    tunesmith chat runs/small" in out, "report.html" in out) == (0, True, False)
     code, out, error = command("train", "--resume", "runs/small")
     assert (code, "report  runs/small/report/report.html" in out) == (0, True)

@@ -15,7 +15,7 @@ from tunesmith.core.errors import ConfigError, MissingError, TunesmithError
 from tunesmith.core.files import append_line, keep_lines, publish_folder, read_lines, read_object, write_text
 from tunesmith.core.names import did_you_mean, look_up
 from tunesmith.core.quiet import hush_libraries
-from tunesmith.jobs.recipe import read_recipe
+from tunesmith.train.recipe import read_recipe
 
 
 @pytest.fixture

@@ -19,14 +19,15 @@ from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import chat_row, many_rows
+from conftest import READS, chat_row, many_rows
 from tunesmith.core.errors import ConfigError, DataError, MissingError
 from tunesmith.data.config import DataConfig
 from tunesmith.data.estimate import default_epochs, estimate
-from tunesmith.data.load import load_dataset
+from tunesmith.data.kinds.preference import Preference
+from tunesmith.data.kinds.text import Text
+from tunesmith.data.load import load_rows
 from tunesmith.data.pack import epoch_batches, micro_batches, pack
 from tunesmith.data.prepare import prepare, spread
-from tunesmith.data.rows import Preference, Text
 from tunesmith.data.source import download
 from tunesmith.data.split import load_splits
 from tunesmith.prompt.base import resolve
@@ -38,7 +39,7 @@ SYSTEM = Message("system", "Be kind.")
 
 
 def read(path, **options):
-    return [row.conversation for row in load_dataset(str(path), **options).rows]
+    return [row.conversation for row in load_rows(str(path), **options).rows]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def read(path, **options):
     ],
 )  # fmt: skip
 def test_each_format_is_found_and_read(write_rows, row, format, conversation):
-    dataset = load_dataset(str(write_rows([row])))
+    dataset = load_rows(str(write_rows([row])))
     assert (dataset.format, dataset.rows[0].conversation) == (format, conversation)
 
 
@@ -84,7 +85,7 @@ def test_containers(tmp_path):
     (tmp_path / "pretty.json").write_text(json.dumps(rows[0], indent=2))
     assert read(tmp_path / "pretty.json") == want[:1]
     (tmp_path / "header.csv").write_text('question,answer,intent\nHi?,Hello.,greet\n"Bye,\nnow?",Goodbye.,part\n')
-    dataset = load_dataset(str(tmp_path / "header.csv"))
+    dataset = load_rows(str(tmp_path / "header.csv"))
     assert dataset.rows[1].conversation[0].content == "Bye,\nnow?"
     assert [row.labels for row in dataset.rows] == [{"intent": "greet"}, {"intent": "part"}]
     assert [row.source.line for row in dataset.rows] == [2, 3]
@@ -111,52 +112,52 @@ def test_more_containers(tmp_path):
     for cells in (["question", "answer", "intent"], ["Hi?", "Hello.", 3], [None, None, None], ["Bye?", "Goodbye.", 4]):
         book.active.append(cells)
     book.save(tmp_path / "rows.xlsx")
-    dataset = load_dataset(str(tmp_path / "rows.xlsx"))
+    dataset = load_rows(str(tmp_path / "rows.xlsx"))
     assert [(row.answer, row.labels, row.source.line) for row in dataset.rows] == [
         ("Hello.", {"intent": "3"}, 2), ("Goodbye.", {"intent": "4"}, 4)]  # fmt: skip
     (tmp_path / "book.txt").write_text("One\nparagraph.\n\n\nAnother.\n")
-    texts = load_dataset(str(tmp_path / "book.txt")).rows
+    texts = load_rows(str(tmp_path / "book.txt")).rows
     assert [(row.content.text, row.source.line) for row in texts] == [("One\nparagraph.", 1), ("Another.", 5)]
-    assert load_dataset(str(tmp_path / "wide.jsonl")).ledger.notes == {"UTF-16 text": 1}
+    assert load_rows(str(tmp_path / "wide.jsonl")).ledger.notes == {"UTF-16 text": 1}
 
 
 def test_rows_across_pieces_of_a_long_array(tmp_path, monkeypatch):
     rows = [chat_row(f"Grüße {i}?", "x" * (i % 50)) for i in range(1, 200)]
     path = tmp_path / "rows.json"
     path.write_text(json.dumps(rows, indent=1, ensure_ascii=False), encoding="utf-8")
-    want = [(row.conversation, row.source) for row in load_dataset(str(path)).rows]
+    want = [(row.conversation, row.source) for row in load_rows(str(path)).rows]
     assert len(want) == 199 - 199 // 50
     for size in (3, 7, 64, 1000):
-        monkeypatch.setattr("tunesmith.data.stream.CHUNK", size)
-        assert [(row.conversation, row.source) for row in load_dataset(str(path)).rows] == want
+        monkeypatch.setattr("tunesmith.data.read.stream.CHUNK", size)
+        assert [(row.conversation, row.source) for row in load_rows(str(path)).rows] == want
 
 
 def test_columns_with_other_names_are_mapped(tmp_path):
     path = tmp_path / "faq.csv"
     path.write_text("Frage,Antwort,Thema\nHi?,Hello.,Gruß\n", encoding="utf-8")
-    dataset = load_dataset(str(path), columns={"question": "Frage", "answer": "Antwort"})
+    dataset = load_rows(str(path), columns={"question": "Frage", "answer": "Antwort"})
     assert (dataset.rows[0].conversation, dataset.rows[0].labels) == (EXCHANGE, {"Thema": "Gruß"})
     with pytest.raises(DataError, match=r"names 'Fragen', which no row has\. The first row has: Antwort, Frage, Thema"):
-        load_dataset(str(path), columns={"question": "Fragen"})
+        load_rows(str(path), columns={"question": "Fragen"})
 
 
 def test_a_missing_file_and_an_unknown_format(tmp_path, write_rows):
     with pytest.raises(MissingError, match="no such file"):
-        load_dataset(str(tmp_path / "none.jsonl"))
+        load_rows(str(tmp_path / "none.jsonl"))
     with pytest.raises(DataError, match="did you mean 'alpaca'"):
-        load_dataset(str(write_rows(many_rows(1))), format="alpacca")
+        load_rows(str(write_rows(many_rows(1))), format="alpacca")
 
 
 def test_duplicates_are_counted_apart_and_can_be_kept(write_rows):
     path = str(write_rows([*many_rows(3), *many_rows(2)]))
-    assert load_dataset(path).ledger.counts() == {"read": 5, "kept": 3, "duplicate": 2}
-    assert load_dataset(path, duplicates="keep").ledger.counts() == {"read": 5, "kept": 5}
+    assert load_rows(path).ledger.counts() == {"read": 5, "kept": 3, "duplicate": 2}
+    assert load_rows(path, duplicates="keep").ledger.counts() == {"read": 5, "kept": 5}
 
 
 def test_a_dataset_id_depends_on_rows_alone(write_rows):
-    one = load_dataset(str(write_rows(many_rows(4), "a.jsonl")))
-    same = load_dataset(str(write_rows(many_rows(4), "b.jsonl")))
-    other = load_dataset(str(write_rows(many_rows(5), "c.jsonl")))
+    one = load_rows(str(write_rows(many_rows(4), "a.jsonl")))
+    same = load_rows(str(write_rows(many_rows(4), "b.jsonl")))
+    other = load_rows(str(write_rows(many_rows(5), "c.jsonl")))
     assert one.id == same.id != other.id
 
 
@@ -171,7 +172,7 @@ def keys(rows):
 
 def test_splits_part_by_prompt_and_stay_when_rows_are_added(write_rows, contract):
     rows = many_rows(300)
-    split = lambda **fields: load_splits(DataConfig(near_duplicates="off", **fields), contract, 500)  # noqa: E731
+    split = lambda **fields: load_splits(DataConfig(near_duplicates="off", **fields), contract, 500, READS)  # noqa: E731
     small = split(train=str(write_rows(rows[:200], "small.jsonl")))
     large = split(train=str(write_rows(rows, "large.jsonl")))
     for name in ("train", "validation", "test"):
@@ -194,9 +195,9 @@ def test_near_duplicates_stay_on_one_side_or_are_dropped(write_rows, contract):
     rows = [chat_row(f"{words} {i}", f"Answer {i // 10}. {words} {i // 10}") for i in range(40)]
     rows = [chat_row(f"{words} about topic {i % 4} {words[: 30 * (i % 4)]} {i}", words) for i in range(40)]
     path = str(write_rows(rows))
-    grouped = load_splits(DataConfig(train=path), contract, 2000).train.shelf
+    grouped = load_splits(DataConfig(train=path), contract, 2000, READS).train.dataset
     assert len(set(grouped.column("group"))) < len(set(grouped.column("asked"))) == 40
-    dropped = load_splits(DataConfig(train=path, near_duplicates="drop", validation=0, test=0), contract, 2000)
+    dropped = load_splits(DataConfig(train=path, near_duplicates="drop", validation=0, test=0), contract, 2000, READS)
     [ledger] = dropped.ledgers
     assert ledger.counts() == {"read": 40, "kept": len(dropped.train), "duplicate": 40 - len(dropped.train)}
     assert ledger.by_code("duplicate") == {"near_duplicate": 40 - len(dropped.train)}
@@ -207,40 +208,40 @@ def test_weights_say_how_often_a_files_rows_are_seen(write_rows, contract):
     one = str(write_rows([chat_row(f"One {i}?", "Yes.") for i in range(100)], "one.jsonl"))
     two = str(write_rows([chat_row(f"Two {i}?", "No.") for i in range(100)], "two.jsonl"))
     config = DataConfig(train={one: 2, two: 0.3}, validation=0, test=0)
-    train = load_splits(config, contract, 500).train
+    train = load_splits(config, contract, 500, READS).train
     count = Counter(row.source.file for row in train)
     assert count[one] == 200
     assert 15 < count[two] < 45
     files = [str(Path(one).parent / "*o*.jsonl"), [one, two], str(Path(one).parent)]
     for names in files:
-        assert len(load_splits(DataConfig(train=names, validation=0, test=0), contract, 500).train) == 200
+        assert len(load_splits(DataConfig(train=names, validation=0, test=0), contract, 500, READS).train) == 200
     with pytest.raises(ConfigError, match="named twice"):
-        load_splits(DataConfig(train=[one, one]), contract, 500)
+        load_splits(DataConfig(train=[one, one]), contract, 500, READS)
     with pytest.raises(ConfigError, match="Give a number above 0"):
-        load_splits(DataConfig(train={one: 0}), contract, 500)
+        load_splits(DataConfig(train={one: 0}), contract, 500, READS)
 
 
 def test_over_long_rows_fail_unless_allowed(write_rows, contract):
-    dataset = load_dataset(str(write_rows(many_rows(10))))
+    dataset = load_rows(str(write_rows(many_rows(10))))
     ledgers = lambda: {name: copy.deepcopy(one) for name, one in dataset.reading.ledgers.items()}  # noqa: E731
-    lengths = sorted(len(row.ids) for row in prepare(dataset.rows, ledgers(), contract, 500))
+    lengths = sorted(len(row.ids) for row in prepare(dataset.rows, ledgers(), contract, 500, READS))
     middle = lengths[5]
     with pytest.raises(DataError, match=rf"longest: {lengths[-1]}\)\. Raise data\.max_length"):
-        list(prepare(dataset.rows, ledgers(), contract, middle))
+        list(prepare(dataset.rows, ledgers(), contract, middle, READS))
     [dropping] = (account := ledgers()).values()
-    kept = list(prepare(dataset.rows, account, contract, middle, "drop"))
+    kept = list(prepare(dataset.rows, account, contract, middle, READS, "drop"))
     assert len(kept) == dropping.outcomes["kept"] == sum(n <= middle for n in lengths)
     [cutting] = (account := ledgers()).values()
-    assert max(len(row.ids) for row in prepare(dataset.rows, account, contract, middle, "truncate")) == middle
+    assert max(len(row.ids) for row in prepare(dataset.rows, account, contract, middle, READS, "truncate")) == middle
     assert cutting.balanced()
     assert cutting.outcomes["cut"] > 0
     with pytest.raises(DataError, match="no row fits in 8 tokens"):
-        list(prepare(dataset.rows, ledgers(), contract, 8, "drop"))
+        list(prepare(dataset.rows, ledgers(), contract, 8, READS, "drop"))
 
 
 def test_held_out_rows_are_never_cut(write_rows, contract):
     config = DataConfig(train=str(write_rows(many_rows(200))), over_long="truncate", test=0.3)
-    splits = load_splits(config, contract, 40)
+    splits = load_splits(config, contract, 40, READS)
     assert any(len(row.ids) == 40 and not set(contract.stop_ids) & set(row.ids[-2:].tolist()) for row in splits.train)
     assert all(set(contract.stop_ids) & set(row.ids[-2:].tolist()) for row in [*splits.test, *splits.validation])
     [ledger] = splits.ledgers
@@ -248,29 +249,29 @@ def test_held_out_rows_are_never_cut(write_rows, contract):
     assert len(splits.train) + len(splits.test) + len(splits.validation) == 200 - ledger.outcomes["dropped"]
 
 
-def test_prepared_rows_are_sealed_and_used_again(write_rows, contract, home):
+def test_prepared_rows_are_kept_and_used_again(write_rows, contract, home):
     config = DataConfig(train=str(write_rows(many_rows(50))), validation=0, test=0)
-    first = load_splits(config, contract, 500).train
+    first = load_splits(config, contract, 500, READS).train
     before = {path: path.stat().st_ino for path in (home / "data").rglob("rows.arrow")}
-    again = load_splits(config, contract, 500).train
+    again = load_splits(config, contract, 500, READS).train
     assert {path: path.stat().st_ino for path in (home / "data").rglob("rows.arrow")} == before
-    assert first.shelf.folder == again.shelf.folder
-    assert first.shelf.folder.name.startswith(first.shelf.id[:16])
+    assert first.dataset.folder == again.dataset.folder
+    assert first.dataset.folder.name.startswith(first.dataset.id[:16])
     assert [row.ids.tolist() for row in first] == [row.ids.tolist() for row in again]
-    ours = list(load_dataset(config.train).rows)
+    ours = list(load_rows(config.train).rows)
     assert [row.row for row in again] == ours
     assert [row.mask.tolist() for row in again] == [contract.render(row.conversation).mask for row in ours]
     assert (again.lengths == [len(row.ids) for row in again]).all()
     assert (again.trained == [row.trained for row in again]).all()
-    other = load_splits(config.model_copy(update={"system": "Be brief."}), contract, 500).train
-    assert other.shelf.id != first.shelf.id
+    other = load_splits(config.model_copy(update={"system": "Be brief."}), contract, 500, READS).train
+    assert other.dataset.id != first.dataset.id
     # A damaged folder is never used: it is made again, with the same id.
-    damaged = first.shelf.folder / "rows.arrow"
+    damaged = first.dataset.folder / "rows.arrow"
     content = bytearray(damaged.read_bytes())
     content[len(content) // 2] ^= 1
     damaged.write_bytes(bytes(content))
-    mended = load_splits(config, contract, 500).train
-    assert mended.shelf.id == first.shelf.id
+    mended = load_splits(config, contract, 500, READS).train
+    assert mended.dataset.id == first.dataset.id
     assert [row.ids.tolist() for row in mended] == [contract.render(row.conversation).ids.tolist() for row in ours]
 
 
@@ -279,19 +280,20 @@ def test_many_processes_verify_prepared_rows_at_once(write_rows, contract, home)
     config = DataConfig(train=str(write_rows(many_rows(20), "shared.jsonl")), validation=0, test=0)
     found = []
     makers = [
-        threading.Thread(target=lambda: found.append(load_splits(config, contract, 500).train.shelf)) for _ in range(3)
+        threading.Thread(target=lambda: found.append(load_splits(config, contract, 500, READS).train.dataset))
+        for _ in range(3)
     ]
     for maker in makers:
         maker.start()
     for maker in makers:
         maker.join(60)
     assert len(found) == 3
-    assert len({shelf.folder for shelf in found}) == 1
+    assert len({dataset.folder for dataset in found}) == 1
     rows = found[0].folder / "rows.arrow"
     made = rows.stat().st_mtime_ns
     with FileLock(home / "data" / f".{found[0].folder.name.partition('-')[2]}.lock"):
         reader = threading.Thread(
-            target=lambda: found.append(load_splits(config, contract, 500).train.shelf), daemon=True
+            target=lambda: found.append(load_splits(config, contract, 500, READS).train.dataset), daemon=True
         )
         reader.start()
         reader.join(60)
@@ -300,7 +302,7 @@ def test_many_processes_verify_prepared_rows_at_once(write_rows, contract, home)
         whole = rows.read_bytes()
         rows.write_bytes(whole[:-1])
         late = threading.Thread(
-            target=lambda: found.append(load_splits(config, contract, 500).train.shelf), daemon=True
+            target=lambda: found.append(load_splits(config, contract, 500, READS).train.dataset), daemon=True
         )
         late.start()
         late.join(0.5)
@@ -312,20 +314,20 @@ def test_many_processes_verify_prepared_rows_at_once(write_rows, contract, home)
     assert made < mended == rows.stat().st_mtime_ns
 
 
-def test_a_kill_while_sealing_leaves_nothing_that_is_used(write_rows, contract, home, monkeypatch):
+def test_a_kill_while_writing_leaves_nothing_that_is_used(write_rows, contract, home, monkeypatch):
     config = DataConfig(train=str(write_rows(many_rows(30), "killed.jsonl")), validation=0, test=0)
-    monkeypatch.setattr("tunesmith.data.seal.write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    monkeypatch.setattr("tunesmith.data.cache.write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
-        load_splits(config, contract, 500)
+        load_splits(config, contract, 500, READS)
     assert not [path for path in (home / "data").iterdir() if path.name.endswith(".tmp")]
     monkeypatch.undo()
-    assert len(load_splits(config, contract, 500).train) == 30
+    assert len(load_splits(config, contract, 500, READS).train) == 30
 
 
 def test_the_cache_keeps_to_its_size(write_rows, contract, home, monkeypatch):
-    monkeypatch.setattr("tunesmith.data.seal.LARGEST_CACHE", 1)
+    monkeypatch.setattr("tunesmith.data.cache.LARGEST_CACHE", 1)
     config = DataConfig(train=str(write_rows(many_rows(20), "small.jsonl")), validation=0, test=0)
-    newest = load_splits(config, contract, 500).train.shelf.folder
+    newest = load_splits(config, contract, 500, READS).train.dataset.folder
     assert [path for path in (home / "data").iterdir() if path.is_dir()] == [newest]
 
 
@@ -333,8 +335,8 @@ def test_a_template_that_rewrites_turns_is_trained_turn_by_turn(write_rows, cont
     kept = "(message['content'] if loop.last or message['role'] == 'user' else 'gone')"
     rewriting = replace(contract, template=contract.template.replace("message['content']", kept))
     rows = [chat_row("Hi?", "Hello.")["messages"] + chat_row("Bye?", "Goodbye.")["messages"]]
-    dataset = load_dataset(str(write_rows([{"messages": messages} for messages in rows])))
-    prepared = list(prepare(dataset.rows, dataset.reading.ledgers, rewriting, 500))
+    dataset = load_rows(str(write_rows([{"messages": messages} for messages in rows])))
+    prepared = list(prepare(dataset.rows, dataset.reading.ledgers, rewriting, 500, READS))
     said = [contract.decode([i for i, m in zip(row.ids, row.mask, strict=True) if m]) for row in prepared]
     assert said == ["Hello.", "Goodbye."]
     for row in prepared:  # each is what the model sees when it is asked
@@ -353,9 +355,9 @@ def test_a_template_that_rewrites_turns_is_trained_turn_by_turn(write_rows, cont
     ],
 )  # fmt: skip
 def test_rows_write_themselves_and_read_themselves_back(write_rows, name, row, kind, content):
-    [read] = load_dataset(str(write_rows([row]))).rows
+    [read] = load_rows(str(write_rows([row]))).rows
     assert (read.content, read.content.kind) == (content, kind)
-    [again] = load_dataset(str(write_rows([read.content.to_plain()], "again.jsonl"))).rows
+    [again] = load_rows(str(write_rows([read.content.to_plain()], "again.jsonl"))).rows
     assert again.content == content
 
 
@@ -367,12 +369,12 @@ def test_cleanings_are_counted_and_only_those_asked_for(write_rows):
         chat_row("Plain?", "Yes."),
     ]
     path = str(write_rows(rows))
-    asked = load_dataset(path, clean=["whitespace", "nfc", "boilerplate"])
+    asked = load_rows(path, clean=["whitespace", "nfc", "boilerplate"])
     assert asked.ledger.counts() == {"read": 4, "kept": 1, "repaired": 3}
     assert asked.ledger.by_code("repaired") == {"whitespace": 1, "nfc": 1, "boilerplate": 1}
     assert [row.conversation[0].content for row in asked.rows[:2]] == ["Hi?", "Caf\u00e9?"]
     assert asked.rows[2].answer == "Because it is."
-    left = load_dataset(path)
+    left = load_rows(path)
     assert left.rows[2].answer == "Sure! Because it is. I hope this helps!"
     assert left.ledger.counts() == {"read": 4, "kept": 4}
 
@@ -402,22 +404,39 @@ def test_addresses_are_fetched_once_within_a_limit(home):
     try:
         with pytest.raises(DataError, match="more than 10 bytes"):
             download(f"{url}/rows.jsonl", largest=10)
-        assert load_dataset(f"{url}/rows.jsonl").rows[0].conversation == EXCHANGE
+        assert load_rows(f"{url}/rows.jsonl").rows[0].conversation == EXCHANGE
         with pytest.raises(MissingError, match="answers 404"):
-            load_dataset(f"{url}/none.jsonl")
+            load_rows(f"{url}/none.jsonl")
     finally:
         server.shutdown()
         server.server_close()
-    assert load_dataset(f"{url}/rows.jsonl").ledger.read == 1  # from the cache
+    assert load_rows(f"{url}/rows.jsonl").ledger.read == 1  # from the cache
     with pytest.raises(MissingError, match="cannot be fetched"):
-        load_dataset(f"{url}/more.jsonl")
+        load_rows(f"{url}/more.jsonl")
 
 
 def test_data_sets_of_the_hub(write_rows, tmp_path):
     path = write_rows(many_rows(7), "train.jsonl")
-    assert [row.source.line for row in load_dataset(f"hf:{path.parent}").rows] == [1, 2, 3, 4, 5, 6, 7]
+    assert [row.source.line for row in load_rows(f"hf:{path.parent}").rows] == [1, 2, 3, 4, 5, 6, 7]
     with pytest.raises(MissingError, match="Write hf:owner/name"):
-        load_dataset(f"hf:{path.parent}::nosplit")
+        load_rows(f"hf:{path.parent}::nosplit")
+
+
+def test_splits_of_the_hub_that_are_not_read_are_told(write_rows):
+    train, _ = write_rows(many_rows(3), "train.jsonl"), write_rows(many_rows(2), "test.jsonl")
+    name = f"hf:{train.parent}"
+    told = f"its split 'train'; not read: test. {name}::SPLIT names one"
+    assert load_rows(name).ledger.sentence() == f"3 rows read: 3 kept. ({told})"
+    assert load_rows(f"{name}::test").ledger.sentence() == "2 rows read: 2 kept."
+    assert load_rows(f"{name}::train").ledger.sentence() == "3 rows read: 3 kept."
+
+
+def test_the_system_message_of_the_recipe_is_given_to_every_kind_of_conversation(write_rows):
+    rows = [{"prompt": "Hi?", "chosen": "Hello.", "rejected": "What?"}, {"prompt": "Hi?", "completion": "Hello."}]
+    for i, row in enumerate(rows):
+        [read] = load_rows(str(write_rows([row], f"{i}.jsonl")), system="Be kind.").rows
+        turns = read.content.prompt if i == 0 else read.conversation
+        assert turns[:2] == (SYSTEM, EXCHANGE[0])
 
 
 @given(st.lists(st.integers(1, 60), max_size=40), st.integers(1, 80))
@@ -466,9 +485,39 @@ def test_rows_that_may_be_dropped_for_their_length_are_no_bad_rows(write_rows, c
     rows = many_rows(12)
     rows[5]["messages"][0]["content"] = "Hello. " * 300  # its answer lies beyond any cut
     config = DataConfig(train=str(write_rows(rows)), over_long=over_long, test=0, validation=0)
-    splits = load_splits(config, contract, 200)
+    splits = load_splits(config, contract, 200, READS)
     assert len(splits.train) == 11
     assert splits.ledgers[0].by_code("dropped") == {"over_long": 1}
     config = config.model_copy(update={"over_long": "fail"})
     with pytest.raises(DataError, match=r"longer than 200 tokens|cannot be used"):
-        load_splits(config, contract, 200)
+        load_splits(config, contract, 200, READS)
+
+
+@pytest.mark.parametrize("indent", [None, 0, 2])
+def test_rows_on_one_line_are_told_apart(tmp_path, contract, indent):
+    """Of compact JSON every row begins on the first line: each is accounted for all the same."""
+    rows = [
+        chat_row("Hi?", "Hello."),
+        chat_row("Hi?", "Hello."),
+        *(chat_row(f"Ho {i}?", "Long. " * 90) for i in (1, 2)),
+    ]
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([*rows, chat_row("Who?", "Me.")], indent=indent))
+    [entry] = (dataset := load_rows(str(path))).ledger.entries
+    assert (entry.outcome, entry.code) == ("duplicate", "duplicate")
+    if indent is None:
+        columns = [row.source.column for row in dataset.rows]
+        assert entry.found == "equal to the row at column 2 of this line."
+        assert len(set(columns)) == 4
+        assert str(dataset.rows[1].source) == f"{path}:1:{columns[1]}"
+    for over_long, want in {"drop": {"kept": 2, "dropped": 2}, "truncate": {"kept": 2, "cut": 2}}.items():
+        config = DataConfig(train=str(path), over_long=over_long, validation=0, test=0, near_duplicates="off")
+        splits = load_splits(config, contract, 64, READS)
+        assert splits.ledgers[0].counts() == {"read": 5, "duplicate": 1, **want}
+        sources = {row.source for row in dataset.rows}
+        assert {row.source for row in splits.train} <= sources
+        assert len(splits.train) == 2 + want.get("cut", 0)
+    held = load_splits(config.model_copy(update={"test": 0.8}), contract, 64, READS)
+    lost = held.ledgers[0].outcomes["dropped"]
+    assert len(held.train) + len(held.test) + lost == 4
+    assert lost == 2 - sum(row.cut for row in held.train)

@@ -21,7 +21,7 @@ import pytest
 
 from tunesmith.core.errors import ConfigError, DataError, MissingError
 from tunesmith.data.config import DataConfig
-from tunesmith.data.load import Reading, load_dataset
+from tunesmith.data.load import Reading, load_rows
 from tunesmith.data.source import find_files
 
 MARK = "◆"
@@ -55,10 +55,10 @@ def written(path, content):
     return path
 
 
-def entry_of(path, place, code, found, advice, kept, read, outcome="dropped", private=False, **options):
+def entry_of(path, place, code, found, advice, kept, read, outcome="dropped", personal=False, **options):
     """The one entry of a file's ledger is at this place and says this; the ledger balances; the rest is kept."""
     config = DataConfig(train=str(path), **options)
-    reading = Reading(find_files(str(path)), config, private=private)
+    reading = Reading(find_files(str(path)), config, personal=personal)
     rows = list(reading)
     ledger = reading.ledgers[str(path)]
     entries = [entry for entry in ledger.entries if entry.outcome == outcome]
@@ -538,7 +538,7 @@ def test_a_file_with_one_bad_row(tmp_path, name, content, place, code, found, ad
 def test_garbage_on_the_first_line_costs_no_other_row(tmp_path):
     last = LATER.replace("room", "door")
     path = written(tmp_path / "rows.jsonl", f"{PAIR} oops\n{LATER}\n{last}\n")
-    dataset = load_dataset(str(path))
+    dataset = load_rows(str(path))
     assert [entry.source.line for entry in dataset.ledger.dropped()] == [1]
     assert [row.source.line for row in dataset.rows if row.source.line > 1] == [2, 3]
     assert dataset.ledger.balanced()
@@ -584,9 +584,9 @@ OVER_LONG = {
 
 @pytest.mark.parametrize(("name", "head", "long", "tail", "line"), OVER_LONG.values(), ids=OVER_LONG)
 def test_a_row_that_is_too_long(tmp_path, monkeypatch, name, head, long, tail, line):
-    for module in ("stream", "read", "read_json", "read_text"):
-        monkeypatch.setattr(f"tunesmith.data.{module}.LONGEST_ROW", 1 << 20)
-    monkeypatch.setattr("tunesmith.data.stream.CHUNK", 1 << 16)
+    for module in ("stream", "files", "json", "text"):
+        monkeypatch.setattr(f"tunesmith.data.read.{module}.LONGEST_ROW", 1 << 20)
+    monkeypatch.setattr("tunesmith.data.read.stream.CHUNK", 1 << 16)
     content = head + long % ("x" * (3 << 20)) + tail
     entry_of(written(tmp_path / name, content), (line, 1), "too_big", "longer than 1 MiB", "", 2, 3)
 
@@ -682,7 +682,7 @@ HOPELESS = {
 def test_a_file_that_cannot_be_read(tmp_path, name, content, options, found, advice):
     path = written(tmp_path / name, content)
     with pytest.raises(DataError) as error:
-        load_dataset(str(path), **options)
+        load_rows(str(path), **options)
     message = str(error.value)
     assert str(path) in message or "format" in options
     assert found in message
@@ -691,11 +691,11 @@ def test_a_file_that_cannot_be_read(tmp_path, name, content, options, found, adv
 
 
 def test_a_gzip_bomb_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("tunesmith.data.stream.BOMB_BYTES", 1 << 16)
-    monkeypatch.setattr("tunesmith.data.stream.CHUNK", 1 << 14)
+    monkeypatch.setattr("tunesmith.data.read.stream.BOMB_BYTES", 1 << 16)
+    monkeypatch.setattr("tunesmith.data.read.stream.CHUNK", 1 << 14)
     path = written(tmp_path / "rows.jsonl.gz", gzip.compress(f"{PAIR}\n".encode() + b" " * (1 << 20)))
     with pytest.raises(DataError, match=r"bytes unpack to more than [\d,]+, as no data does\. Unpack it by hand"):
-        load_dataset(str(path))
+        load_rows(str(path))
 
 
 ABSENT = {
@@ -714,16 +714,16 @@ def test_what_is_not_there(tmp_path, name, message):
     written(tmp_path / "other" / "notes.pdf", "notes")
     written(tmp_path / "other" / ".hidden.jsonl", PAIR)
     with pytest.raises(MissingError) as error:
-        load_dataset(str(tmp_path / name))
+        load_rows(str(tmp_path / name))
     assert message in str(error.value)
 
 
 def test_files_of_different_kinds_and_a_file_named_twice(tmp_path):
     one, two = str(written(tmp_path / "one.jsonl", PAIR)), str(written(tmp_path / "two.jsonl", LABEL % "Hi"))
     with pytest.raises(DataError, match=r"different kinds \(.*one\.jsonl: prompt-completion; .*two\.jsonl: text-label"):
-        load_dataset([one, two])
+        load_rows([one, two])
     with pytest.raises(ConfigError, match=r"one\.jsonl' is named twice\. Name it once"):
-        load_dataset([one, one])
+        load_rows([one, one])
 
 
 # What is kept and deserves a look -----------------------------------------------------------------------------------
@@ -797,13 +797,13 @@ PRIVATE = {
 
 
 @pytest.mark.parametrize(("matter", "code", "found", "advice"), PRIVATE.values(), ids=PRIVATE)
-def test_private_matters_are_named_and_not_repeated(tmp_path, matter, code, found, advice):
+def test_personal_data_is_named_and_not_repeated(tmp_path, matter, code, found, advice):
     row = spelled(f'{{"messages": [<U>, {{"role": "assistant", "content": "Take {matter} then."}}]}}')
     text = f"{CHAT}\n{row}\n{ROOM}\n"
     path = written(tmp_path / "rows.jsonl", text)
-    entry = entry_of(path, (2, 1), code, found, advice, 3, 3, outcome="warning", private=True)
+    entry = entry_of(path, (2, 1), code, found, advice, 3, 3, outcome="warning", personal=True)
     assert matter not in str(entry)
-    assert load_dataset(str(path)).ledger.entries == []  # unless it is asked for
+    assert load_rows(str(path)).ledger.entries == []  # unless it is asked for
 
 
 HARMLESS = {
@@ -820,10 +820,10 @@ HARMLESS = {
 
 
 @pytest.mark.parametrize("text", HARMLESS.values(), ids=HARMLESS)
-def test_what_only_looks_private_is_let_be(tmp_path, text):
+def test_what_only_looks_personal_is_let_be(tmp_path, text):
     row = spelled(f'{{"messages": [<U>, {{"role": "assistant", "content": "Take {text} then."}}]}}')
     path = written(tmp_path / "rows.jsonl", row)
-    reading = Reading(find_files(str(path)), DataConfig(train=str(path)), private=True)
+    reading = Reading(find_files(str(path)), DataConfig(train=str(path)), personal=True)
     assert len(list(reading)) == 1
     assert reading.ledgers[str(path)].entries == []
 
@@ -848,11 +848,11 @@ KEPT = {
 
 @pytest.mark.parametrize(("name", "content", "count"), KEPT.values(), ids=KEPT)
 def test_what_is_only_odd_is_kept_without_a_word(tmp_path, name, content, count):
-    dataset = load_dataset(str(written(tmp_path / name, content)))
+    dataset = load_rows(str(written(tmp_path / name, content)))
     assert (len(dataset.rows), dataset.ledger.read, dataset.ledger.entries) == (count, count, [])
     assert dataset.ledger.balanced()
 
 
 def test_an_empty_cell_of_labels_is_no_label(tmp_path):
     path = written(tmp_path / "rows.csv", 'text,labels\nHi.,\nHo.,"good, long"\n')
-    assert [row.content.label for row in load_dataset(str(path)).rows] == [(), ("good", "long")]
+    assert [row.content.label for row in load_rows(str(path)).rows] == [(), ("good", "long")]

@@ -19,10 +19,10 @@ from openpyxl.utils.exceptions import IllegalCharacterError
 
 from tunesmith.core.errors import TunesmithError
 from tunesmith.data.config import DataConfig
-from tunesmith.data.formats import FORMATS
+from tunesmith.data.kinds.table import FORMATS, kind_of
 from tunesmith.data.load import Reading
+from tunesmith.data.quality.report import data_report
 from tunesmith.data.source import find_files
-from tunesmith.data.survey import survey
 from tunesmith.prompt.base import resolve
 from tunesmith.prompt.load import load_contract
 
@@ -103,7 +103,7 @@ def mutated(row, draw):
 
 
 def read(path, **options):
-    reading = Reading(find_files(str(path)), DataConfig(train=str(path), **options), private=True)
+    reading = Reading(find_files(str(path)), DataConfig(train=str(path), **options), personal=True)
     rows = list(reading)
     ledger = reading.ledgers[str(path)]
     assert ledger.balanced()
@@ -128,18 +128,12 @@ def test_fuzzed_rows_are_kept_or_dropped_and_counted(tmp_path, format, seed):
         assert entry.found.endswith((".", "?"))
         assert entry.advice
     for row in kept:  # what is kept can be written and read again
-        again = FORMATS[row_format(row)].convert(json.loads(row.json), lambda fault: None)
+        again = kind_of(row).read_back(json.loads(row.json))
         assert again == row.content
     contract = load_contract(resolve("ember").folder)
     reading = Reading(find_files(str(path)), DataConfig(train=str(path), format=format))
-    survey(reading, contract, 512)
+    data_report(reading, contract, 512)
     assert all(ledger.balanced() for ledger in reading.ledgers.values())
-
-
-def row_format(row):
-    from tunesmith.data.formats import canonical
-
-    return canonical(row.content).name
 
 
 # Files ------------------------------------------------------------------------------------------------------------

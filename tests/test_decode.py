@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
 from tunesmith.prompt.base import resolve
-from tunesmith.prompt.decode import decode_each, decode_whole
+from tunesmith.prompt.decode import Decoder, decode_whole
 from tunesmith.prompt.load import load_contract
 
 PIECES = ["▁", "▁Hello", "▁world", "a", ".", "!", "▁▁", "ö", "好", "\n", "\ufffd"]
@@ -47,6 +47,11 @@ def word_piece():
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=True)
 
 
+def decode_each(tokenizer, ids):
+    decoder = Decoder(tokenizer)
+    return [piece for piece in [*map(decoder.add, ids), decoder.end()] if piece]
+
+
 TOKENIZERS = {make.__name__: make() for make in (byte_fallback, unigram, word_piece)}
 
 
@@ -56,7 +61,7 @@ TOKENIZERS = {make.__name__: make() for make in (byte_fallback, unigram, word_pi
 def test_pieces_are_the_whole(name, data):
     tokenizer = TOKENIZERS[name] if name in TOKENIZERS else byte_level()
     ids = data.draw(st.lists(st.integers(0, len(tokenizer) + 2), max_size=30))  # two that it does not know as well
-    pieces = list(decode_each(tokenizer, ids))
+    pieces = decode_each(tokenizer, ids)
     assert "".join(pieces) == decode_whole(tokenizer, ids)
     assert all(pieces)
 
@@ -65,7 +70,7 @@ def test_pieces_are_the_whole(name, data):
 def test_what_is_encoded_comes_back_character_by_character(text):
     for tokenizer in (byte_level(), TOKENIZERS["byte_fallback"]):
         ids = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
-        pieces = list(decode_each(tokenizer, ids))
+        pieces = decode_each(tokenizer, ids)
         assert "".join(pieces) == decode_whole(tokenizer, ids)
         if tokenizer is byte_level():
             assert "".join(pieces) == text
@@ -77,5 +82,5 @@ def test_each_token_is_decoded_once_or_twice_and_not_each_time(monkeypatch):
     tokenizer, steps = byte_level(), []
     ids = tokenizer.backend_tokenizer.encode("What time is breakfast? " * 40, add_special_tokens=False).ids
     monkeypatch.setattr(tokenizer, "decode", lambda ids, **options: steps.append(len(ids)) or "")
-    assert len(list(decode_each(tokenizer, ids))) > 100
+    assert len(decode_each(tokenizer, ids)) > 100
     assert steps == [len(ids)]  # all together once, at the end

@@ -31,12 +31,16 @@ from transformers import (
 )
 
 from tunesmith.core.errors import ModelError
-from tunesmith.infer import batch, compiled, slots
-from tunesmith.infer.adapters import read_adapter
-from tunesmith.infer.engine import Sampling
-from tunesmith.infer.linear import _packed
+from tunesmith.infer.chat import Chat
+from tunesmith.infer.engine import batch, compiled, slots
+from tunesmith.infer.engine.adapters import read_adapter
+from tunesmith.infer.engine.linear import _packed
+from tunesmith.infer.engine.slots import SlotCache
+from tunesmith.infer.generator import Choice, Options, answer_all
 from tunesmith.infer.local import LocalEngine
-from tunesmith.infer.slots import SlotCache
+from tunesmith.model.load import LoadSpec, load
+from tunesmith.prompt.base import resolve
+from tunesmith.prompt.load import load_contract
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # torch's
 SIZES = {
@@ -82,6 +86,14 @@ def greedy(model, prompt: list[int], count: int, **inputs) -> list[int]:
     return made[len(made) - count :]
 
 
+def generate(engine: LocalEngine, asked: list[list[int]], options: Options) -> list[Choice]:
+    return [one.choice for one in answer_all(engine, [(prompt, options) for prompt in asked])]
+
+
+def read(answering) -> list[int]:
+    return [token for delta in answering for token in delta.ids]
+
+
 def same(model, prompt: list[int], got: list[int], want: list[int]) -> bool:
     """Whether two greedy answers are one, up to a first flip between two logits that are as good as equal."""
     if got == want:
@@ -95,14 +107,14 @@ def same(model, prompt: list[int], got: list[int], want: list[int]) -> bool:
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "mistral", "qwen2", "gemma2", "gemma3"])
 def test_answers_equal_those_of_transformers(kind: str):
     model = make(kind)
-    engine = LocalEngine(model, (), batch_size=4)
-    answers = engine.generate(prompts(), Sampling(max_new_tokens=24))
+    engine = LocalEngine(model, None, batch_size=4)
+    answers = generate(engine, prompts(), Options(max_new_tokens=24))
     assert engine.reason == ""
     for prompt, answer in zip(prompts(), answers, strict=True):
         want = greedy(model, prompt, 24)
         assert len(set(want)) > 1, "an answer of one token shows nothing"
         assert same(model, prompt, answer.ids, want)
-        assert same(model, prompt, engine.generate([prompt], Sampling(max_new_tokens=24))[0].ids, want)
+        assert same(model, prompt, generate(engine, [prompt], Options(max_new_tokens=24))[0].ids, want)
 
 
 def test_a_model_that_reads_positions_its_own_way_is_decoded_the_plain_way():
@@ -112,8 +124,8 @@ def test_a_model_that_reads_positions_its_own_way_is_decoded_the_plain_way():
     config = BloomConfig(vocab_size=512, hidden_size=64, n_layer=2, n_head=4, initializer_range=0.2, bos_token_id=None,
                          eos_token_id=None, pad_token_id=0)  # fmt: skip
     model = BloomForCausalLM(config).eval()
-    engine = LocalEngine(model, (), batch_size=4)
-    answers = engine.generate(prompts(), Sampling(max_new_tokens=12))
+    engine = LocalEngine(model, None, batch_size=4)
+    answers = generate(engine, prompts(), Options(max_new_tokens=12))
     assert engine.reason.startswith("answers are decoded the plain way: ")
     assert engine.reason.endswith(".")
     for prompt, answer in zip(prompts(), answers, strict=True):
@@ -122,29 +134,29 @@ def test_a_model_that_reads_positions_its_own_way_is_decoded_the_plain_way():
 
 def test_rows_join_and_leave_while_others_run():
     model = make("llama")
-    engine = LocalEngine(model, (), batch_size=3)
+    engine = LocalEngine(model, None, batch_size=3)
     lengths = (20, 8, 16, 4, 12, 24, 2)
-    tickets, readers = [], []
+    answerings, readers = [], []
     asked = prompts((5, 3, 9, 60, 2, 14, 7))
     for index, (prompt, length) in enumerate(zip(asked, lengths, strict=True)):
-        tickets.append(engine.submit(prompt, Sampling(max_new_tokens=length)))
+        answerings.append(engine.submit(prompt, Options(max_new_tokens=length)))
         if index in (2, 4):  # the first ones are under way when the next ones come
-            reading = iter(tickets[0])
+            reading = iter(answerings[0])
             for _ in range(3 if index == 2 else 2):
                 readers.append(next(reading))
-    for prompt, length, ticket in zip(asked, lengths, tickets, strict=True):
-        assert same(model, prompt, ticket.result().ids, greedy(model, prompt, length))
+    for prompt, length, answering in zip(asked, lengths, answerings, strict=True):
+        assert same(model, prompt, answering.result().choice.ids, greedy(model, prompt, length))
 
 
 def test_many_threads_read_their_own_answers():
     model = make("llama")
-    engine = LocalEngine(model, (), batch_size=4)
+    engine = LocalEngine(model, None, batch_size=4)
     got: dict[int, list[int]] = {}
 
-    def read(index: int, prompt: list[int]) -> None:
-        got[index] = list(engine.submit(prompt, Sampling(max_new_tokens=10 + index)))
+    def ask(index: int, prompt: list[int]) -> None:
+        got[index] = read(engine.submit(prompt, Options(max_new_tokens=10 + index)))
 
-    threads = [threading.Thread(target=read, args=pair) for pair in enumerate(prompts())]
+    threads = [threading.Thread(target=ask, args=pair) for pair in enumerate(prompts())]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -155,15 +167,15 @@ def test_many_threads_read_their_own_answers():
 
 def test_a_thread_that_only_drives_serves_all_readers():
     model = make("llama")
-    engine = LocalEngine(model, (), batch_size=4)
+    engine = LocalEngine(model, None, batch_size=4)
     stop = threading.Event()
     driver = threading.Thread(target=engine.drive, args=(stop,))
     driver.start()
     try:
-        tickets = [engine.submit(prompt, Sampling(max_new_tokens=8)) for prompt in prompts()]
-        for prompt, ticket in zip(prompts(), tickets, strict=True):
-            assert same(model, prompt, list(ticket), greedy(model, prompt, 8))
-        again = engine.generate(prompts()[:2], Sampling(max_new_tokens=4))
+        answerings = [engine.submit(prompt, Options(max_new_tokens=8)) for prompt in prompts()]
+        for prompt, answering in zip(prompts(), answerings, strict=True):
+            assert same(model, prompt, read(answering), greedy(model, prompt, 8))
+        again = generate(engine, prompts()[:2], Options(max_new_tokens=4))
         assert [len(one.ids) for one in again] == [4, 4]
     finally:
         stop.set()
@@ -173,49 +185,53 @@ def test_a_thread_that_only_drives_serves_all_readers():
 
 def test_a_cancelled_row_leaves_and_frees_its_slot():
     model = make("llama")
-    engine = LocalEngine(model, (), batch_size=2)
-    first, second, third = (engine.submit(prompt, Sampling(max_new_tokens=90)) for prompt in prompts((5, 9, 3)))
+    engine = LocalEngine(model, None, batch_size=2)
+    first, second, third = (engine.submit(prompt, Options(max_new_tokens=90)) for prompt in prompts((5, 9, 3)))
     reading = iter(second)
     for _ in range(4):
         next(reading)
-    assert (len(first.ids) > 0, third.ids) == (True, [])  # no room for a third
+    assert [bool(one.requests[0].ids) for one in (first, second, third)] == [True, True, False]  # no room for a third
     first.cancel()
-    assert same(model, prompts((5, 9, 3))[2], third.result().ids, greedy(model, prompts((5, 9, 3))[2], 90))
-    assert len(first.result().ids) < 10
-    assert same(model, prompts((5, 9))[1], second.result().ids, greedy(model, prompts((5, 9))[1], 90))
-    waiting = [engine.submit(prompt, Sampling(max_new_tokens=20)) for prompt in prompts()]
-    for ticket in waiting:
-        ticket.cancel()
-    assert all(len(ticket.result().ids) == 0 for ticket in waiting[1:])
+    assert same(model, prompts((5, 9, 3))[2], third.result().choice.ids, greedy(model, prompts((5, 9, 3))[2], 90))
+    assert len(first.result().choice.ids) < 10
+    assert first.result().choice.finish_reason == "cancelled"
+    assert same(model, prompts((5, 9))[1], second.result().choice.ids, greedy(model, prompts((5, 9))[1], 90))
+    waiting = [engine.submit(prompt, Options(max_new_tokens=20)) for prompt in prompts()]
+    for answering in waiting:
+        answering.cancel()
+    assert all(len(answering.result().choice.ids) == 0 for answering in waiting[1:])
 
 
 def test_a_broken_off_stream_leaves_no_row_behind():
-    engine = LocalEngine(make("llama"), (), batch_size=1)
-    stream = engine.stream(prompts()[0], Sampling(max_new_tokens=60))
+    contract = load_contract(resolve("ember").folder)
+    engine = LocalEngine(load(resolve("ember").folder, LoadSpec()).model, contract, batch_size=1)
+    stream = Chat(engine).stream("What time is breakfast?", max_new_tokens=60)
     next(stream)
     stream.close()
-    assert len(engine.generate(prompts()[:1], Sampling(max_new_tokens=3))[0].ids) == 3
+    [answer] = generate(engine, prompts()[:1], Options(max_new_tokens=3))
+    assert answer.finish_reason in ("length", "stop")
+    assert engine._path().scheduler.batch.rows == []
 
 
 def test_a_long_prompt_is_read_in_pieces_between_steps(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("tunesmith.infer.batch.BUSY", 32)
+    monkeypatch.setattr(batch, "PROMPT_TOKENS_A_STEP", 32)
     model = make("llama")
-    engine = LocalEngine(model, (), batch_size=4)
+    engine = LocalEngine(model, None, batch_size=4)
     short, long, other = prompts((4, 100, 40))
-    tickets = [engine.submit(short, Sampling(max_new_tokens=20))]
-    next(iter(tickets[0]))
-    tickets += [engine.submit(long, Sampling(max_new_tokens=10)), engine.submit(other, Sampling(max_new_tokens=10))]
-    next(iter(tickets[1]))
-    assert len(tickets[0].ids) > 3
-    for prompt, count, ticket in zip((short, long, other), (20, 10, 10), tickets, strict=True):
-        assert same(model, prompt, ticket.result().ids, greedy(model, prompt, count))
+    answerings = [engine.submit(short, Options(max_new_tokens=20))]
+    next(iter(answerings[0]))
+    answerings += [engine.submit(long, Options(max_new_tokens=10)), engine.submit(other, Options(max_new_tokens=10))]
+    next(iter(answerings[1]))
+    assert len(answerings[0].requests[0].ids) > 3
+    for prompt, count, answering in zip((short, long, other), (20, 10, 10), answerings, strict=True):
+        assert same(model, prompt, answering.result().choice.ids, greedy(model, prompt, count))
 
 
 def test_a_prompt_that_fills_all_positions_is_refused():
-    engine = LocalEngine(make("llama"), ())
-    assert len(engine.generate(prompts((120,)), Sampling(max_new_tokens=50))[0].ids) == 8
+    engine = LocalEngine(make("llama"), None)
+    assert len(generate(engine, prompts((120,)), Options(max_new_tokens=50))[0].ids) == 8
     with pytest.raises(ModelError, match="takes at most 128"):
-        engine.submit(prompts((128,))[0], Sampling())
+        engine.submit(prompts((128,))[0], Options())
 
 
 @pytest.mark.parametrize(
@@ -225,7 +241,7 @@ def test_a_prompt_that_fills_all_positions_is_refused():
 )  # fmt: skip
 def test_what_cannot_be_computed_is_refused_before_it_joins_others(prompt, soft, said: str):
     with pytest.raises(ModelError, match=said):
-        LocalEngine(make("llama"), ()).submit(prompt, Sampling(), embeddings=soft)
+        LocalEngine(make("llama"), None).submit(prompt, Options(), embeddings=soft)
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +262,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory):
 
 def test_adapters_and_their_base_mix_in_one_batch(tuned):
     base, folders, alone = tuned
-    engine = LocalEngine(base, (), batch_size=8)
+    engine = LocalEngine(base, None, batch_size=8)
     assert engine.adapters == []
     for name, folder in folders.items():
         engine.add_adapter(name, folder)
@@ -258,19 +274,19 @@ def test_a_peft_model_brings_its_adapters(tuned):
     model = PeftModel.from_pretrained(copy.deepcopy(base), folders["one"], adapter_name="one")
     model.load_adapter(folders["two"], "two")
     model.set_adapter("two")
-    engine = LocalEngine(model.eval(), (), batch_size=8)
+    engine = LocalEngine(model.eval(), None, batch_size=8)
     check_mixture(engine, alone, 12)
-    answer = engine.generate(prompts()[:1], Sampling(max_new_tokens=12))[0].ids
+    answer = generate(engine, prompts()[:1], Options(max_new_tokens=12))[0].ids
     assert same(alone["two"], prompts()[0], answer, greedy(alone["two"], prompts()[0], 12))
 
 
 def check_mixture(engine: LocalEngine, alone, count: int) -> None:
     names = ["one", "", "two", "two", "", "one"]
-    tickets = [
-        engine.submit(prompt, Sampling(max_new_tokens=count), adapter=name)
+    answerings = [
+        engine.submit(prompt, Options(max_new_tokens=count, adapter=name))
         for prompt, name in zip(prompts(), names, strict=True)
     ]
-    answers = [ticket.result().ids for ticket in tickets]
+    answers = [answering.result().choice.ids for answering in answerings]
     assert engine.reason == ""
     for prompt, name, answer in zip(prompts(), names, answers, strict=True):
         assert same(alone[name], prompt, answer, greedy(alone[name], prompt, count))
@@ -280,14 +296,14 @@ def check_mixture(engine: LocalEngine, alone, count: int) -> None:
 
 def test_unknown_and_unfit_adapters_are_refused(tuned, tmp_path):
     base, folders, _ = tuned
-    engine = LocalEngine(base, ())
+    engine = LocalEngine(base, None)
     engine.add_adapter("one", folders["one"])
     with pytest.raises(ModelError, match="no adapter is called 'oen'; did you mean 'one'"):
-        engine.submit([1], Sampling(), adapter="oen")
+        engine.submit([1], Options(adapter="oen"))
     with pytest.raises(ModelError, match="no adapter can be read"):
         engine.add_adapter("nothing", tmp_path)
     with pytest.raises(ModelError, match="It belongs to another base"):
-        LocalEngine(make("gpt2"), ()).add_adapter("one", folders["one"])
+        LocalEngine(make("gpt2"), None).add_adapter("one", folders["one"])
     dora = get_peft_model(make("llama"), LoraConfig(r=2, use_dora=True, target_modules=["q_proj"]))
     dora.save_pretrained(tmp_path / "dora", save_embedding_layers=False)
     with pytest.raises(ModelError, match="use_dora=True, so it cannot join a batch"):
@@ -299,8 +315,8 @@ def test_other_methods_are_decoded_the_plain_way(tuned):
     config = IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"],
                        init_ia3_weights=False, task_type="CAUSAL_LM")  # fmt: skip
     model = get_peft_model(make("llama"), config).eval()
-    engine = LocalEngine(model, (), batch_size=2)
-    answers = engine.generate(prompts(), Sampling(max_new_tokens=8))
+    engine = LocalEngine(model, None, batch_size=2)
+    answers = generate(engine, prompts(), Options(max_new_tokens=8))
     assert "the adapter is IA3, not LoRA" in engine.reason
     for prompt, answer in zip(prompts(), answers, strict=True):
         assert same(model, prompt, answer.ids, greedy(model, prompt, 8))
@@ -311,31 +327,31 @@ def test_other_methods_are_decoded_the_plain_way(tuned):
 @pytest.mark.parametrize("plainly", [False, True])
 def test_a_soft_prompt_enters_as_embeddings(plainly: bool):
     model = make("llama")
-    engine = LocalEngine(model, ())
+    engine = LocalEngine(model, None)
     if plainly:
-        from tunesmith.infer.local import plain_way
+        from tunesmith.infer.local import plain_path
 
-        engine._settled = plain_way(engine, "asked for")
+        engine._decided = plain_path(engine, "asked for")
     torch.manual_seed(2)
     soft, asked = torch.randn(5, 64) * 0.2, prompts()[:3]
-    tickets = [engine.submit(prompt, Sampling(max_new_tokens=10), embeddings=soft) for prompt in asked]
-    bare = engine.submit(asked[0], Sampling(max_new_tokens=10))
-    for prompt, ticket in zip(asked, tickets, strict=True):
+    answerings = [engine.submit(prompt, Options(max_new_tokens=10), embeddings=soft) for prompt in asked]
+    bare = engine.submit(asked[0], Options(max_new_tokens=10))
+    for prompt, answering in zip(asked, answerings, strict=True):
         whole = torch.cat([soft, model.get_input_embeddings()(torch.tensor(prompt))])[None]
         want = greedy(model, prompt, 10, inputs_embeds=whole, attention_mask=torch.ones(whole.shape[:2]).long())
-        assert ticket.result().ids == want
-    assert bare.result().ids == greedy(model, asked[0], 10) != tickets[0].ids
+        assert answering.result().choice.ids == want
+    assert bare.result().choice.ids == greedy(model, asked[0], 10) != answerings[0].result().choice.ids
 
 
 @pytest.mark.parametrize("top_p", [1.0, 0.8])
 def test_sampling_depends_on_its_own_seed_and_not_on_company(top_p: float):
-    engine = LocalEngine(make("llama"), ())
+    engine = LocalEngine(make("llama"), None)
     asked = prompts((6, 6, 6, 6))
-    sampling = [Sampling(max_new_tokens=12, temperature=1.5, top_p=top_p, seed=seed) for seed in (3, 4, 5)]
-    [alone] = engine.generate(asked[:1], sampling[0])
-    tickets = [engine.submit(asked[0], one) for one in sampling]
-    tickets.append(engine.submit(asked[1], Sampling(max_new_tokens=5)))
-    answers = [ticket.result().ids for ticket in tickets]
+    sampling = [Options(max_new_tokens=12, temperature=1.5, top_p=top_p, seed=seed) for seed in (3, 4, 5)]
+    [alone] = generate(engine, asked[:1], sampling[0])
+    answerings = [engine.submit(asked[0], one) for one in sampling]
+    answerings.append(engine.submit(asked[1], Options(max_new_tokens=5)))
+    answers = [answering.result().choice.ids for answering in answerings]
     assert answers[0] == alone.ids
     assert len({tuple(answer) for answer in answers[:3]}) == 3
 
@@ -343,8 +359,8 @@ def test_sampling_depends_on_its_own_seed_and_not_on_company(top_p: float):
 def test_packed_weights_are_freed_with_their_engine():
     gc.collect()
     before = len(_packed)
-    engine = LocalEngine(make("llama"), ())
-    engine.generate(prompts()[:1], Sampling(max_new_tokens=2))
+    engine = LocalEngine(make("llama"), None)
+    generate(engine, prompts()[:1], Options(max_new_tokens=2))
     assert len(_packed) > before
     del engine
     gc.collect()
@@ -352,24 +368,24 @@ def test_packed_weights_are_freed_with_their_engine():
 
 
 def test_an_error_in_a_step_reaches_everybody_and_the_engine_goes_on(monkeypatch: pytest.MonkeyPatch):
-    engine = LocalEngine(make("llama"), (), batch_size=1)
-    tickets = [engine.submit(prompt, Sampling(max_new_tokens=5)) for prompt in prompts()[:2]]
+    engine = LocalEngine(make("llama"), None, batch_size=1)
+    answerings = [engine.submit(prompt, Options(max_new_tokens=5)) for prompt in prompts()[:2]]
 
     def burst(*_, **__):
         raise MemoryError("no room")
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine._way().network.model, "forward", burst)
-        for ticket in tickets:
+        patch.setattr(engine._path().network.model, "forward", burst)
+        for answering in answerings:
             with pytest.raises(MemoryError, match="no room"):
-                ticket.result()
-    assert len(engine.generate(prompts()[:1], Sampling(max_new_tokens=5))[0].ids) == 5
+                answering.result()
+    assert len(generate(engine, prompts()[:1], Options(max_new_tokens=5))[0].ids) == 5
 
 
 def test_an_error_while_memory_is_asked_for_reaches_everybody_too(monkeypatch: pytest.MonkeyPatch):
     model = make("llama")
-    engine = LocalEngine(model, ())
-    want = engine.generate(prompts(), Sampling(max_new_tokens=4))
+    engine = LocalEngine(model, None)
+    want = generate(engine, prompts(), Options(max_new_tokens=4))
     grow = SlotCache.ensure
 
     def fail(self, slots, positions):
@@ -377,9 +393,9 @@ def test_an_error_while_memory_is_asked_for_reaches_everybody_too(monkeypatch: p
 
     monkeypatch.setattr(SlotCache, "ensure", fail)
     with pytest.raises(RuntimeError, match="allocate"):
-        engine.generate(prompts(), Sampling(max_new_tokens=4))
+        generate(engine, prompts(), Options(max_new_tokens=4))
     monkeypatch.setattr(SlotCache, "ensure", grow)
-    assert engine.generate(prompts(), Sampling(max_new_tokens=4)) == want
+    assert generate(engine, prompts(), Options(max_new_tokens=4)) == want
 
 
 def test_a_cache_that_could_not_grow_is_forgotten_as_a_whole(monkeypatch: pytest.MonkeyPatch):
@@ -403,26 +419,26 @@ def test_a_cache_that_could_not_grow_is_forgotten_as_a_whole(monkeypatch: pytest
 
 
 def test_one_long_row_does_not_take_the_room_of_many(monkeypatch: pytest.MonkeyPatch):
-    engine = LocalEngine(make("llama"), (), batch_size=16)
-    engine.generate(prompts([3] * 16), Sampling(max_new_tokens=4))
-    way = engine._way()
-    cache = way.scheduler._batch.cache
+    engine = LocalEngine(make("llama"), None, batch_size=16)
+    generate(engine, prompts([3] * 16), Options(max_new_tokens=4))
+    way = engine._path()
+    cache = way.scheduler.batch.cache
     assert cache.slots == 16
     need = way.network.bytes_per_position * 2 * 128  # of the row alone
     monkeypatch.setattr(batch, "free_bytes", lambda device: need + 1)
-    [answer] = engine.generate(prompts([90]), Sampling(max_new_tokens=8))
+    [answer] = generate(engine, prompts([90]), Options(max_new_tokens=8))
     assert len(answer.ids) == 8
     assert (cache.slots, cache.positions) == (2, 128)
     monkeypatch.setattr(batch, "free_bytes", lambda device: need // 4)
     cache.forget()
     with pytest.raises(ModelError, match=r"no memory for the keys and values of 98 tokens. Shorten"):
-        engine.generate(prompts([90]), Sampling(max_new_tokens=8))
+        generate(engine, prompts([90]), Options(max_new_tokens=8))
 
 
-def test_a_cancelled_newcomer_is_not_read_to_its_end():
-    engine = LocalEngine(make("llama"), (), batch_tokens=8)
+def test_a_cancelled_prompt_is_not_read_to_its_end():
+    engine = LocalEngine(make("llama"), None, batch_tokens=8)
     read = []
-    long, network = engine.submit(prompts([90])[0], Sampling(max_new_tokens=20)), engine._way().network
+    long, network = engine.submit(prompts([90])[0], Options(max_new_tokens=20)), engine._path().network
     prefill = network.prefill
 
     def watched(cache, first, start, tokens, *rest):
@@ -432,17 +448,17 @@ def test_a_cancelled_newcomer_is_not_read_to_its_end():
         return prefill(cache, first, start, tokens, *rest)
 
     network.prefill = watched
-    [answer] = engine.generate(prompts([5]), Sampling(max_new_tokens=4))
-    assert (len(answer.ids), long.ended, long.ids, read) == (4, True, [], [8, 8, 5])
+    [answer] = generate(engine, prompts([5]), Options(max_new_tokens=4))
+    assert (len(answer.ids), long.result(0).choice.ids, read) == (4, [], [8, 8, 5])
 
 
 def test_a_compiler_at_work_elsewhere_changes_nothing(monkeypatch: pytest.MonkeyPatch):
     """torch says to all threads that it is compiling while one of them does."""
-    engine = LocalEngine(make("llama"), ())
-    want = engine.generate(prompts(), Sampling(max_new_tokens=4))
+    engine = LocalEngine(make("llama"), None)
+    want = generate(engine, prompts(), Options(max_new_tokens=4))
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     monkeypatch.setattr(slots, "scaled_dot_product_attention", watched := Counted(slots.scaled_dot_product_attention))
-    assert engine.generate(prompts(), Sampling(max_new_tokens=4)) == want
+    assert generate(engine, prompts(), Options(max_new_tokens=4)) == want
     assert watched.calls > 4
 
 
@@ -462,16 +478,16 @@ class Counted:
         ({"layer_types": ["chunked_attention", "full_attention"]}, "layers of chunked_attention"),
     ],
 )
-def test_what_a_short_probe_would_not_show_is_known_from_the_configuration(changes, said: str):
+def test_what_a_short_comparison_would_not_show_is_known_from_the_configuration(changes, said: str):
     model = make("llama")
     for name, value in changes.items():
         setattr(model.config, name, value)
-    assert said in LocalEngine(model, ()).reason
+    assert said in LocalEngine(model, None).reason
 
 
 def test_an_engine_is_freed_without_the_collector():
-    engine = LocalEngine(make("llama"), ())
-    engine.generate(prompts(), Sampling(max_new_tokens=2))
+    engine = LocalEngine(make("llama"), None)
+    generate(engine, prompts(), Options(max_new_tokens=2))
     gone = weakref.ref(engine)
     gc.disable()
     try:
@@ -501,17 +517,17 @@ def test_adapters_in_16_bits_answer_as_peft_reads_them_and_broken_ones_are_refus
 
 def test_compiled_layers_say_the_same_and_are_never_compiled_again(tuned):
     base, folders, alone = tuned
-    engine = LocalEngine(base, (), compile_after=None)
+    engine = LocalEngine(base, None, compile_after=None)
     for name, folder in folders.items():
         engine.add_adapter(name, folder)
-    engine.generate(prompts()[:1], Sampling(max_new_tokens=1))
-    engine.warm()
+    generate(engine, prompts()[:1], Options(max_new_tokens=1))
+    engine.compile()
     assert engine.reason == ""
     counted = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     assert counted >= 2
     for prompt in prompts():
         for name in ("", "two"):
-            answer = engine.submit(prompt, Sampling(max_new_tokens=90 - len(prompt)), adapter=name).result().ids
+            answer = engine.submit(prompt, Options(max_new_tokens=90 - len(prompt), adapter=name)).result().choice.ids
             assert same(alone[name], prompt, answer, greedy(alone[name], prompt, 90 - len(prompt)))
     check_mixture(engine, alone, 40)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == counted
@@ -520,12 +536,12 @@ def test_compiled_layers_say_the_same_and_are_never_compiled_again(tuned):
 WITHOUT_COMPILER = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from test_decoding import LocalEngine, Sampling, greedy, make, prompts, same
+from test_decoding import LocalEngine, Options, generate, greedy, make, prompts, same
 model = make("llama")
-engine = LocalEngine(model, (), compile_after=0.0)
-engine.generate(prompts(), Sampling(max_new_tokens=4))
+engine = LocalEngine(model, None, compile_after=0.0)
+generate(engine, prompts(), Options(max_new_tokens=4))
 engine._graphs.wait()
-answer = engine.generate(prompts()[:1], Sampling(max_new_tokens=20))[0].ids
+answer = generate(engine, prompts()[:1], Options(max_new_tokens=20))[0].ids
 assert same(model, prompts()[0], answer, greedy(model, prompts()[0], 20))
 print(engine.reason)
 """
@@ -544,16 +560,16 @@ def test_without_a_compiler_everything_works(tmp_path):
 @pytest.mark.parametrize("kind", ["gpt2", "mistral", "qwen2", "gemma2", "gemma3"])
 def test_compiled_layers_of_other_models_say_the_same(kind: str):
     model = make(kind)
-    engine = LocalEngine(model, (), batch_size=4)
-    engine.warm()
+    engine = LocalEngine(model, None, batch_size=4)
+    engine.compile()
     assert engine.reason == ""
-    for prompt, answer in zip(prompts(), engine.generate(prompts(), Sampling(max_new_tokens=40)), strict=True):
+    for prompt, answer in zip(prompts(), generate(engine, prompts(), Options(max_new_tokens=40)), strict=True):
         assert same(model, prompt, answer.ids, greedy(model, prompt, 40))
 
 
 def test_short_work_compiles_nothing():
-    engine = LocalEngine(make("llama"), ())
-    engine.generate(prompts(), Sampling(max_new_tokens=8))
+    engine = LocalEngine(make("llama"), None)
+    generate(engine, prompts(), Options(max_new_tokens=8))
     assert engine._graphs is None
     assert not [thread for thread in threading.enumerate() if thread.name == "tunesmith-compile"]
     assert compiled.LayerGraphs.__doc__

@@ -23,11 +23,11 @@ from conftest import many_rows, save_tiny
 from fake_hub import fake_hub
 from tunesmith.core.config import to_yaml
 from tunesmith.core.errors import TunesmithError
-from tunesmith.core.events import silent, to_folder
+from tunesmith.core.events import Interrupted, silent, to_attempts
 from tunesmith.core.files import read_json, write_json
+from tunesmith.deploy.bundle import pack, reduced
 from tunesmith.deploy.card import QUESTION, code, plain
 from tunesmith.deploy.hub import send
-from tunesmith.deploy.parcel import pack, reduced
 from tunesmith.score.metrics import METRICS
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub 2.4 over httpx2
@@ -47,7 +47,7 @@ main.run()
 def made(tmp_path_factory):
     """Two real runs on a local base and local rows: `lora` and `full`; and the base's folder."""
     from tunesmith.jobs.finetune import finetune
-    from tunesmith.jobs.recipe import Recipe
+    from tunesmith.train.recipe import Recipe
 
     place = tmp_path_factory.mktemp("private")
     base = save_tiny(place / "tiny")
@@ -213,9 +213,9 @@ def test_the_code_of_a_card_answers_as_tunesmith_does(here, made, runs, tmp_path
         expected.append(tunesmith.load(runs / name).generate(QUESTION, max_new_tokens=128))
         if name == "lora":
             on_hub_base(runs / name, "some/tiny", commit)
-        parcel = pack(str(runs / name), repo)
-        send(parcel)
-        programs.append(re.search(r"```python\n(.*?)```", parcel.card, re.DOTALL)[1])
+        bundle = pack(str(runs / name), repo)
+        send(bundle)
+        programs.append(re.search(r"```python\n(.*?)```", bundle.card, re.DOTALL)[1])
     assert "me/full" in programs[0]
     assert "me/lora" in programs[1]
     script = "\nprint('=====')\n".join(programs)
@@ -263,13 +263,13 @@ def test_a_branch_is_made_and_the_main_one_stays(here, made):
     run = str(made / "runs" / "full")
     send(pack(run, "me/hotel"))
     main = files_on(here, "me/hotel")
-    parcel = pack(run, "me/hotel", revision="trial/2")
-    pushed = send(parcel, branch="trial/2", message="a trial")
+    bundle = pack(run, "me/hotel", revision="trial/2")
+    pushed = send(bundle, branch="trial/2", message="a trial")
     assert pushed.url == f"{here.address}/me/hotel/tree/trial/2"
     assert files_on(here, "me/hotel") == main
     assert 'model="me/hotel", revision="trial/2")' in files_on(here, "me/hotel", "trial/2")["README.md"].decode()
-    with pytest.raises(TunesmithError, match=r"refused with 400 \(Invalid reference.*Nothing was published"):
-        send(parcel, branch="refs/pr/1")
+    with pytest.raises(TunesmithError, match=r"refused with 400 \(Invalid reference.*Nothing was pushed"):
+        send(bundle, branch="refs/pr/1")
 
 
 def test_large_files_go_by_xet_where_it_is(hub, made, tmp_path):
@@ -287,7 +287,7 @@ def test_large_files_go_by_xet_where_it_is(hub, made, tmp_path):
 
 
 def lost_interrupted(run):
-    to_folder(run)({"kind": "interrupted"})
+    to_attempts(run)(Interrupted())
 
 
 def lost_model(run):
@@ -331,8 +331,8 @@ def test_an_adapter_of_ember_is_refused_and_a_stopped_run_can_be_named_by_its_mo
     with pytest.raises(TunesmithError, match="an adapter of the embedded model ember"):
         pack(str(runs / "lora"), "me/hotel")
     lost_interrupted(runs / "full")
-    parcel = pack(str(runs / "full" / "model"), "me/hotel")
-    assert "## Scores" in parcel.card
+    bundle = pack(str(runs / "full" / "model"), "me/hotel")
+    assert "## Scores" in bundle.card
     shutil.move(runs / "full" / "model", runs / "alone")
     card = pack(str(runs / "alone"), "me/hotel").card
     assert "It was not measured." in card
@@ -341,37 +341,37 @@ def test_an_adapter_of_ember_is_refused_and_a_stopped_run_can_be_named_by_its_mo
         pack(str(runs / "alone"), "me/hotel", with_samples=True)
 
 
-def refusal(parcel, **options):
+def refusal(bundle, **options):
     with pytest.raises(TunesmithError) as caught:
-        send(parcel, **options)
+        send(bundle, **options)
     assert TOKEN not in str(caught.value)
     return str(caught.value)
 
 
 def test_the_hub_s_refusals_say_what_to_do(here, made, monkeypatch):
-    parcel = pack(str(made / "runs" / "full"), "me/hotel")
+    bundle = pack(str(made / "runs" / "full"), "me/hotel")
     elsewhere = pack(str(made / "runs" / "full"), "you/hotel")
-    assert "--message is empty" in refusal(parcel, message=" ")
+    assert "--message is empty" in refusal(bundle, message=" ")
     assert "you/hotel: the repository is not yours: you is neither me" in refusal(elsewhere)
     here.create("you/hotel", private=False)
     assert "you/hotel is public. Add --public" in refusal(elsewhere)
     assert "you/hotel: the repository is not yours" in refusal(elsewhere, public=True)
     here.repos["you/hotel"].private = True
     here.before = lambda request: (409, "conflict") if "/preupload/" in request.path else None
-    assert "me/hotel is there, but it is not yours" in refusal(parcel)
+    assert "me/hotel is there, but it is not yours" in refusal(bundle)
     here.before = lambda request: (403, "no") if "/preupload/" in request.path else None
-    assert "me/hotel: this token may not write there" in refusal(parcel)
+    assert "me/hotel: this token may not write there" in refusal(bundle)
     here.before = lambda request: None
     monkeypatch.setenv("HF_TOKEN", "hf_reader")
-    assert "this token may read and not write" in refusal(parcel)
+    assert "this token may read and not write" in refusal(bundle)
     monkeypatch.setenv("HF_TOKEN", "hf_unknown")
-    assert f"{here.address} does not know this token" in refusal(parcel)
+    assert f"{here.address} does not know this token" in refusal(bundle)
     monkeypatch.setenv("HF_TOKEN", f"{TOKEN} \x01")
-    assert "characters that no token has" in refusal(parcel)
+    assert "characters that no token has" in refusal(bundle)
     monkeypatch.delenv("HF_TOKEN")
-    assert "no token for the hub. Set HF_TOKEN" in refusal(parcel)
+    assert "no token for the hub. Set HF_TOKEN" in refusal(bundle)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert "HF_HUB_OFFLINE is set" in refusal(parcel)
+    assert "HF_HUB_OFFLINE is set" in refusal(bundle)
     assert [commit.message for repo in here.repos.values() for commit in repo.branches["main"]] == [
         "initial commit"
     ] * 2
@@ -384,24 +384,24 @@ def test_a_model_of_others_is_not_overwritten(here, made):
 
 
 def test_an_upload_that_fails_leaves_nothing(here, made, monkeypatch):
-    parcel = pack(str(made / "runs" / "full"), "me/hotel")
+    bundle = pack(str(made / "runs" / "full"), "me/hotel")
     here.before = lambda request: (400, "disk full") if request.method == "PUT" else None
-    assert "refused with 400 (disk full). Nothing was published." in refusal(parcel)
+    assert "refused with 400 (disk full). Nothing was pushed." in refusal(bundle)
     here.before = lambda request: (500, "oh") if "/commit/" in request.path else None
-    assert "refused with 500 (oh). Nothing was published." in refusal(parcel)
+    assert "refused with 500 (oh). Nothing was pushed." in refusal(bundle)
 
     def drop(request):
         if "/commit/" in request.path:
             raise ConnectionError
 
     here.before = drop
-    assert re.search(r"cannot be reached .* Nothing was published\.$", refusal(parcel))
+    assert re.search(r"cannot be reached .* Nothing was pushed\.$", refusal(bundle))
     assert set(here.repos["me/hotel"].branches["main"][-1].files) == {".gitattributes"}
     here.before, here.after = lambda request: None, drop
-    said = refusal(parcel)
+    said = refusal(bundle)
     assert said.endswith(f"The commit was made all the same: {here.repos['me/hotel'].branches['main'][-1].id}.")
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    assert re.search(r"127\.0\.0\.1:9 cannot be reached .*HF_ENDPOINT.* Nothing was published\.$", refusal(parcel))
+    assert re.search(r"127\.0\.0\.1:9 cannot be reached .*HF_ENDPOINT.* Nothing was pushed\.$", refusal(bundle))
 
 
 def test_ctrl_c_says_that_nothing_was_published(hub, made, tmp_path):
@@ -418,7 +418,7 @@ def test_ctrl_c_says_that_nothing_was_published(hub, made, tmp_path):
     )  # fmt: skip
     _, error = child.communicate(timeout=60)
     assert child.returncode == 130
-    assert "interrupted. Nothing was published." in error
+    assert "interrupted. Nothing was pushed." in error
     assert "Traceback" not in error
     assert len(hub.repos["me/hotel"].branches["main"]) == 1
 
@@ -445,7 +445,7 @@ def test_paths_are_reduced_wherever_they_stand():
         },
         "recipe": {
             "model": {"base": "models/tiny"},
-            "method": {"type": "lora", "start": "work/runs/first"},
+            "method": {"type": "lora", "continue_from": "work/runs/first"},
             "track": {"mlflow": "https://jane:word@track.org"},
             "data": {
                 "train": {"/home/jane/a/x.jsonl": 1.0, "/home/jane/b/x.jsonl": 2.0, "hf:org/set": 1.0},
@@ -469,7 +469,7 @@ def test_paths_are_reduced_wherever_they_stand():
         },
         "recipe": {
             "model": {"base": "tiny"},
-            "method": {"type": "lora", "start": "first"},
+            "method": {"type": "lora", "continue_from": "first"},
             "data": {
                 "train": {"x.jsonl": 1.0, "x.jsonl+": 2.0, "hf:org/set": 1.0},
                 "validation": ["v.jsonl", "hotel"],
@@ -487,19 +487,19 @@ def test_a_merged_model_has_the_scores_of_its_adapter_while_that_is_there(runs):
     adapter, merged = runs / "lora" / "model", runs / "merged"
     shutil.copytree(runs / "full" / "model", merged)
     digest = hashlib.sha256((adapter / "adapter_model.safetensors").read_bytes()).hexdigest()
-    certificate = {
+    verification = {
         "adapter": {"folder": str(adapter), "sha256": digest},
         "largest_logit_difference": {"value": 1.5e-5, "limit": 1e-3, "row": "chats/x.jsonl:3", "position": 2},
     }
-    write_json(merged / "tunesmith.json", {**read_json(adapter / "tunesmith.json"), "merge": certificate})
-    parcel = pack(str(merged), "me/hotel")
+    write_json(merged / "tunesmith.json", {**read_json(adapter / "tunesmith.json"), "merge": verification})
+    bundle = pack(str(merged), "me/hotel")
     report = read_json(runs / "lora" / "report" / "report.json")
-    data = ModelCard(parcel.card).data
+    data = ModelCard(bundle.card).data
     assert data.library_name == "transformers"
     assert data.eval_results[0].metric_value == report["scores"][0]["score"]["value"]
-    assert "those of the adapter, before it was folded into its base." in parcel.card
-    assert "| merged | no logit off by more than 1.5e-05 |" in parcel.card
-    told = json.loads(parcel.files["tunesmith.json"])["merge"]
+    assert "those of the adapter, before it was folded into its base." in bundle.card
+    assert "| merged | no logit off by more than 1.5e-05 |" in bundle.card
+    told = json.loads(bundle.files["tunesmith.json"])["merge"]
     assert (told["adapter"]["folder"], told["largest_logit_difference"]["row"]) == ("model", "x.jsonl:3")
     (adapter / "adapter_model.safetensors").write_bytes(b"trained on since")
     assert "It was not measured." in pack(str(merged), "me/hotel").card
@@ -511,11 +511,11 @@ def test_a_model_that_its_run_merged_has_the_run_s_scores_wherever_all_of_it_lie
     model.rename(adapter)
     shutil.copytree(runs / "full" / "model", model)
     digest = hashlib.sha256((adapter / "adapter_model.safetensors").read_bytes()).hexdigest()
-    certificate = {
+    verification = {
         "adapter": {"folder": str(adapter), "sha256": digest},
         "largest_logit_difference": {"value": 0.0, "limit": 1e-3, "row": "x.jsonl:3", "position": 2},
     }
-    write_json(model / "tunesmith.json", {**read_json(adapter / "tunesmith.json"), "merge": certificate})
+    write_json(model / "tunesmith.json", {**read_json(adapter / "tunesmith.json"), "merge": verification})
     shutil.copytree(model, runs / "lora" / "merged")  # as `tunesmith merge` makes another one
     (runs / "lora").rename(tmp_path / "moved")
     value = read_json(made / "runs" / "lora" / "report" / "report.json")["scores"][0]["score"]["value"]

@@ -12,16 +12,17 @@ import pytest
 import yaml
 
 from tunesmith.core.config import union_members
-from tunesmith.data.formats import FORMATS, canonical
-from tunesmith.data.load import load_dataset
-from tunesmith.jobs.recipe import Recipe, read_recipe
+from tunesmith.data.kinds.table import FORMATS, kind_of
+from tunesmith.data.load import load_rows
 from tunesmith.prompt.base import resolve
 from tunesmith.prompt.contract import Contract
 from tunesmith.prompt.load import load_tokenizer
 from tunesmith.prompt.messages import Message
 from tunesmith.prompt.templates import TEMPLATES
+from tunesmith.train.recipe import Recipe, read_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
+SHARED = {"core": "exec", "jobs": "exec", "score": "evaluate", "track": "train"}  # rooms on the page of another
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -37,13 +38,37 @@ def test_the_reference_is_what_the_code_says():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
-        assert target.startswith("https://") or (page.parent / target).exists(), target
+    for target, place in re.findall(r"\]\(([^)#]*)(?:#([^)]+))?\)", page.read_text()):
+        if not target.startswith("https://"):
+            found = page.parent / target if target else page
+            assert found.exists(), target
+            assert not place or place in headings(found), f"{target}#{place}"
+
+
+def headings(page):
+    """What a link may name of a page."""
+    lines = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
 
 
 def test_every_room_has_a_page():
     rooms = {path.parent.name for path in (ROOT / "src" / "tunesmith").glob("*/__init__.py")}
-    assert rooms <= {path.stem for path in PAGES}
+    pages = {path.stem: path.read_text() for path in (ROOT / "docs").glob("*.md")}
+    assert set(SHARED) <= rooms
+    assert not set(SHARED) & set(pages)
+    assert {SHARED.get(room, room) for room in rooms} <= set(pages)
+    for room, page in SHARED.items():
+        assert f"`{room}`" in pages[page]
+
+
+def test_modules_that_pages_name_are_there():
+    rooms = [path for path in (ROOT / "src" / "tunesmith").iterdir() if path.is_dir()]
+    folders = {room.name for room in rooms if room.name != "assets"}
+    for page in (page for page in PAGES if page.parent.name != "decisions"):  # these keep the words of their day
+        for name in re.findall(r"`((?:\w+/)+[\w.]+)`", page.read_text()):
+            if name.partition("/")[0] in folders and "NAME" not in name:
+                found = ROOT / "src" / "tunesmith" / name
+                assert any(path.exists() for path in (found, found.with_suffix(".py"))), f"{page.name}: {name}"
 
 
 def test_each_format_of_the_data_page_is_read_as_it_says(tmp_path):
@@ -52,17 +77,17 @@ def test_each_format_of_the_data_page_is_read_as_it_says(tmp_path):
     for name, text in examples:
         path = tmp_path / f"{name}.jsonl"
         path.write_text(text)
-        dataset = load_dataset(str(path))
+        dataset = load_rows(str(path))
         count = len(text.splitlines())
         assert (dataset.format, dataset.ledger.counts()) == (name, {"read": count, "kept": count})
         assert not dataset.ledger.entries
         for row in dataset.rows:  # what is read can be written and read again
-            again = canonical(row.content).convert(json.loads(row.json), lambda fault: None)
+            again = kind_of(row).read_back(json.loads(row.json))
             assert again == row.content
 
 
 def test_the_data_page_names_every_code_of_the_ledger():
-    source = "".join(path.read_text() for path in (ROOT / "src" / "tunesmith" / "data").glob("*.py"))
+    source = "".join(path.read_text() for path in (ROOT / "src" / "tunesmith" / "data").rglob("*.py"))
     codes = set(re.findall(r'RowFault\(\s*"([a-z_]+)"', source))
     page = (ROOT / "docs" / "data.md").read_text()
     assert len(codes) > 50

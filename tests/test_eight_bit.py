@@ -6,21 +6,22 @@ import pytest
 import torch
 import torch.distributed as distributed
 
-from conftest import many_rows
+from conftest import READS, NoSource, many_rows
 from tunesmith.core.errors import ConfigError
-from tunesmith.data.load import load_dataset
+from tunesmith.data.load import load_rows
 from tunesmith.data.prepare import prepare
-from tunesmith.model.config import FullConfig
-from tunesmith.model.load import load_model
-from tunesmith.model.methods import METHODS
+from tunesmith.model.load import LoadSpec, load
+from tunesmith.model.methods.full import FullConfig
+from tunesmith.model.methods.table import METHODS
 from tunesmith.prompt.load import load_contract
 from tunesmith.train.batch import padded
 from tunesmith.train.checkpoint import MOMENTS, find_checkpoint, restore, save_checkpoint
 from tunesmith.train.config import OptimConfig
-from tunesmith.train.eight_bit import BLOCK, SMALL, AdamW8bit, decode, encode, make_levels, update_coded
-from tunesmith.train.plan import make_plan
-from tunesmith.train.policy import Policy, decay_groups
-from tunesmith.train.standing import Standing
+from tunesmith.train.learner import Learner, decay_groups
+from tunesmith.train.planning.planner import make_plan
+from tunesmith.train.state import TrainerState
+from tunesmith.train.weights.eight_bit import BLOCK, SMALL, AdamW8bit, decode, encode, make_levels, update_coded
+from tunesmith.train.weights.placed import Placed
 
 CPU = torch.device("cpu")
 
@@ -198,49 +199,50 @@ def test_parted_weights_are_refused():
 
 @pytest.fixture
 def batches(write_rows, tiny):
-    dataset = load_dataset(str(write_rows(many_rows(64))))
-    rows = list(prepare(dataset.rows, dataset.reading.ledgers, load_contract(tiny), 512))
+    dataset = load_rows(str(write_rows(many_rows(64))))
+    rows = list(prepare(dataset.rows, dataset.reading.ledgers, load_contract(tiny), 512, READS))
     return [padded(rows[start : start + 8], "cpu") for start in range(0, 64, 8)]
 
 
-def learn(policy, batches, steps):
+def learn(learner, batches, steps):
     """The losses of some steps, by hand."""
-    from tunesmith.train.objectives.sft import Sft
+    from tunesmith.train.objective import Models
+    from tunesmith.train.objectives.sft import make_sft
 
-    objective, losses = Sft([], 8, 0, make_plan("fp32", "off", 1024)), []
+    objective, models, losses = make_sft(), Models(learner.model, make_plan("fp32", "off", 1024)), []
     for _ in range(steps):
-        batch = batches[policy.step_number % len(batches)]
-        loss = objective.loss(policy.model, batch).terms[0].total / len(batch.target_N)
+        batch = batches[learner.step_number % len(batches)]
+        loss = objective.loss(models, batch, None).terms[0].total / len(batch.target_N)
         loss.backward()
-        policy.optimizer.step()
-        policy.optimizer.zero_grad()
-        policy.step_number += 1
+        learner.optimizer.step()
+        learner.optimizer.zero_grad()
+        learner.step_number += 1
         losses.append(loss.item())
     return losses
 
 
-def make_policy(folder, eight_bit):
-    model = METHODS["full"].apply(load_model(folder, torch.float32), FullConfig())
+def make_learner(folder, eight_bit):
+    model = METHODS["full"].apply(load(folder, LoadSpec()).model, FullConfig())
     optim = OptimConfig(weight_decay=0.1, scheduler="constant", warmup=0)
-    policy = Policy(model, optim, 1e-3, 100, make_plan("fp32", "off", 1024))
+    learner = Learner(Placed(model, make_plan("fp32", "off", 1024)), optim, 1e-3, 100)
     if eight_bit:
-        policy.optimizer = AdamW8bit(decay_groups(policy.weights, 0.1), 1e-3)
-    return policy
+        learner.optimizer = AdamW8bit(decay_groups(learner.weights, 0.1), 1e-3)
+    return learner
 
 
 def test_it_learns_as_torchs_adamw_does(tiny, batches):
-    ours, theirs = (learn(make_policy(tiny, eight_bit), batches, 100) for eight_bit in (True, False))
+    ours, theirs = (learn(make_learner(tiny, eight_bit), batches, 100) for eight_bit in (True, False))
     assert theirs[-1] < 0.5 * theirs[0]
     assert ours == pytest.approx(theirs, rel=0.03)
     assert ours != theirs
 
 
 def test_a_checkpoint_goes_on_to_the_same_bits(tiny, batches, tmp_path):
-    whole = make_policy(tiny, True)
+    whole = make_learner(tiny, True)
     learn(whole, batches, 6)
-    save_checkpoint(whole, Standing(), tmp_path, keep_last=1)
+    save_checkpoint(whole, TrainerState(), NoSource(), tmp_path, keep_last=1)
     expected = learn(whole, batches, 6)
-    broken = make_policy(tiny, True)
+    broken = make_learner(tiny, True)
     checkpoint, _ = find_checkpoint(tmp_path)
     assert checkpoint is not None
     assert (checkpoint.folder / MOMENTS).stat().st_size < 2.5 * sum(

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import tunesmith
 from tunesmith.core.files import read_json
-from tunesmith.jobs.recipe import read_recipe
 from tunesmith.jobs.start import start_run
 from tunesmith.prompt.base import resolve
+from tunesmith.train.recipe import read_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 ASSETS = ROOT / "src" / "tunesmith" / "assets"
@@ -92,10 +92,10 @@ def test_the_demo_reaches_its_goals(tmp_path):
     assert scores["BLEU"]["score"]["value"] >= 90
     assert scores["BLEU"]["verdict"] == "better"
     assert scores["ends by itself"]["score"]["value"] >= 98
-    probes = read_json(run.folder / "report" / "report.json")["probes"]
+    probes = read_json(run.folder / "report" / "report.json")["general_ability"]
     kept = {score["metric"]: score for score in probes["general questions"]["scores"]}
     assert kept["BLEU"]["score"]["value"] >= 50  # without replay it falls to 2
-    [shown] = [event["samples"] for event in events if event["kind"] == "samples"]
+    [shown] = [event.samples for event in events if event.kind == "samples"]
     assert len(shown) == 5
     right = [sample["answer"] == sample["reference"] for sample in shown]
     assert sum(right) >= 4, shown  # another processor rounds otherwise, and may say one of them in other words

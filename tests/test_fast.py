@@ -16,26 +16,37 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from conftest import many_rows
-from tunesmith.data.load import load_dataset
+from conftest import READS, many_rows
+from tunesmith.data.load import load_rows
 from tunesmith.data.prepare import prepare
-from tunesmith.jobs.settle import one_backward, settle_layers, settle_loss, settle_packing, trial_batch
 from tunesmith.model.attention import PACKED, attend, packed_attention, row_by_row
-from tunesmith.model.config import FullConfig, LoraConfig
-from tunesmith.model.load import load_model
-from tunesmith.model.methods import METHODS
+from tunesmith.model.load import LoadSpec, load
+from tunesmith.model.methods.full import FullConfig
+from tunesmith.model.methods.lora import LoraConfig
+from tunesmith.model.methods.table import METHODS
 from tunesmith.prompt.load import load_contract
 from tunesmith.train import loss as losses
-from tunesmith.train.batch import WHOLE, packed, padded
-from tunesmith.train.compiled import as_they_are, does_not_pay, layers_of, why_layers_differ, why_not_compiled
+from tunesmith.train.batch import WHOLE, packed
 from tunesmith.train.config import OptimConfig
+from tunesmith.train.learner import Learner
 from tunesmith.train.loss import at_targets, grade, linear_cross_entropy, why_loss_differs
-from tunesmith.train.memory import checkpoint_activations, kept_bytes, why_checkpointing
-from tunesmith.train.objectives.sft import Sft
-from tunesmith.train.plan import Plan
-from tunesmith.train.policy import Policy
-from tunesmith.train.probe import why_not_chunked
-from tunesmith.train.ranks import Ranks
+from tunesmith.train.objective import Draw, Models
+from tunesmith.train.objectives.sft import make_sft
+from tunesmith.train.planning.compiled import as_they_are, layers_of, why_layers_differ, why_not_compiled
+from tunesmith.train.planning.estimates import why_checkpointing, why_compiling_does_not_pay
+from tunesmith.train.planning.memory import checkpoint_activations, kept_bytes
+from tunesmith.train.planning.plan import Plan
+from tunesmith.train.planning.planner import (
+    Wishes,
+    decide_layers,
+    decide_loss,
+    decide_packing,
+    one_backward,
+    trial_batch,
+)
+from tunesmith.train.sources.rows import RowSource
+from tunesmith.train.weights.placed import Placed
+from tunesmith.train.weights.ranks import Ranks
 
 PLAN = Plan(
     device="cpu", precision="fp32", packing=True, micro_tokens=300, accumulation=None, processes=1, sharding="none",
@@ -45,8 +56,12 @@ PLAN = Plan(
 
 @pytest.fixture
 def rows(write_rows, tiny):
-    dataset = load_dataset(str(write_rows(many_rows(24))))
-    return Rows(prepare(dataset.rows, dataset.reading.ledgers, load_contract(tiny), 512))
+    dataset = load_rows(str(write_rows(many_rows(24))))
+    return Rows(prepare(dataset.rows, dataset.reading.ledgers, load_contract(tiny), 512, READS))
+
+
+SFT = make_sft()
+ON, AUTO, OFF = (Wishes(wanted, "auto", 8, 4) for wanted in ("on", "auto", "off"))
 
 
 class Rows(list):
@@ -62,13 +77,14 @@ def heads(tokens, dtype, query=4, key=2, width=16):
 
 
 @pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 2e-6), (torch.bfloat16, 1.5e-2)])
-@pytest.mark.parametrize("key_heads", [1, 2, 4])
-def test_attention_and_its_gradients_are_those_of_double_precision(dtype, close, key_heads):
+@pytest.mark.parametrize(("key_heads", "causal"), [(1, True), (2, True), (4, True), (2, False), (4, False)])
+def test_attention_and_its_gradients_are_those_of_double_precision(dtype, close, key_heads, causal):
     offsets = torch.tensor([0, 1, 4, 40, 640], dtype=torch.int32)  # the last row takes three blocks
     given = heads(640, dtype, key=key_heads)
     exact = [tensor.detach().double().requires_grad_() for tensor in given]
-    found, _ = packed_attention(torch.nn.Identity(), *given, None, cu_seq_lens_q=offsets, scaling=0.21)
-    want = row_by_row(*exact, offsets, 0.0, 0.21)
+    layer = torch.nn.Identity()
+    found, _ = packed_attention(layer, *given, None, cu_seq_lens_q=offsets, scaling=0.21, is_causal=causal)
+    want = row_by_row(*exact, offsets, 0.0, 0.21, causal)
     direction = torch.randn_like(want)
     by = torch.autograd.grad(found, given, direction.to(dtype))
     wanted = torch.autograd.grad(want, exact, direction)
@@ -79,7 +95,8 @@ def test_attention_and_its_gradients_are_those_of_double_precision(dtype, close,
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_attention_is_a_sound_operator(dtype):
     offsets = torch.tensor([0, 5, 24], dtype=torch.int32)
-    torch.library.opcheck(attend, (*heads(24, dtype), offsets, 0.25))
+    for causal in (True, False):
+        torch.library.opcheck(attend, (*heads(24, dtype), offsets, 0.25, causal))
 
 
 class Largest(TorchDispatchMode):
@@ -98,7 +115,7 @@ class Largest(TorchDispatchMode):
 @pytest.mark.parametrize("trained", [False, True])
 def test_the_chunked_loss_is_cross_entropy_and_never_holds_all_logits(trained, monkeypatch):
     torch.manual_seed(0)
-    monkeypatch.setattr(losses, "PIECE", 2000)
+    monkeypatch.setattr(losses, "LOGITS_PER_PIECE", 2000)
     hidden = torch.randn(70, 16, requires_grad=True)
     weight = torch.randn(500, 16, requires_grad=trained)
     target = torch.randint(500, (70,))
@@ -129,15 +146,16 @@ def test_losses_that_are_very_large_stay_finite_and_exact():
     torch.testing.assert_close(at_target, torch.tensor([[-1.0], [-2 / 3]]))
 
 
-@pytest.mark.parametrize("make", [packed, padded])
-def test_the_probe_lets_the_chunked_loss_through_where_it_is_the_models_own(tiny, rows, make):
-    model = load_model(tiny, torch.float32)
-    if make is packed:
+@pytest.mark.parametrize("packing", [True, False])
+def test_the_check_lets_the_chunked_loss_through_where_it_is_the_models_own(tiny, rows, packing):
+    plan, why_not_chunked = replace(PLAN, packing=packing), SFT.check.why_not_chunked
+    model = load(tiny, LoadSpec()).model
+    if packing:
         model.set_attn_implementation(PACKED)
-    assert why_not_chunked(METHODS["lora"].apply(model, LoraConfig()), rows, make) is None
+    assert why_not_chunked(Models(METHODS["lora"].apply(model, LoraConfig()), plan), rows) is None
     head = LoraConfig(targets=["lm_head"])
-    changed = METHODS["lora"].apply(load_model(tiny, torch.float32), head)
-    assert "more than a matrix product" in why_not_chunked(changed, rows, padded)
+    changed = METHODS["lora"].apply(load(tiny, LoadSpec()).model, head)
+    assert "more than a matrix product" in why_not_chunked(Models(changed, replace(PLAN, packing=False)), rows)
 
 
 def test_packed_rows_are_filled_up_and_the_filling_teaches_nothing(rows):
@@ -148,30 +166,30 @@ def test_packed_rows_are_filled_up_and_the_filling_teaches_nothing(rows):
     assert batch.inputs["logits_to_keep"].max() < batch.tokens
 
 
-def policy_for(tiny, method, plan, optim=None, rate=1e-3):
+def learner_for(tiny, method, plan, optim=None, rate=1e-3):
     torch.manual_seed(0)
     frozen = method == "lora" and plan.precision == "bf16"
-    model = load_model(tiny, torch.bfloat16 if frozen else torch.float32)
+    model = load(tiny, LoadSpec(precision="bf16" if frozen else "fp32")).model
     model.set_attn_implementation(PACKED)
     model = METHODS[method].apply(model, LoraConfig() if method == "lora" else FullConfig()).train()
-    return Policy(model, optim or OptimConfig(clip=0), rate, 200, plan)
+    return Learner(Placed(model, plan), optim or OptimConfig(clip=0), rate, 200)
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_masters_remember_what_bf16_would_forget(tiny, rows, method):
     plan = replace(PLAN, precision="bf16")
-    policy = policy_for(tiny, method, plan, rate=1e-5)
-    objective = Sft(rows, 8, 0, plan)
-    before = {name: weight.detach().clone() for name, weight in policy.weights.items()}
+    learner = learner_for(tiny, method, plan, rate=1e-5)
+    source = RowSource(rows, SFT, plan, 8)
+    before = {name: weight.detach().clone() for name, weight in learner.weights.items()}
     assert {weight.dtype for weight in before.values()} == {torch.float32}
-    for micro in itertools.islice(objective.steps(), 20):
+    for micro in itertools.islice(source.steps(), 20):
         for batch in micro:
-            one_backward(policy, objective, batch)
-        assert all(weight.grad is None for weight in policy.model.parameters())
-        policy.step()
-    inside = dict(policy.model.named_parameters())
+            one_backward(plan, learner.placed, SFT, batch)
+        assert all(weight.grad is None for weight in learner.model.parameters())
+        learner.step()
+    inside = dict(learner.model.named_parameters())
     moved = forgotten = total = 0
-    for name, master in policy.weights.items():
+    for name, master in learner.weights.items():
         assert inside[name].dtype == torch.bfloat16
         assert torch.equal(inside[name], master.to(torch.bfloat16))
         if before[name].abs().sum() > 0 and "embed" not in name and "lm_head" not in name:  # B of LoRA starts at zero
@@ -184,15 +202,14 @@ def test_masters_remember_what_bf16_would_forget(tiny, rows, method):
 
 def test_masters_sum_gradients_in_fp32(tiny, rows):
     plan = replace(PLAN, precision="bf16")
-    policy = policy_for(tiny, "full", plan)
-    objective = Sft(rows, 8, 0, plan)
-    one, other = (objective.batches(rows[i : i + 2])[0] for i in (0, 2))
+    learner = learner_for(tiny, "full", plan)
+    one, other = (SFT.collate(rows[i : i + 2], plan, Draw(), {}) for i in (0, 2))
     gradients = []
     for batches in ([one], [other], [one, other]):
         for batch in batches:
-            one_backward(policy, objective, batch)
-        gradients.append({name: weight.grad for name, weight in policy.weights.items()})
-        for weight in policy.weights.values():
+            one_backward(plan, learner.placed, SFT, batch)
+        gradients.append({name: weight.grad for name, weight in learner.weights.items()})
+        for weight in learner.weights.values():
             weight.grad = None
     for name, both in gradients[2].items():
         assert torch.equal(both, gradients[0][name] + gradients[1][name])
@@ -205,21 +222,21 @@ def test_compiled_layers_share_one_graph_and_give_the_same_losses(tiny, rows, me
     results = {}
     for compiled in (False, True):
         torch.compiler.reset()
-        policy = policy_for(tiny, method, replace(plan, compiled=compiled))
-        objective = Sft(rows, 8, 0, replace(plan, compiled=compiled))
+        learner = learner_for(tiny, method, replace(plan, compiled=compiled))
+        source = RowSource(rows, SFT, replace(plan, compiled=compiled), 8)
         if compiled:
             heard = []  # whatever is on by default and turned itself off here would be heard
-            policy.model.set_attn_implementation("sdpa")
-            settled = settle_packing(replace(plan, compiled=None, chunked=None), policy.model, rows, heard.append)
-            settled = settle_loss(settled, policy.model, rows, heard.append)
-            objective = settle_layers("on", policy, Sft(rows, 8, 0, settled), rows, 5, heard.append)
-            decided = objective.plan.packing, objective.plan.chunked, objective.plan.compiled
+            learner.model.set_attn_implementation("sdpa")
+            whole = decide_packing(replace(plan, compiled=None, chunked=None), learner.placed, SFT, rows, heard.append)
+            whole = decide_loss(whole, learner.placed, SFT, rows, heard.append)
+            source.plan = decide_layers(whole, ON, learner.placed, SFT, rows, heard.append)
+            decided = source.plan.packing, source.plan.chunked, source.plan.compiled
             assert (decided, heard) == ((True, True, True), [])
         found = []
         with torch.compiler.set_stance("fail_on_recompile" if compiled else "default"):
-            for micro in itertools.islice(objective.steps(), 5):
-                found += [one_backward(policy, objective, batch) for batch in micro]
-                policy.step()
+            for micro in itertools.islice(source.steps(), 5):
+                found += [one_backward(source.plan, learner.placed, SFT, batch) for batch in micro]
+                learner.step()
         results[compiled] = found
     assert results[True] == pytest.approx(results[False], rel=2e-5 if precision == "fp32" else 1e-2)
     assert len(results[True]) > 5
@@ -230,17 +247,16 @@ def test_layers_computed_again_give_the_same_bits_and_keep_less(tiny, rows, comp
     plan = replace(PLAN, compiled=compiled)
     results, kept = [], []
     for again in (False, True):
-        policy = policy_for(tiny, "lora", plan)
-        objective = Sft(rows, 8, 0, plan)
+        learner = learner_for(tiny, "lora", plan)
         if again:
-            checkpoint_activations(policy.model)
-        micro = next(objective.steps())
-        backward = functools.partial(one_backward, policy, objective, micro[0])
+            checkpoint_activations(learner.model)
+        micro = next(RowSource(rows, SFT, plan, 8).steps())
+        backward = functools.partial(one_backward, plan, learner.placed, SFT, micro[0])
         if compiled:
-            assert why_not_compiled(policy.model, policy.weights, backward) is None
-        kept.append(kept_bytes(policy.model, functools.partial(objective.loss, policy.model, micro[0])))
+            assert why_not_compiled(learner.model, learner.weights, backward) is None
+        kept.append(kept_bytes(learner.model, functools.partial(SFT.loss, Models(learner.model, plan), micro[0], None)))
         backward()
-        results.append({name: weight.grad for name, weight in policy.weights.items()})
+        results.append({name: weight.grad for name, weight in learner.weights.items()})
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
     assert kept[1] < 0.7 * kept[0]
 
@@ -252,11 +268,11 @@ def test_checkpointing_is_chosen_where_a_micro_batch_does_not_fit():
 
 def test_what_the_backward_pass_keeps_grows_with_its_tokens_alone(tiny, rows):
     """Frozen weights, of which backward passes keep views, are no part of it."""
-    policy, objective = policy_for(tiny, "lora", PLAN), Sft(rows, 8, 0, PLAN)
+    learner = learner_for(tiny, "lora", PLAN)
     kept, tokens = [], []
     for count in (2, 8):
-        [micro] = objective.batches(rows[:count])
-        kept.append(kept_bytes(policy.model, functools.partial(objective.loss, policy.model, micro)))
+        micro = SFT.collate(rows[:count], PLAN, Draw(), {})
+        kept.append(kept_bytes(learner.model, functools.partial(SFT.loss, Models(learner.model, PLAN), micro, None)))
         tokens.append(micro.inputs["input_ids"].numel())
     assert kept[1] / kept[0] == pytest.approx(tokens[1] / tokens[0], rel=0.15)
 
@@ -268,24 +284,24 @@ def test_processes_decide_as_the_first_one_does(tiny, rows):
         def gather(self, value):
             return ["the first process says no", value]
 
-    policy, objective = policy_for(tiny, "lora", PLAN), Sft(rows, 8, 0, PLAN, Second(1, 2))
-    policy.ranks = objective.ranks
-    settled = settle_layers("auto", policy, objective, rows, 10**9, lambda event: None)
-    assert settled.plan.compiled is False
-    assert "the first process says no" in settled.plan.reasons["compiled"]
-    assert trial_batch(Sft(rows, 8, 0, PLAN, Second(2, 3)), rows).tokens == sum(sorted(rows.lengths)[:4])
+    placed = learner_for(tiny, "lora", PLAN).placed
+    placed.ranks = Second(1, 2)
+    whole = decide_layers(PLAN, replace(AUTO, steps=10**9), placed, SFT, rows)
+    assert whole.compiled is False
+    assert "the first process says no" in whole.reasons["compiled"]
+    assert trial_batch(PLAN, SFT, rows).tokens == sum(sorted(rows.lengths)[:4])
 
 
 def test_layers_are_the_list_that_a_model_repeats(tiny):
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    assert len(layers_of(METHODS["lora"].apply(load_model(tiny, torch.float32), LoraConfig()))) == 2
+    assert len(layers_of(METHODS["lora"].apply(load(tiny, LoadSpec()).model, LoraConfig()))) == 2
     assert len(layers_of(GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=16, n_layer=3, n_head=2)))) == 3
 
 
 def test_what_cannot_be_compiled_runs_as_it_is(tiny, rows):
-    policy = policy_for(tiny, "lora", PLAN)
-    layers = layers_of(policy.model)
+    learner = learner_for(tiny, "lora", PLAN)
+    layers = layers_of(learner.model)
     forward = layers[0].forward
 
     def asks(*args, **kwargs):
@@ -293,28 +309,26 @@ def test_what_cannot_be_compiled_runs_as_it_is(tiny, rows):
         return forward(*args, **kwargs)
 
     layers[0].forward = asks
-    objective = Sft(rows, 8, 0, PLAN)
     heard = []
-    settled = settle_layers("on", policy, objective, rows, 4, heard.append)
-    assert settled.plan.compiled is False
-    assert "layers are not compiled, which is slower" in heard[0]["sentence"]
+    whole = decide_layers(PLAN, ON, learner.placed, SFT, rows, heard.append)
+    assert whole.compiled is False
+    assert "layers are not compiled, which is slower" in heard[0].sentence
     with as_they_are():
-        assert one_backward(policy, settled, settled.batches(rows[:2])[0]) > 0
+        assert one_backward(whole, learner.placed, SFT, SFT.collate(rows[:2], whole, Draw(), {})) > 0
 
 
 def test_layers_of_padded_rows_are_not_compiled_and_one_line_says_so(tiny, rows):
-    policy, objective = policy_for(tiny, "lora", PLAN), Sft(rows, 8, 0, replace(PLAN, packing=False))
+    placed, plan = learner_for(tiny, "lora", PLAN).placed, replace(PLAN, packing=False)
     heard = []
-    settled = settle_layers("on", policy, objective, rows, 4, heard.append)
-    assert settled.plan.compiled is False
-    assert [event["sentence"] for event in heard] == [
+    assert decide_layers(plan, ON, placed, SFT, rows, heard.append).compiled is False
+    assert [event.sentence for event in heard] == [
         "layers are not compiled, which is slower: rows are not packed, and only layers that read packed rows are "
         "compiled."
     ]
-    for wanted in ("auto", "off"):  # a short run would not be compiled anyway: nothing is missed
-        settle_layers(wanted, policy, objective, rows, 4, heard.append)
+    for wishes in (AUTO, OFF):  # a short run would not be compiled anyway: nothing is missed
+        decide_layers(plan, wishes, placed, SFT, rows, heard.append)
     assert len(heard) == 1
-    settle_layers("auto", policy, objective, rows, 10**9, heard.append)
+    decide_layers(plan, replace(AUTO, steps=10**9), placed, SFT, rows, heard.append)
     assert len(heard) == 2
 
 
@@ -360,8 +374,8 @@ def test_a_compiled_loss_that_is_another_is_noticed(dtype, monkeypatch):
 
 
 def test_short_runs_are_not_worth_it():
-    assert "about 20 s of training" in does_not_pay(20.0)
-    assert does_not_pay(3600.0) is None
+    assert "about 20 s of training" in why_compiling_does_not_pay(20.0)
+    assert why_compiling_does_not_pay(3600.0) is None
 
 
 @pytest.mark.slow

@@ -9,15 +9,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from conftest import chat_row, many_rows
+from conftest import READS, chat_row, many_rows
 from tunesmith.core.errors import DataError
 from tunesmith.data.config import DataConfig
 from tunesmith.data.fit import Fitting
-from tunesmith.data.ledger import Ledger, Source
-from tunesmith.data.load import load_dataset
-from tunesmith.data.rows import Row, Text
+from tunesmith.data.kinds.prepared import tokens_of
+from tunesmith.data.kinds.row import Row
+from tunesmith.data.kinds.text import Text
+from tunesmith.data.load import load_rows
+from tunesmith.data.quality.ledger import Ledger, Source
 from tunesmith.data.split import load_splits
-from tunesmith.jobs.learnable import doubts, refuse_what_cannot_teach
+from tunesmith.jobs.preflight import doubts, refuse_what_cannot_teach
 from tunesmith.prompt.base import resolve
 from tunesmith.prompt.contract import Rendered
 from tunesmith.prompt.load import load_contract
@@ -32,8 +34,8 @@ def split(contract, path, max_length, **fields):
     """The parts of a file's rows, looked at as a run does; and what the run says of them."""
     fields = {"validation": 0, "test": 0, **fields}
     config = DataConfig(train=str(path), **fields)
-    splits = load_splits(config, contract, max_length)
-    recipe = SimpleNamespace(data=config, evaluate=SimpleNamespace(patience=None, publish="last"))
+    splits = load_splits(config, contract, max_length, READS)
+    recipe = SimpleNamespace(data=config, evaluate=SimpleNamespace(patience=None, export="last"))
     refuse_what_cannot_teach(recipe, splits, contract)
     assert all(ledger.balanced() for ledger in splits.ledgers)
     return splits, " ".join(doubts(recipe, splits))
@@ -51,7 +53,7 @@ def test_one_cut_row_stops_no_run(write_rows, contract):
     assert "cut the end off 1 of 21 rows to train on: from them the model does not learn to stop." in said
     again, _ = split(contract, path, 64, over_long="truncate")  # from the cache
     assert [row.cut for row in again.train] == [row.cut for row in splits.train]
-    assert again.train.shelf.folder == splits.train.shelf.folder
+    assert again.train.dataset.folder == splits.train.dataset.folder
 
 
 def test_all_rows_cut_train_with_a_warning(write_rows, contract):
@@ -62,7 +64,7 @@ def test_all_rows_cut_train_with_a_warning(write_rows, contract):
     assert ledger.counts() == {"read": 30, "cut": len(splits.train), "dropped": 30 - len(splits.train)}
     assert ledger.by_code("cut")["over_long"] == len(splits.train)
     assert "the model will not learn to stop. Raise data.max_length" in said
-    assert "no row is left to watch during training" in said
+    assert "no row is left to validate on during training" in said
 
 
 def test_a_row_whose_answers_are_cut_away_wholly_is_dropped_with_its_reason(write_rows, contract):
@@ -80,8 +82,8 @@ def test_a_row_whose_answers_are_cut_away_wholly_is_dropped_with_its_reason(writ
 def test_rows_without_a_stop_token_are_refused_though_others_were_cut(write_rows, contract):
     path = write_rows([*many_rows(8), *long_rows(1, 200)])
     config = DataConfig(train=str(path), over_long="truncate", validation=0, test=0)
-    splits = load_splits(config, contract, 64)
-    endless = SimpleNamespace(stop_ids=(4095,), tokenizer=contract.tokenizer, decode=contract.decode)
+    splits = load_splits(config, contract, 64, READS)
+    endless = replace(contract, stop_ids=(4095,))
     with pytest.raises(DataError, match=r"rows\.jsonl:1: no stop token"):
         refuse_what_cannot_teach(SimpleNamespace(data=config), splits, endless)
 
@@ -114,7 +116,7 @@ def test_a_long_text_becomes_pieces_that_hold_every_token_once(write_rows, contr
     path = write_rows(long_texts(40))
     splits, said = split(contract, path, 48, over_long="split", validation=0.2, test=0.2)
     whole = {row.source.line: contract.render_many([contract.draft_text(row.content.text)])[0]
-             for row in load_dataset(str(path)).rows}  # fmt: skip
+             for row in load_rows(str(path)).rows}  # fmt: skip
     assert not said
     parts = [ids_by_text(part) for part in (splits.train, splits.validation, splits.test)]
     assert sum(map(len, parts)) == 40  # the pieces of a text are all in one part
@@ -146,7 +148,7 @@ def test_each_piece_begins_as_texts_of_the_model_do():
     ledger.keep()
     ids = array("i", [1, *range(10, 30), 2])
     fitting = Fitting(contract, 8, "split")
-    pieces = fitting.stretches(row, Rendered(ids, ((0, len(ids)),)), ledger)
+    pieces = fitting.fitted(row, [tokens_of(Rendered(ids, ((0, len(ids)),)))], ledger)
     assert [piece.ids.tolist()[0] for piece in pieces] == [1, 1, 1]
     assert [token for piece in pieces for token in piece.ids.tolist()[1:]] == ids.tolist()[1:]
     assert all(len(piece.ids) <= 8 and piece.row.whole is row for piece in pieces)
@@ -163,7 +165,7 @@ def test_chats_are_not_split_and_the_sentence_names_the_choices(write_rows, cont
     with pytest.raises(DataError) as error:
         split(contract, write_rows([*many_rows(5), *long_rows(2)]), 40, over_long="split")
     assert "4 of 7 rows are longer than 40 tokens (first: " in str(error.value)
-    assert "These are chats, and data.over_long=split cuts plain text alone." in str(error.value)
+    assert "These are chat rows, and data.over_long=split cuts plain text alone." in str(error.value)
     assert "drop (leave them out), or truncate (their end is lost)." in str(error.value)
     with pytest.raises(
         DataError, match=r"drop \(leave them out\), truncate \(their end is lost\) or split \(plain text"

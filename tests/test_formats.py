@@ -8,13 +8,15 @@ import shlex
 
 import pytest
 
-from conftest import chat_row
+from conftest import READS, chat_row
 from tunesmith.core.errors import DataError, ModelError
 from tunesmith.data.config import DataConfig
-from tunesmith.data.ledger import Ledger, Source
-from tunesmith.data.load import load_dataset
+from tunesmith.data.kinds.chat import Chat
+from tunesmith.data.kinds.row import Row
+from tunesmith.data.kinds.verdict import Verdict
+from tunesmith.data.load import load_rows
 from tunesmith.data.prepare import prepare, rendered_rows
-from tunesmith.data.rows import Chat, Row, Verdict
+from tunesmith.data.quality.ledger import Ledger, Source
 from tunesmith.data.split import load_splits
 from tunesmith.prompt.base import resolve
 from tunesmith.prompt.contract import Contract
@@ -47,7 +49,7 @@ def chatml():
 
 def one(write_rows, row, **options):
     """The only row of a file that holds it, which nothing is said about."""
-    dataset = load_dataset(str(write_rows([row])), **options)
+    dataset = load_rows(str(write_rows([row])), **options)
     assert [str(entry) for entry in dataset.ledger.entries] == []
     return dataset.rows[0]
 
@@ -101,7 +103,7 @@ def test_tools_as_their_makers_write_them(write_rows, tools):
     ],
 )
 def test_what_is_no_tool_is_named(write_rows, tools, found):
-    [entry] = load_dataset(str(write_rows([{"messages": TURNS, "tools": tools}]))).ledger.entries
+    [entry] = load_rows(str(write_rows([{"messages": TURNS, "tools": tools}]))).ledger.entries
     assert found in entry.found
 
 
@@ -144,8 +146,8 @@ def test_rows_with_calls_train_under_the_template_that_the_refusal_names(write_r
     ], "functions": [BARE]} for i in range(3)])  # fmt: skip
     config = DataConfig(train=str(path), validation=0, test=0, near_duplicates="off")
     with pytest.raises(DataError, match=r"does not show that the assistant calls 'weather'.*model\.template=chatml"):
-        load_splits(config, ember, 512)
-    splits = load_splits(config, chatml, 512)
+        load_splits(config, ember, 512, READS)
+    splits = load_splits(config, chatml, 512, READS)
     assert len(splits.train) == 3
     assert splits.ledgers[0].by_code("warning") == {}
 
@@ -157,7 +159,7 @@ def test_tools_and_thoughts_that_a_template_leaves_out_are_told(ember, chatml):
     ]
     for contract, want in ((ember, {"unshown_tools": 1, "unshown_reasoning": 1}), (chatml, {})):
         ledgers = {"a": Ledger("a")}
-        assert len(list(prepare(rows, ledgers, contract, 512))) == 2
+        assert len(list(prepare(rows, ledgers, contract, 512, READS))) == 2
         assert ledgers["a"].by_code("warning") == want
 
 
@@ -178,11 +180,11 @@ def test_a_conversation_over_a_picture_is_refused(write_rows, beside):
     rows = [{"messages": TURNS}, {"conversations": SHAREGPT}, {"prompt": "Hi?", "completion": "Hello."},
             {"prompt": "Hi?", "chosen": "A.", "rejected": "B."}]  # fmt: skip
     for row in rows:
-        dataset = load_dataset(str(write_rows([{**row, **beside}])))
+        dataset = load_rows(str(write_rows([{**row, **beside}])))
         assert [(entry.code, entry.outcome) for entry in dataset.ledger.entries] == [("picture", "dropped")], row
         assert f"the row has {key!r} beside its text" in dataset.ledger.entries[0].found
     inside = [{**TURNS[0], **beside}, TURNS[1]]
-    [entry] = load_dataset(str(write_rows([{"messages": inside}]))).ledger.entries
+    [entry] = load_rows(str(write_rows([{"messages": inside}]))).ledger.entries
     assert (entry.code, entry.outcome) == ("picture", "dropped")
 
 
@@ -194,7 +196,7 @@ def test_no_picture_is_no_fault(write_rows, beside):
 def test_markdown_pictures_are_text_and_a_text_beside_a_picture_is_warned_of(write_rows):
     said = "Here: ![plan](https://example.com/plan.png) <imagine> that."
     assert one(write_rows, chat_row("Hi?", said)).answer == said
-    dataset = load_dataset(str(write_rows([{"text": "A boat.", "image": "a.png"}])))
+    dataset = load_rows(str(write_rows([{"text": "A boat.", "image": "a.png"}])))
     assert [(entry.code, entry.outcome) for entry in dataset.ledger.entries] == [("picture", "warning")]
     assert dataset.ledger.remarks == ["Columns not read: 'image' in 1 row."]
 
@@ -225,10 +227,10 @@ def test_a_system_text_that_is_there_twice_is_one_and_two_are_told(write_rows):
     again = {"system": "Be kind.", "messages": [{"role": "system", "content": "Be kind."}, *TURNS]}
     assert one(write_rows, again).conversation == (KIND, ASK, SAY)
     path = str(write_rows([{**again, "system": "Be brief."}]))
-    dataset = load_dataset(path)
+    dataset = load_rows(path)
     assert dataset.rows[0].conversation == (Message("system", "Be brief."), KIND, ASK, SAY)
     assert dataset.ledger.by_code("warning") == {"two_systems": 1}
-    joined = load_dataset(path, clean=["turns"]).rows[0].conversation
+    joined = load_rows(path, clean=["turns"]).rows[0].conversation
     assert joined == (Message("system", "Be brief.\n\nBe kind."), ASK, SAY)
 
 
@@ -311,7 +313,7 @@ UNREADABLE = {
 @pytest.mark.parametrize(("part", "code", "found"), UNREADABLE.values(), ids=UNREADABLE)
 def test_a_part_that_is_no_text_is_named(write_rows, part, code, found):
     path = write_rows([{"messages": [{"role": "user", "content": [part]}, TURNS[1]]}])
-    [entry] = load_dataset(str(path)).ledger.entries
+    [entry] = load_rows(str(path)).ledger.entries
     assert (entry.code, entry.outcome) == (code, "dropped")
     assert found in entry.found
 
@@ -339,7 +341,7 @@ def test_a_turn_that_says_that_it_is_not_trained_on_is_not(write_rows, no):
 
 def test_a_turn_that_says_two_things_is_refused(write_rows):
     path = write_rows([{"messages": [TURNS[0], {"role": "assistant", "content": "A.", "text": "B."}]}])
-    [entry] = load_dataset(str(path)).ledger.dropped()
+    [entry] = load_rows(str(path)).ledger.dropped()
     assert (entry.code, entry.found) == ("two_contents", "messages[1] (assistant) has both 'content' and 'text'.")
 
 
@@ -365,7 +367,7 @@ NEEDS_A_TURN = STRICT.replace("{% for", "{% set first = messages[0]['role'] %}{%
 @pytest.mark.parametrize("chat", ORDERS.values(), ids=ORDERS)
 def test_an_order_that_the_template_takes_is_trained_on_with_the_right_mask(write_rows, ember, chat):
     path = write_rows([{"messages": [{"role": m.role, "content": m.content} for m in chat]}])
-    dataset = load_dataset(str(path))
+    dataset = load_rows(str(path))
     assert dataset.rows[0].conversation == chat
     for rule in ("assistant", "last", "all"):
         contract = Contract(ember.tokenizer, ember.template, ember.stop_ids, rule)
@@ -379,10 +381,10 @@ def test_a_template_that_refuses_an_order_refuses_the_rows_and_joining_neighbour
     strict = Contract(ember.tokenizer, STRICT, ember.stop_ids)
     rows = [{"messages": [{"role": m.role, "content": m.content} for m in ORDERS[name]]} for name in ORDERS]
     path = str(write_rows(rows))
-    refused = [name for name, (_, result) in zip(ORDERS, rendered_rows(load_dataset(path).rows, strict), strict=True)
+    refused = [name for name, (_, result) in zip(ORDERS, rendered_rows(load_rows(path).rows, strict), strict=True)
                if isinstance(result, ModelError)]  # fmt: skip
     assert refused == ["two_users", "two_assistants", "late_system", "two_systems"]
-    dataset = load_dataset(path, clean=["turns"])
+    dataset = load_rows(path, clean=["turns"])
     assert dataset.ledger.counts() == {"read": 5, "kept": 2, "repaired": 3}
     assert {entry.found for entry in dataset.ledger.entries if entry.outcome == "repaired"} == {
         "cleaned: turns (1 turn joined to the one before)."}  # fmt: skip
@@ -401,7 +403,7 @@ def test_only_turns_that_belong_together_are_joined(write_rows):
         [TURNS[0], {**TURNS[1], "weight": 0}, {"role": "assistant", "content": "Two."}],
         [TURNS[0], TURNS[0], TURNS[1], {"role": "assistant", "content": "Two."}],
     ]
-    dataset = load_dataset(str(write_rows([{"messages": turns} for turns in rows])), clean=["turns"])
+    dataset = load_rows(str(write_rows([{"messages": turns} for turns in rows])), clean=["turns"])
     assert [len(row.conversation) for row in dataset.rows] == [3, 3, 2]
     assert dataset.rows[2].conversation == (Message("user", "Hi?\n\nHi?"), Message("assistant", "Hello.\n\nTwo."))
 
@@ -439,10 +441,10 @@ def test_the_case_of_keys_does_not_matter(write_rows, row):
 
 def test_a_column_keeps_its_own_name_where_the_key_is_taken(write_rows):
     path = write_rows([{"question": "Hi?", "Question": "Ho?", "answer": "Hello.", "Thema": "x"}])
-    dataset = load_dataset(str(path))
+    dataset = load_rows(str(path))
     assert (dataset.rows[0].conversation, dataset.rows[0].labels) == ((ASK, SAY), {"Question": "Ho?", "Thema": "x"})
     assert dataset.ledger.remarks == ["Columns not read: 'Question' in 1 row, 'Thema' in 1 row."]
-    dataset = load_dataset(str(path), columns={"question": "Question"})
+    dataset = load_rows(str(path), columns={"question": "Question"})
     assert dataset.rows[0].conversation[0].content == "Ho?"
     assert '"question (the file\'s own)" in 1 row' in dataset.ledger.remarks[0]
 
@@ -459,10 +461,10 @@ EXCHANGES = {
 def test_the_setting_that_is_advised_reads_the_file(write_rows, asks, answers):
     path = str(write_rows([{asks: f"Hi {i}?", answers: "Hello."} for i in range(3)]))
     with pytest.raises(DataError, match="no known format has the keys") as error:
-        load_dataset(path)
+        load_rows(path)
     advice = str(error.value).partition("; or as")[0]
     columns = dict(pair.split("=") for pair in shlex.split(advice.rstrip(".")) if "=" in pair and "{" not in pair)
-    dataset = load_dataset(path, columns=columns)
+    dataset = load_rows(path, columns=columns)
     assert [row.conversation for row in dataset.rows] == [(Message("user", f"Hi {i}?"), SAY) for i in range(3)]
     assert dataset.ledger.remarks == []
 
@@ -475,8 +477,8 @@ TALKS = {"conversation": TURNS, "dialog": json.dumps(TURNS), "chat": SHAREGPT,
 def test_turns_under_a_name_of_their_own_are_known_by_their_looks(write_rows, name):
     path = str(write_rows([{"id": 1, name: TALKS[name]}]))
     with pytest.raises(DataError, match=f"{name!r} looks like turns of a chat: .*--column messages={name} reads it"):
-        load_dataset(path)
-    assert load_dataset(path, columns={"messages": name}).rows[0].conversation == (ASK, SAY)
+        load_rows(path)
+    assert load_rows(path, columns={"messages": name}).rows[0].conversation == (ASK, SAY)
 
 
 SENTENCES = {
@@ -494,18 +496,18 @@ SENTENCES = {
 @pytest.mark.parametrize(("row", "found"), SENTENCES.values(), ids=SENTENCES)
 def test_what_no_setting_reads_is_answered_with_a_sentence(write_rows, row, found):
     with pytest.raises(DataError, match=re.escape(found)):
-        load_dataset(str(write_rows([row])))
+        load_rows(str(write_rows([row])))
 
 
 def test_columns_that_nothing_reads_are_named_once_with_their_count(write_rows):
     rows = [{"text": f"Text {i}.", "lable": "0", "id": i, "mood": "x" if i else ""} for i in range(4)]
-    dataset = load_dataset(str(write_rows(rows)))
+    dataset = load_rows(str(write_rows(rows)))
     assert dataset.format == "text"
     assert dataset.ledger.remarks == [
         "Columns not read: 'lable' in 4 rows (if it is the label: data.columns={label: lable}, in check --column "
         "label=lable), 'mood' in 3 rows, id."
     ]
-    assert load_dataset(str(write_rows(rows)), columns={"label": "lable"}).format == "text-label"
+    assert load_rows(str(write_rows(rows)), columns={"label": "lable"}).format == "text-label"
 
 
 UNREAD = {
@@ -522,7 +524,7 @@ UNREAD = {
 
 @pytest.mark.parametrize(("row", "found"), UNREAD.values(), ids=UNREAD)
 def test_nothing_is_left_out_without_a_word(write_rows, row, found):
-    remarks = " ".join(load_dataset(str(write_rows([row]))).ledger.remarks)
+    remarks = " ".join(load_rows(str(write_rows([row]))).ledger.remarks)
     assert "Columns not read: " in remarks
     assert found in remarks
 
@@ -530,7 +532,7 @@ def test_nothing_is_left_out_without_a_word(write_rows, row, found):
 def test_a_key_that_the_format_does_not_read_is_no_use_in_columns(write_rows):
     path = str(write_rows([{"question": "Hi?", "answer": "Hello.", "Thema": "x"}]))
     with pytest.raises(DataError, match=r"reads 'Thema' as 'lable', which question-answer rows do not have"):
-        load_dataset(path, columns={"lable": "Thema"})
+        load_rows(path, columns={"lable": "Thema"})
 
 
 HISTORIES = [[["A?", "B."]], json.dumps([["A?", "B."]]), chat_row("A?", "B.")["messages"]]
@@ -548,12 +550,12 @@ def test_earlier_exchanges_are_read_in_every_format_of_one_question(write_rows, 
 
 def test_chats_with_a_label_say_how_they_are_read_as_chats(write_rows, ember):
     path = str(write_rows([{**chat_row(f"Hi {i}?", "Hello."), "label": i % 2} for i in range(4)]))
-    dataset = load_dataset(path)
+    dataset = load_rows(path)
     assert dataset.format == "kto"
     assert "If they are chat rows, say so with data.format=chat" in dataset.ledger.remarks[0]
     with pytest.raises(DataError, match=r"holds verdict rows.*data\.format=chat"):
-        load_splits(DataConfig(train=path), ember, 512)
-    assert len(load_splits(DataConfig(train=path, format="chat", validation=0, test=0), ember, 512).train) == 4
+        load_splits(DataConfig(train=path), ember, 512, READS)
+    assert len(load_splits(DataConfig(train=path, format="chat", validation=0, test=0), ember, 512, READS).train) == 4
 
 
 WRITTEN = {
@@ -572,7 +574,7 @@ WRITTEN = {
 
 @pytest.mark.parametrize("text", WRITTEN.values(), ids=WRITTEN)
 def test_a_chat_written_out_as_text_is_told_with_the_format_that_fits(write_rows, text):
-    dataset = load_dataset(str(write_rows([{"text": text}])))
+    dataset = load_rows(str(write_rows([{"text": text}])))
     assert [(entry.code, entry.outcome) for entry in dataset.ledger.entries] == [("written_out", "warning")]
     assert '{"messages": [{"role": "user"' in dataset.ledger.entries[0].advice
 

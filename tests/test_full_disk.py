@@ -18,7 +18,7 @@ def can_mount(folder):
 
 
 CASES = [("save", ["0.4"]), *(pytest.param(what, ["0.0", "0.2", "0.4", "0.6", "0.8"], marks=pytest.mark.kills)
-                               for what in ("save", "log", "publishing", "cache"))]  # fmt: skip
+                               for what in ("save", "log", "exporting", "cache"))]  # fmt: skip
 
 
 @pytest.mark.parametrize(("what", "levels"), CASES)

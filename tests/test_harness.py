@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM
 
 from conftest import save_tiny
 from tunesmith.core.errors import ConfigError, DataError, MissingError, ModelError
-from tunesmith.core.events import silent
+from tunesmith.core.events import Pulse, silent
 from tunesmith.evaluate.harness import run_harness
 from tunesmith.evaluate.harness_model import EngineModel
 from tunesmith.infer.local import LocalEngine
@@ -141,7 +141,7 @@ def model(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture
 def engine(model):
-    return LocalEngine(model[0], model[1].stop_ids)
+    return LocalEngine(*model)
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +253,7 @@ def test_each_request_is_answered_as_by_lm_evals_own_class(model, bos: bool):
     network, contract = model
     contract = with_bos(contract) if bos else contract
     theirs = HFLM(pretrained=network, tokenizer=contract.tokenizer, batch_size=1)
-    ours = EngineModel(LocalEngine(network, contract.stop_ids), contract, silent)
+    ours = EngineModel(LocalEngine(network, contract), contract, silent)
     assert ours.longest == theirs.max_length == POSITIONS
     assert ours.prefix == theirs.prefix_token_id == (0 if bos else 2)
     source = random.Random(1)
@@ -292,7 +292,7 @@ def test_each_request_is_answered_as_by_lm_evals_own_class(model, bos: bool):
 
 def test_a_first_choice_is_told(model):
     network, contract = model
-    ours = EngineModel(LocalEngine(network, contract.stop_ids), contract, silent)
+    ours = EngineModel(LocalEngine(network, contract), contract, silent)
     context = "Where is the pool?"
     [said] = ours.generate_until([request(context, {"max_gen_toks": 1})])
     assert [greedy for _, greedy in ours.loglikelihood([request(context, said), request(context, " Zürich")])] == [
@@ -303,7 +303,7 @@ def test_a_first_choice_is_told(model):
 
 def test_a_sampled_prompt_that_repeats_is_drawn_anew(model):
     network, contract = model
-    ours = EngineModel(LocalEngine(network, contract.stop_ids, batch_size=1), contract, silent)
+    ours = EngineModel(LocalEngine(network, contract, batch_size=1), contract, silent)
     options = {"do_sample": True, "temperature": 1.0, "max_gen_toks": 6}
     answers = ours.generate_until([request("Where is the pool?", options) for _ in range(4)])
     assert len(set(answers)) == 4
@@ -323,9 +323,9 @@ def test_a_limit_a_group_and_one_file(engine, model, folder):
 
 
 def test_only_the_report_is_heard(engine, model, folder, capfd):
-    heard: list[dict[str, Any]] = []
+    heard: list[Pulse] = []
 
-    def listen(event: dict[str, Any]) -> None:
+    def listen(event: Pulse) -> None:
         heard.append(event)
         sys.stderr.write("heard\n")
 
@@ -333,8 +333,8 @@ def test_only_the_report_is_heard(engine, model, folder, capfd):
     run_harness(engine, model[1], ["hotel_last_word", "hotel_texts"], **settings)
     out, err = capfd.readouterr()
     assert (out, set(err.splitlines())) == ("", {"heard"})
-    assert {event["kind"] for event in heard} == {"pulse"}
-    last = {event["doing"]: (event["done"], event["of"]) for event in heard}
+    assert {event.kind for event in heard} == {"pulse"}
+    last = {event.doing: (event.done, event.of) for event in heard}
     assert last["loading tasks"] == (2, 2)
     assert last["scoring answers"] == (11, 11)
     assert last["scoring texts"][0] == last["scoring texts"][1] > 11
@@ -407,12 +407,12 @@ from pathlib import Path
 asked = []
 sys.addaudithook(lambda event, details: asked.append(event) if event in {REQUESTS} else None)
 from tunesmith.evaluate.harness import run_harness
-from tunesmith.infer.engine import RowScore
+from tunesmith.infer.generator import RowScore
 from tunesmith.prompt.load import load_contract
 base, folder = map(Path, sys.argv[1:])
 class Fair:
     def score(self, rows):
-        return [RowScore(1.0, sum(mask), 0) for ids, mask in rows]
+        return [RowScore([-1.0] * sum(mask), 0) for ids, mask in rows]
 settings = dict(include=folder, limit=3, few_shot=1, chat=True, report=print)
 found = run_harness(Fair(), load_contract(base), ["hotel_choices"], **settings)
 assert found["tasks"]["hotel_choices"]["rows"] == 3

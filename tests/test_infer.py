@@ -7,10 +7,11 @@ import torch
 
 import tunesmith
 from tunesmith.infer.chat import Chat
-from tunesmith.infer.engine import Sampling
+from tunesmith.infer.engine.sample import NUCLEUS_TOKENS, pick
+from tunesmith.infer.generator import Options, answer_all
 from tunesmith.infer.local import LocalEngine
-from tunesmith.infer.sample import FIRST, pick
-from tunesmith.model.load import load_model
+from tunesmith.infer.text import TextStream
+from tunesmith.model.load import LoadSpec, load
 from tunesmith.prompt.base import resolve
 from tunesmith.prompt.load import load_contract
 from tunesmith.prompt.messages import as_conversation
@@ -21,43 +22,51 @@ QUESTIONS = ["What time is breakfast?", "hello", "Is there a pool and where woul
 @pytest.fixture(scope="module")
 def ember():
     folder = resolve("ember").folder
-    return load_model(folder, torch.float32), load_contract(folder)
+    return load(folder, LoadSpec()).model, load_contract(folder)
 
 
 def test_greedy_answers_equal_those_of_transformers(ember):
     model, contract = ember
     prompts = [contract.prompt(as_conversation(question)) for question in QUESTIONS]
-    answers = LocalEngine(model, contract.stop_ids).generate(prompts, Sampling(max_new_tokens=40))
-    for prompt, answer in zip(prompts, answers, strict=True):
+    answers = answer_all(LocalEngine(model, contract), [(prompt, Options(max_new_tokens=40)) for prompt in prompts])
+    for prompt, completion in zip(prompts, answers, strict=True):
+        answer = completion.choice
         ids = torch.tensor([prompt])
         want = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=40, do_sample=False)
         want = want[0, len(prompt) :].tolist()
-        assert answer.stopped == (want[-1] in contract.stop_ids)
-        assert answer.ids == [i for i in want if i not in contract.stop_ids]
+        assert answer.finish_reason == ("stop" if want[-1] in contract.stop_ids else "length")
+        assert answer.ids == want
+        assert answer.text == contract.decode(want)
+        assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == (len(prompt), len(want))
 
 
 def test_a_batch_gives_the_answers_of_each_alone_and_streaming_the_same(ember):
     model, contract = ember
-    prompts = [contract.prompt(as_conversation(question)) for question in QUESTIONS]
-    engine = LocalEngine(model, contract.stop_ids, batch_size=2)
-    together = engine.generate(prompts, Sampling(max_new_tokens=30))
-    for prompt, completion in zip(prompts, together, strict=True):
-        assert engine.generate([prompt], Sampling(max_new_tokens=30)) == [completion]
-        assert list(engine.stream(prompt, Sampling(max_new_tokens=30))) == completion.ids
+    engine, options = LocalEngine(model, contract, batch_size=2), Options(max_new_tokens=30)
+    asked = [(as_conversation(question), options) for question in QUESTIONS]
+    for (prompt, _), completion in zip(asked, answer_all(engine, asked), strict=True):
+        assert engine.submit(prompt, options).result().choice == completion.choice
+        assert engine.submit(contract.prompt(prompt), options).result().choice == completion.choice
+        deltas = list(engine.submit(prompt, options))
+        assert "".join(delta.text for delta in deltas) == completion.choice.text
+        assert [token for delta in deltas for token in delta.ids] == completion.choice.ids
+        assert {delta.finish_reason for delta in deltas[:-1]} == {None}
+        assert deltas[-1].finish_reason == completion.choice.finish_reason
 
 
 def test_an_answer_that_is_cut_has_not_stopped(ember):
     model, contract = ember
-    prompt = contract.prompt(as_conversation(QUESTIONS[0]))
-    [completion] = LocalEngine(model, contract.stop_ids).generate([prompt], Sampling(max_new_tokens=2))
-    assert (len(completion.ids), completion.stopped) == (2, False)
+    answer = (
+        LocalEngine(model, contract).submit(as_conversation(QUESTIONS[0]), Options(max_new_tokens=2)).result().choice
+    )
+    assert (len(answer.ids), answer.finish_reason, answer.ended) == (2, "length", False)
 
 
 def test_scores_equal_a_naive_sum(ember):
     model, contract = ember
     rows = [contract.render(as_conversation([{"role": "user", "content": q}, {"role": "assistant", "content": "Yes."}]))
             for q in QUESTIONS]  # fmt: skip
-    scores = LocalEngine(model, contract.stop_ids).score([(row.ids, row.mask) for row in rows])
+    scores = LocalEngine(model, None).score([(row.ids, row.mask) for row in rows])
     for row, score in zip(rows, scores, strict=True):
         with torch.no_grad():
             log_probability = model(torch.tensor([row.ids.tolist()])).logits[0].log_softmax(-1)
@@ -73,7 +82,7 @@ def test_sampling_follows_the_distribution_and_its_limits():
     draws = torch.rand(4000, generator=torch.Generator().manual_seed(0)).tolist()
 
     def drawn(**sampling):
-        return pick(logits, [Sampling(**sampling)] * 4000, draws)
+        return pick(logits, [Options(**sampling)] * 4000, draws)
 
     shares = torch.bincount(torch.tensor(drawn(temperature=1.0)), minlength=4) / 4000
     torch.testing.assert_close(shares, logits[0].softmax(-1), atol=0.03, rtol=0)
@@ -85,8 +94,8 @@ def test_sampling_follows_the_distribution_and_its_limits():
 
 
 def test_a_nucleus_wider_than_the_likeliest_few_is_sampled_whole():
-    logits = torch.zeros(1, 3 * FIRST)
-    drawn = [pick(logits, [Sampling(temperature=1.0, top_p=0.9)], [draw / 100])[0] for draw in range(100)]
+    logits = torch.zeros(1, 3 * NUCLEUS_TOKENS)
+    drawn = [pick(logits, [Options(temperature=1.0, top_p=0.9)], [draw / 100])[0] for draw in range(100)]
     assert len(set(drawn)) == 100
 
 
@@ -105,10 +114,7 @@ def test_a_character_of_several_tokens_is_streamed_whole(ember):
     _, contract = ember
     ids = contract.tokenizer.encode("Zürich 🙂!", add_special_tokens=False)
 
-    class Parrot:
-        def stream(self, prompt, sampling):
-            yield from ids
-
-    pieces = list(Chat(Parrot(), contract).stream("say it"))
+    text = TextStream(contract, ())
+    pieces = [piece for piece in [*map(text.add, ids), text.end()] if piece]
     assert "".join(pieces) == "Zürich 🙂!"
     assert not any("\ufffd" in piece for piece in pieces)

@@ -22,9 +22,11 @@ from tunesmith.core.events import silent
 from tunesmith.core.files import read_json, read_lines, sha256_of
 from tunesmith.exec import local
 from tunesmith.exec.cores import Cores, allowed_cores, count_free, idle_shares, look_at_cores, quota
-from tunesmith.exec.local import SETTINGS, Job, environment, run_child
-from tunesmith.jobs.runs import list_runs, read_run
+from tunesmith.exec.executor import Job
+from tunesmith.exec.local import SETTINGS, LocalExecutor, environment
+from tunesmith.exec.supervise import result_of, supervise
 from tunesmith.jobs.start import Run
+from tunesmith.registry.runs import list_runs, read_run
 from tunesmith.score.metrics import METRICS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,7 +61,7 @@ def test_a_run_leaves_what_it_promises_and_loads_in_peft(finished):
     run = Run(finished / "runs" / "small")
     check_promises(run)
     model = AutoPeftModelForCausalLM.from_pretrained(run.model, dtype=torch.float32)
-    contract = tunesmith.load(run.folder).contract
+    contract = tunesmith.load(run.folder).generator.contract
     ids = torch.tensor([contract.prompt(tunesmith.prompt.messages.as_conversation(QUESTION))])
     said = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=20, do_sample=False)
     ours = tunesmith.load(run.folder).generate(QUESTION, max_new_tokens=20)
@@ -71,7 +73,7 @@ def test_a_full_model_is_left_too(recipe, changes, in_process):
     events = []
     run = tunesmith.finetune(recipe, events.append, **changes)
     check_promises(run)
-    assert [event["kind"] for event in events][-1] == "done"
+    assert events[-1].kind == "done"
 
 
 def check_promises(run):
@@ -148,10 +150,10 @@ def test_nothing_is_written_when_the_recipe_names_what_is_not_there(recipe, tmp_
 
 def test_a_run_ends_where_it_is_asked_to_and_goes_on_to_the_same_end(recipe, in_process):
     whole = tunesmith.finetune(recipe)
-    for until, then in (("trained", ("published", "evaluated")), ("published", ("evaluated",))):
+    for until, then in (("trained", ("exported", "evaluated")), ("exported", ("evaluated",))):
         run = tunesmith.finetune(recipe, until=until)
         assert read_run(run.folder).status == until
-        assert (run.model.exists(), run.scores) == (until == "published", [])
+        assert (run.model.exists(), run.scores) == (until == "exported", [])
         for later in then:
             tunesmith.resume(run.folder, until=later)
             assert read_run(run.folder).status == ("succeeded" if later == "evaluated" else later)
@@ -199,23 +201,24 @@ def test_few_rows_are_learned_by_heart_from_a_headerless_csv(tmp_path):
 
 def test_a_child_that_dies_is_reported_with_its_last_words(tmp_path):
     with pytest.raises(JobError, match=r"exit code 1: .*unknown job 'nonsense'.*Its log: .*log"):
-        run_child(Job("nonsense", {}), tmp_path / "log", lambda event: None)
+        result_of(supervise(LocalExecutor(), Job("nonsense", {}), tmp_path, silent))
 
 
 def test_what_the_user_has_set_counts_for_children_too(monkeypatch):
     for name in (*SETTINGS, "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(local, "look_at_cores", lambda: Cores(there=4, free=3))
-    heard = []
-    assert SETTINGS.items() <= environment(1, heard.append).items()
-    assert environment(1, silent)["GOMP_SPINCOUNT"] == "5000"
-    assert [environment(count, silent)["OMP_NUM_THREADS"] for count in (1, 2, 8)] == ["3", "1", "1"]
-    assert heard[0]["sentence"].startswith("other programs use 1 of 4 cores, so this takes 3 threads.")
+    given, warning = environment(1)
+    assert SETTINGS.items() <= given.items()
+    assert given["GOMP_SPINCOUNT"] == "5000"
+    assert [environment(count)[0]["OMP_NUM_THREADS"] for count in (1, 2, 8)] == ["3", "1", "1"]
+    assert warning.sentence.startswith("other programs use 1 of 4 cores, so this takes 3 threads.")
     monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
-    given = environment(1, pytest.fail)
+    given, warning = environment(1)
+    assert warning is None
     assert given["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "7"
     assert given["GLIBC_TUNABLES"] == SETTINGS["GLIBC_TUNABLES"] + ":glibc.malloc.hugetlb=0"
     assert (given["OMP_NUM_THREADS"], "GOMP_SPINCOUNT" in given) == ("2", False)

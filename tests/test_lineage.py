@@ -21,11 +21,11 @@ from tunesmith.core.events import silent
 from tunesmith.core.files import read_json, sha256_of, write_json, write_text
 from tunesmith.exec.machine import gpu
 from tunesmith.jobs.finetune import finetune
-from tunesmith.jobs.lineage import trace, unusual
-from tunesmith.jobs.recipe import Recipe, read_recipe
-from tunesmith.jobs.rerun import rerun, would_differ
 from tunesmith.jobs.start import claim_folder
 from tunesmith.prompt.base import resolve
+from tunesmith.registry.lineage import trace, unusual
+from tunesmith.registry.rerun import rerun, would_differ
+from tunesmith.train.recipe import Recipe, read_recipe
 
 RECIPE = """
 model: {base: ./base}
@@ -313,14 +313,17 @@ def test_a_file_that_changed_under_a_run_has_no_hash(made, tmp_path, monkeypatch
 
 
 def test_an_adapter_that_training_went_on_from_is_an_origin_too(place):
-    run = run_here("third", model={"base": "runs/first/model"}, method={"rank": 4, "start": "runs/second"})
+    run = run_here("third", model={"base": "runs/first/model"}, method={"rank": 4, "continue_from": "runs/second"})
     third = trace(str(run))
-    assert [(one.role, one.name) for one in third.origins] == [("base", "runs/first/model"), ("start", "runs/second")]
+    assert [(one.role, one.name) for one in third.origins] == [
+        ("base", "runs/first/model"),
+        ("continue_from", "runs/second"),
+    ]
     assert third.origins[1].origins[0].name == "runs/first/model"
     assert third.doubts() == []
     weights = place / "runs" / "second" / "model" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    assert [(fact.label, fact.state) for fact in trace(str(run)).doubts()] == [("start runs/second", "changed")]
+    assert [(fact.label, fact.state) for fact in trace(str(run)).doubts()] == [("continue_from runs/second", "changed")]
 
 
 def test_a_base_of_the_hub_is_looked_for_in_the_cache_alone(place, tmp_path, monkeypatch):

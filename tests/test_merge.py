@@ -1,4 +1,4 @@
-"""Merging: the certificate's numbers are true, what is not true is not published, and what is published loads."""
+"""Merging: the verification's numbers are true, what is not true is not exported, and what is exported loads."""
 
 from __future__ import annotations
 
@@ -16,20 +16,19 @@ from filelock import FileLock
 from typer.testing import CliRunner
 
 import tunesmith
-from conftest import many_rows, save_tiny
+from conftest import READS, many_rows, save_tiny
 from tunesmith.core.config import to_yaml
 from tunesmith.core.errors import DataError, JobError, MissingError, ModelError, Stopped
 from tunesmith.core.events import silent
 from tunesmith.core.files import read_json, write_json, write_text
 from tunesmith.data.split import load_splits
-from tunesmith.infer.engine import Completion
 from tunesmith.jobs import merge as job
-from tunesmith.jobs.certify import NEAR_TIE, Trial, agree, without_rounding
 from tunesmith.jobs.finetune import finetune
-from tunesmith.jobs.recipe import read_recipe
 from tunesmith.jobs.start import claim_folder
-from tunesmith.model.load import load_model
-from tunesmith.model.publish import find_published
+from tunesmith.jobs.verify_merge import NEAR_TIE, Trial, agree, without_rounding
+from tunesmith.model.export import find_model
+from tunesmith.model.load import LoadSpec, load
+from tunesmith.train.recipe import read_recipe
 
 OPTIONS = {"output": None, "data": None, "prompts": 4, "limit": 1e-3, "max_new_tokens": 4, "replace": False}
 
@@ -118,8 +117,8 @@ def test_the_certificate_says_what_transformers_and_peft_say(trained, tmp_path, 
     arguments = [trained, "--output", target, "--data", data, "--prompts", "10", "--max-new-tokens", "8"]
     done = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    certificate = read_json(target / "certificate.json")
-    assert read_json(target / "tunesmith.json")["merge"] == certificate
+    verification = read_json(target / "verification.json")
+    assert read_json(target / "tunesmith.json")["merge"] == verification
     assert f"compared on 10 rows of {data}" in done.output
     assert "10 of 10 the same" in done.output
 
@@ -128,19 +127,19 @@ def test_the_certificate_says_what_transformers_and_peft_say(trained, tmp_path, 
     theirs = logits_and_answers(adapter, tokenizer, rows)
     whole = logits_and_answers(AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32), tokenizer, rows)
     offs = [float((one[3] - other[3]).abs().max()) for one, other in zip(theirs, whole, strict=True)]
-    off = certificate["largest_logit_difference"]
+    off = verification["largest_logit_difference"]
     assert off["value"] == pytest.approx(max(offs), rel=0.2)  # of rounding, which another order of sums may change
     assert 0 < off["value"] < 1e-3
-    assert certificate["rows"]["count"] == 10
-    assert certificate["positions"] == sum(len(one[0]) for one in theirs)
+    assert verification["rows"]["count"] == 10
+    assert verification["positions"] == sum(len(one[0]) for one in theirs)
     same = sum(torch.equal(one[4], other[4]) for one, other in zip(theirs, whole, strict=True))
-    answers = certificate["answers"]
+    answers = verification["answers"]
     assert (answers["rows"], answers["same"], answers["different"]) == (10, same, 0)
     for part, found in (("other", theirs), ("score", whole)):
         by_hand = scores_by_hand(tokenizer, rows, found)
-        scores = {score["metric"]: score[part]["value"] for score in certificate["scores"]}
+        scores = {score["metric"]: score[part]["value"] for score in verification["scores"]}
         assert {name: scores[name] for name in by_hand} == pytest.approx(by_hand, rel=1e-4)
-    for score in certificate["scores"]:
+    for score in verification["scores"]:
         assert score["difference"]["low"] <= score["difference"]["value"] <= score["difference"]["high"]
         assert score["verdict"] == "no difference shown"
 
@@ -159,24 +158,24 @@ def test_a_merged_model_loads_elsewhere_and_answers_as_its_adapter(run):
     assert said[0]["generated_text"][-1]["content"].strip() == ours
     assert tunesmith.load(run / "merged").generate(question, max_new_tokens=20) == ours
     before, after = read_json(run / "model" / "tunesmith.json"), read_json(run / "merged" / "tunesmith.json")
-    assert after == {**before, "merge": done["certificate"]}
-    assert find_published(str(run / "merged")).contract().id == before["contract"]["id"]
-    assert {"phase", "pulse", "scores", "published"} <= {event["kind"] for event in events}
+    assert after == {**before, "merge": done["verification"]}
+    assert find_model(str(run / "merged")).contract().id == before["contract"]["id"]
+    assert {"phase", "pulse", "scores", "exported"} <= {event.kind for event in events}
 
 
 def test_the_rows_are_the_held_out_ones_else_watched_ones_else_trained_ones(run):
     recipe = read_recipe(run / "config.yaml")
-    contract = find_published(str(run)).contract()
-    test = load_splits(recipe.data, contract, 512).test
+    contract = find_model(str(run)).contract()
+    test = load_splits(recipe.data, contract, 512, READS).test
     assert 5 < len(test) < 32
-    certificate = merge(run, prompts=32)["certificate"]
-    assert certificate["rows"]["what"] == "held-out test rows"
-    assert certificate["rows"]["count"] == len(test)
+    verification = merge(run, prompts=32)["verification"]
+    assert verification["rows"]["what"] == "held-out test rows"
+    assert verification["rows"]["count"] == len(test)
     for changes, part, word in (
         ({"test": 0}, "validation", "validation rows"),
         ({"test": 0, "validation": 0}, "train", "training rows"),
     ):
-        splits = load_splits(recipe.data.model_copy(update=changes), contract, 512)
+        splits = load_splits(recipe.data.model_copy(update=changes), contract, 512, READS)
         rows, what = job.rows_to_compare(splits)
         assert what.startswith(word)
         assert rows is getattr(splits, part)
@@ -197,25 +196,25 @@ def test_a_damaged_merge_is_refused_and_leaves_nothing(run, monkeypatch, harm, w
         merge(run)
     assert leftovers(run) == set()
     with pytest.raises(ModelError) if math.isnan(harm) else contextlib.nullcontext():
-        assert merge(run, limit=math.inf)["certificate"]["largest_logit_difference"]["value"] > 0.1
+        assert merge(run, limit=math.inf)["verification"]["largest_logit_difference"]["value"] > 0.1
     assert leftovers(run) == (set() if math.isnan(harm) else {"merged"})
 
 
 def test_an_interrupted_merge_leaves_nothing_and_what_was_there_stays(run):
     merge(run)
-    before = (run / "merged" / "certificate.json").read_text()
+    before = (run / "merged" / "verification.json").read_text()
 
     def interrupt(event):
-        if event.get("doing") == "logits of the merged model":
+        if getattr(event, "doing", "") == "logits of the merged model":
             raise Stopped("stopped.")
 
     with pytest.raises(Stopped):
         merge(run, interrupt, replace=True)
     assert leftovers(run) == {"merged"}
-    assert (run / "merged" / "certificate.json").read_text() == before
+    assert (run / "merged" / "verification.json").read_text() == before
     (run / ".merged.merging").mkdir()  # as a kill leaves it
     merge(run, replace=True, prompts=3)
-    assert read_json(run / "merged" / "certificate.json")["rows"]["count"] == 3
+    assert read_json(run / "merged" / "verification.json")["rows"]["count"] == 3
     assert leftovers(run) == {"merged"}
 
 
@@ -249,7 +248,7 @@ def test_a_run_without_an_adapter_is_refused(run, tmp_path):
 
 
 def test_a_changed_base_is_refused(run):
-    config = find_published(str(run)).base.folder / "config.json"
+    config = find_model(str(run)).base.folder / "config.json"
     before = config.read_text()
     config.write_text(before.replace('"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05'))
     try:
@@ -266,10 +265,8 @@ def test_a_full_disk_is_seen_before_anything_is_written(run, monkeypatch):
     with pytest.raises(ModelError, match=r"need [\d,]+ bytes .* and 68,157,440 are free. Make room"):
         merge(run)
     assert leftovers(run) == set()
-    weights = sum(
-        weight.numel() for weight in load_model(find_published(str(run)).base.folder, torch.float32).parameters()
-    )
-    assert job.count_weights(find_published(str(run)).base.folder) == weights
+    weights = sum(weight.numel() for weight in load(find_model(str(run)).base.folder, LoadSpec()).model.parameters())
+    assert job.count_weights(find_model(str(run)).base.folder) == weights
 
 
 def test_a_damaged_adapter_is_a_sentence(run):
@@ -289,7 +286,7 @@ def test_rows_that_are_gone_or_changed_are_told(run, tmp_path):
     rows.write_text("".join(json.dumps(row) + "\n" for row in many_rows(70)))
     events = []
     merge(run, events.append, prompts=2)
-    assert ["files have changed" in event["sentence"] for event in events if event["kind"] == "warning"] == [True]
+    assert ["files have changed" in event.sentence for event in events if event.kind == "warning"] == [True]
 
 
 def test_an_adapter_that_was_moved_away_merges_beside_itself(run, tmp_path):
@@ -301,22 +298,22 @@ def test_plain_text_has_logits_and_no_answers(tmp_path, tiny):
     rows = tmp_path / "text.jsonl"
     rows.write_text("".join(json.dumps({"text": f"The pool of house {i} is blue."}) + "\n" for i in range(12)))
     run = run_here(tmp_path, tiny, rows, data={"test": 0, "validation": 0})
-    certificate = merge(run)["certificate"]
-    assert certificate["rows"]["what"].startswith("training rows")
-    assert (certificate["answers"], certificate["scores"]) == (None, [])
-    assert certificate["largest_logit_difference"]["value"] < 1e-3
+    verification = merge(run)["verification"]
+    assert verification["rows"]["what"].startswith("training rows")
+    assert (verification["answers"], verification["scores"]) == (None, [])
+    assert verification["largest_logit_difference"]["value"] < 1e-3
 
 
 def test_a_road_that_merges_by_itself_publishes_with_the_same_certificate(run):
     adapter = Path(shutil.move(run / "model", run / "adapter"))
-    splits = load_splits(read_recipe(run / "config.yaml").data, find_published(str(adapter)).contract(), 512)
-    certificate = job.publish_merged(adapter, run / "model", job.rows_to_compare(splits), silent, Trial(prompts=4))
-    assert read_json(run / "model" / "tunesmith.json")["merge"] == certificate
+    splits = load_splits(read_recipe(run / "config.yaml").data, find_model(str(adapter)).contract(), 512, READS)
+    verification = job.export_merged(adapter, run / "model", job.rows_to_compare(splits), silent, Trial(prompts=4))
+    assert read_json(run / "model" / "tunesmith.json")["merge"] == verification
     assert job.find_adapter(run) == adapter  # and it can be merged again, elsewhere
-    again = merge(run, max_new_tokens=64)["certificate"]
-    for one in (certificate, again):
+    again = merge(run, max_new_tokens=64)["verification"]
+    for one in (verification, again):
         del one["made"]
-    assert again == certificate
+    assert again == verification
 
 
 def test_rounding_is_no_improvement():
@@ -327,15 +324,15 @@ def test_rounding_is_no_improvement():
 
 
 def test_a_flip_is_excused_only_at_a_near_tie(tiny):
-    model = load_model(tiny, torch.float32)
+    model = load(tiny, LoadSpec()).model
     model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())  # no longer the embedding's
     prompts = [[5, 6, 7], [9, 8]]
     with torch.inference_mode():
         top = [model(torch.tensor([prompt])).logits[0, -1].topk(2) for prompt in prompts]
     (first, second), gap = top[0].indices.tolist(), float(top[0].values[0] - top[0].values[1])
     assert gap > NEAR_TIE
-    same = Completion([1, 2], stopped=True)
-    before, after = [Completion([first, 4], stopped=False), same], [Completion([second, 4], stopped=False), same]
+    same = [1, 2]
+    before, after = [[first, 4], same], [[second, 4], same]
     found = agree(model, prompts, before, after)
     assert (found["rows"], found["same"], found["excused"], found["different"]) == (2, 1, 0, 1)
     assert found["flips"][0]["gap"] == pytest.approx(gap)
@@ -344,7 +341,6 @@ def test_a_flip_is_excused_only_at_a_near_tie(tiny):
     found = agree(model, prompts, before, after)
     assert (found["same"], found["excused"], found["different"]) == (1, 1, 0)
     # An answer that goes on where the other ended parts from it at the stop token.
-    longer = [Completion([first, 4], stopped=True), Completion([1, 2, 3], stopped=True)]
-    found = agree(model, prompts, [before[0], same], longer)
+    found = agree(model, prompts, [[first, 4, 0], [1, 2, 0]], [[first, 4, 7, 0], [1, 2, 3, 0]])
     assert [flip["token"] for flip in found["flips"]] == [3, 3]
     assert np.isfinite([flip["gap"] for flip in found["flips"]]).all()

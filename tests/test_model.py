@@ -23,14 +23,16 @@ from tunesmith.core.config import to_yaml
 from tunesmith.core.errors import ConfigError, ModelError, TunesmithError
 from tunesmith.core.files import read_json
 from tunesmith.jobs.finetune import finetune
-from tunesmith.jobs.recipe import Recipe
-from tunesmith.model import load
+from tunesmith.model import load as loading
 from tunesmith.model.attention import packed_attention
-from tunesmith.model.config import FullConfig, LoraConfig
-from tunesmith.model.load import answering, load_model, refuse_not_finite, refuse_untrainable
-from tunesmith.model.methods import METHODS, method_for, trainable
-from tunesmith.model.outline import load_outline, stored_dtype
+from tunesmith.model.load import LoadSpec, answering, load, refuse_not_finite, refuse_untrainable
+from tunesmith.model.methods.full import FullConfig
+from tunesmith.model.methods.lora import LoraConfig
+from tunesmith.model.methods.method import trainable
+from tunesmith.model.methods.table import METHODS, method_for
+from tunesmith.model.outline import stored_dtype
 from tunesmith.prompt.base import context_length
+from tunesmith.train.recipe import Recipe
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -56,10 +58,8 @@ def test_packed_attention_raises_on_what_it_does_not_do(extra):
     q = torch.randn(1, 2, 4, 8)
     with pytest.raises(NotImplementedError, match=next(iter(extra))):
         packed_attention(torch.nn.Identity(), q, q, q, None, cu_seq_lens_q=torch.tensor([0, 4]), **extra)
-    for wrong in ({"cu_seq_lens_q": None}, {"is_causal": False}):
-        arguments = {"cu_seq_lens_q": torch.tensor([0, 4]), **wrong}
-        with pytest.raises(NotImplementedError, match="masks, batches, unpacked rows or a look ahead"):
-            packed_attention(torch.nn.Identity(), q, q, q, None, **arguments)
+    with pytest.raises(NotImplementedError, match="masks, batches or unpacked rows"):
+        packed_attention(torch.nn.Identity(), q, q, q, None, cu_seq_lens_q=None)
 
 
 def test_a_model_answers_where_it_is_told_to(monkeypatch):
@@ -69,7 +69,7 @@ def test_a_model_answers_where_it_is_told_to(monkeypatch):
         (True, "cpu", (torch.float32, "cpu")),
     ]:  # fmt: skip
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
-        assert answering(wanted) == found
+        assert (answering(wanted).dtype, answering(wanted).device) == found
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="no CUDA device is there"):
         tunesmith.load("ember", device="cuda")
@@ -91,7 +91,7 @@ def test_a_run_whose_recipe_says_cpu_computes_there_to_its_end(tiny, write_rows,
     folder = tmp_path / "runs" / "run"
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(to_yaml(recipe))
-    monkeypatch.setattr(load, "choose_device", lambda wanted: (wanted if wanted != "auto" else "cuda", "a test"))
+    monkeypatch.setattr(loading, "choose_device", lambda wanted: (wanted if wanted != "auto" else "cuda", "a test"))
     finetune({"folder": str(folder)}, lambda event: None)
     assert read_json(folder / "report" / "report.json")["scores"]
     assert read_json(folder / "model" / "tunesmith.json")["merge"]["device"] == "cpu"
@@ -110,7 +110,7 @@ def test_a_config_that_is_broken_is_a_sentence(tiny, tmp_path, file, change):
     settings = read_json(folder / file)
     (folder / file).write_text(json.dumps(None if change is None else {**settings, **change}))
     with pytest.raises(ModelError, match=r"cannot be (loaded as a causal language model|used)|must hold a JSON object"):
-        load_model(folder, torch.float32)
+        load(folder, LoadSpec())
 
 
 @pytest.mark.parametrize(
@@ -128,23 +128,23 @@ def test_a_published_folder_whose_files_were_edited_is_a_sentence(tiny, tmp_path
 
 
 def test_methods_train_what_they_say(tiny):
-    full = METHODS["full"].apply(load_model(tiny, torch.float32), FullConfig())
+    full = METHODS["full"].apply(load(tiny, LoadSpec()).model, FullConfig())
     assert len(trainable(full)) == len(list(full.parameters()))
-    lora = method_for(LoraConfig(rank=4)).apply(load_model(tiny, torch.float32), LoraConfig(rank=4))
+    lora = method_for(LoraConfig(rank=4)).apply(load(tiny, LoadSpec()).model, LoraConfig(rank=4))
     names = trainable(lora)
     assert len(names) == 2 * 7 * 2  # A and B of seven linear layers in each of two layers
     assert all("lora_" in name for name in names)
     some = LoraConfig(targets=["q_proj"])
-    assert len(trainable(METHODS["lora"].apply(load_model(tiny, torch.float32), some))) == 4
+    assert len(trainable(METHODS["lora"].apply(load(tiny, LoadSpec()).model, some))) == 4
     with pytest.raises(
         ModelError, match=r"no linear layer of the model is called .c_attn.*Its linear layers: down_proj, gate_proj"
     ):
-        METHODS["lora"].apply(load_model(tiny, torch.float32), LoraConfig(targets=["c_attn"]))
+        METHODS["lora"].apply(load(tiny, LoadSpec()).model, LoraConfig(targets=["c_attn"]))
 
 
 def test_a_fresh_adapter_changes_nothing(tiny):
     ids = torch.arange(10)[None]
-    model = load_model(tiny, torch.float32)
+    model = load(tiny, LoadSpec()).model
     before = model(ids).logits
     after = METHODS["lora"].apply(model, LoraConfig())(ids).logits
     torch.testing.assert_close(after, before)
@@ -152,23 +152,23 @@ def test_a_fresh_adapter_changes_nothing(tiny):
 
 def test_loading_says_what_is_wrong(tmp_path, tiny):
     assert context_length(tiny) == 512
-    model = load_model(tiny, torch.bfloat16, dropout=0.25)
+    model = load(tiny, LoadSpec(precision="bf16", dropout=0.25)).model
     assert (model.config.attention_dropout, model.dtype) == (0.25, torch.bfloat16)
     assert not model.training
     folder = save_tiny(tmp_path / "odd")
     (folder / "config.json").write_text('{"model_type": "nonsense"}')
     with pytest.raises(ModelError, match=r"cannot be loaded: transformers .* does not know its architecture"):
-        load_model(folder, torch.float32)
+        load(folder, LoadSpec())
     assert context_length(folder) is None
     (folder / "config.json").write_text((tiny / "config.json").read_text())
     (folder / "model.safetensors").write_bytes(b"junk")
     with pytest.raises(ModelError, match="cannot be loaded"):
-        load_model(folder, torch.float32)
+        load(folder, LoadSpec())
     weights = load_file(tiny / "model.safetensors")
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match=r"weights are missing .*layers\.1\.mlp\.up_proj"):
-        load_model(folder, torch.float32)
+        load(folder, LoadSpec())
 
 
 def test_remote_code_is_refused(tmp_path, tiny):
@@ -176,7 +176,7 @@ def test_remote_code_is_refused(tmp_path, tiny):
     (folder / "config.json").write_text('{"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config"}}')
     (folder / "evil.py").write_text("raise SystemExit('code ran')")
     with pytest.raises(ModelError, match="cannot be loaded"):
-        load_model(folder, torch.float32)
+        load(folder, LoadSpec())
     assert context_length(folder) is None
 
 
@@ -218,7 +218,7 @@ def test_a_configuration_that_cannot_be_trained_is_refused_before_anything_is_lo
 )
 def test_weights_that_do_not_fit_the_configuration_are_refused(tmp_path, changes, words):
     with pytest.raises(ModelError, match=words):
-        load_model(with_config(save_tiny(tmp_path / "odd"), **changes), torch.float32)
+        load(with_config(save_tiny(tmp_path / "odd"), **changes), LoadSpec())
 
 
 def test_encoders_and_translators_are_refused_by_what_they_are(tmp_path):
@@ -243,7 +243,7 @@ def test_encoders_and_translators_are_refused_by_what_they_are(tmp_path):
     for words, model in models.items():
         folder = tmp_path / type(model).__name__
         model.save_pretrained(folder)
-        for refuse in (refuse_untrainable, lambda folder: load_model(folder, torch.float32)):
+        for refuse in (refuse_untrainable, lambda folder: load(folder, LoadSpec()).model):
             with pytest.raises(ModelError, match=words):
                 refuse(folder)
     decoder = library.BertLMHeadModel(library.BertConfig(**size, is_decoder=True))
@@ -252,9 +252,9 @@ def test_encoders_and_translators_are_refused_by_what_they_are(tmp_path):
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_base_whose_weights_are_no_numbers_is_blamed_itself(tiny, value, dtype):
-    model = load_model(tiny, dtype)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_base_whose_weights_are_no_numbers_is_blamed_itself(tiny, value, precision):
+    model = load(tiny, LoadSpec(precision=precision)).model
     refuse_not_finite(tiny, model)
     with torch.no_grad():
         model.model.layers[1].mlp.up_proj.weight[3, 5] = value
@@ -263,7 +263,7 @@ def test_a_base_whose_weights_are_no_numbers_is_blamed_itself(tiny, value, dtype
 
 
 def test_large_weights_are_finite(tiny):
-    model = load_model(tiny, torch.float32)
+    model = load(tiny, LoadSpec()).model
     with torch.no_grad():
         model.lm_head.weight.fill_(3e38)
     refuse_not_finite(tiny, model)
@@ -284,7 +284,7 @@ def test_mamba_is_adapted_where_it_can_be():
 
 
 def test_a_model_that_lora_has_nothing_to_add_to_is_refused(tmp_path):
-    model = load_model(save_tiny(tmp_path / "flat", num_hidden_layers=0), torch.float32)
+    model = load(save_tiny(tmp_path / "flat", num_hidden_layers=0), LoadSpec()).model
     with pytest.raises(ModelError, match=r"LoRA cannot be added to this model .*linear layers: lm_head"):
         METHODS["lora"].apply(model, LoraConfig())
 
@@ -305,8 +305,9 @@ def test_an_outline_is_the_model_without_its_weights(tmp_path, tiny):
     """Files in bf16 for a model in fp32, and files in fp32."""
     for folder in [tiny, *other_architectures(tmp_path)]:
         assert stored_dtype(folder) == (torch.float32 if folder == tiny else torch.bfloat16)
-        whole = load_model(folder, torch.float32, dropout=0.5)
-        outline, sources = load_outline(folder, torch.float32, dropout=0.5)
+        whole = load(folder, LoadSpec(dropout=0.5)).model
+        parted = load(folder, LoadSpec(dropout=0.5, shard=True))
+        outline, sources = parted.model, parted.sources
         assert (
             outline.config.attention_dropout == 0.5 if folder != tmp_path / "gpt" else outline.config.attn_pdrop == 0.5
         )
@@ -324,8 +325,9 @@ def test_an_outline_is_the_model_without_its_weights(tmp_path, tiny):
 def test_a_method_adds_the_same_to_an_outline(tmp_path):
     folder = other_architectures(tmp_path)[0]
     added = []
-    for dtype in (torch.float32, torch.bfloat16):
-        for model in (load_model(folder, dtype), load_outline(folder, dtype)[0]):
+    for precision in ("fp32", "bf16"):
+        for shard in (False, True):
+            model = load(folder, LoadSpec(precision=precision, shard=shard)).model
             torch.manual_seed(0)
             added.append(trainable(METHODS["lora"].apply(model, LoraConfig())))
     for one, other in (added[:2], added[2:]):
@@ -339,4 +341,4 @@ def test_an_outline_says_what_is_wrong_with_a_folder(tmp_path, tiny):
     with (tmp_path / "model.safetensors").open("r+b") as file:
         file.truncate(1000)
     with pytest.raises(ModelError, match="cannot be loaded"):
-        load_outline(tmp_path, torch.float32)
+        load(tmp_path, LoadSpec(shard=True))

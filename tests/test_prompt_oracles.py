@@ -16,9 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tunesmith.core.errors import ModelError
-from tunesmith.data.ledger import Source
+from tunesmith.data.kinds.chat import Chat
+from tunesmith.data.kinds.row import Row
 from tunesmith.data.prepare import rendered_rows
-from tunesmith.data.rows import Chat, Row
+from tunesmith.data.quality.ledger import Source
 from tunesmith.prompt.base import resolve
 from tunesmith.prompt.contract import Contract
 from tunesmith.prompt.load import load_tokenizer

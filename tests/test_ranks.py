@@ -18,12 +18,14 @@ from tunesmith.core.config import to_yaml
 from tunesmith.core.errors import Stopped, TunesmithError
 from tunesmith.core.files import keep_lines, read_json, read_lines, write_text
 from tunesmith.data.pack import deal
-from tunesmith.exec.local import Job, run_child
+from tunesmith.exec.executor import Job
+from tunesmith.exec.local import LocalExecutor
+from tunesmith.exec.supervise import result_of, supervise
 from tunesmith.jobs import start
 from tunesmith.jobs.finetune import finetune
-from tunesmith.jobs.recipe import read_recipe
 from tunesmith.jobs.start import Run, resume
 from tunesmith.train.checkpoint import all_checkpoints
+from tunesmith.train.recipe import read_recipe
 
 
 @pytest.fixture(scope="module")
@@ -140,12 +142,13 @@ def test_two_processes_stop_together_with_a_checkpoint_and_one_alone_cannot_go_o
     heard = []
 
     def hear(event):
-        heard.append(event["kind"])
-        if heard.count("step") == 2 and event["kind"] == "step":
+        heard.append(event.kind)
+        if heard.count("step") == 2 and event.kind == "step":
             raise KeyboardInterrupt
 
+    job = Job("finetune", {"folder": str(folder)}, stoppable=True, processes=2)
     with pytest.raises(Stopped, match="with a checkpoint"):
-        run_child(Job("finetune", {"folder": str(folder)}, stoppable=True, processes=2), tmp_path / "log", hear)
+        result_of(supervise(LocalExecutor(), job, tmp_path, hear))
     assert "stopping" in heard
     assert len(all_checkpoints(folder / "checkpoints")) > 0
 

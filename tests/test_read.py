@@ -16,7 +16,7 @@ import pytest
 from openpyxl.chart import BarChart, Reference
 
 from tunesmith.core.errors import DataError
-from tunesmith.data.load import load_dataset
+from tunesmith.data.load import load_rows
 
 TWO = [("Q1?", "A1"), ("Q2?", "A2")]
 LINES = '{"question": "Q1?", "answer": "A1"}\n{"question": "Q2?", "answer": "A2"}\n'
@@ -80,7 +80,7 @@ TABLES = {
 
 @pytest.mark.parametrize(("name", "content", "meant", "noted"), TABLES.values(), ids=TABLES)
 def test_a_table_is_read_as_it_was_meant(tmp_path, name, content, meant, noted):
-    dataset = load_dataset(written(tmp_path / name, content))
+    dataset = load_rows(written(tmp_path / name, content))
     assert exchanges(dataset) == meant
     assert dataset.ledger.counts() == {"read": len(meant), "kept": len(meant)}
     assert noted in notes_of(dataset)
@@ -88,15 +88,15 @@ def test_a_table_is_read_as_it_was_meant(tmp_path, name, content, meant, noted):
 
 
 def test_what_cannot_be_meant_is_named(tmp_path):
-    late = load_dataset(written(tmp_path / "late.csv", f'question,answer\n{LONG}Who?, "Here."\n'))
+    late = load_rows(written(tmp_path / "late.csv", f'question,answer\n{LONG}Who?, "Here."\n'))
     assert str(late.ledger.dropped()[0]).endswith(
         "late.csv:302:1: a space stands before the quotes of 'answer', so that they would be part of its text. "
         "Take the space out."
     )
     assert len(late.rows) == 300
     with pytest.raises(DataError, match=r"the header leaves columns 1, 3 without a name"):
-        load_dataset(written(tmp_path / "nameless.csv", ",question,,answer\n0,Q1?,x,A1\n"))
-    one = load_dataset(written(tmp_path / "one.csv", "text\nHello, world\nHello\n"))
+        load_rows(written(tmp_path / "nameless.csv", ",question,,answer\n0,Q1?,x,A1\n"))
+    one = load_rows(written(tmp_path / "one.csv", "text\nHello, world\nHello\n"))
     assert "2 cells where the header has 1. Quote cells" in str(one.ledger.dropped()[0])
 
 
@@ -131,7 +131,7 @@ HELD = {
 
 @pytest.mark.parametrize(("name", "content", "noted"), HELD.values(), ids=HELD)
 def test_a_text_file_is_read_by_what_it_holds(tmp_path, name, content, noted):
-    dataset = load_dataset(written(tmp_path / name, content))
+    dataset = load_rows(written(tmp_path / name, content))
     assert exchanges(dataset) == TWO
     assert noted in notes_of(dataset)
     assert bool(noted) == bool(dataset.ledger.notes)
@@ -141,7 +141,7 @@ def test_places_after_comments_are_those_of_the_file(tmp_path):
     broken = '{"question": "Q3?" "answer": "A3"}'
     for name, text in (("a.jsonl", f"# mine\n{LINES}{broken}\n"), ("b.json", f"# mine\n[{LINES[:-1]},".replace(
             "}\n{", "},\n{") + f"\n{broken}]")):  # fmt: skip
-        dataset = load_dataset(written(tmp_path / name, text))
+        dataset = load_rows(written(tmp_path / name, text))
         assert [(e.source.line, e.column) for e in dataset.ledger.dropped()] == [(4, 20)]
         assert [row.source.line for row in dataset.rows] == [2, 3]
 
@@ -150,11 +150,11 @@ def test_rows_that_were_to_be_json_are_no_prose(tmp_path):
     with pytest.raises(
         DataError, match=r"no row can be read\. .*:1: not JSON at column 2 .* json\.dumps, not with str"
     ):
-        load_dataset(written(tmp_path / "python.txt", LINES.replace('"', "'")))
-    first_broken = load_dataset(written(tmp_path / "first.txt", '{"question": "Q0?" "answer": "A0"}\n' + LINES))
+        load_rows(written(tmp_path / "python.txt", LINES.replace('"', "'")))
+    first_broken = load_rows(written(tmp_path / "first.txt", '{"question": "Q0?" "answer": "A0"}\n' + LINES))
     assert (exchanges(first_broken), first_broken.ledger.outcomes["dropped"]) == (TWO, 1)
     with pytest.raises(DataError, match="no known format has the keys 'Frage', 'Antwort'"):
-        load_dataset(written(tmp_path / "own.txt", '{"Frage": "Q?", "Antwort": "A"}\n'))
+        load_rows(written(tmp_path / "own.txt", '{"Frage": "Q?", "Antwort": "A"}\n'))
 
 
 PROSE = {
@@ -173,25 +173,23 @@ PROSE = {
 
 @pytest.mark.parametrize("text", PROSE.values(), ids=PROSE)
 def test_prose_stays_prose(tmp_path, text):
-    dataset = load_dataset(written(tmp_path / "t.txt", text))
+    dataset = load_rows(written(tmp_path / "t.txt", text))
     assert [row.content.text for row in dataset.rows] == [part.strip("\n") for part in text.split("\n\n")]
     assert not dataset.ledger.notes
 
 
 def test_a_table_of_unknown_names_is_spoken_of_and_known_by_columns(tmp_path):
     path = written(tmp_path / "t.txt", "Frage,Antwort\n" + LONG)
-    assert "looks like a table with the columns 'Frage', 'Antwort'" in notes_of(load_dataset(path))
-    named = load_dataset(path, columns={"question": "Frage", "answer": "Antwort"})
+    assert "looks like a table with the columns 'Frage', 'Antwort'" in notes_of(load_rows(path))
+    named = load_rows(path, columns={"question": "Frage", "answer": "Antwort"})
     assert (len(named.rows), exchanges(named)[0]) == (300, ("q0?", "a0"))
 
 
 def test_plain_text_can_be_asked_for(tmp_path):
     path = written(tmp_path / "t.txt", LINES)
-    [row] = load_dataset(path, format="text").rows
+    [row] = load_rows(path, format="text").rows
     assert row.content.text == LINES.strip()
-    assert (
-        len(load_dataset(written(tmp_path / "u.txt", '{"text": "One."}\n{"text": "Two."}\n'), format="text").rows) == 2
-    )
+    assert len(load_rows(written(tmp_path / "u.txt", '{"text": "One."}\n{"text": "Two."}\n'), format="text").rows) == 2
 
 
 REFUSED = {
@@ -208,7 +206,7 @@ REFUSED = {
 @pytest.mark.parametrize(("name", "content", "sentence"), REFUSED.values(), ids=REFUSED)
 def test_what_stands_in_the_place_of_a_file(tmp_path, name, content, sentence):
     with pytest.raises(DataError, match=sentence):
-        load_dataset(written(tmp_path / name, content))
+        load_rows(written(tmp_path / name, content))
 
 
 # Numbers that are none ----------------------------------------------------------------------------------------------
@@ -221,12 +219,12 @@ def test_a_number_that_is_none_costs_a_row_only_where_it_is_read(tmp_path, shape
     row = '{"question": "Q%d?", "answer": "A%d", "rating": %s}'
     for odd in ODD:
         path = written(tmp_path / "t.json", shape.format(row % (1, 1, "1.5"), row % (2, 2, odd)))
-        dataset = load_dataset(path)
+        dataset = load_rows(path)
         assert exchanges(dataset) == TWO
         json.dumps([row.labels for row in dataset.rows], allow_nan=False)
         assert notes_of(dataset) == "null for what is no value in 'rating', which is not read"
         text = shape.format(row % (1, 1, "1.5"), f'{{"question": "Q2?", "answer": {odd}}}')
-        [entry] = load_dataset(written(tmp_path / "read.json", text), bad_rows="drop").ledger.dropped()
+        [entry] = load_rows(written(tmp_path / "read.json", text), bad_rows="drop").ledger.dropped()
         assert entry.code == "bad_number"
         assert entry.found.startswith("'answer")
         assert str(entry.source).endswith(f":{text[: text.index(odd)].count(chr(10)) + 1}")
@@ -254,7 +252,7 @@ def test_columns_say_what_the_lines_said_that_they_were_made_from(tmp_path):
         {"messages": [{"role": "user", "content": "b"}, {"role": "assistant", "content": "Hi."}],
          "tools": tool(y={"type": "string", "enum": ["s", "t"]}), "meta": {"lists": [[1], [None, 2]]}},
     ]  # fmt: skip
-    lines = load_dataset(written(tmp_path / "t.jsonl", "".join(json.dumps(row) + "\n" for row in rows)))
+    lines = load_rows(written(tmp_path / "t.jsonl", "".join(json.dumps(row) + "\n" for row in rows)))
     table = pyarrow.Table.from_pylist(rows)
     pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
     with pyarrow.ipc.new_file(str(tmp_path / "file.arrow"), table.schema) as file:
@@ -262,18 +260,18 @@ def test_columns_say_what_the_lines_said_that_they_were_made_from(tmp_path):
     with pyarrow.ipc.new_stream(str(tmp_path / "stream.arrow"), table.schema) as file:
         file.write_table(table)
     for name in ("t.parquet", "file.arrow", "stream.arrow"):
-        same = load_dataset(str(tmp_path / name))
+        same = load_rows(str(tmp_path / name))
         assert [(row.json, row.labels) for row in same.rows] == [(row.json, row.labels) for row in lines.rows], name
     (tmp_path / "cut.arrow").write_bytes((tmp_path / "file.arrow").read_bytes()[:400])
     with pytest.raises(DataError, match="not an Arrow file that can be read"):
-        load_dataset(str(tmp_path / "cut.arrow"))
+        load_rows(str(tmp_path / "cut.arrow"))
 
 
 def test_a_null_that_a_line_writes_stays(tmp_path):
     row = {
         "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "", "tool_calls": call(x=None)}]
     }
-    [read] = load_dataset(written(tmp_path / "t.jsonl", json.dumps(row))).rows
+    [read] = load_rows(written(tmp_path / "t.jsonl", json.dumps(row))).rows
     assert read.conversation[1].tool_calls[0].arguments == {"x": None}
 
 
@@ -288,7 +286,7 @@ def test_columns_of_other_types(tmp_path):
         "picture": [b"\xff\xd8", None],
     }
     pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "t.parquet")
-    dataset = load_dataset(str(tmp_path / "t.parquet"))
+    dataset = load_rows(str(tmp_path / "t.parquet"))
     assert exchanges(dataset) == TWO
     assert [row.labels for row in dataset.rows] == [
         {"map": {"k": "v", "n": None}, "score": None, "when": "2024-03-12 14:30:00", "picture": None},
@@ -298,7 +296,7 @@ def test_columns_of_other_types(tmp_path):
         f"null for what is no value in {column!r}, which is not read" for column in ("score", "picture")
     }
     pyarrow.parquet.write_table(pyarrow.table({**table, "answer": [b"\xff", b"A2"]}), tmp_path / "u.parquet")
-    [entry] = load_dataset(str(tmp_path / "u.parquet")).ledger.dropped()
+    [entry] = load_rows(str(tmp_path / "u.parquet")).ledger.dropped()
     assert entry.found == "'answer' is binary data, which no text is."
 
 
@@ -328,7 +326,7 @@ def test_cells_are_what_a_csv_would_say(tmp_path):
         datetime.timedelta(hours=26, minutes=5): "26:05:00", "TRUE.": "TRUE.",
     }  # fmt: skip
     rows = [(f"Q{i}?", value) for i, value in enumerate([*cells, False])]
-    dataset = load_dataset(book(tmp_path / "t.xlsx", ("Data", "visible", [HEAD, *rows])))
+    dataset = load_rows(book(tmp_path / "t.xlsx", ("Data", "visible", [HEAD, *rows])))
     assert [answer for _, answer in exchanges(dataset)] == [*cells.values(), "FALSE"]
     assert not dataset.ledger.notes
 
@@ -355,7 +353,7 @@ SHEETS = {
 
 @pytest.mark.parametrize(("sheets", "after", "noted"), SHEETS.values(), ids=SHEETS)
 def test_the_first_visible_sheet_that_holds_something_is_read(tmp_path, sheets, after, noted):
-    dataset = load_dataset(book(tmp_path / "t.xlsx", *sheets, after=after or (lambda made: None)))
+    dataset = load_rows(book(tmp_path / "t.xlsx", *sheets, after=after or (lambda made: None)))
     assert exchanges(dataset) == TWO
     assert noted in notes_of(dataset)
     assert bool(noted) == bool(dataset.ledger.notes)
@@ -363,7 +361,7 @@ def test_the_first_visible_sheet_that_holds_something_is_read(tmp_path, sheets, 
 
 def test_what_a_workbook_does_not_hold_is_named(tmp_path):
     rows = [(*HEAD, "note"), ("Q1?", "A1", "#N/A"), ("Q2?", "A2", "=A1"), ("Q3?", "#REF!", "x"), ("=A1", "=B1", None)]
-    dataset = load_dataset(book(tmp_path / "t.xlsx", ("Data", "visible", rows)))
+    dataset = load_rows(book(tmp_path / "t.xlsx", ("Data", "visible", rows)))
     assert exchanges(dataset) == TWO
     assert [str(entry).partition("xlsx:")[2] for entry in dataset.ledger.dropped()] == [
         "4:1: 'answer' is #REF!, an error of the workbook. Mend the cell.",
@@ -372,7 +370,7 @@ def test_what_a_workbook_does_not_hold_is_named(tmp_path):
     ]
     assert dataset.ledger.notes == {"null for what is no value in 'note', which is not read": 2}
     with pytest.raises(DataError, match=r"no sheet that is visible holds anything\. Hidden: 'Old'\. Show the one"):
-        load_dataset(book(tmp_path / "u.xlsx", ("Empty", "visible", []), ("Old", "hidden", OTHER)))
+        load_rows(book(tmp_path / "u.xlsx", ("Empty", "visible", []), ("Old", "hidden", OTHER)))
 
 
 def test_a_workbook_that_says_it_is_smaller_than_it_is_loses_no_row(tmp_path):
@@ -380,4 +378,4 @@ def test_a_workbook_that_says_it_is_smaller_than_it_is_loses_no_row(tmp_path):
     with zipfile.ZipFile(whole) as old, zipfile.ZipFile(packed, "w") as new:
         for item in old.infolist():
             new.writestr(item, re.sub(rb'<dimension ref="[^"]*"', b'<dimension ref="A1"', old.read(item)))
-    assert exchanges(load_dataset(written(tmp_path / "u.xlsx", packed.getvalue()))) == TWO
+    assert exchanges(load_rows(written(tmp_path / "u.xlsx", packed.getvalue()))) == TWO

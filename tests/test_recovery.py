@@ -21,21 +21,28 @@ from safetensors.torch import load_file, save_file
 
 import tunesmith
 from conftest import chat_row, many_rows
+from tunesmith.core import events
 from tunesmith.core.config import to_yaml
 from tunesmith.core.errors import ConfigError, JobError, OutOfMemory, TrainingError, TunesmithError
+from tunesmith.core.events import read_events, silent
 from tunesmith.core.files import read_json, read_lines
 from tunesmith.exec import local, memory
-from tunesmith.exec.local import Job, run_child
+from tunesmith.exec.executor import Job
+from tunesmith.exec.local import LocalExecutor
+from tunesmith.exec.supervise import result_of, supervise
 from tunesmith.jobs import finetune as job
-from tunesmith.jobs import settle, start
-from tunesmith.jobs.recipe import read_recipe
-from tunesmith.jobs.runs import list_runs, read_run
-from tunesmith.model.publish import publish
+from tunesmith.jobs import start
+from tunesmith.model.export import export
+from tunesmith.registry.runs import list_runs, read_run
 from tunesmith.train import loop
 from tunesmith.train.checkpoint import all_checkpoints
+from tunesmith.train.objectives import sft
 from tunesmith.train.pace import Slower
-from tunesmith.train.plan import in_smaller_pieces, make_plan
-from tunesmith.train.standing import Standing
+from tunesmith.train.planning import planner
+from tunesmith.train.planning.plan import in_smaller_pieces
+from tunesmith.train.planning.planner import make_plan
+from tunesmith.train.recipe import read_recipe
+from tunesmith.train.state import TrainerState
 
 COMMAND = [sys.executable, "-c", "from tunesmith.cli.main import run; run()"]
 
@@ -53,7 +60,7 @@ def recipe(tmp_path, write_rows, tiny):
     return path
 
 
-def here(recipe, hear=lambda event: None, name="run", until="published", **changes):
+def here(recipe, hear=lambda event: None, name="run", until="exported", **changes):
     """The run that a recipe makes, in this process: a child would take seconds to start."""
     folder = recipe.parent / "runs" / name
     folder.mkdir(parents=True)
@@ -66,8 +73,8 @@ def losses(folder):
     return [line["loss"] for line in read_lines(folder / "metrics.jsonl")]
 
 
-def events(folder, kind):
-    return [line for line in read_lines(folder / "events.jsonl") if line["kind"] == kind]
+def events_of(folder, kind):
+    return [line for line in read_events(folder) if line["kind"] == kind]
 
 
 # No room
@@ -84,7 +91,7 @@ def test_a_step_without_room_is_done_in_smaller_pieces_with_the_same_losses(reci
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def limited():
-        resource.setrlimit(resource.RLIMIT_AS, (3_400_000_000, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_AS, (3_200_000_000, resource.RLIM_INFINITY))
 
     done = subprocess.run(
         command, preexec_fn=limited, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path
@@ -105,7 +112,7 @@ def test_a_kill_near_the_end_of_memory_is_answered_and_any_other_is_not(recipe, 
     killed = []
 
     def kill_once(event):
-        if event["kind"] == "step" and event["step"] == 3 and not killed:
+        if event.kind == "step" and event.step == 3 and not killed:
             for child in psutil.Process().children():
                 killed.append(child.pid)
                 child.send_signal(signal.SIGKILL)
@@ -117,17 +124,32 @@ def test_a_kill_near_the_end_of_memory_is_answered_and_any_other_is_not(recipe, 
     monkeypatch.setattr(memory, "EVERY", 0.01)
     run = tunesmith.finetune(recipe, kill_once, "trained", output={"name": "memory"})
     assert killed
-    [note] = [event["sentence"] for event in events(run.folder, "warning")]
+    [note] = [event["sentence"] for event in events_of(run.folder, "warning")]
     assert "the system killed the job for lack of memory" in note
     plan = read_json(run.folder / "plan.json")
     assert plan["micro_tokens"] < 300
     assert read_run(run.folder).status == "trained"
 
 
+class NoRoom:
+    """An executor whose jobs say something and then have no room."""
+
+    def __init__(self, *said):
+        self.said, self.started = said, []
+
+    def start(self, job, folder):
+        self.started.append(job.arguments)
+        return SimpleNamespace(
+            events=lambda: iter(self.said), outcome=lambda: events.OutOfMemory("no room."), kill=lambda: None
+        )
+
+
 def test_a_machine_without_room_elsewhere_is_no_reason_for_smaller_pieces(tmp_path):
-    (tmp_path / "events.jsonl").write_text('{"kind": "plan"}\n{"kind": "phase", "name": "evaluating"}\n')
-    with pytest.raises(JobError, match="It was evaluating"):
-        start.refuse_out_of_memory_elsewhere(tmp_path, OutOfMemory("the system killed the job for lack of memory."))
+    job = Job("any", {}, smaller={"smaller": True}, shrinks="training")
+    executor = NoRoom(events.Phase("training"), events.Phase("evaluating"))
+    outcome = supervise(executor, job, tmp_path, silent)
+    assert outcome.sentence.startswith("no room. It was evaluating. Take a smaller base model")
+    assert executor.started == [{}]
 
 
 def test_pieces_shrink_down_to_one_row():
@@ -168,43 +190,43 @@ def spiky_rows():
     return calm + wild
 
 
-@pytest.mark.parametrize("policy", ["warn", "skip", "rollback", "off"])
-def test_a_spike_is_met_as_the_recipe_says(recipe, write_rows, policy, monkeypatch):
+@pytest.mark.parametrize("spikes", ["warn", "skip", "rollback", "off"])
+def test_a_spike_is_met_as_the_recipe_says(recipe, write_rows, spikes, monkeypatch):
     rows = write_rows(spiky_rows(), "spiky.jsonl")
     # The eight wild rows make up the 33rd batch.
     calm = [list(range(i, i + 8)) for i in range(0, 120, 8)]
     order = [*(calm * 3)[:32], list(range(120, 128)), *calm]
-    monkeypatch.setattr("tunesmith.train.objectives.sft.epoch_batches", lambda *_: iter(order))
+    monkeypatch.setattr("tunesmith.train.sources.rows.epoch_batches", lambda *_: iter(order))
     data = {"train": str(rows), "validation": 0, "test": 0, "near_duplicates": "off"}
-    optim = {"learning_rate": 3e-3, "steps": 38, "batch_size": 8, "spikes": policy}
+    optim = {"learning_rate": 3e-3, "steps": 38, "batch_size": 8, "spikes": spikes}
     output, method = {"checkpoint_every": 10}, {"type": "full"}
     folder = here(recipe, until="trained", data=data, optim=optim, output=output, method=method).folder
-    said = [event["sentence"] for event in events(folder, "warning") if "stands far out" in event["sentence"]]
+    said = [event["sentence"] for event in events_of(folder, "warning") if "stands far out" in event["sentence"]]
     steps = read_lines(folder / "metrics.jsonl")
     assert [step["step"] for step in steps] == list(range(1, 39))
-    assert len(said) == (policy != "off")
-    if policy == "off":
+    assert len(said) == (spikes != "off")
+    if spikes == "off":
         return
     assert said[0].startswith("step 33: a loss of")
-    if policy == "skip":
+    if spikes == "skip":
         assert steps[32]["gradient_norm"] == 0
-    if policy == "rollback":
-        assert [event["step"] for event in events(folder, "rolled_back")] == [30]
+    if spikes == "rollback":
+        assert [event["step"] for event in events_of(folder, "rolled_back")] == [30]
         assert max(step["loss"] for step in steps[30:]) < 1.25 * steps[29]["loss"]
         state = read_json(all_checkpoints(folder / "checkpoints")[-1] / "state.json")
-        assert state["standing"]["cursor"] == 38 + 3
+        assert state["sources"] == [{"taken": 38 + 3}]
     else:
         assert steps[32]["loss"] > 1.25 * steps[31]["loss"]
 
 
 def test_what_a_spike_is():
-    standing = Standing(losses=[2.0, 2.1, 1.9, 2.0, 2.05, 1.95, 2.0])
-    assert not standing.spikes(9.0)  # too few to judge by
-    standing.note(2.0)
-    assert standing.spikes(9.0)
-    assert not standing.spikes(2.2)
-    assert not Standing(losses=[1e-6] * 20).spikes(1e-3)
-    assert Standing(losses=[1e-6] * 20).spikes(0.5)
+    trainer_state = TrainerState(losses=[2.0, 2.1, 1.9, 2.0, 2.05, 1.95, 2.0])
+    assert not trainer_state.spikes(9.0)  # too few to judge by
+    trainer_state.note(2.0)
+    assert trainer_state.spikes(9.0)
+    assert not trainer_state.spikes(2.2)
+    assert not TrainerState(losses=[1e-6] * 20).spikes(1e-3)
+    assert TrainerState(losses=[1e-6] * 20).spikes(0.5)
 
 
 # Best, early, averaged
@@ -213,21 +235,21 @@ def test_what_a_spike_is():
 def test_the_best_look_is_published_and_waiting_ends_a_run(recipe, tmp_path):
     """Memorising forty rows at a high rate makes the loss on other rows rise after some steps."""
     settings = {"optim": {"learning_rate": 2e-2, "epochs": 40, "batch_size": 8, "scheduler": "constant"}}
-    looks = {"every": 3, "patience": 4, "publish": "best"}
+    looks = {"every": 3, "patience": 4, "export": "best"}
     run = here(recipe, **settings, evaluate=looks, method={"type": "full"})
-    seen = [(event["step"], event["loss"], event["best"]) for event in events(run.folder, "validation")]
-    [early] = events(run.folder, "early")
+    seen = [(event["step"], event["loss"], event["best"]) for event in events_of(run.folder, "validation")]
+    [early] = events_of(run.folder, "early")
     best_step, best, _ = min(seen, key=lambda look: look[1])
     assert early["best_step"] == best_step
     assert early["step"] == seen[-1][0] == best_step + 4 * 3
     assert len(losses(run.folder)) == early["step"] < 40 * 5
     assert read_json(run.model / "tunesmith.json")["steps"] == best_step
-    assert events(run.folder, "published")[0]["step"] == best_step
+    assert events_of(run.folder, "exported")[0]["step"] == best_step
     names = [path.name for path in all_checkpoints(run.folder / "checkpoints")]
     assert f"step-{best_step:06d}" in names
     saved = load_file(run.folder / "checkpoints" / f"step-{best_step:06d}" / "trainable.safetensors")
-    published = load_file(run.model / "model.safetensors")
-    assert all(torch.equal(saved[name], published[name]) for name in saved)
+    exported = load_file(run.model / "model.safetensors")
+    assert all(torch.equal(saved[name], exported[name]) for name in saved)
     assert best < seen[-1][1]
 
 
@@ -235,49 +257,47 @@ def test_the_moving_average_is_what_is_watched_and_published(recipe):
     run = here(recipe, optim={"ema": 0.9, "steps": 6}, output={"checkpoint_every": 1, "keep_last": 6})
     decays = [min(0.9, (1 + step) / (10 + step)) for step in range(1, 7)]
     states = [load_file(path / "trainable.safetensors") for path in all_checkpoints(run.folder / "checkpoints")]
-    average = load_file(all_checkpoints(run.folder / "checkpoints")[-1] / "average.safetensors")
+    average = load_file(all_checkpoints(run.folder / "checkpoints")[-1] / "ema.safetensors")
     name = next(name for name in average if "lora_A" in name)
     # The first state is after step 1; what was before it follows from the first average.
-    first = load_file(all_checkpoints(run.folder / "checkpoints")[0] / "average.safetensors")[name]
+    first = load_file(all_checkpoints(run.folder / "checkpoints")[0] / "ema.safetensors")[name]
     expected = first
     for state, decay in zip(states[1:], decays[1:], strict=True):
         expected = decay * expected + (1 - decay) * state[name]
     torch.testing.assert_close(average[name], expected)
-    published = load_file(run.model / "adapter_model.safetensors")
-    assert any(torch.equal(average[name], tensor) for tensor in published.values())
+    exported = load_file(run.model / "adapter_model.safetensors")
+    assert any(torch.equal(average[name], tensor) for tensor in exported.values())
     assert not torch.equal(average[name], states[-1][name])
 
 
 def test_a_look_that_is_no_number_is_never_the_best():
-    standing = Standing()
-    assert not standing.look(float("nan"), 1, False)
-    assert standing.look(2.0, 2, False)
-    assert not standing.look(float("nan"), 3, False)
-    assert (standing.best, standing.best_step, standing.waited) == (2.0, 2, 1)
+    trainer_state = TrainerState()
+    assert not trainer_state.take_validation(float("nan"), 1, False)
+    assert trainer_state.take_validation(2.0, 2, False)
+    assert not trainer_state.take_validation(float("nan"), 3, False)
+    assert (trainer_state.best, trainer_state.best_step, trainer_state.waited) == (2.0, 2, 1)
 
 
 def test_the_screen_shows_an_early_end_at_any_step(capsys):
     from tunesmith.cli.screen import live_screen
 
-    step = {"kind": "step", "steps": 2, "loss": 1.0, "tokens_per_second": 10.0, "memory_bytes": 2**30}
     with live_screen() as screen:
-        screen({**step, "step": 1})
-        screen({"kind": "early", "step": 1, "best_step": 1})
-        screen({**step, "step": 2})
-        screen({"kind": "early", "step": 2, "best_step": 1})
+        for step in (1, 2):
+            screen(events.Step(step, 2, {"loss": 1.0}, 1e-3, 0.5, 100, 10.0, 1.0, 2**30))
+            screen(events.Early(step, 1))
     assert capsys.readouterr().out.count("ended early") == 2
 
 
 def test_a_gradient_that_is_not_finite_names_its_rows(recipe, monkeypatch):
-    from tunesmith.train.policy import Policy
+    from tunesmith.train.learner import Learner
 
-    honest = Policy.backward
+    honest = Learner.backward
 
     def spoil(self, loss):
         honest(self, loss)
         next(iter(self.weights.values())).grad.fill_(torch.nan)
 
-    monkeypatch.setattr(Policy, "backward", spoil)
+    monkeypatch.setattr(Learner, "backward", spoil)
     with pytest.raises(TrainingError, match=r"step 1: the gradient is nan.* Its rows: .*rows\.jsonl:\d+.*"):
         here(recipe)
 
@@ -285,22 +305,24 @@ def test_a_gradient_that_is_not_finite_names_its_rows(recipe, monkeypatch):
 def test_plain_text_is_trained_on_and_measured(recipe, write_rows):
     rows = [{"text": f"In the year {i} the pool was built. " + "It is deep and blue. " * (i % 3)} for i in range(40)]
     path = write_rows(rows, "texts.jsonl")
-    run = here(recipe, until="evaluated", data={"train": str(path), "test": 0.3}, evaluate={"probe": [str(path)]})
+    run = here(
+        recipe, until="evaluated", data={"train": str(path), "test": 0.3}, evaluate={"general_ability": [str(path)]}
+    )
     assert [score["metric"] for score in run.scores] == ["perplexity", "token accuracy"]
-    assert read_json(run.folder / "report" / "report.json")["probes"]["texts.jsonl"]["rows"] == 40
+    assert read_json(run.folder / "report" / "report.json")["general_ability"]["texts.jsonl"]["rows"] == 40
 
 
 @pytest.mark.parametrize("by_us", [True, False])
 def test_the_kill_of_a_partner_by_us_says_nothing_about_memory(tmp_path, by_us):
     """One process fails by a bug, and the parent kills the other; or nobody knows who killed it, near the limit."""
     (tmp_path / "log").write_text("ValueError: a bug\n")
-    killed = local._Child(SimpleNamespace(returncode=-signal.SIGKILL), {}, ended=by_us)
-    failed = local._Child(SimpleNamespace(returncode=2), {"kind": "failed", "sentence": ""})
+    killed = local._Child(SimpleNamespace(returncode=-signal.SIGKILL), ended=by_us)
+    failed = local._Child(SimpleNamespace(returncode=2), events.Failed("", "ValueError()"))
     watch = SimpleNamespace(blames_memory=lambda: True)
     with pytest.raises(
         JobError if by_us else OutOfMemory, match="exit code 2: ValueError" if by_us else "lack of memory"
     ):
-        local._outcome([killed, failed], watch, tmp_path / "log")
+        result_of(local.outcome_of([killed, failed], watch, tmp_path / "log"))
 
 
 # Continuing
@@ -308,15 +330,15 @@ def test_the_kill_of_a_partner_by_us_says_nothing_about_memory(tmp_path, by_us):
 
 def test_training_goes_on_from_an_adapter_and_from_a_tuned_model(recipe):
     first = here(recipe, name="first")
-    adapter = {"type": "lora", "start": str(first.folder), "dropout": 0.1}
+    adapter = {"type": "lora", "continue_from": str(first.folder), "dropout": 0.1}
     second = here(recipe, name="second", method=adapter)
     assert losses(second.folder)[0] < losses(first.folder)[0]
     assert losses(second.folder)[0] == pytest.approx(losses(first.folder)[-1], rel=0.2)
-    assert read_json(second.model / "tunesmith.json")["start"]["card"]["steps"] == len(losses(first.folder))
+    assert read_json(second.model / "tunesmith.json")["continue_from"]["card"]["steps"] == len(losses(first.folder))
     with pytest.raises(TunesmithError, match=r"method\.rank = 4, and the adapter in .* has 16"):
         here(recipe, name="other", method={**adapter, "rank": 4})
     with pytest.raises(TunesmithError, match="no adapter there"):
-        here(recipe, name="none", method={**adapter, "start": "/none"})
+        here(recipe, name="none", method={**adapter, "continue_from": "/none"})
     full = here(recipe, name="full", output={"merge": True})
     third = here(recipe, name="third", model={"base": str(full.folder)})
     assert losses(third.folder)[0] < losses(full.folder)[0]
@@ -366,7 +388,7 @@ def test_4_an_adapter_of_nan(recipe):
     tensors = load_file(path)
     tensors[next(iter(tensors))][0, 0] = np.nan
     save_file(tensors, path, metadata={"format": "pt"})
-    fails(recipe, "the adapter's weights are not finite", method={"type": "lora", "start": str(run.folder)})
+    fails(recipe, "the adapter's weights are not finite", method={"type": "lora", "continue_from": str(run.folder)})
 
 
 def test_5_no_validation_rows(recipe, write_rows, tmp_path):
@@ -374,7 +396,7 @@ def test_5_no_validation_rows(recipe, write_rows, tmp_path):
     fails(recipe, "no row fell into the validation part", data={"train": one})
     (tmp_path / "empty.jsonl").write_text("")
     fails(recipe, "the file is empty", data={"validation": str(tmp_path / "empty.jsonl")})
-    for setting in ({"patience": 2}, {"publish": "best"}):
+    for setting in ({"patience": 2}, {"export": "best"}):
         fails(recipe, r"evaluate\.\w+ needs validation rows", data={"validation": 0}, evaluate=setting)
 
 
@@ -398,7 +420,7 @@ def test_7_answers_that_break_off_are_trained_on_where_asked_for_and_spoken_of(r
     fails(recipe, "rows are longer than 12 tokens", data={"max_length": 12})
     said = []
     run = here(recipe, said.append, data={"max_length": 12, "over_long": "truncate", "train_on": "all"})
-    assert "the model will not learn to stop" in " ".join(e["sentence"] for e in said if e["kind"] == "warning")
+    assert "the model will not learn to stop" in " ".join(e.sentence for e in said if e.kind == "warning")
     assert read_json(run.folder / "ledger.json")[0]["counts"] == {"read": 40, "cut": 39, "dropped": 1}  # held out
 
 
@@ -435,11 +457,11 @@ def test_10_a_base_of_nan(recipe, tmp_path, tiny):
 
 def test_a_published_model_that_computes_something_else_is_no_success(recipe, monkeypatch):
     def spoil(model, base, contract, folder, card):
-        publish(model, base, contract, folder, card)
+        export(model, base, contract, folder, card)
         path = folder / "adapter_model.safetensors"
         save_file({name: 3 * tensor + 0.1 for name, tensor in load_file(path).items()}, path, {"format": "pt"})
 
-    monkeypatch.setattr(job, "publish", spoil)
+    monkeypatch.setattr(job, "export", spoil)
     with pytest.raises(TrainingError, match=r"read back, \d+ of \d+ tensors and factors are not what was trained"):
         here(recipe)
 
@@ -447,7 +469,7 @@ def test_a_published_model_that_computes_something_else_is_no_success(recipe, mo
 def test_a_thread_of_the_watch_ends(tmp_path):
     before = threading.active_count()
     with pytest.raises(JobError):
-        run_child(Job("nonsense", {}), tmp_path / "log", lambda event: None)
+        result_of(supervise(LocalExecutor(), Job("nonsense", {}), tmp_path, silent))
     assert threading.active_count() == before
 
 
@@ -468,7 +490,7 @@ def test_a_run_that_others_disturb_goes_on_with_fewer_threads_from_a_checkpoint(
     plan = read_json(run.folder / "plan.json")
     assert (plan["threads"], plan["reasons"]["threads"].partition(";")[0]) == (1, "2 before")
     assert [path.name for path in all_checkpoints(run.folder / "checkpoints")] == ["step-000004", "step-000010"]
-    [said] = events(run.folder, "warning")
+    [said] = events_of(run.folder, "warning")
     assert said["sentence"] == (
         "a step takes 4.0 times as long as before: other programs use 1.0 of 2 cores. It goes on with 1 of 2 threads, "
         "after a checkpoint."
@@ -480,20 +502,33 @@ def test_a_run_that_others_disturb_goes_on_with_fewer_threads_from_a_checkpoint(
 def test_what_is_checked_is_the_model_as_it_is_trained(recipe, monkeypatch, method):
     seen, trained = {}, {}
 
-    def noting(name, function):
-        def check(model, *others):
-            seen[name] = (id(model), model.config._attn_implementation, {w.dtype for w in model.parameters()})
-            return function(model, *others)
+    def note(name, model):
+        seen[name] = (id(model), model.config._attn_implementation, {w.dtype for w in model.parameters()})
 
-        return check
+    def looks_ahead(folder, model, row):
+        note("looks_ahead", model)
+        refuse_looking_ahead(folder, model, row)
 
-    def note_and_train(objective, policy, *others):
-        model = policy.model
+    def why_not_packed(objective, models, rows):
+        note("why_not_packed", models.policy)
+        return planner_check(objective, models, rows)
+
+    def why_not_chunked(models, rows, collate):
+        note("why_not_chunked", models.policy)
+        return chunked_check(models, rows, collate)
+
+    def note_and_train(objective, models, learner, *others):
+        model = learner.model
+        assert models.policy is model
         trained.update(model=(id(model), model.config._attn_implementation, {w.dtype for w in model.parameters()}))
-        return loop.train(objective, policy, *others)
+        return loop.train(objective, models, learner, *others)
 
-    for name in ("looks_ahead", "why_not_packed", "why_not_chunked"):
-        monkeypatch.setattr(settle, name, noting(name, getattr(settle, name)))
+    refuse_looking_ahead, planner_check, chunked_check = (
+        job.refuse_looking_ahead, planner.why_not_packed, sft.why_not_chunked
+    )  # fmt: skip
+    monkeypatch.setattr(job, "refuse_looking_ahead", looks_ahead)
+    monkeypatch.setattr(planner, "why_not_packed", why_not_packed)
+    monkeypatch.setattr(sft, "why_not_chunked", why_not_chunked)
     monkeypatch.setattr(job, "train", note_and_train)
     changes = {"data": {"test": 0, "validation": 0}, "optim": {"steps": 1}, "method": {"type": method}}
     run = here(recipe, precision="bf16", **changes)
@@ -502,4 +537,6 @@ def test_what_is_checked_is_the_model_as_it_is_trained(recipe, monkeypatch, meth
     assert trained["model"][2] == {torch.bfloat16}
     plan = read_json(run.folder / "plan.json")
     assert (plan["packing"], plan["chunked"]) == (True, True)
-    assert not [event for event in events(run.folder, "warning") if "packing" in str(event) or "logits" in str(event)]
+    assert not [
+        event for event in events_of(run.folder, "warning") if "packing" in str(event) or "logits" in str(event)
+    ]

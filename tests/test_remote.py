@@ -24,11 +24,12 @@ import httpx
 import pytest
 
 from tunesmith.core.errors import ConfigError, MissingError, ModelError, Stopped
-from tunesmith.data.rows import openai_turns
-from tunesmith.infer import remote
-from tunesmith.infer.endpoint import Endpoint, GivenUp, Retry, check_address, key_variable
-from tunesmith.infer.engine import Sampling
-from tunesmith.infer.remote import Answer, RemoteModel, parse_remote, wire_turns
+from tunesmith.data.kinds.conversation import openai_turns
+from tunesmith.infer import generator
+from tunesmith.infer.chat import Chat
+from tunesmith.infer.endpoint import Endpoint, Retry, check_address, key_variable
+from tunesmith.infer.generator import Completion, Delta, Full, GivenUp, Options, Scorer, Updatable, Usage, answer_all
+from tunesmith.infer.remote import RemoteModel, parse_remote, wire_turns
 from tunesmith.prompt.messages import Message, ToolCall, as_conversation
 
 QUICK = Retry(tries=4, first=0.01)
@@ -114,9 +115,17 @@ def echo(request: dict[str, Any]) -> tuple:
     return 200, completion(f"echo of {request['body']['messages'][-1]['content']}")
 
 
-def ask(server: Server, *questions: str, sampling: Sampling = Sampling(), **settings: Any) -> list[Answer]:  # noqa: B008
+def ask(server: Server, *questions: str, options: Options = Options(), **settings: Any) -> list[Completion]:  # noqa: B008
     model = RemoteModel(server.url, "small", **{"retry": QUICK, **settings})
-    return model.answer([as_conversation(question) for question in questions], sampling)
+    return answer_all(model, [(as_conversation(question), options) for question in questions])
+
+
+def text_of(completions: list[Completion]) -> list[str]:
+    return [completion.choice.text for completion in completions]
+
+
+def ask_one(model: RemoteModel) -> Completion:
+    return answer_all(model, [(as_conversation("a"), Options())])[0]
 
 
 def then(*responses: tuple) -> Callable[[dict[str, Any]], tuple]:
@@ -134,14 +143,13 @@ def test_answers_come_in_the_order_of_the_questions_and_no_more_at_once_than_all
         return echo(request)
 
     server = serve(slow)
-    pulses: list[dict[str, Any]] = []
+    done: list[int] = []
     questions = [f"question {i} of a guest" for i in range(60)]
-    model = RemoteModel(server.url, "small", concurrency=5)
-    answers = model.answer([as_conversation(q) for q in questions], Sampling(), report=pulses.append)
-    assert [answer.text for answer in answers] == [f"echo of {question}" for question in questions]
+    model = RemoteModel(server.url, "small", concurrency=5, most_waiting=20)
+    answers = answer_all(model, [(as_conversation(question), Options()) for question in questions], done.append)
+    assert text_of(answers) == [f"echo of {question}" for question in questions]
     assert server.most_at_once == 5
-    done = [pulse["done"] for pulse in pulses]
-    assert (done == sorted(done), done[-1], pulses[0]["kind"], pulses[0]["of"]) == (True, 60, "pulse", 60)
+    assert (done == sorted(done), done[-1]) == (True, 60)
 
 
 def test_no_questions_no_answers(serve):
@@ -152,7 +160,7 @@ def test_no_questions_no_answers(serve):
 
 def test_what_is_sent_and_what_is_read(serve):
     server = serve(then((200, completion("Yes."))))
-    [answer] = ask(server, "Is there wifi?", sampling=Sampling(9, 0.5, 0.9, 3), key="secret-key")
+    [answer] = ask(server, "Is there wifi?", options=Options(9, 0.5, 0.9, 3), key="secret-key")
     [request] = server.requests
     assert request["path"] == "/v1/chat/completions"
     assert request["headers"]["Authorization"] == "Bearer secret-key"
@@ -164,8 +172,9 @@ def test_what_is_sent_and_what_is_read(serve):
         "top_p": 0.9,
         "seed": 3,
     }
-    assert (answer.text, answer.stopped, answer.tokens) == ("Yes.", True, 7)
+    assert (answer.choice.text, answer.choice.finish_reason, answer.usage) == ("Yes.", "stop", Usage(0, 7))
     assert answer.seconds > 0
+    assert (answer.choice.ids, answer.choice.logprobs) == ([], None)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +189,8 @@ def test_what_is_sent_and_what_is_read(serve):
 )
 def test_answers_of_other_shapes(serve, body, want):
     [answer] = ask(serve(then((200, body))), "hello")
-    assert (answer.text, answer.stopped, answer.tokens) == want
+    tokens = answer.usage and answer.usage.completion_tokens
+    assert (answer.choice.text, answer.choice.ended, tokens) == want
 
 
 def test_turns_with_tools_go_out_as_openai_writes_them(serve):
@@ -194,7 +204,7 @@ def test_turns_with_tools_go_out_as_openai_writes_them(serve):
     )
     tools = ({"type": "function", "function": {"name": "find", "parameters": {"type": "object", "properties": {}}}},)
     server = serve(echo)
-    RemoteModel(server.url, "small").answer([turns, turns], Sampling(), [tools, ()])
+    answer_all(RemoteModel(server.url, "small"), [(turns, Options(tools=tools)), (turns, Options())])
     by_tools = {"tools" in request["body"]: request["body"] for request in server.requests}
     assert by_tools[True]["tools"] == list(tools)
     assert by_tools[True]["messages"] == by_tools[False]["messages"] == openai_turns(turns)
@@ -224,7 +234,7 @@ def test_an_overloaded_server_is_asked_again_after_the_pause_that_it_wants(serve
     busy = [(429, {}, {"Retry-After": "30"}), (503, b"busy", {"Retry-After": date}), (500, {}, {"Retry-After": "soon"})]
     server = serve(then(*busy, (200, completion("Yes."))))
     [answer] = ask(server, "hello", retry=Retry(pause=pause))
-    assert answer.text == "Yes."
+    assert answer.choice.text == "Yes."
     assert 30 <= pauses[0] <= 33
     assert 95 <= pauses[1] <= 110
     assert 1 <= pauses[2] <= 2
@@ -233,7 +243,7 @@ def test_an_overloaded_server_is_asked_again_after_the_pause_that_it_wants(serve
 
 def test_a_real_pause_then_success(serve):
     busy = (429, {"error": {"message": "slow down"}}, {"Retry-After": "0.05"})
-    assert [a.text for a in ask(serve(then(busy, busy, (200, completion("Yes.")))), "hello")] == ["Yes."]
+    assert text_of(ask(serve(then(busy, busy, (200, completion("Yes.")))), "hello")) == ["Yes."]
 
 
 def test_pauses_grow_and_never_undercut_the_server():
@@ -305,7 +315,7 @@ def test_a_path_that_is_not_there(serve):
         ask(server, "a")
     root = server.url.removesuffix("/v1")
     with pytest.raises(MissingError, match=rf"Does the address lack /v1, as in {root}/v1\?"):
-        RemoteModel(root, "small").answer([as_conversation("a")], Sampling())
+        ask_one(RemoteModel(root, "small"))
 
 
 def test_a_404_for_a_model_that_is_listed_is_quoted(serve):
@@ -400,7 +410,7 @@ def test_no_server(serve):
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
     with pytest.raises(ModelError) as fault:
-        RemoteModel(url, "small").answer([as_conversation("a")], Sampling())
+        ask_one(RemoteModel(url, "small"))
     want = f"cannot connect to {url} (Connection refused). Is the server running there, with this host and port?"
     assert str(fault.value) == want
 
@@ -412,7 +422,7 @@ def test_a_server_that_hangs_up_is_asked_again(serve):
         return echo(request)
 
     server = serve(hang_up_once)
-    assert ask(server, "a")[0].text == "echo of a"
+    assert text_of(ask(server, "a")) == ["echo of a"]
     assert len(server.requests) == 2
 
 
@@ -458,8 +468,8 @@ def test_max_tokens_is_called_otherwise_where_the_server_says_so(serve):
     )
     refused = {"error": {"message": message, "param": "max_tokens", "code": "unsupported_parameter"}}
     server = serve(lambda request: (400, refused) if "max_tokens" in request["body"] else echo(request))
-    answers = ask(server, "a", "b", "c", sampling=Sampling(max_new_tokens=5), concurrency=1)
-    assert [answer.text for answer in answers] == ["echo of a", "echo of b", "echo of c"]
+    answers = ask(server, "a", "b", "c", options=Options(max_new_tokens=5), concurrency=1)
+    assert text_of(answers) == ["echo of a", "echo of b", "echo of c"]
     limits = [(r["body"].get("max_tokens"), r["body"].get("max_completion_tokens")) for r in server.requests]
     assert limits == [(5, None), (None, 5), (None, 5), (None, 5)]
 
@@ -540,7 +550,7 @@ def test_addresses_that_cannot_be_used(url, said):
 
 def test_https_on_a_plain_server(serve):
     with pytest.raises(ModelError, match=r"cannot connect to https://\S+ securely .*Is it http:// there\?"):
-        RemoteModel(serve(echo).url.replace("http", "https"), "small").answer([as_conversation("a")], Sampling())
+        ask_one(RemoteModel(serve(echo).url.replace("http", "https"), "small"))
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate with openssl")
@@ -553,27 +563,27 @@ def test_a_certificate_must_be_trusted(serve, tmp_path, monkeypatch):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     server.http.socket = context.wrap_socket(server.http.socket, server_side=True)
-    model = RemoteModel(server.url.replace("http", "https"), "small")
+    url = server.url.replace("http", "https")
     with pytest.raises(ModelError, match=r"securely \(self-signed certificate\).*set SSL_CERT_FILE"):
-        model.answer([as_conversation("a")], Sampling())
+        ask_one(RemoteModel(url, "small"))
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    assert model.answer([as_conversation("a")], Sampling())[0].text == "echo of a"
+    assert ask_one(RemoteModel(url, "small")).choice.text == "echo of a"
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
     with pytest.raises(ConfigError, match="Look at HTTP_PROXY"):
-        model.answer([as_conversation("a")], Sampling())
+        ask_one(RemoteModel(url, "small"))
 
 
 def test_a_listener_can_end_the_work_while_the_server_is_silent(serve, monkeypatch):
-    monkeypatch.setattr(remote, "BEAT_SECONDS", 0.02)
+    monkeypatch.setattr(generator, "BEAT_SECONDS", 0.02)
     released = threading.Event()
     server = serve(lambda request: released.wait(20) and echo(request))
 
-    def stop(event: dict[str, Any]) -> None:
+    def stop(done: int) -> None:
         raise Stopped("stopped.")
 
     try:
         with pytest.raises(Stopped):
-            RemoteModel(server.url, "small").answer([as_conversation("a")], Sampling(), report=stop)
+            answer_all(RemoteModel(server.url, "small"), [(as_conversation("a"), Options())], stop)
         assert not released.is_set()
     finally:
         released.set()
@@ -582,10 +592,10 @@ def test_a_listener_can_end_the_work_while_the_server_is_silent(serve, monkeypat
 def test_it_works_under_a_loop_that_runs(serve):
     server = serve(echo)
 
-    async def notebook() -> list[Answer]:
+    async def notebook() -> list[Completion]:
         return ask(server, "a")
 
-    assert asyncio.run(notebook())[0].text == "echo of a"
+    assert text_of(asyncio.run(notebook())) == ["echo of a"]
 
 
 def test_an_interrupt_ends_it_though_the_server_is_silent(serve):
@@ -597,11 +607,11 @@ def test_an_interrupt_ends_it_though_the_server_is_silent(serve):
 
     code = """
 import sys
-from tunesmith.infer.engine import Sampling
+from tunesmith.infer.generator import Options, answer_all
 from tunesmith.infer.remote import RemoteModel
 from tunesmith.prompt.messages import as_conversation
 try:
-    RemoteModel(sys.argv[1], "small").answer([as_conversation("a")] * 9, Sampling())
+    answer_all(RemoteModel(sys.argv[1], "small"), [(as_conversation("a"), Options())] * 9)
 except KeyboardInterrupt:
     print("interrupted")
 """
@@ -615,3 +625,61 @@ except KeyboardInterrupt:
     finally:
         released.set()
         child.kill()
+
+
+def test_it_is_a_generator_that_neither_scores_nor_learns(serve):
+    model = RemoteModel(serve(echo).url, "small")
+    assert not isinstance(model, Scorer | Updatable)
+    with pytest.raises(ModelError, match="answers conversations, not token ids"):
+        model.submit([1, 2, 3])
+    assert Chat(model).generate("hello") == "echo of hello"
+    assert list(Chat(model).stream("hello")) == ["echo of hello"]
+
+
+def test_all_options_are_sent_and_all_of_the_answer_is_read(serve):
+    tokens = [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": -1}]
+    choices = [{"message": {"content": "a"}, "finish_reason": "stop", "logprobs": {"content": tokens}},
+               {"message": {"content": "b"}, "finish_reason": "content_filter"}]  # fmt: skip
+    usage = {"prompt_tokens": 5, "completion_tokens": 4}
+    server = serve(then((200, {"choices": choices, "usage": usage})))
+    options = Options(n=2, stop=("x", "y"), logprobs=True, adapter="other")
+    answering = RemoteModel(server.url, "small").submit(as_conversation("hello"), options)
+    completion = answering.result(20)
+    body = server.requests[0]["body"]
+    assert (body["n"], body["stop"], body["logprobs"], body["model"]) == (2, ["x", "y"], True, "other")
+    assert [(one.text, one.finish_reason, one.logprobs) for one in completion.choices] == [
+        ("a", "stop", [-0.5, -1.0]), ("b", "content_filter", None),
+    ]  # fmt: skip
+    assert completion.usage == Usage(5, 4)
+    assert list(answering) == [Delta(0, "a", [], [-0.5, -1.0], "stop"), Delta(1, "b", [], None, "content_filter")]
+    with pytest.raises(ModelError, match="answers without 3 messages in 'choices'"):
+        ask(server, "hello", options=Options(n=3))
+
+
+def test_requests_that_wait_are_bounded_and_cancelled_ones_are_never_sent(serve):
+    released, asked = threading.Event(), threading.Event()
+
+    def wait(request):
+        asked.set()
+        return released.wait(20) and echo(request)
+
+    server = serve(wait)
+    model = RemoteModel(server.url, "small", concurrency=1, most_waiting=2)
+    running = model.submit(as_conversation("0"))
+    assert asked.wait(20)
+    others = [model.submit(as_conversation(str(number))) for number in (1, 2)]
+    with pytest.raises(Full, match="2 requests wait"):
+        model.submit(as_conversation("3"))
+    others[0].cancel()
+    last = model.submit(as_conversation("4"))
+    running.cancel()
+    assert running.result(20).choice.finish_reason == "cancelled"
+    assert others[0].result(20).choice.finish_reason == "cancelled"
+    released.set()
+    assert [one.result(20).choice.text for one in (others[1], last)] == ["echo of 2", "echo of 4"]
+    assert "1" not in [request["body"]["messages"][0]["content"] for request in server.requests]
+    deadline = time.monotonic() + 10
+    while [thread for thread in threading.enumerate() if thread.name == "tunesmith-remote"]:
+        assert time.monotonic() < deadline, "the thread outlives its work"
+        time.sleep(0.01)
+    assert model.submit(as_conversation("again")).result(20).choice.text == "echo of again"

@@ -8,36 +8,38 @@ import sys
 from collections import Counter
 from itertools import islice
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from conftest import QUESTIONS, chat_row, many_rows
+from conftest import QUESTIONS, READS, chat_row, many_rows
 from test_train import PLAN
 from tunesmith.core.config import to_yaml
 from tunesmith.core.errors import ConfigError, DataError, MissingError
+from tunesmith.core.events import Pulse
 from tunesmith.core.files import read_json, read_lines
 from tunesmith.data.config import DataConfig
+from tunesmith.data.kinds.table import KINDS
 from tunesmith.data.prompts import read_prompts
 from tunesmith.data.replay import Mixture, in_epoch, load_replay, refuse_none
-from tunesmith.data.rows import Chat, Text
 from tunesmith.data.source import find_files
 from tunesmith.data.split import load_splits
-from tunesmith.jobs import distil
-from tunesmith.jobs.distil import Speaker, own_answers
+from tunesmith.jobs import own_answers as distil
 from tunesmith.jobs.finetune import finetune
-from tunesmith.jobs.recipe import Recipe, read_recipe
+from tunesmith.jobs.own_answers import Speaker, own_answers
 from tunesmith.jobs.replay import OWN_PROMPTS, affordable, choose_source
-from tunesmith.model.load import load_model
+from tunesmith.model.load import LoadSpec, load
 from tunesmith.prompt.base import resolve
 from tunesmith.prompt.load import load_contract
 from tunesmith.prompt.messages import as_conversation
-from tunesmith.train.objectives.sft import Sft
+from tunesmith.train.objectives.sft import make_sft
+from tunesmith.train.recipe import Recipe, read_recipe
+from tunesmith.train.sources.rows import RowSource, steps_per_epoch
 
 ROOT = Path(__file__).resolve().parents[1]
 REPLAY = ROOT / "src" / "tunesmith" / "assets" / "replay"
+GENERAL = REPLAY.parent / "general_ability"
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +54,14 @@ def general_rows(count):
 def replayed(path, splits, contract, **fields):
     config = DataConfig(train="unused", **fields)
     held_out = [splits.validation, splits.test]
-    return load_replay(find_files(str(path)), "general rows", config, contract, 500, splits.train, held_out, seed=3)
+    files = find_files(str(path))
+    return load_replay(files, "general rows", config, contract, 500, splits.train, held_out, seed=3, reads=READS)
 
 
 @pytest.fixture
 def splits(write_rows, contract):
     config = DataConfig(train=str(write_rows(many_rows(40))), validation=0.1, test=0.2)
-    return load_splits(config, contract, 500)
+    return load_splits(config, contract, 500, READS)
 
 
 @pytest.mark.parametrize(
@@ -113,11 +116,14 @@ def test_a_small_source_gives_each_row_once_an_epoch(write_rows, splits, contrac
 
 def test_steps_go_on_with_the_rows_that_a_run_without_a_break_would_see(write_rows, splits, contract):
     replay = replayed(write_rows(general_rows(30), "general.jsonl"), splits, contract, replay_share=0.4)
-    objective = Sft(Mixture(splits.train, replay), 8, 0, PLAN)
-    named = [[str(row.source) for batch in micro for row in batch.rows] for micro in islice(objective.steps(), 14)]
-    assert objective.steps_per_epoch < 14 / 2
-    for done in (1, objective.steps_per_epoch, objective.steps_per_epoch + 2):
-        micro = next(objective.steps(done))
+    rows = Mixture(splits.train, replay)
+    source = RowSource(rows, make_sft(), PLAN, 8)
+    named = [[str(row.source) for batch in micro for row in batch.rows] for micro in islice(source.steps(), 14)]
+    epoch = steps_per_epoch(rows, 8)
+    assert epoch < 14 / 2
+    for done in (1, epoch, epoch + 2):
+        source.restore({}, {"taken": done})
+        micro = next(source.steps())
         assert [str(row.source) for batch in micro for row in batch.rows] == named[done]
 
 
@@ -130,7 +136,7 @@ def test_replayed_rows_that_give_a_held_out_row_away_are_left_out_and_counted(wr
         test=str(write_rows([long[0], chat_row("Who is there?", "Me.")], "test.jsonl")),
         validation=0,
     )
-    held = load_splits(config, contract, 500)
+    held = load_splits(config, contract, 500, READS)
     rows = [
         *general_rows(6),
         chat_row("Who is there?", "The night porter."),  # what a test row asks
@@ -159,9 +165,7 @@ def test_embers_rows_are_what_the_script_writes_and_give_nothing_of_the_probe_aw
     lines = (REPLAY / "ember.jsonl").read_text().splitlines()
     assert [json.loads(line)["messages"] for line in lines] == chats
     assert sum(left_out.values()) > 1000
-    probe = [
-        json.loads(line)["messages"] for line in (REPLAY.parent / "probe" / "questions.jsonl").read_text().splitlines()
-    ]
+    probe = [json.loads(line)["messages"] for line in (GENERAL / "questions.jsonl").read_text().splitlines()]
     worded = {script.skeleton(question) for turns in probe for question in script.said(turns, "user")}
     assert script.skeleton("Hi, what is the opposite of cold?") == script.skeleton("what's the opposite of happy")
     assert script.skeleton("What is a twin?") in worded
@@ -228,11 +232,11 @@ def speaker(contract, tmp_path, monkeypatch):
     monkeypatch.setattr(distil, "TOGETHER", 3)
     loads = []
 
-    def load():
+    def make():
         loads.append(1)
-        return load_model(resolve("ember").folder, torch.float32)
+        return load(resolve("ember").folder, LoadSpec()).model
 
-    return Speaker("ember", load, contract), loads
+    return Speaker("ember", make, contract), loads
 
 
 PROMPTS = [as_conversation(text) for text in (*QUESTIONS, "What is the opposite of cold?", "How are you?", "Hello.")]
@@ -242,7 +246,7 @@ def test_own_answers_are_the_models_and_are_made_once(speaker, tmp_path):
     who, loads = speaker
     events = []
     first = own_answers(who, PROMPTS, 500, events.append)
-    assert [event["done"] for event in events if event["kind"] == "pulse"] == [3, 6, 7]
+    assert [event.done for event in events if event.kind == "pulse"] == [3, 6, 7]
     assert len(first.rows) + sum(first.lost.values()) == first.asked == 7
     model, contract = who.load(), who.contract
     for row in first.rows[:2]:
@@ -263,7 +267,7 @@ def test_own_answers_are_the_models_and_are_made_once(speaker, tmp_path):
 def test_prompts_that_get_no_answer_are_counted_and_a_model_that_never_ends_is_not_asked_on(speaker, tiny, monkeypatch):
     who, _ = speaker
     monkeypatch.setattr(distil, "FEWEST_ENDED", 0.5)
-    endless = Speaker("tiny", lambda: load_model(tiny, torch.float32), who.contract)
+    endless = Speaker("tiny", lambda: load(tiny, LoadSpec()).model, who.contract)
     found = own_answers(endless, PROMPTS, 500, lambda event: None)
     assert found.asked == 3
     assert found.lost["no end within 192 tokens"] >= 2
@@ -280,20 +284,19 @@ def test_a_model_stopped_on_the_way_goes_on_with_the_part_it_was_at(speaker):
     with pytest.raises(KeyboardInterrupt):
         own_answers(who, PROMPTS, 500, stop)
     asked = []
-    whole = Speaker(who.id, lambda: asked.append(1) or load_model(resolve("ember").folder, torch.float32), who.contract)
+    whole = Speaker(who.id, lambda: asked.append(1) or load(resolve("ember").folder, LoadSpec()).model, who.contract)
     events = []
     own_answers(whole, PROMPTS, 500, events.append)
     assert asked == [1]
-    assert events[0] == {"kind": "pulse", "doing": "the base model answers", "done": 3, "of": 7}
+    assert events[0] == Pulse("the base model answers", 3, 7)
 
 
 class Shape(list):
-    """What a choice of source looks at: so many rows of one content, all as long."""
+    """What a choice of source looks at: so many rows of one kind, all as long."""
 
-    def __init__(self, rows=1000, tokens=80, content=None):
-        row = SimpleNamespace(row=SimpleNamespace(content=content or Chat(as_conversation("Hi?"))))
-        super().__init__([row] * rows)
-        self.lengths, self.train = np.full(rows, tokens), self
+    def __init__(self, rows=1000, tokens=80, kind="chat"):
+        super().__init__([None] * rows)
+        self.lengths, self.train, self.kind = np.full(rows, tokens), self, KINDS[kind]
 
 
 @pytest.mark.parametrize(
@@ -301,8 +304,8 @@ class Shape(list):
     [
         ({"model": {"base": "ember"}}, Shape(), "ember-general", ""),
         ({"model": {"base": "ember"}, "data": {"replay": "off"}}, Shape(), "", ""),
-        ({"data": {"replay": "mine.jsonl"}}, Shape(content=Text("A text.")), "mine.jsonl", ""),
-        ({"model": {"base": "ember"}}, Shape(content=Text("A text.")), "", "beside plain text it is not done unasked"),
+        ({"data": {"replay": "mine.jsonl"}}, Shape(kind="text"), "mine.jsonl", ""),
+        ({"model": {"base": "ember"}}, Shape(kind="text"), "", "beside plain text it is not done unasked"),
         ({"model": {"template": "plain"}}, Shape(), "", "was given its chat template here"),
         ({}, Shape(), OWN_PROMPTS, ""),
         ({}, Shape(rows=40, tokens=40), "", "so short that answering prompts would take longer"),
@@ -339,19 +342,19 @@ def test_a_run_records_what_it_replayed_apart_from_the_users_rows(tiny, write_ro
             "model": {"base": str(tiny)}, "method": {"type": "lora"}, "precision": "fp32", "compile": "off",
             "data": {"train": str(path), "replay": replay, "replay_share": 0.3},
             "optim": {"steps": 4, "batch_size": 16, "learning_rate": 1e-3},
-            "evaluate": {"max_new_tokens": 2, "probe": "off"}, "output": {"name": name},
+            "evaluate": {"max_new_tokens": 2, "general_ability": "off"}, "output": {"name": name},
         })  # fmt: skip
         folder = tmp_path / name
         folder.mkdir()
         (folder / "config.yaml").write_text(to_yaml(recipe))
         events = []
         finetune({"folder": str(folder)}, events.append)
-        [data] = [event for event in events if event["kind"] == "data"]
+        [data] = [event.to_json() for event in events if event.kind == "data"]
         found[name] = (folder, read_json(folder / "model" / "tunesmith.json"), data, events)
     folder, card, data, events = found["with"]
     _, plain_card, plain_data, plain_events = found["off"]
     assert card["data"] == {**plain_card["data"], "files": card["data"]["files"]}  # id and rows are the user's
-    assert {**data, "replay": None} == {**plain_data, "time": data["time"]}
+    assert {**data, "replay": None} == plain_data
     assert (plain_card["replay"], plain_data["replay"]) == (None, None)
     replay = card["replay"]
     assert replay == data["replay"]
@@ -360,10 +363,10 @@ def test_a_run_records_what_it_replayed_apart_from_the_users_rows(tiny, write_ro
     assert replay["files"][0]["file"] == str(own)
     ledgers = read_json(folder / "ledger.json")
     assert [(one["file"], one.get("replayed", False)) for one in ledgers] == [(str(path), False), (str(own), True)]
-    [said] = [event["sentence"] for event in events if event["kind"] == "replay"]
+    [said] = [event.sentence for event in events if event.kind == "replay"]
     assert said.startswith("20 general rows, 13 in each epoch, are replayed beside yours so that the model keeps")
     assert "data.replay=off leaves them out" in said
-    assert not [event for event in plain_events if event["kind"] == "replay"]
+    assert not [event for event in plain_events if event.kind == "replay"]
     assert said in (folder / "report" / "report.html").read_text()
     losses = [[step["loss"] for step in read_lines(one[0] / "metrics.jsonl")] for one in found.values()]
     assert losses[0] != losses[1]

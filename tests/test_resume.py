@@ -24,15 +24,16 @@ from safetensors.torch import load_file
 from conftest import many_rows
 from tunesmith.core.config import to_yaml
 from tunesmith.core.errors import ConfigError, Stopped, TrainingError, TunesmithError
+from tunesmith.core.events import Phase
 from tunesmith.core.files import read_lines, write_json, write_text
 from tunesmith.exec.child import heeding
 from tunesmith.jobs.finetune import finetune
-from tunesmith.jobs.recipe import Recipe, read_recipe
 from tunesmith.jobs.resume import DECIDED_BY, find_resumed
-from tunesmith.jobs.runs import read_run
 from tunesmith.jobs.start import resume
+from tunesmith.registry.runs import read_run
 from tunesmith.train.checkpoint import all_checkpoints, find_checkpoint, manifest_of, save_checkpoint, why_damaged
-from tunesmith.train.plan import Plan
+from tunesmith.train.planning.plan import Plan
+from tunesmith.train.recipe import Recipe, read_recipe
 
 COMMAND = [sys.executable, "-c", "from tunesmith.cli.main import run; run()"]
 
@@ -80,7 +81,7 @@ def losses(folder):
 
 
 def weights(folder):
-    """All tensors of the last checkpoint, and of the model where it was published."""
+    """All tensors of the last checkpoint, and of the model where it was exported."""
     files = [*all_checkpoints(folder / "checkpoints")[-1].glob("*.safetensors"), *folder.glob("model/*.safetensors")]
     return {f"{file.name} {name}": tensor for file in files for name, tensor in load_file(file).items()}
 
@@ -118,23 +119,23 @@ def test_average_best_look_and_patience_go_on_as_they_stood(begin):
     settings = {
         "method": {"type": "full"},
         "optim": {"learning_rate": 2e-2, "epochs": 12, "batch_size": 8, "ema": 0.9, "scheduler": "constant"},
-        "evaluate": {"every": 2, "patience": 3, "publish": "best"},
+        "evaluate": {"every": 2, "patience": 3, "export": "best"},
     }
     whole = begin("whole", **settings)
-    run(whole, until="published")
+    run(whole, until="exported")
     steps = len(losses(whole))
     assert steps < 12 * 5  # patience ended it
     for step in (2, 3, steps - 1):
         broken = begin(f"broken-{step}", **settings)
         with pytest.raises(Stopped):
             run(broken, after(step))
-        run(broken, until="published", resume=True)
+        run(broken, until="exported", resume=True)
         equal(whole, broken)
     done = begin("done", **settings)
     heard = []
-    with pytest.raises(Stopped, match="stopped at publishing"):  # at its end, but not published
-        finetune({"folder": str(done)}, heeding(heard.append, lambda: heard[-1].get("name") == "publishing"))
-    run(done, until="published", resume=True)
+    with pytest.raises(Stopped, match="stopped at exporting"):  # at its end, but not exported
+        finetune({"folder": str(done)}, heeding(heard.append, lambda: heard[-1] == Phase("exporting")))
+    run(done, until="exported", resume=True)
     equal(whole, done)
 
 
@@ -215,12 +216,12 @@ def test_accepted_changes_have_their_effect(begin):
     assert len(losses(folder)) == 6
     more = begin("more")
     heard = []
-    with pytest.raises(Stopped, match="stopped at publishing"):
-        finetune({"folder": str(more)}, heeding(heard.append, lambda: heard[-1].get("name") == "publishing"))
+    with pytest.raises(Stopped, match="stopped at exporting"):
+        finetune({"folder": str(more)}, heeding(heard.append, lambda: heard[-1] == Phase("exporting")))
     steps = len(losses(more))
     change(more, "epochs: 2.0", "epochs: 3.0")
     change(more, "precision: fp32", "precision: bf16")
-    run(more, until="published", resume=True, accept_change=True)
+    run(more, until="exported", resume=True, accept_change=True)
     assert len(losses(more)) == steps * 3 // 2
     assert json.loads((more / "plan.json").read_text())["precision"] == "bf16"
     card = json.loads((more / "model" / "tunesmith.json").read_text())
@@ -231,30 +232,38 @@ def test_accepted_changes_have_their_effect(begin):
 
 def test_a_damaged_best_look_is_not_the_end(begin):
     settings = {
-        "evaluate": {"every": 2, "publish": "best", "metric": "token_accuracy"},  # soon as good as it can be
+        "evaluate": {"every": 2, "export": "best", "metric": "token_accuracy"},  # soon as good as it can be
         "optim": {"learning_rate": 0.02, "epochs": 8, "batch_size": 8},
     }
     folder = begin("run", **settings, method={"type": "full"})
     heard = []
-    with pytest.raises(Stopped, match="stopped at publishing"):
-        finetune({"folder": str(folder)}, heeding(heard.append, lambda: heard[-1].get("name") == "publishing"))
+    with pytest.raises(Stopped, match="stopped at exporting"):
+        finetune({"folder": str(folder)}, heeding(heard.append, lambda: heard[-1] == Phase("exporting")))
     best = [
         line["step"] for line in read_lines(folder / "events.jsonl") if line["kind"] == "validation" and line["best"]
     ]
     assert best[-1] < len(losses(folder))
     flip(folder / "checkpoints" / f"step-{best[-1]:06d}", "trainable.safetensors", 500)
-    run(folder, until="published", resume=True)
-    assert "The weights of the last step are published instead" in read_run(folder).trouble[-1]
-    assert read_run(folder).status == "published"
+    run(folder, until="exported", resume=True)
+    assert "The weights of the last step are exported instead" in read_run(folder).trouble[-1]
+    assert read_run(folder).status == "exported"
 
 
-@pytest.mark.parametrize("policy", ["skip", "rollback"])
-def test_spikes_and_stops_together_change_nothing(begin, policy, monkeypatch):
+@pytest.mark.parametrize("spikes", ["skip", "rollback"])
+def test_spikes_and_stops_together_change_nothing(begin, spikes, monkeypatch):
     """A loss is called a spike at the eighth batch; a stop before it must not move the place to go back to."""
-    from tunesmith.train.standing import Standing
+    from tunesmith.train.sources.rows import RowSource
+    from tunesmith.train.state import TrainerState
 
-    settings = {"optim": {"learning_rate": 1e-3, "epochs": 3, "batch_size": 8, "ema": 0.9, "spikes": policy}}
-    monkeypatch.setattr(Standing, "spikes", lambda self, loss: self.cursor == 8)
+    settings = {"optim": {"learning_rate": 1e-3, "epochs": 3, "batch_size": 8, "ema": 0.9, "spikes": spikes}}
+    sources = []
+
+    def noted(*arguments):
+        sources.append(RowSource(*arguments))
+        return sources[-1]
+
+    monkeypatch.setattr("tunesmith.jobs.finetune.RowSource", noted)
+    monkeypatch.setattr(TrainerState, "spikes", lambda self, loss: sources[-1].taken == 8)
     settings["output"] = {"checkpoint_every": 4, "keep_last": 1}
     whole = begin("whole", **settings)
     run(whole)
@@ -265,7 +274,7 @@ def test_spikes_and_stops_together_change_nothing(begin, policy, monkeypatch):
         run(broken, resume=True)
         equal(whole, broken)
     back = [line["step"] for line in read_lines(whole / "events.jsonl") if line["kind"] == "rolled_back"]
-    assert back == ([4] if policy == "rollback" else [])
+    assert back == ([4] if spikes == "rollback" else [])
 
 
 def test_changed_rows_and_another_machine_are_refused(begin, tmp_path):
@@ -320,8 +329,8 @@ def test_an_accepted_change_accepts_nothing_else(tmp_path, setting):
         go_on(tmp_path, recipe, there)
     found, event = go_on(tmp_path, recipe, there, accept_change=True, allow_inexact=True)
     assert found.plan.surroundings() == there.surroundings()
-    assert [one["name"] for one in event["inexact"]] == ["machine", "threads", "versions.torch"]
-    assert [one["name"] for one in event["changes"]] == ["optim.epochs" if "optim" in setting else next(iter(setting))]
+    assert [one["name"] for one in event.inexact] == ["machine", "threads", "versions.torch"]
+    assert [one["name"] for one in event.changes] == ["optim.epochs" if "optim" in setting else next(iter(setting))]
     assert found.changed
 
 
@@ -330,7 +339,7 @@ def test_only_what_a_changed_setting_decides_is_decided_anew(tmp_path):
     found, event = go_on(tmp_path, {**MADE_FROM["recipe"], "precision": "bf16"}, there, accept_change=True)
     assert found.plan == replace(PLAN, precision="bf16", chunked=None, compiled=None, checkpointing=None,
                                  reasons={"precision": "given"})  # fmt: skip
-    assert event["changes"] == [{"name": "precision", "before": "auto", "now": "bf16"}]
+    assert event.changes == [{"name": "precision", "before": "auto", "now": "bf16"}]
     found, _ = go_on(tmp_path, {**MADE_FROM["recipe"], "compile": "off"}, there, accept_change=True)
     assert found.plan == replace(PLAN, compiled=None)
     found, _ = go_on(tmp_path, {**MADE_FROM["recipe"], "optim": {"epochs": 3}}, there, accept_change=True)
@@ -339,7 +348,7 @@ def test_only_what_a_changed_setting_decides_is_decided_anew(tmp_path):
 
 def test_a_plan_brings_its_threads_along(tmp_path):
     found, event = go_on(tmp_path, here=replace(HERE, threads=64))
-    assert (found.plan, found.changed, event["inexact"], event["changes"]) == (PLAN, False, [], [])
+    assert (found.plan, found.changed, event.inexact, event.changes) == (PLAN, False, [], [])
 
 
 def test_every_field_that_a_setting_decides_is_one_of_the_plan():
@@ -364,18 +373,18 @@ def test_a_finished_run_and_one_that_is_being_worked_on_are_not_resumed(begin):
 
 def test_a_stop_outside_of_training_is_heeded_and_nothing_is_done_twice(begin):
     whole, broken = begin("whole"), begin("broken")
-    run(whole, until="published")
-    for phase in ("loading the model", "publishing"):
+    run(whole, until="exported")
+    for phase in ("loading the model", "exporting"):
         heard = []
 
         def stop(phase=phase, heard=heard):
-            return any(event.get("name") == phase for event in heard)
+            return Phase(phase) in heard
 
         with pytest.raises(Stopped, match=f"stopped at {phase}"):
             finetune({"folder": str(broken), "resume": True}, heeding(heard.append, stop), lambda: False)
     steps = losses(broken)
     (broken / "checkpoints" / ".step-000099.1.tmp").mkdir()  # what a kill inside a save leaves
-    run(broken, until="published", resume=True)
+    run(broken, until="exported", resume=True)
     assert losses(broken) == steps
     assert not list((broken / "checkpoints").glob(".step-*"))
     equal(whole, broken)
@@ -439,11 +448,11 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_and_the_run_goes_on_with_room
     run(whole)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def save(policy, standing, folder, keep_last, made_from):
-        if policy.step_number == 4:
+    def save(learner, *others):
+        if learner.step_number == 4:
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # no file can grow further
         try:
-            return save_checkpoint(policy, standing, folder, keep_last, made_from)
+            return save_checkpoint(learner, *others)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 

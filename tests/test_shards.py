@@ -11,26 +11,29 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, LlamaConfig, MixtralConfig
 
-from conftest import save_tiny
-from tunesmith.jobs.settle import bytes_to_come, largest_micro_batch
-from tunesmith.model.config import FullConfig, LoraConfig
-from tunesmith.model.load import load_model
-from tunesmith.model.methods import METHODS
-from tunesmith.model.outline import load_outline
-from tunesmith.train.batch import Batch
+from conftest import NoSource, save_tiny
+from tunesmith.model.load import LoadSpec, load
+from tunesmith.model.methods.full import FullConfig
+from tunesmith.model.methods.lora import LoraConfig
+from tunesmith.model.methods.table import METHODS
+from tunesmith.train.batch import TokenBatch
 from tunesmith.train.checkpoint import find_step, restore, save_checkpoint
-from tunesmith.train.compiled import layers_of
 from tunesmith.train.config import OptimConfig
-from tunesmith.train.memory import gathered_bytes, kept_bytes
-from tunesmith.train.objectives.sft import Sft
-from tunesmith.train.plan import make_plan
-from tunesmith.train.policy import Policy
-from tunesmith.train.ranks import Ranks
-from tunesmith.train.shards import like
-from tunesmith.train.standing import Standing
+from tunesmith.train.learner import Learner
+from tunesmith.train.objective import Models
+from tunesmith.train.objectives.sft import make_sft
+from tunesmith.train.planning.compiled import layers_of
+from tunesmith.train.planning.estimates import largest_micro_batch
+from tunesmith.train.planning.memory import gathered_bytes, kept_bytes
+from tunesmith.train.planning.planner import Wishes, bytes_to_come, make_plan
+from tunesmith.train.state import TrainerState
 from tunesmith.train.validate import validate
+from tunesmith.train.weights.placed import Placed
+from tunesmith.train.weights.ranks import Ranks
+from tunesmith.train.weights.shards import like
 
 TOKENS = 24
+SFT = make_sft()
 PLAN = replace(make_plan("fp32", "off", 256, device="cpu"), chunked=True)
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
          "vocab_size": 99, "intermediate_size": 48, "max_position_embeddings": 64}  # fmt: skip
@@ -61,18 +64,23 @@ def folder(request, tmp_path_factory):
     return path
 
 
-def policy_for(folder, method, sharded, precision="fp32", **optim):
+def learner_for(folder, method, sharded, precision="fp32", **optim):
     config = LoraConfig() if method == "lora" else FullConfig()
-    dtype = torch.bfloat16 if precision == "bf16" and method == "lora" else torch.float32
     plan = replace(PLAN, sharding="full" if sharded else "none", precision=precision)
-    model, sources = load_outline(folder, dtype) if sharded else (load_model(folder, dtype), None)
+    loaded = load(folder, LoadSpec(precision=precision if method == "lora" else "fp32", shard=sharded))
     torch.manual_seed(0)
-    return Policy(METHODS[method].apply(model, config), OptimConfig(**optim), 1e-2, 3, plan, Ranks(), sources)
+    placed = Placed(METHODS[method].apply(loaded.model, config), plan, Ranks(), loaded.sources)
+    return Learner(placed, OptimConfig(**optim), 1e-2, 3)
+
+
+def loss_of(learner):
+    [term] = SFT.loss(Models(learner.model, PLAN), batch(), None).terms
+    return term.total
 
 
 def batch():
     ids = torch.arange(TOKENS)[None]
-    return Batch({"input_ids": ids, "use_cache": False}, torch.arange(TOKENS - 1), ids[0, 1:], (), TOKENS)
+    return TokenBatch({"input_ids": ids, "use_cache": False}, torch.arange(TOKENS - 1), ids[0, 1:], (), TOKENS)
 
 
 @pytest.mark.usefixtures("meeting")
@@ -81,16 +89,16 @@ def batch():
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_every_architecture_trains_in_parts_as_whole(folder, method, precision):
     """In both precisions: one part is the whole, and sums of one gradient have one order."""
-    objective, losses, weights = Sft([], 1, 0, PLAN), [], []
+    losses, weights = [], []
     for sharded in (False, True):
-        policy = policy_for(folder, method, sharded, precision)
-        policy.model.train()
+        learner = learner_for(folder, method, sharded, precision)
+        learner.model.train()
         for _ in range(3):
-            [term] = objective.loss(policy.model, batch()).terms
-            policy.backward(term.total / TOKENS)
-            losses.append((term.total.item(), policy.step()))
-        weights.append(policy.weights)
-    assert all(isinstance(weight, DTensor) for weight in policy.model.parameters())
+            total = loss_of(learner)
+            learner.backward(total / TOKENS)
+            losses.append((total.item(), learner.step()))
+        weights.append(learner.weights)
+    assert all(isinstance(weight, DTensor) for weight in learner.model.parameters())
     assert losses[:3] == [pytest.approx(one, rel=1e-6) for one in losses[3:]]
     assert weights[0].keys() == weights[1].keys()
     for name, weight in weights[0].items():
@@ -100,30 +108,28 @@ def test_every_architecture_trains_in_parts_as_whole(folder, method, precision):
 @pytest.mark.usefixtures("meeting")
 def test_weights_that_were_set_are_those_that_compute(tmp_path):
     """A look leaves what is in no layer put together; a rollback and a moving average change the parts meanwhile."""
-    objective = Sft([], 1, 0, PLAN)
-    policy = policy_for(save_tiny(tmp_path), "full", True, ema=0.5)
+    learner = learner_for(save_tiny(tmp_path), "full", True, ema=0.5)
 
-    def look():
-        return validate(objective, policy, [batch()])["loss"]
+    def watch():
+        return validate(SFT, Models(learner.model, PLAN), learner, [batch()])["loss"]
 
     def step():
-        [term] = objective.loss(policy.model, batch()).terms
-        policy.backward(term.total / TOKENS)
-        policy.step()
+        learner.backward(loss_of(learner) / TOKENS)
+        learner.step()
 
-    policy.model.train()
+    learner.model.train()
     step()
-    save_checkpoint(policy, Standing(), tmp_path / "checkpoints", 1)
-    watched, average = look(), policy.average
-    policy.average = None  # of the weights themselves
-    own = look()
-    policy.average = average
+    save_checkpoint(learner, TrainerState(), NoSource(), tmp_path / "checkpoints", 1)
+    watched, average = watch(), learner.ema
+    learner.ema = None  # of the weights themselves
+    own = watch()
+    learner.ema = average
     step()
-    later = look()
-    restore(policy, find_step(tmp_path / "checkpoints", 1))
-    assert look() == watched
-    policy.average = None
-    assert look() == own
+    later = watch()
+    restore(learner, find_step(tmp_path / "checkpoints", 1))
+    assert watch() == watched
+    learner.ema = None
+    assert watch() == own
     assert len({watched, own, later}) == 3
 
 
@@ -132,25 +138,25 @@ def test_weights_that_were_set_are_those_that_compute(tmp_path):
 def test_what_is_put_together_of_weights_is_not_counted_as_kept(tmp_path, method):
     """Layers were counted as activations once, and so checkpointing was switched on for nothing."""
     folder = save_tiny(tmp_path)
-    objective = Sft([], 1, 0, PLAN)
     kept = []
     for sharded in (False, True):
-        policy = policy_for(folder, method, sharded)
-        policy.model.train()
-        kept.append(kept_bytes(policy.model, lambda: objective.loss(policy.model, batch())))  # noqa: B023
+        learner = learner_for(folder, method, sharded)
+        learner.model.train()
+        kept.append(kept_bytes(learner.model, lambda: loss_of(learner)))  # noqa: B023
     assert kept[1] == pytest.approx(kept[0], rel=0.02)
 
 
 def test_room_is_planned_for_the_parts_and_for_what_is_put_together(meeting, tmp_path):
     folder = save_tiny(tmp_path)
-    whole, parts = policy_for(folder, "full", False), policy_for(folder, "full", True)
+    whole, parts = learner_for(folder, "full", False), learner_for(folder, "full", True)
     count = sum(weight.numel() for weight in whole.weights.values())
-    assert bytes_to_come(whole, PLAN) == 12 * count
+    wishes = Wishes("off", "off", 4, 1)
+    assert bytes_to_come(PLAN, whole.placed, wishes) == 12 * count
     every = gathered_bytes(parts.model, layers_of(parts.model), 4)
     assert every == 8 * count  # two layers are all that there are: weights and gradients
-    assert bytes_to_come(parts, replace(PLAN, sharding="full")) == 12 * count + every
+    assert bytes_to_come(replace(PLAN, sharding="full"), parts.placed, wishes) == 12 * count + every
     deep = save_tiny(tmp_path / "deep", num_hidden_layers=6)
-    model = load_model(deep, torch.float32).requires_grad_(False)
+    model = load(deep, LoadSpec()).model.requires_grad_(False)
     assert gathered_bytes(model, layers_of(model), 4) == 4 * count
 
 

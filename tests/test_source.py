@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tunesmith.core.errors import ConfigError, DataError, MissingError
-from tunesmith.data.load import load_dataset
+from tunesmith.data.load import load_rows
 from tunesmith.data.source import find_files
 
 ROW = '{"question": "Q1?", "answer": "A1"}\n'
@@ -39,7 +39,7 @@ def test_a_file_is_that_file_whatever_its_name_looks_like(here, name):
     here(name, "x.jsonl", "a_b.jsonl")
     [file] = find_files(name)
     assert (file.name, file.path, file.notes) == (name, Path(name), ())
-    assert len(load_dataset(name).rows) == 1
+    assert len(load_rows(name).rows) == 1
 
 
 def test_a_home_folder_is_meant_by_a_tilde_alone(here, tmp_path, monkeypatch):
@@ -53,7 +53,7 @@ def test_a_home_folder_is_meant_by_a_tilde_alone(here, tmp_path, monkeypatch):
 
 def test_an_accent_is_the_same_however_it_is_written(here):
     here(unicodedata.normalize("NFD", "grüße/café.jsonl"))
-    assert len(load_dataset(unicodedata.normalize("NFC", "grüße/café.jsonl")).rows) == 1
+    assert len(load_rows(unicodedata.normalize("NFC", "grüße/café.jsonl")).rows) == 1
 
 
 def test_parts_of_a_pattern_that_are_there_are_no_pattern(here):
@@ -67,7 +67,7 @@ def test_links_are_followed_and_broken_ones_named(here, tmp_path):
     here("x.jsonl")
     (tmp_path / "link.jsonl").symlink_to("x.jsonl")
     (tmp_path / "broken.jsonl").symlink_to("gone.jsonl")
-    assert len(load_dataset("link.jsonl").rows) == 1
+    assert len(load_rows("link.jsonl").rows) == 1
     with pytest.raises(MissingError, match=r"broken\.jsonl: a link to gone\.jsonl, which is not there\."):
         find_files("broken.jsonl")
     with pytest.raises(
@@ -96,7 +96,7 @@ def test_what_hubs_put_beside_data_is_no_data(here):
         assert found[0].notes[0].startswith(f"beside it {8 - len(names)} others not read: ")
     assert find_files("hub/README.md")[0].notes == ()
     here("hub/inner/rows.jsonl", "other/data/rows.jsonl", "other/README.md")
-    sentence = load_dataset("hub/*.jsonl").ledger.sentence()
+    sentence = load_rows("hub/*.jsonl").ledger.sentence()
     assert sentence == "1 row read: 1 kept."
     assert "inner/" in find_files("hub")[0].notes[0]
     with pytest.raises(MissingError, match=r"other: no data file in this folder\. Its folder 'data' holds some: name"):
@@ -121,16 +121,16 @@ def test_near_names_and_impossible_ones(here):
 def test_names_of_columns_that_a_file_lacks_are_refused_though_it_has_the_key(here):
     rows = [{"Frage": "A?", "question": "B?", "answer": "C."}, {"Frage": "D?", "question": "E?", "answer": "F."}]
     here("rows.jsonl", text="".join(json.dumps(row) + "\n" for row in rows))
-    dataset = load_dataset("rows.jsonl", columns={"question": "Frage"})
+    dataset = load_rows("rows.jsonl", columns={"question": "Frage"})
     assert [row.prompt[-1].content for row in dataset.rows] == ["A?", "D?"]
     assert dataset.ledger.remarks == ['Columns not read: "question (the file\'s own)" in 2 rows.']
     with pytest.raises(
         DataError, match=r"names 'Frag', which no row has\. The first row has: .*Did you mean 'Frage'\?"
     ):
-        load_dataset("rows.jsonl", columns={"question": "Frag"})
+        load_rows("rows.jsonl", columns={"question": "Frag"})
     with pytest.raises(DataError, match=r"reads 'Frage' as 'qestion', which question-answer rows do not have: did you"):
-        load_dataset("rows.jsonl", columns={"qestion": "Frage"})
-    swapped = load_dataset("rows.jsonl", columns={"question": "answer", "answer": "question"})
+        load_rows("rows.jsonl", columns={"qestion": "Frage"})
+    swapped = load_rows("rows.jsonl", columns={"question": "answer", "answer": "question"})
     assert (swapped.rows[0].prompt[-1].content, swapped.rows[0].answer) == ("C.", "B?")
 
 
@@ -138,7 +138,7 @@ def test_of_several_files_one_may_call_its_columns_by_the_keys(here):
     here("one.jsonl", text='{"Frage": "A?", "answer": "B."}\n')
     here("two.jsonl")
     here("three.jsonl", text='{"Question": "C?", "answer": "D."}\n')
-    dataset = load_dataset(["one.jsonl", "two.jsonl", "three.jsonl"], columns={"question": "Frage"})
+    dataset = load_rows(["one.jsonl", "two.jsonl", "three.jsonl"], columns={"question": "Frage"})
     assert [row.prompt[-1].content for row in dataset.rows] == ["A?", "Q1?", "C?"]
     notes = [note for ledger in dataset.reading.ledgers.values() for note in ledger.notes]
     assert notes == [

@@ -12,18 +12,20 @@ import sys
 import time
 import urllib.request
 from contextlib import suppress
+from dataclasses import dataclass
 
 import numpy as np
 import psutil
 import pytest
 
+from tunesmith.core import events
 from tunesmith.core.config import validate
 from tunesmith.core.errors import ConfigError, Stopped, TunesmithError
-from tunesmith.core.events import silent
+from tunesmith.core.events import from_json, silent
 from tunesmith.core.files import read_json
-from tunesmith.train import track_sink
-from tunesmith.train.track import TrackConfig, open_trackers
-from tunesmith.train.track_sink import Note, Sender
+from tunesmith.track import sink as track_sink
+from tunesmith.track.sink import Note, Sender
+from tunesmith.track.trackers import TrackConfig, open_trackers
 
 # MLflow's tables are declared in a way that SQLAlchemy 2.1 calls deprecated.
 foreign = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning")
@@ -39,7 +41,17 @@ RECIPE = {
     "optim": {"learning_rate": 0.001, "betas": [0.9, 0.999], "clip": True},
     "track": {"mlflow": "http://me:password@127.0.0.1:1"},
 }
-PLAN = {"kind": "plan", "device": "cpu", "threads": 2, "reasons": {"device": "no CUDA device"}, "trainable": 128}
+PLAN = {"kind": "plan", "device": "cpu", "threads": 2, "reasons": {"device": "no CUDA device"}, "trainable": 128,
+        "learning_rate": 0.25}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Later(events.Event):
+    """A kind that no sink knows."""
+
+    step: int
+    rows: int
+    text: str
 
 
 def interval(value):
@@ -47,7 +59,7 @@ def interval(value):
 
 
 SCORES = {
-    "kind": "scores", "rows": 12, "against": "ember",
+    "kind": "scores", "model": "concierge", "rows": 12, "against": "ember",
     "scores": [
         {"metric": "token accuracy", "unit": "%", "score": interval(61.5), "other": interval(40.25),
          "difference": interval(21.25), "verdict": "better"},
@@ -66,38 +78,38 @@ def step(number, scale=1.0):
     return {
         "kind": "step", "time": 1.0, "step": number, "steps": 8, "loss": scale / number, "token_accuracy": 0.5,
         "learning_rate": 1e-4 * number, "gradient_norm": 2.0 * scale, "trained_tokens": 300 + number,
-        "tokens_per_second": 812.25, "memory_bytes": 3 * 2**30 + number, "later_metric": -scale, "note": "words",
-        "flag": True,
+        "tokens_per_second": 812.25, "seconds": 0.5, "memory_bytes": 3 * 2**30 + number, "later_metric": -scale,
+        "note": "words", "flag": True,
     }  # fmt: skip
 
 
 def validation(number, scale=1.0):
-    return {"kind": "validation", "step": number, "loss": scale * 2 / number, "token_accuracy": 0.25}
+    return {"kind": "validation", "step": number, "loss": scale * 2 / number, "token_accuracy": 0.25, "best": True}
 
 
 DRAWN = ["loss", "token_accuracy", "learning_rate", "gradient_norm", "trained_tokens", "tokens_per_second",
-         "memory_bytes", "later_metric"]  # fmt: skip
+         "seconds", "memory_bytes", "later_metric"]  # fmt: skip
 
 
 def first_attempt(track):
     """Six steps, a look after the third and the sixth, and a stop."""
-    track(PLAN)
+    track(from_json(PLAN))
     for number in range(1, 7):
-        track(step(number))
+        track(from_json(step(number)))
         if number % 3 == 0:
-            track(validation(number))
+            track(from_json(validation(number)))
     raise Stopped("stopped after step 6 of 8.")
 
 
 def second_attempt(track):
     """From the checkpoint of step 4 to the end; other values, to tell the attempts apart."""
-    track({"kind": "resumed", "step": 4, "changes": []})
-    track(PLAN)
+    track(from_json({"kind": "resumed", "step": 4, "changes": []}))
+    track(from_json(PLAN))
     for number in range(5, 9):
-        track(step(number, 10.0))
+        track(from_json(step(number, 10.0)))
         if number % 3 == 0:
-            track(validation(number, 10.0))
-    track(SCORES)
+            track(from_json(validation(number, 10.0)))
+    track(from_json(SCORES))
 
 
 def expected():
@@ -129,7 +141,7 @@ def run_both(config, folder):
 
 def test_the_section_needs_no_heavy_library():
     code = (
-        "import sys, tunesmith.train.track as t; t.TrackConfig(mlflow='sqlite:///x.db'); "
+        "import sys, tunesmith.track.trackers as t; t.TrackConfig(mlflow='sqlite:///x.db'); "
         "sys.exit(bool({'torch', 'mlflow', 'wandb', 'tensorboard'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
@@ -144,7 +156,7 @@ def test_an_address_without_a_scheme_is_refused_with_advice():
 
 def test_without_sinks_nothing_is_written(tmp_path):
     with open_trackers(TrackConfig(), tmp_path, RECIPE, silent) as track:
-        track(step(1))
+        track(from_json(step(1)))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -155,7 +167,7 @@ def test_beside_tells_the_sinks_before_a_report_that_ends_the_work(tmp_path):
         raise Stopped("enough")
 
     with pytest.raises(Stopped), open_trackers(TrackConfig(tensorboard=True), tmp_path, RECIPE, silent) as track:
-        track.beside(ends)(step(1))
+        track.beside(ends)(from_json(step(1)))
     assert read_scalars(tmp_path)["train/loss"] == {1: 1.0}
 
 
@@ -268,10 +280,10 @@ def test_a_run_that_goes_back_in_the_middle_is_drawn_once(tmp_path):
     pytest.importorskip("tensorboard")
     with open_trackers(TrackConfig(tensorboard=True), tmp_path, RECIPE, silent) as track:
         for number in range(1, 6):
-            track(step(number))
-        track({"kind": "rolled_back", "step": 2, "batches": 5})
+            track(from_json(step(number)))
+        track(from_json({"kind": "rolled_back", "step": 2}))
         for number in range(3, 5):
-            track(step(number, 10.0))
+            track(from_json(step(number, 10.0)))
     loss = [(point.step, point.value) for point in read_board(tmp_path).Scalars("train/loss")]
     assert loss == [(1, 1.0), (2, 0.5), (3, pytest.approx(10 / 3)), (4, 2.5)]
 
@@ -348,11 +360,12 @@ def test_mlflow_holds_every_value_and_a_resumed_run_goes_on_in_the_same_run(serv
         "data.columns.question": "Frage", "data.clean": "[]", "optim.learning_rate": "0.001",
         "optim.betas": "[0.9, 0.999]", "optim.clip": "true", "plan.device": "cpu", "plan.threads": "2",
         "plan.reasons.device": "no CUDA device", "plan.trainable": "128",
+        "plan.learning_rate": "0.25",
     }  # fmt: skip
 
 
 def end_with(error, track):
-    track({"kind": "step", "step": 1, "loss": float("nan"), "gradient_norm": float("inf")})
+    track(from_json({**step(1), "loss": float("nan"), "gradient_norm": float("inf")}))
     raise error
 
 
@@ -387,12 +400,12 @@ def test_a_server_killed_in_the_middle_costs_one_warning(server, tmp_path):
     config = TrackConfig(mlflow=server.start(), tensorboard=True)
     heard = []
     with open_trackers(config, tmp_path, RECIPE, heard.append) as track:
-        track(step(1))
+        track(from_json(step(1)))
         server.kill()
         for number in range(2, 200):
-            track(step(number))
-    assert [event["kind"] for event in heard] == ["warning"]
-    assert heard[0]["sentence"].startswith(f"MLflow at {config.mlflow} is left alone from here on: Connection refused.")
+            track(from_json(step(number)))
+    assert [event.kind for event in heard] == ["warning"]
+    assert heard[0].sentence.startswith(f"MLflow at {config.mlflow} is left alone from here on: Connection refused.")
     assert len(read_scalars(tmp_path)["train/loss"]) == 199
     with pytest.raises(TunesmithError, match=r"does not take the run \(Connection refused\)\. Start the server"):
         open_trackers(config, tmp_path, RECIPE, silent)
@@ -415,7 +428,7 @@ def test_mlflow_without_a_server_writes_into_a_database(database, tmp_path, monk
     uri = f"sqlite:///{database}"
     with open_trackers(TrackConfig(mlflow=uri), tmp_path, RECIPE, silent) as track:
         assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
-        track(step(1))
+        track(from_json(step(1)))
     assert dict(os.environ) == before
     run = client_of(uri).get_run(read_json(tmp_path / "track.json")["mlflow"]["run"])
     assert run.data.metrics["train/loss"] == 1.0
@@ -429,7 +442,7 @@ def test_mlflow_says_nothing_to_its_makers(tmp_path):
 import sys
 from pathlib import Path
 from tunesmith.core.errors import TunesmithError
-from tunesmith.train.track import TrackConfig, open_trackers
+from tunesmith.track.trackers import TrackConfig, open_trackers
 try:
     open_trackers(TrackConfig(mlflow="http://127.0.0.1:9"), Path({str(tmp_path)!r}), {{}}, print)
 except TunesmithError as error:
@@ -568,14 +581,14 @@ def test_nothing_of_rows_answers_or_secrets_reaches_a_sink(database, offline, tm
     pytest.importorskip("tensorboard")
     config = TrackConfig(tensorboard=True, mlflow=f"sqlite:///{database}", wandb="hotel")
     with open_trackers(config, tmp_path, RECIPE, silent) as track:
-        track({"kind": "data", "ledgers": [{"file": "a.jsonl", "sentence": "ROW-TEXT"}], "rows": {"train": 4}})
-        track({"kind": "warning", "sentence": "ROW-TEXT"})
-        track(PLAN)
-        track({**step(1), "note": "ROW-TEXT", "rows": ["ROW-TEXT"]})
-        track({**validation(1), "answer": "ROW-TEXT"})
-        track({**SCORES, "samples": [{"answer": "ROW-TEXT"}]})
-        track({"kind": "samples", "samples": [{"messages": [{"content": "ROW-TEXT"}], "answer": "ROW-TEXT"}]})
-        track({"kind": "a later kind", "step": 2, "rows": 7, "text": "ROW-TEXT"})
+        track(events.Data("chat", [{"sentence": "ROW-TEXT"}], {"train": 4}, {}, 9, "id", None))
+        track(events.Warning("ROW-TEXT"))
+        track(from_json(PLAN))
+        track(from_json({**step(1), "note": "ROW-TEXT", "rows": ["ROW-TEXT"]}))
+        track(from_json({**validation(1), "answer": "ROW-TEXT"}))
+        track(from_json(SCORES))
+        track(events.Samples("concierge", "ember", [{"messages": [{"content": "ROW-TEXT"}], "answer": "ROW-TEXT"}]))
+        track(Later(2, 7, "ROW-TEXT"))
     offline()
     paths = [*database.parent.iterdir(), *tmp_path.rglob("*")]
     files = {path: path.read_bytes() for path in paths if path.is_file()}

@@ -12,27 +12,34 @@ from importlib.metadata import version
 import pytest
 import torch
 
-from conftest import many_rows, save_tiny
+from conftest import READS, NoSource, many_rows, save_tiny
+from tunesmith.core import events
 from tunesmith.core.errors import TrainingError
-from tunesmith.data.load import load_dataset
+from tunesmith.data.load import load_rows
 from tunesmith.data.prepare import prepare
 from tunesmith.exec.machine import LIBRARIES
 from tunesmith.model.attention import PACKED
-from tunesmith.model.config import FullConfig, LoraConfig
-from tunesmith.model.load import load_model
-from tunesmith.model.methods import METHODS, trainable
+from tunesmith.model.load import LoadSpec, load
+from tunesmith.model.methods.full import FullConfig
+from tunesmith.model.methods.lora import LoraConfig
+from tunesmith.model.methods.method import trainable
+from tunesmith.model.methods.table import METHODS
 from tunesmith.prompt.load import load_contract
 from tunesmith.train.batch import LazyBatches, packed, padded
 from tunesmith.train.checkpoint import save_checkpoint
 from tunesmith.train.config import OptimConfig
-from tunesmith.train.loop import Course, train
-from tunesmith.train.objectives.sft import Sft
-from tunesmith.train.plan import Plan, make_plan
-from tunesmith.train.policy import Policy, decay_groups, schedule
-from tunesmith.train.probe import why_not_packed
-from tunesmith.train.ranks import ALONE, Ranks
-from tunesmith.train.standing import Standing
+from tunesmith.train.learner import Learner, decay_groups, schedule
+from tunesmith.train.loop import LoopSettings, train
+from tunesmith.train.objective import Models
+from tunesmith.train.objectives.sft import make_sft
+from tunesmith.train.planning.packing_check import why_not_packed
+from tunesmith.train.planning.plan import Plan
+from tunesmith.train.planning.planner import make_plan
+from tunesmith.train.sources.rows import RowSource
+from tunesmith.train.state import TrainerState
 from tunesmith.train.validate import validate
+from tunesmith.train.weights.placed import Placed
+from tunesmith.train.weights.ranks import ALONE, Ranks
 
 PLAN = Plan(
     device="cpu", precision="fp32", packing=True, micro_tokens=300, accumulation=None, processes=1, sharding="none",
@@ -42,24 +49,28 @@ PLAN = Plan(
 
 @pytest.fixture
 def rows(write_rows, tiny):
-    dataset = load_dataset(str(write_rows(many_rows(24))))
-    return list(prepare(dataset.rows, dataset.reading.ledgers, load_contract(tiny), 512))
+    dataset = load_rows(str(write_rows(many_rows(24))))
+    return list(prepare(dataset.rows, dataset.reading.ledgers, load_contract(tiny), 512, READS))
 
 
 def run(folder, rows, plan=PLAN, accumulation=None, steps=4, method="full", batch_size=8, **optim):
     """Train a little; the losses and the final weights."""
     torch.manual_seed(0)
-    model = load_model(folder, torch.float32)
+    model = load(folder, LoadSpec()).model
     if plan.packing:
         model.set_attn_implementation(PACKED)
     model = METHODS[method].apply(model, FullConfig() if method == "full" else LoraConfig())
-    objective = Sft(rows, batch_size, 0, replace(plan, accumulation=accumulation))
-    policy = Policy(model, OptimConfig(clip=0.5, **optim), 1e-3, steps, plan)
-    events = []
-    course = Course(steps, validate_every=2, checkpoint_every=steps)
-    train(objective, policy, course, Standing(), objective.batches(rows[:5]), lambda *_: None, events.append)
-    losses = [event["loss"] for event in events if event["kind"] == "step"]
-    return losses, {name: weight.detach().clone() for name, weight in trainable(model).items()}, events
+    objective, plan = make_sft(), replace(plan, accumulation=accumulation)
+    source = RowSource(rows, objective, plan, batch_size, steps)
+    learner = Learner(Placed(model, plan), OptimConfig(clip=0.5, **optim), 1e-3, steps)
+    heard = []
+    settings = LoopSettings(steps, validate_every=2, checkpoint_every=steps)
+    models = Models(learner.model, plan)
+    train(
+        objective, models, learner, source, settings, TrainerState(), source.cut(rows[:5]), lambda: None, heard.append
+    )
+    losses = [event.loss for event in heard if isinstance(event, events.Step)]
+    return losses, {name: weight.detach().clone() for name, weight in trainable(model).items()}, heard
 
 
 def test_watched_rows_are_on_the_device_while_they_are_looked_at(tiny, rows):
@@ -69,20 +80,21 @@ def test_watched_rows_are_on_the_device_while_they_are_looked_at(tiny, rows):
     class Watched(LazyBatches):
         def __getitem__(self, place):
             batch = super().__getitem__(place)
-            there.add(batch.target_N)
+            there.add(getattr(batch, "real", batch).target_N)
             most.append(len(there))
             return batch
 
-    model = METHODS["full"].apply(load_model(tiny, torch.float32), FullConfig())
+    model = METHODS["full"].apply(load(tiny, LoadSpec()).model, FullConfig())
     model.set_attn_implementation(PACKED)
-    policy = Policy(model, OptimConfig(), 1e-3, 4, PLAN)
+    learner, objective = Learner(Placed(model, PLAN), OptimConfig(), 1e-3, 4), make_sft()
     for ranks in (ALONE, Ranks(1, 3)):
-        objective = Sft(rows, 8, 0, replace(PLAN, micro_tokens=60), ranks)
-        lazy, all_there = objective.lazy_batches(rows), objective.batches(rows)
+        lazy = RowSource(rows, objective, replace(PLAN, micro_tokens=60), 8, ranks=ranks).cut(rows)
+        all_there = list(lazy)
         assert len(lazy) == len(all_there) > 2
         assert len(lazy[1:]) == len(lazy) - 1
         watched = Watched(lazy.groups, lazy.make)
-        assert validate(objective, policy, watched) == validate(objective, policy, all_there)
+        models = Models(learner.model, PLAN)
+        assert validate(objective, models, learner, watched) == validate(objective, models, learner, all_there)
     assert max(most) <= 2
 
 
@@ -103,21 +115,22 @@ def test_bf16_follows_fp32(tiny, rows):
     exact, _, _ = run(tiny, rows, method="lora", steps=6)
     torch.manual_seed(0)
     plan = replace(PLAN, precision="bf16")
-    model = load_model(tiny, torch.bfloat16)
-    assert why_not_packed(model, rows) is None
+    model = load(tiny, LoadSpec(precision="bf16")).model
+    assert why_not_packed(make_sft(), Models(model, PLAN), rows) is None
     model = METHODS["lora"].apply(model, LoraConfig())
     assert {weight.dtype for weight in trainable(model).values()} == {torch.float32}
-    objective, events = Sft(rows, 8, 0, plan), []
-    policy = Policy(model, OptimConfig(clip=0.5), 1e-3, 6, plan)
-    train(objective, policy, Course(6, 9, 9), Standing(), [], lambda *_: None, events.append)
-    losses = [event["loss"] for event in events if event["kind"] == "step"]
+    objective, heard = make_sft(), []
+    learner = Learner(Placed(model, plan), OptimConfig(clip=0.5), 1e-3, 6)
+    source, models = RowSource(rows, objective, plan, 8, 6), Models(learner.model, plan)
+    train(objective, models, learner, source, LoopSettings(6, 9, 9), TrainerState(), [], lambda: None, heard.append)
+    losses = [event.loss for event in heard]
     assert losses == pytest.approx(exact, rel=0.02)
     assert losses != exact
 
 
 def test_the_first_loss_is_that_of_five_naive_lines(tiny, rows):
-    [first, *_], _, events = run(tiny, rows, steps=1, batch_size=24)
-    model = load_model(tiny, torch.float32)
+    [first, *_], _, heard = run(tiny, rows, steps=1, batch_size=24)
+    model = load(tiny, LoadSpec()).model
     total = count = 0.0
     for row in rows:
         log_probability = model(torch.tensor([row.ids.tolist()])).logits[0].log_softmax(-1)
@@ -125,10 +138,9 @@ def test_the_first_loss_is_that_of_five_naive_lines(tiny, rows):
             total -= row.mask[place] * log_probability[place - 1, row.ids[place]].item()
             count += row.mask[place]
     assert first == pytest.approx(total / count, rel=1e-5)
-    assert events[0]["trained_tokens"] == count
-    validation = [event for event in events if event["kind"] == "validation"]
-    assert len(validation) == 1
-    assert math.isfinite(validation[0]["loss"])
+    assert heard[0].trained_tokens == count
+    [validation] = [event for event in heard if isinstance(event, events.Validation)]
+    assert math.isfinite(validation.loss)
 
 
 def test_batches_mark_the_same_targets(rows):
@@ -144,14 +156,14 @@ def test_gpt2_is_packed_and_adapted_too(rows):
 
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config(vocab_size=4096, n_embd=64, n_layer=2, n_head=4, n_positions=256)).eval()
-    assert why_not_packed(model, rows) is None
+    assert why_not_packed(make_sft(), Models(model, PLAN), rows) is None
     names = trainable(METHODS["lora"].apply(model, LoraConfig()))
     assert any("c_attn" in name for name in names)
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_rows(tmp_path, rows):
     folder = save_tiny(tmp_path / "broken")
-    model = load_model(folder, torch.float32)
+    model = load(folder, LoadSpec()).model
     with torch.no_grad():
         model.lm_head.weight[5] = torch.nan
     model.save_pretrained(folder)
@@ -160,13 +172,13 @@ def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_rows(tmp_path
 
 
 def test_an_infinite_gradient_is_refused_and_the_weights_stay(tiny, rows):
-    model = METHODS["full"].apply(load_model(tiny, torch.float32), FullConfig())
-    policy = Policy(model, OptimConfig(), 1e-3, 4, PLAN)
+    model = METHODS["full"].apply(load(tiny, LoadSpec()).model, FullConfig())
+    learner = Learner(Placed(model, PLAN), OptimConfig(), 1e-3, 4)
     before = [weight.clone() for weight in model.parameters()]
     for weight in model.parameters():
         weight.grad = torch.full_like(weight, torch.inf)
     with pytest.raises(TrainingError, match="the gradient is"):
-        policy.step()
+        learner.step()
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
@@ -185,7 +197,7 @@ def test_schedules(kind, warmup, want):
 
 
 def test_norms_and_biases_do_not_decay(tiny):
-    model = METHODS["full"].apply(load_model(tiny, torch.float32), FullConfig())
+    model = METHODS["full"].apply(load(tiny, LoadSpec()).model, FullConfig())
     decayed, spared = decay_groups(trainable(model), 0.1)
     assert {weight.ndim for weight in decayed["params"]} == {2}
     assert {weight.ndim for weight in spared["params"]} == {1}
@@ -198,13 +210,13 @@ def test_a_checkpoint_holds_weights_moments_and_a_manifest(tiny, tmp_path):
 
     from tunesmith.core.files import sha256_of
 
-    model = METHODS["lora"].apply(load_model(tiny, torch.float32), LoraConfig())
-    policy = Policy(model, OptimConfig(), 1e-3, 4, PLAN)
+    model = METHODS["lora"].apply(load(tiny, LoadSpec()).model, LoraConfig())
+    learner = Learner(Placed(model, PLAN), OptimConfig(), 1e-3, 4)
     for _ in range(3):
         for weight in trainable(model).values():
             weight.grad = torch.ones_like(weight)
-        policy.step()
-        folder = save_checkpoint(policy, Standing(), tmp_path, keep_last=2)
+        learner.step()
+        folder = save_checkpoint(learner, TrainerState(), NoSource(), tmp_path, keep_last=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000002", "step-000003"]
     saved = load_file(folder / "trainable.safetensors")
     assert saved.keys() == trainable(model).keys()
@@ -231,7 +243,7 @@ def test_the_plan_says_what_was_asked_for_and_what_is_here():
 def test_the_precision_is_that_of_the_faster_product(monkeypatch, gain, precision):
     """Of a processor whose bf16 products are so many times as fast as fp32's."""
     rates = {torch.bfloat16: gain * 1e11, torch.float32: 1e11}
-    monkeypatch.setattr("tunesmith.train.plan.product_rate", lambda device, dtype: rates[dtype])
+    monkeypatch.setattr("tunesmith.train.planning.planner.product_rate", lambda device, dtype: rates[dtype])
     assert make_plan("auto", "auto", 1024, device="cpu").precision == precision
     assert make_plan("bf16", "auto", 1024, device="cpu").precision == "bf16"
     assert make_plan("fp32", "auto", 1024, device="cpu").precision == "fp32"

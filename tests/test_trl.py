@@ -9,16 +9,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from conftest import many_rows, save_tiny
+from conftest import READS, many_rows, save_tiny
 from tunesmith.core.config import to_yaml
 from tunesmith.core.files import read_json, read_lines, write_text
 from tunesmith.data.pack import epoch_batches
 from tunesmith.data.split import load_splits
 from tunesmith.jobs.finetune import changed_model, finetune
-from tunesmith.jobs.recipe import longest_row, read_recipe
-from tunesmith.model.load import load_model
+from tunesmith.model.load import LoadSpec, load
 from tunesmith.prompt.base import resolve
 from tunesmith.prompt.load import load_contract
+from tunesmith.train.recipe import longest_row, read_recipe
 
 BATCH = 8  # rows of a step
 ROWS = 6 * BATCH  # an epoch is six whole steps
@@ -64,7 +64,7 @@ def begin(tmp_path, write_rows, monkeypatch):
             "method": {"type": method},
             "optim": {"learning_rate": RATES[method], "steps": steps, "batch_size": BATCH, "weight_decay": 0.1,
                       "scheduler": "cosine", "warmup": 0, "clip": 1.0},
-            "evaluate": {"probe": "off"},
+            "evaluate": {"general_ability": "off"},
             "output": {"checkpoint_every": steps},
             "precision": "fp32",
         }  # fmt: skip
@@ -88,7 +88,7 @@ def tunesmith_losses(folder):
 def rows_in_order(recipe):
     """Ids and masks of every step's rows, in the order in which tunesmith takes them."""
     base = resolve(recipe.model.base)
-    rows = load_splits(recipe.data, load_contract(base.folder), longest_row(recipe, base)).train
+    rows = load_splits(recipe.data, load_contract(base.folder), longest_row(recipe, base), READS).train
     assert len(rows) == ROWS
     epochs = -(-recipe.optim.steps * BATCH // ROWS)
     order = [i for epoch in range(epochs) for batch in epoch_batches(ROWS, BATCH, recipe.seed, epoch) for i in batch]
@@ -115,7 +115,7 @@ def trl_losses(folder, recipe, way, bf16=False):
     )  # fmt: skip
     base = resolve(recipe.model.base).folder
     trainer = InOrder(
-        model=changed_model(load_model(base, torch.float32), recipe),
+        model=changed_model(load(base, LoadSpec()).model, recipe),
         args=config,
         train_dataset=Dataset.from_list(rows_in_order(recipe)),
         processing_class=AutoTokenizer.from_pretrained(base),

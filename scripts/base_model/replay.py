@@ -2,10 +2,11 @@
 
     python scripts/base_model/replay.py    # -> src/tunesmith/assets/replay/ember.jsonl
 
-Drawn from the generator of ember's corpus, like its probe, of which they must give no row away. So a chat is left out
-if a question of it is worded as a question of the probe is (the same template, whatever is filled in), or if it is
-a near duplicate of a row of the probe or of one before it, by the MinHash that looks for leaks in users' files. What
-both are about is the same small world: a word that the probe asks for may be asked for here in other words.
+Drawn from the generator of ember's corpus, like its general-ability check, of which they must give no row away. So a
+chat is left out if a question of it is worded as a question of the check is (the same template, whatever is filled
+in), or if it is a near duplicate of a row of the check or of one before it, by the MinHash that looks for leaks in
+users' files. What both are about is the same small world: a word that the check asks for may be asked for here in other
+words.
 """
 
 from __future__ import annotations
@@ -26,15 +27,16 @@ from corpus import lexicon, places, words  # noqa: E402
 from corpus.everyday import everyday  # noqa: E402
 from corpus.grammar import plural  # noqa: E402
 from corpus.prose import SLOTS  # noqa: E402
-from probe import ASSETS as PROBE  # noqa: E402
-from probe import general  # noqa: E402
+from general_ability import ASSETS as CHECK  # noqa: E402
+from general_ability import general  # noqa: E402
 
-from tunesmith.data.ledger import Source  # noqa: E402
-from tunesmith.data.near import NearDuplicates  # noqa: E402
-from tunesmith.data.rows import Chat, Row  # noqa: E402
+from tunesmith.data.kinds.chat import Chat  # noqa: E402
+from tunesmith.data.kinds.row import Row  # noqa: E402
+from tunesmith.data.quality.ledger import Source  # noqa: E402
+from tunesmith.data.quality.near_duplicates import NearDuplicates  # noqa: E402
 from tunesmith.prompt.messages import as_conversation  # noqa: E402
 
-TARGET = PROBE.parent / "replay" / "ember.jsonl"
+TARGET = CHECK.parent / "replay" / "ember.jsonl"
 SEED, ROWS = 2027, 2400
 OPENINGS = "hello|hi|please tell me|can you tell me|i have a question|do you know"  # before a question
 FRAME = """
@@ -56,10 +58,10 @@ def main() -> None:
 def draw() -> tuple[list[Turns], Counter[str]]:
     """The chats, always the same, and how many were left out why."""
     rng, known = Random(SEED), NearDuplicates()
-    lines = (PROBE / "questions.jsonl").read_text(encoding="utf-8").splitlines()
-    probe: list[Turns] = [json.loads(line)["messages"] for line in lines]
-    worded = {skeleton(question) for turns in probe for question in said(turns, "user")}
-    for turns in probe:
+    lines = (CHECK / "questions.jsonl").read_text(encoding="utf-8").splitlines()
+    check: list[Turns] = [json.loads(line)["messages"] for line in lines]
+    worded = {skeleton(question) for turns in check for question in said(turns, "user")}
+    for turns in check:
         known.add(row_of(turns))
     chats, left_out = list[Turns](), Counter[str]()
     while len(chats) < ROWS:
@@ -67,9 +69,9 @@ def draw() -> tuple[list[Turns], Counter[str]]:
         if not all(general(turn["content"]) for turn in turns):
             left_out["about houses, which the hotel's rows are about"] += 1
         elif any(skeleton(question) in worded for question in said(turns, "user")):
-            left_out["worded as a question of the probe"] += 1
+            left_out["worded as a question of the check"] += 1
         elif known.add(row_of(turns)) is not None:
-            left_out["nearly equal to a row of the probe, or to one before"] += 1
+            left_out["nearly equal to a row of the check, or to one before"] += 1
         else:
             chats.append(turns)
     return chats, left_out

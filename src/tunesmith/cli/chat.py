@@ -11,7 +11,7 @@ from tunesmith.cli.options import Device
 
 
 def chat(
-    model: Annotated[str, typer.Argument(help="A run folder, a published model or a base model.")] = "ember",
+    model: Annotated[str, typer.Argument(help="A run folder, an exported model or a base model.")] = "ember",
     template: Annotated[str | None, typer.Option(help="Chat template by name, for a base model without one.")] = None,
     system: Annotated[str | None, typer.Option(help="System message.")] = None,
     once: Annotated[str | None, typer.Option(help="Ask this one question, print the answer and exit.")] = None,

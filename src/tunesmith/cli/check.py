@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,8 +13,8 @@ import typer
 
 if TYPE_CHECKING:
     from tunesmith.data.config import DataConfig
-    from tunesmith.data.ledger import Ledger
-    from tunesmith.data.survey import Survey
+    from tunesmith.data.quality.ledger import Ledger
+    from tunesmith.data.quality.report import DataReport
     from tunesmith.prompt.contract import Contract
 
 
@@ -45,39 +46,59 @@ def check(
     html: Annotated[Path | None, typer.Option(help="Write a page with histograms and samples.")] = None,
 ) -> None:
     """Check data files: their format, where every row goes, how long rows are, and what deserves a look."""
-    from tunesmith.cli.screen import console
     from tunesmith.core.config import parse_overrides, validate
     from tunesmith.core.errors import DataError
     from tunesmith.core.files import expanded, write_text
-    from tunesmith.core.names import counted
     from tunesmith.data.config import DataConfig
     from tunesmith.data.load import Reading
-    from tunesmith.data.near import MOST_ROWS, NearDuplicates
-    from tunesmith.data.page import survey_page
+    from tunesmith.data.quality.near_duplicates import UNASKED_ROWS, NearDuplicates
+    from tunesmith.data.quality.page import report_page
+    from tunesmith.data.quality.report import data_report
     from tunesmith.data.source import find_files
-    from tunesmith.data.survey import leaks, survey
-    from tunesmith.prompt.base import EMBEDDED, context_length, resolve
-    from tunesmith.prompt.load import load_contract
-    from tunesmith.prompt.templates import WITH_TOOLS
 
     columns = parse_overrides(column, "--column key=name, for example question=Frage")
     values = {"train": files, "format": format, "columns": columns, "clean": clean, "train_on": train_on}
     config: DataConfig = validate(DataConfig, values, "check")
     if fix is not None and expanded(fix).exists():
         raise DataError(f"{fix}: exists already, and --fix overwrites nothing. Name another file.")
-    base = resolve(model or EMBEDDED)
-    takes_all = WITH_TOOLS[0] if model is None else None
-    contract = load_contract(base.folder, template or takes_all, config.train_on)
-    longest = max_length or context_length(base.folder) or 2048
-    index = None if near is False else NearDuplicates()
-    most = 2**63 if near else MOST_ROWS
+    contract, longest = _reader(model, template, config.train_on)
+    search = None if near is False else NearDuplicates()
+    look = partial(data_report, contract=contract, max_length=max_length or longest, search=search,
+                   most=2**63 if near else UNASKED_ROWS)  # fmt: skip
     with ExitStack() as stack:
         sink = _writer(stack, report, lambda entry: entry.to_json())
         keep = _writer(stack, fix, lambda row: {**row.labels, **row.content.to_plain()})
-        reading = Reading(find_files(files), config, private, sink)
-        found = survey(reading, contract, longest, index, most, keep)
-    for ledger in reading.ledgers.values():
-        _print_ledger(ledger, reading.formats[ledger.file].name, faults)
+        found = look(Reading(find_files(files), config, private, sink), keep=keep)
+    _print_report(found, model, price, faults, show, contract)
+    if held_out:
+        _print_leaks(found, look(Reading(find_files(held_out), config)))
+    if html is not None:
+        write_text(expanded(html), report_page(found, contract))
+    _print_written({"findings": report, "rows": fix, "page": html})
+    _refuse_lost(found, files)
+
+
+def _reader(model: str | None, template: str | None, train_on: str) -> tuple[Contract, int]:
+    """How rows are rendered, and how many tokens the model takes; without a model by a template that takes all rows."""
+    from tunesmith.prompt.base import EMBEDDED, context_length, resolve
+    from tunesmith.prompt.load import load_contract
+    from tunesmith.prompt.templates import WITH_TOOLS
+
+    base = resolve(model or EMBEDDED)
+    takes_all = WITH_TOOLS[0] if model is None else None
+    contract = load_contract(base.folder, template or takes_all, train_on, chat=False)
+    return contract, context_length(base.folder) or 2048
+
+
+def _print_report(
+    found: DataReport, model: str | None, price: str | None, faults: int, show: int, contract: Contract
+) -> None:
+    """What was found in each file and in all of them, and the first rows as the model sees them."""
+    from tunesmith.cli.screen import console
+    from tunesmith.prompt.base import EMBEDDED
+
+    for ledger in found.reading.ledgers.values():
+        _print_ledger(ledger, found.reading.formats[ledger.file].name, faults)
     if found.rows:
         _print_numbers(found, model or EMBEDDED, price)
         if model is None:
@@ -86,22 +107,37 @@ def check(
     for row, rendered in found.samples[:show]:
         for one in rendered:
             _print_rendered(str(row.source), one, contract)
-    if held_out:
-        other = survey(Reading(find_files(held_out), config), contract, longest, index, most)
-        leak = leaks(found, other)
-        console.print(
-            f"held out: {counted(leak.rows, 'row')}; {leak.asked} ask what training rows ask, {leak.near} more are "
-            "nearly equal",
-            soft_wrap=True,
-        )
-    if html is not None:
-        write_text(expanded(html), survey_page(found, contract))
-    for path, what in ((report, "findings"), (fix, "rows"), (html, "page")):
+
+
+def _print_leaks(training: DataReport, held_out: DataReport) -> None:
+    from tunesmith.cli.screen import console
+    from tunesmith.core.names import counted
+    from tunesmith.data.quality.report import leaks
+
+    leak = leaks(training, held_out)
+    console.print(
+        f"held out: {counted(leak.rows, 'row')}; {leak.asked} ask what training rows ask, {leak.nearly_equal} more are "
+        "nearly equal",
+        soft_wrap=True,
+    )
+
+
+def _print_written(files: dict[str, Path | None]) -> None:
+    from tunesmith.cli.screen import console
+
+    for what, path in files.items():
         if path is not None:
             console.print(f"{what}: {path}", soft_wrap=True, markup=False)
-    lost = sum(ledger.outcomes["dropped"] for ledger in reading.ledgers.values())
-    if lost:
-        read = sum(ledger.read for ledger in reading.ledgers.values())
+
+
+def _refuse_lost(found: DataReport, files: list[str]) -> None:
+    """End with a sentence, and so with a status other than 0, where rows cannot be used."""
+    from tunesmith.core.errors import DataError
+    from tunesmith.core.names import counted
+
+    ledgers = found.reading.ledgers.values()
+    if lost := sum(ledger.outcomes["dropped"] for ledger in ledgers):
+        read = sum(ledger.read for ledger in ledgers)
         others = "write the others with --fix OUT, or train with data.bad_rows=drop to go on without them."
         advice = f"Mend them, {others}" if found.rows else "Mend them as the lines above say."
         raise DataError(f"{', '.join(files)}: {lost} of {counted(read, 'row')} cannot be used. {advice}")
@@ -137,7 +173,7 @@ def _print_ledger(ledger: Ledger, format: str, faults: int) -> None:
             console.print(f"  kept, and worth a look: {counts}", markup=False, soft_wrap=True)
 
 
-def _print_numbers(found: Survey, model: str, price: str | None) -> None:
+def _print_numbers(found: DataReport, model: str, price: str | None) -> None:
     import numpy as np
 
     from tunesmith.cli.screen import console
@@ -161,12 +197,12 @@ def _print_numbers(found: Survey, model: str, price: str | None) -> None:
     console.print(f"{'tokenizer':15} {model}'s; {counted(found.too_long, 'row')} longer than {found.max_length} tokens")
     if found.without_system:
         console.print(f"{'no system turn':15} {counted(found.without_system, 'row')}")
-    if found.near is not None:
-        console.print(f"{'near duplicates':15} {counted(found.near, 'row')}")
+    if found.near_duplicates is not None:
+        console.print(f"{'near duplicates':15} {counted(found.near_duplicates, 'row')}")
     part = parts(np.array(found.groups, dtype=np.uint64), {"test": 0.1, "validation": 0.1})
     train, test, validation = (int((part == number).sum()) for number in range(3))
     console.print(
-        f"{'split':15} {counted(train, 'row')} to train on, {validation} to watch, {test} held out, by default"
+        f"{'split':15} {counted(train, 'row')} to train on, {validation} to validate on, {test} held out, by default"
     )
     few = f" (it refuses fewer than {FEWEST_ROWS})" if found.rows < FEWEST_ROWS else ""
     console.print(f"{'at OpenAI':15} {counted(default_epochs(found.rows), 'epoch')} by its rule{few}")
@@ -187,7 +223,7 @@ def _print_rendered(source: str, rendered: Any, contract: Contract) -> None:
 
     from tunesmith.cli.screen import console
     from tunesmith.core.names import counted
-    from tunesmith.data.page import parts_of
+    from tunesmith.data.quality.page import parts_of
 
     text = Text()
     for part in parts_of(rendered, contract):

@@ -13,11 +13,11 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from tunesmith.evaluate.contrast_scores import MetricScores, RunScore
-    from tunesmith.jobs.contrast import Contrast, Entry, Setting
+    from tunesmith.registry.compare_runs import Entry, RunComparison, Setting
+    from tunesmith.registry.run_scores import MetricScores, RunScore
 
 WIDEST = 30  # characters of a value before it is folded
-WIDEST_NAME = 20  # of a run's number and name before they are cut
+WIDEST_NAME = 20  # of a run's name before it is cut
 LONGEST = 90  # of a value before it is cut
 
 
@@ -29,15 +29,15 @@ def compare(
     """Put runs beside one another: settings that differ, losses, speed, and scores with paired differences."""
     from tunesmith.cli.screen import console
     from tunesmith.core.files import expanded, write_json, write_text
-    from tunesmith.jobs.contrast import contrast
+    from tunesmith.registry.compare_runs import compare_runs
 
     for path in (html, json):
         if path is not None:
             _refuse_no_file(expanded(path))
-    found = contrast(runs)
-    print_contrast(found)
+    found = compare_runs(runs)
+    print_comparison(found)
     if html is not None:
-        write_text(expanded(html), contrast_page(found, expanded(html)))
+        write_text(expanded(html), comparison_page(found, expanded(html)))
         console.print(f"\npage  {html}", soft_wrap=True, markup=False)
     if json is not None:
         write_json(expanded(json), found.to_json())
@@ -89,12 +89,12 @@ def signed(value: float) -> str:
     return f"+{show(value)}" if value > 0 else show(value)
 
 
-def print_contrast(found: Contrast) -> None:
+def print_comparison(found: RunComparison) -> None:
     """The tables: runs are rows throughout, so that ten of them stay readable on a narrow terminal."""
     from tunesmith.cli.screen import console
 
-    for number, run in enumerate(found.runs, 1):
-        console.print(f"{number:2} {_plain(run.folder)}", soft_wrap=True, markup=False)
+    for label, run in zip(_labels(found.runs, WIDEST_NAME), found.runs, strict=True):
+        console.print(f"{label:{WIDEST_NAME}}  {_plain(run.folder)}", soft_wrap=True, markup=False)
     heads = [_plain(setting.name).replace(".", ".\n") for setting in found.settings]
     columns = [(head, _cut(_cells(one, found.runs))) for head, one in zip(heads, found.settings, strict=True)]
     nothing = "" if columns else ": nothing"
@@ -124,17 +124,18 @@ def _cut(cells: list[str]) -> list[str]:
     return [cut(cell) if cell in long else cell for cell in cells]
 
 
-def _label(number: int, name: str, widest: int) -> str:
-    """A run's number and as much of its name as there is room for."""
-    label = _plain(f"{number} {name}")
-    return label if len(label) <= widest else label[: widest - 1] + "…"
+def _labels(runs: Sequence[Entry], widest: int) -> list[str]:
+    """As much of the runs' names as there is room for."""
+    from tunesmith.core.names import shortened
+
+    return shortened([_plain(run.name) for run in runs], widest)
 
 
 def _print_bands(runs: Sequence[Entry], columns: list[tuple[str, list[str]]], justify: Any) -> None:
     """As many columns as the terminal is wide for; the others in further tables below."""
     from tunesmith.cli.screen import console
 
-    names = [_label(number, run.name, WIDEST_NAME) for number, run in enumerate(runs, 1)]
+    names = _labels(runs, WIDEST_NAME)
     unbounded = console.options.update(width=2 * WIDEST * (len(columns) + 1))
     while columns:
         sizes = [
@@ -163,7 +164,7 @@ def _band(names: Sequence[str], columns: Sequence[tuple[str, list[str]]], justif
     return table
 
 
-def _print_scores(found: Contrast) -> None:
+def _print_scores(found: RunComparison) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -174,18 +175,27 @@ def _print_scores(found: Contrast) -> None:
     widest = max(8, min(WIDEST_NAME, console.width - sum(widths) - 3 * 2))
     first = _escaped(found.runs[0].name)
     console.print(f"\n[bold]scores[/bold] with 95% intervals; then the difference to {first}, paired by row")
-    for score in found.scores:
+    for score in shown_first(found.scores):
         console.print(f"\n[bold]{_escaped(score.metric)}[/bold]  [dim]{_escaped(score.unit + _direction(score))}[/dim]")
         table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
         table.add_column(no_wrap=True)
         for width in widths[:2]:
             table.add_column(width=width, no_wrap=True)
         table.add_column()
-        for number, (run, (*cells, verdict)) in enumerate(zip(found.runs, lines[score.metric], strict=True), 1):
-            label = _label(number, run.name, widest)
+        for label, (*cells, verdict) in zip(_labels(found.runs, widest), lines[score.metric], strict=True):
             table.add_row(*map(Text, (label, *cells)), Text(verdict, style=COLOURS.get(verdict, "dim")))
         console.print(table)
     console.print()
+
+
+def shown_first(scores: Sequence[MetricScores]) -> list[MetricScores]:
+    """The metrics, those in which any run is better or worse than the first one before the others."""
+    return sorted(scores, key=lambda score: not shows(score))
+
+
+def shows(score: MetricScores) -> bool:
+    """Whether a run is better or worse than the first one."""
+    return any(run.verdict in ("better", "worse") for run in score.runs)
 
 
 def _score_cells(cell: RunScore) -> tuple[str, str, str]:
@@ -215,7 +225,7 @@ def _plain(text: str) -> str:
     return "".join(letter if letter.isprintable() else " " if letter.isspace() else "?" for letter in text)
 
 
-def contrast_page(found: Contrast, target: Path) -> str:
+def comparison_page(found: RunComparison, target: Path) -> str:
     """The page as HTML text. Everything that comes from the folders is escaped.
 
     Args:
@@ -223,37 +233,38 @@ def contrast_page(found: Contrast, target: Path) -> str:
         target: where the page will be; links to the runs' own reports are relative to it.
     """
     from tunesmith.core.pages import render
-    from tunesmith.evaluate.contrast_pictures import loss_curves, run_colours, score_dots
+    from tunesmith.evaluate.score_pictures import loss_curves, run_colours, score_dots
     from tunesmith.score.interval import show
 
     colours = run_colours(len(found.runs))
     runs = [
         {
-            "number": number,
             "name": run.name,
             "colour": colour,
             "link": _link(run, target),
             "facts": [fact(run) for fact in FACTS.values()],
         }
-        for number, (run, colour) in enumerate(zip(found.runs, colours, strict=True), 1)
+        for run, colour in zip(found.runs, colours, strict=True)
     ]
-    panels = [(_plain(score.metric) + _direction(score), [cell.score for cell in score.runs]) for score in found.scores]
+    first = [score for score in found.scores if shows(score)] or found.scores
+    panels = [(_plain(score.metric) + _direction(score), [cell.score for cell in score.runs]) for score in first]
     losses = [run.losses for run in found.runs]
     return render(
         "tunesmith.evaluate",
-        "contrast.html.jinja",
+        "compare_runs.html.jinja",
         title=f"{len(runs)} runs compared",
         lead=", ".join(run.name for run in found.runs),
         runs=runs,
         facts=list(FACTS),
         settings=[{"name": one.name, "cells": _cells(one, found.runs)} for one in found.settings],
         equal=found.equal,
-        scores=found.scores,
+        scores=first,
+        other_scores=[score for score in found.scores if score not in first],
         notes=found.notes,
         number=show,
         signed=signed,
         loss_svg=loss_curves(losses, [run.validations for run in found.runs]) if any(losses) else "",
-        score_svg=score_dots(panels) if panels else "",
+        score_svg=score_dots(panels, [_plain(run.name) for run in found.runs]) if panels else "",
     )
 
 

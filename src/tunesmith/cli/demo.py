@@ -4,14 +4,14 @@ from __future__ import annotations
 
 
 def demo() -> None:
-    """Check a file, fine-tune, compare before and after, and say what to type next."""
+    """Check a file, fine-tune, evaluate it beside its base, and say what to type next."""
     from importlib.resources import as_file, files
 
     from tunesmith.cli.check import check
     from tunesmith.cli.screen import console, live_screen
     from tunesmith.cli.train import say_next
-    from tunesmith.jobs.recipe import read_recipe
     from tunesmith.jobs.start import start_run
+    from tunesmith.train.recipe import read_recipe
 
     console.print("[bold]1. The data:[/bold] conversations at the front desk of a hotel")
     check(["hotel"], private=False)

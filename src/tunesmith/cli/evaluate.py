@@ -11,9 +11,7 @@ from tunesmith.cli.options import Device
 
 
 def evaluate(
-    model: Annotated[
-        str, typer.Argument(help="A run folder, a published model, a base model, or https://host/v1#name.")
-    ],
+    model: Annotated[str, typer.Argument(help="A run, an exported model, a base model, or https://host/v1#name.")],
     data: Annotated[str | None, typer.Option(help="File of rows with reference answers.")] = None,
     against: Annotated[str | None, typer.Option(help="A second model, measured on the same rows.")] = None,
     template: Annotated[str | None, typer.Option(help="Chat template by name, for a base model without one.")] = None,
@@ -22,7 +20,7 @@ def evaluate(
     rows: Annotated[int | None, typer.Option(min=1, help="Most rows to measure: 200, or all of a task's.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 128,
     samples: Annotated[int, typer.Option(min=0, help="Answers to print.")] = 5,
-    probe: Annotated[list[str], typer.Option(help="File of general rows, to see what was forgotten; repeatable.")] = [],  # noqa: B006
+    general: Annotated[list[str], typer.Option(help="General rows, to see what was forgotten; repeatable.")] = [],  # noqa: B006
     output: Annotated[Path | None, typer.Option(help="Write the report, with every answer, as JSON.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report as a page.")] = None,
     harness: Annotated[list[str], typer.Option(help="A task of lm-evaluation-harness; repeatable.")] = [],  # noqa: B006
@@ -35,18 +33,14 @@ def evaluate(
     from tunesmith.cli.screen import console, live_screen
     from tunesmith.core.config import parse_overrides
     from tunesmith.core.errors import ConfigError
-    from tunesmith.core.files import expanded, make_folder, write_json
+    from tunesmith.core.files import expanded, write_json
     from tunesmith.jobs.start import evaluate_file
 
     if (data is None) == (not harness):
         raise ConfigError("give rows with --data FILE, or tasks of lm_eval with --harness TASK.")
-    if harness and (against or probe or html):
-        raise ConfigError("--harness measures one model alone: leave out --against, --probe and --html.")
-    for path in (output, html):
-        if path is not None and expanded(path).is_dir():
-            raise ConfigError(f"{path}: is a folder. Name a file for the report.")
-        if path is not None:
-            make_folder(expanded(path).resolve().parent, "the report")
+    if harness and (against or general or html):
+        raise ConfigError("--harness measures one model alone: leave out --against, --general and --html.")
+    refuse_folders(output, html)
     options: dict[str, Any] = {
         "model": model,
         "data": data,
@@ -58,7 +52,7 @@ def evaluate(
         "rows": rows,
         "max_new_tokens": max_new_tokens,
         "samples": samples,
-        "probe": probe,
+        "general": general,
         "html": str(expanded(html)) if html else None,
         "harness": harness,
         "harness_files": str(harness_files) if harness_files else None,
@@ -73,3 +67,15 @@ def evaluate(
     for path in (output, html):
         if path is not None:
             console.print(f"\nreport  {path}", soft_wrap=True)
+
+
+def refuse_folders(*paths: Path | None) -> None:
+    """Refuse a folder where a file's name is needed, before anything is computed; make the folder for it."""
+    from tunesmith.core.errors import ConfigError
+    from tunesmith.core.files import expanded, make_folder
+
+    for path in paths:
+        if path is not None and expanded(path).is_dir():
+            raise ConfigError(f"{path}: is a folder. Name a file for the report.")
+        if path is not None:
+            make_folder(expanded(path).resolve().parent, "the report")

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from tunesmith.jobs.lineage import Generation
+    from tunesmith.registry.lineage import Generation
 
 COLOURS = {"same": "green", "changed": "red", "missing": "yellow", "unknown": "yellow"}
 
 
 def lineage(
-    model: Annotated[str, typer.Argument(help="A run folder, a published model or a base model.")],
+    model: Annotated[str, typer.Argument(help="A run folder, an exported model or a base model.")],
     rerun: Annotated[bool, typer.Option("--rerun", help="Print only the shell commands that make it again.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON, hashes in full.")] = False,
 ) -> None:
@@ -21,9 +21,9 @@ def lineage(
     import json
 
     from tunesmith.cli.screen import console
-    from tunesmith.jobs.lineage import trace
-    from tunesmith.jobs.rerun import rerun as commands
-    from tunesmith.jobs.rerun import would_differ
+    from tunesmith.registry.lineage import trace
+    from tunesmith.registry.rerun import rerun as commands
+    from tunesmith.registry.rerun import would_differ
 
     found = trace(model)
     if as_json:
@@ -43,7 +43,7 @@ def _show(model: Generation, depth: int = 0) -> None:
     from rich.text import Text
 
     from tunesmith.cli.screen import console
-    from tunesmith.jobs.rerun import plain
+    from tunesmith.registry.rerun import plain
 
     head = Text("    " * depth + ("└─ " if depth else ""))
     head.append(f"{model.role} " if model.role else "", "dim").append(plain(model.name), "bold")

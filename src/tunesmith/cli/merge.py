@@ -1,4 +1,4 @@
-"""`tunesmith merge RUN`: fold a run's adapter into its base, with a certificate."""
+"""`tunesmith merge RUN`: fold a run's adapter into its base, with a verification."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tunesmith.cli.options import Device
 
 
 def merge(
-    run: Annotated[Path, typer.Argument(help="A run folder with an adapter, or a published adapter.")],
+    run: Annotated[Path, typer.Argument(help="A run folder with an adapter, or an exported adapter.")],
     output: Annotated[
         Path | None, typer.Option(help="Folder for the full model; `merged` in the run if absent.")
     ] = None,
@@ -26,7 +26,7 @@ def merge(
     device: Device = "auto",
     replace: Annotated[bool, typer.Option("--replace", help="Take the place of a merged model that is there.")] = False,
 ) -> None:
-    """Publish the adapter folded into its base, once it is proven to say what the adapter says."""
+    """Export the adapter folded into its base, once it is verified to say what the adapter says."""
     from tunesmith.cli.screen import console, live_screen
     from tunesmith.jobs.start import merge_run
 
@@ -42,10 +42,10 @@ def merge(
     }
     with live_screen() as screen:
         done = merge_run(options, screen)
-    certificate = done["certificate"]
-    rows, off, answers = certificate["rows"], certificate["largest_logit_difference"], certificate["answers"]
+    verification = done["verification"]
+    rows, off, answers = verification["rows"], verification["largest_logit_difference"], verification["answers"]
     lines = [
-        f"compared on {rows['count']} {rows['what']}, {certificate['positions']} positions",
+        f"compared on {rows['count']} {rows['what']}, {verification['positions']} positions",
         f"largest logit difference {off['value']:.2g} (limit {off['limit']:g}), in {off['row']}",
     ]
     if answers:
@@ -53,6 +53,6 @@ def merge(
             f"greedy answers: {answers['same']} of {answers['rows']} the same, {answers['excused']} parted at a near "
             f"tie, {answers['different']} different"
         )
-    lines.append(f"certificate  {Path(done['folder']) / 'certificate.json'}")
+    lines.append(f"verification  {Path(done['folder']) / 'verification.json'}")
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`tunesmith push RUN REPO`: upload a published model to the Hugging Face hub."""
+"""`tunesmith push RUN REPO`: upload an exported model to the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 
 
 def push(
-    run: Annotated[str, typer.Argument(help="A run folder, or a published model's folder.")],
+    run: Annotated[str, typer.Argument(help="A run folder, or an exported model's folder.")],
     repo: Annotated[str, typer.Argument(help="owner/name on the hub; made if it is not there.")],
     public: Annotated[bool, typer.Option("--public", help="Let everybody see it; private if absent.")] = False,
     message: Annotated[str | None, typer.Option(help="Of the commit.")] = None,
@@ -18,23 +18,23 @@ def push(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show card and files; send nothing.")] = False,
 ) -> None:
-    """Upload a published model to the Hugging Face hub, with a model card, in one commit."""
-    from tunesmith.deploy.parcel import pack
+    """Upload an exported model to the Hugging Face hub, with a model card, in one commit."""
+    from tunesmith.deploy.bundle import pack
 
-    parcel = pack(run, repo, with_samples, revision)
+    bundle = pack(run, repo, with_samples, revision)
     if dry_run:
-        typer.echo(parcel.card)
+        typer.echo(bundle.card)
         typer.echo(f"files for {repo}:")
-        for name, size in parcel.sizes().items():
+        for name, size in bundle.sizes().items():
             typer.echo(f"{size:>15,}  {name}")
-    if parcel.left_out:
-        typer.echo(f"left out: {', '.join(parcel.left_out)}")
+    if bundle.left_out:
+        typer.echo(f"left out: {', '.join(bundle.left_out)}")
     if dry_run:
         return
     from tunesmith.deploy.hub import send
 
     try:
-        pushed = send(parcel, public, message, revision)
+        pushed = send(bundle, public, message, revision)
     except KeyboardInterrupt as end:
         typer.echo(str(end) or "interrupted", err=True)
         raise typer.Exit(130) from None

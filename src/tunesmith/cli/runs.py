@@ -15,7 +15,7 @@ def runs(
     from rich.table import Table
 
     from tunesmith.cli.screen import console
-    from tunesmith.jobs.runs import list_runs
+    from tunesmith.registry.runs import list_runs
     from tunesmith.score.interval import show as digits
 
     found = list_runs(folder)
@@ -50,7 +50,7 @@ def show(
 
     from tunesmith.cli.screen import console, scores_table
     from tunesmith.core.files import read_json
-    from tunesmith.jobs.runs import read_run
+    from tunesmith.registry.runs import read_run
 
     summary = read_run(run)
     console.print(f"[bold]{summary.folder}[/bold]  {summary.status}, step {summary.steps[0]} of {summary.steps[1]}")
@@ -59,5 +59,6 @@ def show(
     console.print(yaml.safe_dump(summary.recipe, sort_keys=False).rstrip(), markup=False, style="dim")
     if summary.scores:
         report = read_json(run / "report" / "report.json")
-        console.print(scores_table(summary.scores, report["rows"], report["against"]))
+        console.print()
+        console.print(scores_table(summary.scores, report["rows"], report["model"], report["against"]))
         console.print(f"report  {run / 'report' / 'report.html'}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What the terminal shows: a live bar, tables of scores, answers before and after."""
+"""What the terminal shows: a live bar, tables of scores, answers of the models side by side."""
 
 # ruff: noqa: D102  (the handlers say by their names which event they show)
 
@@ -9,15 +9,16 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich import box
-from rich.console import Console, Group
+from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from tunesmith.core import events
 from tunesmith.core.difference import in_words
 from tunesmith.core.events import Report
-from tunesmith.core.names import counted
-from tunesmith.score.interval import show
+from tunesmith.core.names import counted, shortened, shortest_ends
+from tunesmith.score.interval import VERDICTS, show
 
 console = Console(highlight=False, soft_wrap=False)
 
@@ -31,9 +32,9 @@ class Screen:
         self.validation = ""
         self.speeds: list[float] = []
 
-    def __call__(self, event: dict[str, Any]) -> None:
+    def __call__(self, event: events.Event) -> None:
         """Show one event; kinds that people need not see are passed over."""
-        handler = getattr(self, f"on_{event['kind']}", None)
+        handler = getattr(self, f"on_{event.kind}", None)
         if handler is not None:
             handler(event)
 
@@ -41,106 +42,109 @@ class Screen:
         """A line above the live bar."""
         self.progress.console.print(text)
 
-    def on_folder(self, event: dict[str, Any]) -> None:
-        self.say(f"run folder [bold]{escape(event['folder'])}[/bold]")
+    def on_folder(self, event: events.Folder) -> None:
+        self.say(f"run folder [bold]{escape(event.folder)}[/bold]")
 
-    def on_stopping(self, event: dict[str, Any]) -> None:
+    def on_stopping(self, event: events.Stopping) -> None:
         self.say("stopping as soon as it can; Ctrl-C again ends it at once")
 
-    def on_resumed(self, event: dict[str, Any]) -> None:
-        self.say(f"going on after step {event['step']}" if event["step"] else "no checkpoint yet: beginning anew")
-        for sentence in in_words([*event.get("changes", ()), *event.get("inexact", ())]):
+    def on_resumed(self, event: events.Resumed) -> None:
+        self.say(f"going on after step {event.step}" if event.step else "no checkpoint yet: beginning anew")
+        for sentence in in_words([*event.changes, *event.inexact]):
             self.say(f"[yellow]note:[/yellow] {escape(sentence)}")
 
-    def on_warning(self, event: dict[str, Any]) -> None:
-        self.say(f"[yellow]note:[/yellow] {escape(event['sentence'])}")
+    def on_warning(self, event: events.Warning) -> None:
+        self.say(f"[yellow]note:[/yellow] {escape(event.sentence)}")
 
-    def on_replay(self, event: dict[str, Any]) -> None:
-        self.say(escape(event["sentence"]))
+    def on_replay(self, event: events.Replay) -> None:
+        self.say(escape(event.sentence))
 
-    def on_data(self, event: dict[str, Any]) -> None:
-        rows, tokens = event["rows"], event["tokens"]
-        for ledger in event["ledgers"]:
+    def on_data(self, event: events.Data) -> None:
+        rows, tokens = event.rows, event.tokens
+        for ledger in event.ledgers:
             self.say(escape(f"{ledger['file']}: {ledger['sentence']}"))
         self.say(
-            f"data: {counted(rows['train'], 'row')} to train on, {rows['validation']} to watch, {rows['test']} held "
-            f"out; {tokens['median']:.0f} tokens in the middle row, {tokens['most']} in the longest"
+            f"data: {counted(rows['train'], 'row')} to train on, {rows['validation']} to validate on, {rows['test']} "
+            f"held out; {tokens['median']:.0f} tokens in the median row, {tokens['most']} in the longest"
         )
 
-    def on_plan(self, event: dict[str, Any]) -> None:
+    def on_plan(self, event: events.Plan) -> None:
+        plan = event.plan
         self.say(
-            f"plan: {event['precision']} on {event['device']} ({event['machine']}), "
-            f"{'packed' if event['packing'] else 'padded'}, {event['trainable']:,} weights to train, "
-            f"learning rate {event['learning_rate']:g}"
+            f"plan: {plan['precision']} on {plan['device']} ({plan['machine']}), "
+            f"{'packed' if plan['packing'] else 'padded'}, {event.trainable:,} weights to train, "
+            f"learning rate {event.learning_rate:g}"
         )
 
-    def on_looks(self, event: dict[str, Any]) -> None:
-        if event["share"] >= 0.01:
+    def on_validation_plan(self, event: events.ValidationPlan) -> None:
+        if event.share >= 0.01:
             self.say(
-                f"looks: at {event['rows']} of {event['of']} rows to watch, every {event['every']} steps, about "
-                f"{event['share']:.0%} of the work of training"
+                f"validation: {event.rows} of {event.of} rows every {event.every} steps, about "
+                f"{event.share:.0%} of the work of training"
             )
 
-    def on_comparison(self, event: dict[str, Any]) -> None:
-        sets = ", ".join(f"{one['rows']} of {one['of']} {what}" for what, one in event["sets"].items())
-        self.say(escape(f"answering {sets}; that takes about {event['seconds']:.0f} s"))
+    def on_comparison(self, event: events.Comparison) -> None:
+        sets = ", ".join(f"{one['rows']} of {one['of']} {what}" for what, one in event.sets.items())
+        self.say(escape(f"answering {sets}; that takes about {event.seconds:.0f} s"))
 
-    def on_step(self, event: dict[str, Any]) -> None:
+    def on_step(self, event: events.Step) -> None:
         if self.task is None:
-            self.task = self.progress.add_task("training", total=event["steps"], numbers="")
+            self.task = self.progress.add_task("training", total=event.steps, numbers="")
         numbers = (
-            f"loss {event['loss']:.3f}  {event['tokens_per_second']:,.0f} tokens/s  "
-            f"{event['memory_bytes'] / 2**30:.2f} GB{self.validation}"
+            f"loss {event.loss:.3f}  {event.tokens_per_second:,.0f} tokens/s  "
+            f"{event.memory_bytes / 2**30:.2f} GB{self.validation}"
         )
-        self.progress.update(self.task, completed=event["step"], numbers=numbers)
-        if not self.progress.console.is_terminal and event["step"] % max(1, event["steps"] // 10) == 0:
-            self.say(f"step {event['step']}/{event['steps']}  {numbers}")
-        self.speeds.append(event["tokens_per_second"])
-        if event["step"] == event["steps"]:
+        self.progress.update(self.task, completed=event.step, numbers=numbers)
+        if not self.progress.console.is_terminal and event.step % max(1, event.steps // 10) == 0:
+            self.say(f"step {event.step}/{event.steps}  {numbers}")
+        self.speeds.append(event.tokens_per_second)
+        if event.step == event.steps:
             seconds = self._end_bar()
-            middle = sorted(self.speeds)[len(self.speeds) // 2]
-            taken = f"{counted(event['steps'], 'step')} in {seconds:.0f} s"
-            self.say(f"trained {taken}, {middle:,.0f} tokens/s in the middle step")
+            median = sorted(self.speeds)[len(self.speeds) // 2]
+            taken = f"{counted(event.steps, 'step')} in {seconds:.0f} s"
+            self.say(f"trained {taken}, {median:,.0f} tokens/s in the median step")
 
-    def on_validation(self, event: dict[str, Any]) -> None:
-        self.validation = f"  validation {event['loss']:.3f}"
+    def on_validation(self, event: events.Validation) -> None:
+        self.validation = f"  validation {event.loss:.3f}"
 
-    def on_pulse(self, event: dict[str, Any]) -> None:
+    def on_pulse(self, event: events.Pulse) -> None:
         if self.task is None:
-            self.task = self.progress.add_task(event["doing"], total=event["of"], numbers="")
-        self.progress.update(self.task, completed=event["done"])
-        if event["done"] == event["of"]:
+            self.task = self.progress.add_task(event.doing, total=event.of, numbers="")
+        self.progress.update(self.task, completed=event.done)
+        if event.done == event.of:
             self._end_bar()
 
-    def on_phase(self, event: dict[str, Any]) -> None:
-        self.say(f"[dim]{event['name']} ...[/dim]")
+    def on_phase(self, event: events.Phase) -> None:
+        self.say(f"[dim]{event.name} ...[/dim]")
 
-    def on_published(self, event: dict[str, Any]) -> None:
-        self.say(f"model: [bold]{escape(event['folder'])}[/bold]")
+    def on_exported(self, event: events.Exported) -> None:
+        self.say(f"model: [bold]{escape(event.folder)}[/bold]")
 
-    def on_scores(self, event: dict[str, Any]) -> None:
-        self.progress.console.print(scores_table(event["scores"], event["rows"], event["against"]))
-        for name, speed in event.get("speed", {}).items():
+    def on_scores(self, event: events.Scores) -> None:
+        self.say("")
+        self.progress.console.print(scores_table(event.scores, event.rows, event.model, event.against))
+        for name, speed in event.speed.items():
             self.say(escape(f" {name}: {speed['median']:.2f} s for one answer ({speed['rows']} timed)"))
 
-    def on_probe(self, event: dict[str, Any]) -> None:
-        title = f"what was forgotten: {event['what']}, {counted(event['rows'], 'row')}"
-        self.progress.console.print(scores_table(event["scores"], event["rows"], event["against"], title, BRIEF))
+    def on_general_ability(self, event: events.GeneralAbility) -> None:
+        title = f"what was forgotten: {event.what}, {counted(event.rows, 'row')}"
+        self.say("")
+        self.progress.console.print(scores_table(event.scores, event.rows, event.model, event.against, title, BRIEF))
 
-    def on_harness(self, event: dict[str, Any]) -> None:
-        self.progress.console.print(harness_table(event))
+    def on_harness(self, event: events.Harness) -> None:
+        self.progress.console.print(harness_table(event.found))
 
-    def on_early(self, event: dict[str, Any]) -> None:
+    def on_early(self, event: events.Early) -> None:
         if self.task is not None:
             self._end_bar()
-        self.say(f"ended early after step {event['step']}: nothing was better than step {event['best_step']}")
+        self.say(f"ended early after step {event.step}: nothing was better than step {event.best_step}")
 
-    def on_rolled_back(self, event: dict[str, Any]) -> None:
-        self.say(f"back to step {event['step']}")
+    def on_rolled_back(self, event: events.RolledBack) -> None:
+        self.say(f"back to step {event.step}")
 
-    def on_samples(self, event: dict[str, Any]) -> None:
-        for sample in event["samples"]:
-            show_sample(self.progress.console, sample)
+    def on_samples(self, event: events.Samples) -> None:
+        for sample in event.samples:
+            show_sample(self.progress.console, sample, event.model, event.against)
 
     def _end_bar(self) -> float:
         """Take the bar away and return how many seconds it was there."""
@@ -171,42 +175,46 @@ def interval(score: dict[str, float]) -> str:
     return f"{show(score['value'])} [{show(score['low'])}, {show(score['high'])}]"
 
 
-COLOURS = {
-    "better": "green",
-    "worse": "red",
-    "changed": "yellow",
-    "no difference shown": "yellow",
-    "too few rows": "yellow",
-}
+COLOURS: dict[str, str] = dict(zip(VERDICTS, ("green", "red", "yellow", "yellow", "yellow"), strict=True))
 BRIEF = ("perplexity", "BLEU", "token accuracy")
+WIDEST_NAME = 18  # characters of a model's name above its scores
+
+
+def model_names(model: str, against: str | None) -> list[str]:
+    """Short names of the models, the one beside first."""
+    return shortened(shortest_ends([against, model] if against else [model]), WIDEST_NAME)
 
 
 def scores_table(
-    scores: list[dict[str, Any]], rows: int, against: str | None, title: str = "", only: tuple[str, ...] = ()
-) -> Group:
-    """Each metric with its 95% interval, beside the other model's where there is one, and what that shows.
+    scores: list[dict[str, Any]], rows: int, model: str, against: str | None, title: str = "",
+    only: tuple[str, ...] = (),
+) -> Table:  # fmt: skip
+    """Each metric with its 95% interval, beside the other model's where there is one: what got better, worse, the rest.
 
     Args:
         scores: one entry a metric, as report.json has them.
         rows: that were measured.
+        model: that was measured.
         against: the other model, if there is one.
         title: above the table; says how many rows if empty.
         only: the metrics to show; all if empty.
     """
     title = title or f"{counted(rows, 'row')}, 95% intervals"
     scores = [score for score in scores if not only or score["metric"] in only]
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    lines: dict[str, Any] = {"box": box.SIMPLE_HEAD, "show_edge": False, "pad_edge": False, "padding": (0, 1, 0, 0)}
+    table = Table(title=escape(title), title_justify="left", title_style="bold", **lines)
     table.add_column("metric", no_wrap=True)
-    for name in ("before", "after", "difference") if against else ("score",):
-        table.add_column(name, justify="right", overflow="fold")
-    for score in scores:
-        parts = [score[part] for part in (("other", "score", "difference") if against else ("score",))]
-        table.add_row(score["metric"], *(escape(interval(part)) if part else "" for part in parts))
-    verdicts = []
-    for verdict, colour in COLOURS.items():
-        if names := [score["metric"] for score in scores if score["verdict"] == verdict]:
-            verdicts.append(f" [{colour}]{verdict}[/{colour}]: {', '.join(names)}")
-    return Group(table, *verdicts)
+    for name in (*model_names(model, against), *(["difference"] if against else [])):
+        table.add_column(escape(name), justify="right", overflow="fold")
+    for verdict in (*VERDICTS, ""):
+        found = [score for score in scores if score["verdict"] == verdict]
+        if verdict and found:
+            table.add_row(f"[{COLOURS[verdict]}]{verdict}[/]")
+        for score in found:
+            parts = [score[part] for part in (("other", "score", "difference") if against else ("score",))]
+            cells = (escape(interval(part)) if part else "" for part in parts)
+            table.add_row(f"{' ' if verdict else ''}{score['metric']}", *cells)
+    return table
 
 
 def harness_table(found: dict[str, Any]) -> Table:
@@ -226,10 +234,12 @@ def harness_table(found: dict[str, Any]) -> Table:
     return table
 
 
-def show_sample(target: Console, sample: dict[str, Any]) -> None:
+def show_sample(target: Console, sample: dict[str, Any], model: str, against: str | None) -> None:
     """A question with its answers. Text of data and models is printed as it is, never as markup."""
+    names = model_names(model, against)
+    width = max(map(len, names)) + 2
     target.print()
-    target.print(f"Q       {sample['messages'][-1]['content']}", style="bold", markup=False)
+    target.print(f"{'Q':{width}}{sample['messages'][-1]['content']}", style="bold", markup=False)
     if sample["other"] is not None:
-        target.print(f"before  {sample['other']}", style="dim", markup=False)
-    target.print(f"after   {sample['answer']}", markup=False)
+        target.print(f"{names[0]:{width}}{sample['other']}", style="dim", markup=False)
+    target.print(f"{names[-1]:{width}}{sample['answer']}", markup=False)

@@ -19,16 +19,16 @@ def train(
         bool, typer.Option(help="Go on although machine or library versions are others; recorded.")
     ] = False,
     until: Annotated[
-        str, typer.Option(help="How far to go: trained, published or evaluated. --resume takes the run further.")
+        str, typer.Option(help="How far to go: trained, exported or evaluated. --resume takes the run further.")
     ] = "evaluated",
 ) -> None:
     """Fine-tune a model, evaluate it beside its base and write a report; or go on with a run that ended early."""
     from tunesmith.cli.screen import live_screen
     from tunesmith.core.config import parse_overrides
     from tunesmith.core.errors import ConfigError
-    from tunesmith.jobs.recipe import read_recipe
     from tunesmith.jobs.start import resume as go_on
     from tunesmith.jobs.start import start_run
+    from tunesmith.train.recipe import read_recipe
 
     if (recipe is None) == (resume is None) or (resume is not None and set):
         raise ConfigError("give a recipe (with --set where needed), or --resume with a run folder alone.")

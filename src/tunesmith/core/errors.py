@@ -20,7 +20,7 @@ class DataError(TunesmithError, ValueError):
 
 
 class ModelError(TunesmithError, ValueError):
-    """A base model, a template or a published model cannot be used."""
+    """A base model, a template or an exported model cannot be used."""
 
 
 class MissingError(TunesmithError, LookupError):

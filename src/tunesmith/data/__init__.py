@@ -1,1 +1,1 @@
-"""Rows in, a sealed version out: readers, checks, ledger, splits, rendering and the packing plan. No torch."""
+"""Rows in, a dataset on disk out: readers, kinds of rows, checks, ledger, splits, packing plan. No torch."""

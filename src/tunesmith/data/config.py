@@ -19,7 +19,7 @@ class OwnAnswers(Section):
 
 
 class DataConfig(Section):
-    """Which rows to train on, to watch during training, and to measure at the end."""
+    """Which rows to train on, to validate on during training, and to evaluate on at the end."""
 
     train: Names | dict[str, float] = option(
         ...,
@@ -27,7 +27,7 @@ class DataConfig(Section):
         "its weight: how often its rows are seen in an epoch. `hotel` is the embedded example.",
     )
     validation: Names | float = option(
-        0.1, "Files, or share of the training rows, watched during training. 0 for none."
+        0.1, "Files, or share of the training rows, validated on during training. 0 for none."
     )
     test: Names | float = option(
         0.1, "Files, or share of the training rows, on which base and tuned model are compared at the end. 0 for none."

@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Any
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.names import counted
-from tunesmith.data.check import check_content
-from tunesmith.data.clean import cleaned
-from tunesmith.data.columns import Columns
 from tunesmith.data.config import DataConfig
-from tunesmith.data.formats import FORMATS, Format, also_read_as, find_format, named_format
-from tunesmith.data.ledger import Ledger, RowFault, Source
-from tunesmith.data.media import check_media
-from tunesmith.data.no_value import only_values
-from tunesmith.data.place import column_of
-from tunesmith.data.read import read_rows
-from tunesmith.data.read_json import RawRow
-from tunesmith.data.rows import Chat, Row
+from tunesmith.data.formats.columns import Columns
+from tunesmith.data.formats.find import also_read_as, find_format, missing_keys, named_format
+from tunesmith.data.formats.format import Format
+from tunesmith.data.formats.media import check_media
+from tunesmith.data.formats.values import Warn
+from tunesmith.data.kinds.row import Edit, Row
+from tunesmith.data.kinds.table import FORMATS, KINDS
+from tunesmith.data.quality.clean import cleaned
+from tunesmith.data.quality.ledger import Ledger, RowFault, Source
+from tunesmith.data.quality.personal_data import odd_characters, secrets_and_personal_data
+from tunesmith.data.read.files import read_rows
+from tunesmith.data.read.json import RawRow
+from tunesmith.data.read.no_value import only_values
+from tunesmith.data.read.place import column_of
 from tunesmith.data.source import SourceFile, find_files
-from tunesmith.data.suspect import odd_characters, private_matters
-from tunesmith.data.values import Warn
-from tunesmith.data.written import check_written_out
-from tunesmith.prompt.messages import Message
+from tunesmith.prompt.messages import Conversation, Message
 
-SAMPLES = 100  # rows looked at to find the format
+FORMAT_ROWS = 100  # by which the format is found
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Reading:
     Attributes:
         files: where they come from.
         config: how they are read.
-        private: whether to look for secrets and personal data too.
+        personal: whether to look for secrets and personal data too.
         sink: hears every entry of every ledger.
         ledgers: one for each file, by name, complete when all rows were read.
         formats: of each file, by name.
@@ -47,7 +47,7 @@ class Reading:
 
     files: list[SourceFile]
     config: DataConfig
-    private: bool = False
+    personal: bool = False
     sink: Any = None
     ledgers: dict[str, Ledger] = field(default_factory=dict)
     formats: dict[str, Format] = field(default_factory=dict)
@@ -59,17 +59,17 @@ class Reading:
             MissingError: a file is not there.
             DataError: a file holds nothing that can be read as rows, or rows of another kind than the others.
         """
-        seen: dict[bytes, tuple[str, int]] = {}
+        seen: dict[bytes, tuple[str, int, int]] = {}
         for file in self.files:
             ledger = self.ledgers.setdefault(file.name, Ledger(file.name, sink=self.sink))
             ledger.notes.update(file.notes)
             yield from self._rows_of(file, ledger, seen)
             assert ledger.balanced()
 
-    def _rows_of(self, file: SourceFile, ledger: Ledger, seen: dict[bytes, tuple[str, int]]) -> Iterator[Row]:
+    def _rows_of(self, file: SourceFile, ledger: Ledger, seen: dict[bytes, tuple[str, int, int]]) -> Iterator[Row]:
         needs = _keys(self.config) if self.config.format == "text" else ()
         raw = read_rows(file.path, ledger.notes, file.name, _keys(self.config), needs)
-        samples = list(islice(raw, SAMPLES))
+        samples = list(islice(raw, FORMAT_ROWS))
         columns = Columns(self.config.columns)
         chosen = self.formats[file.name] = self._format(file, samples, columns, ledger)
         _refuse_other_kinds(self.formats)
@@ -120,33 +120,34 @@ class Reading:
             raise item.value
         values = columns.renamed(item.value, chosen)
         if not chosen.has_keys(values):
-            raise chosen.missing(values)
+            raise missing_keys(chosen, values)
         if item.odd:
             values = only_values(values, chosen.labels(values), notes)
         content, unread = columns.read(chosen, values, warn)
-        check_media(content, values, unread, warn)
-        if self.config.system is not None and isinstance(content, Chat) and content.messages[0].role != "system":
-            content = replace(content, messages=(Message("system", self.config.system), *content.messages))
+        kind = KINDS[content.kind]
+        check_media(list(content.texts()), kind.chat, values, unread, warn)
+        if self.config.system is not None:
+            content = kind.edit(content, Edit(asked=_told(self.config.system)))
         content, repair = cleaned(content, self.config.clean) if self.config.clean else (content, None)
-        check_content(content, warn)
-        check_written_out(content, warn)
+        kind.check(content, warn)
         for fault in odd_characters(content):
             warn(fault)
-        if self.private:
-            for fault in private_matters(content):
+        if self.personal:
+            for fault in secrets_and_personal_data(content):
                 warn(fault)
         columns.count(unread, values)
-        return Row(content, item.source, chosen.labels(values)), repair
+        return Row(content, item.place, chosen.labels(values)), repair
 
-    def _duplicate(self, row: Row, seen: dict[bytes, tuple[str, int]]) -> RowFault | None:
+    def _duplicate(self, row: Row, seen: dict[bytes, tuple[str, int, int]]) -> RowFault | None:
         """The finding that a row equals an earlier one; None for the first of its kind, or where all are kept."""
         if self.config.duplicates == "keep":
             return None
-        here = (row.source.file, row.source.line)
-        file, line = seen.setdefault(row.key, here)
-        if (file, line) == here:
+        here = (row.source.file, row.source.line, row.source.column)
+        file, line, column = seen.setdefault(row.key, here)
+        if (file, line, column) == here:
             return None
-        where = f"line {line}" if file == row.source.file else f"{file}:{line}"
+        where = f"line {line}" if file == row.source.file else str(Source(file, line, column))
+        where = f"the row at column {column} of this line" if (file, line) == here[:2] else where
         return RowFault("duplicate", f"equal to {where}.", "It is left out.")
 
 
@@ -154,6 +155,11 @@ def _keys(config: DataConfig) -> set[str]:
     """The keys of the named format, or of all, and the file's own names for them."""
     formats = [named_format(config.format)] if config.format else FORMATS.values()
     return {key for format in formats for need in format.needs for key in need} | set(config.columns.values())
+
+
+def _told(system: str) -> Callable[[Conversation], Conversation]:
+    """What puts a system message before turns that have none."""
+    return lambda turns: turns if turns[0].role == "system" else (Message("system", system), *turns)
 
 
 def _refuse_other_kinds(formats: Mapping[str, Format]) -> None:
@@ -183,7 +189,7 @@ def _place(item: RawRow, fault: RowFault, columns: Columns, chosen: Format) -> t
 
 
 @dataclass(frozen=True)
-class Dataset:
+class CheckedRows:
     """Checked rows in memory: for files that are small, or of which only the first rows are wanted.
 
     Attributes:
@@ -213,7 +219,7 @@ class Dataset:
         return digest.hexdigest()
 
 
-def load_dataset(names: str | list[str], **options: Any) -> Dataset:
+def load_rows(names: str | list[str], **options: Any) -> CheckedRows:
     """Read and check files whole. Bad rows are noted in the ledger, not raised.
 
     Args:
@@ -226,7 +232,7 @@ def load_dataset(names: str | list[str], **options: Any) -> Dataset:
     """
     config = DataConfig(train=names, **options)
     reading = Reading(find_files(config.train), config)
-    return Dataset(list(reading), reading)
+    return CheckedRows(list(reading), reading)
 
 
 def require_rows(ledgers: Mapping[str, Ledger], bad_rows: str, over_long: str = "fail") -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import gc
 import hashlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -16,59 +16,18 @@ import numpy as np
 
 from tunesmith.core.errors import DataError, ModelError
 from tunesmith.core.names import counted
-from tunesmith.data.fit import Fitting, count_trained
-from tunesmith.data.ledger import Ledger, RowFault, Source
-from tunesmith.data.rows import Chat, Content, Preference, Row, Task, Text, Verdict, without_weight
+from tunesmith.data.fit import Fitting
+from tunesmith.data.kinds.prepared import Prepared, tokens_of
+from tunesmith.data.kinds.row import Row
+from tunesmith.data.kinds.table import KINDS, kind_of
+from tunesmith.data.quality.ledger import Ledger, RowFault
 from tunesmith.prompt.contract import Contract, Draft, Rendered, RewritesTurns
+from tunesmith.prompt.templates import TEMPLATES
 
-TOGETHER = 512  # rows that are encoded together
+ENCODED_TOGETHER = 512  # rows that are encoded together
 ENCODERS = 2  # such groups that are encoded at a time: while one waits for Python, the other goes on
-AHEAD = 3  # such groups that are drafted while others are being encoded
+DRAFTED_AHEAD = 3  # such groups that are drafted while others are being encoded
 Result = list[Rendered] | ModelError
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A row, or one turn of it, ready for training.
-
-    Attributes:
-        ids: token ids, length T.
-        spans: begin and end of each stretch of `ids` that is trained on as targets.
-        source: where the row stands.
-        origin: the row, or what reads it back.
-        cut: whether its end was cut away to fit.
-        goes_on: whether this is a piece of a text, which the next row continues.
-    """
-
-    ids: np.ndarray
-    spans: tuple[tuple[int, int], ...]
-    source: Source
-    origin: Row | Callable[[], Row]
-    cut: bool = False
-    goes_on: bool = False
-
-    @property
-    def row(self) -> Row:
-        """What the ids stand for."""
-        return self.origin() if callable(self.origin) else self.origin
-
-    @property
-    def mask(self) -> np.ndarray:
-        """Which tokens are trained on, length T."""
-        mask = np.zeros(len(self.ids), dtype=bool)
-        for begin, end in self.spans:
-            mask[begin:end] = True
-        return mask
-
-    @property
-    def trained(self) -> int:
-        """Tokens that count in the loss: the first token of a row has no prediction."""
-        return count_trained(self.spans)
-
-    @property
-    def key(self) -> bytes:
-        """Equal for rows that teach the same."""
-        return hashlib.sha256(self.ids.astype(np.int32).tobytes() + repr(self.spans).encode()).digest()
 
 
 def dataset_id(rows: Iterable[Prepared]) -> str:
@@ -77,39 +36,6 @@ def dataset_id(rows: Iterable[Prepared]) -> str:
     for row in rows:
         digest.update(row.key)
     return digest.hexdigest()
-
-
-def drafts_of(row: Row, contract: Contract) -> list[Draft]:
-    """A row as texts: one for a chat or a text, two for a preference, and so on for what else there is.
-
-    Raises:
-        ModelError: the template refuses it.
-    """
-    match row.content:
-        case Chat(messages, tools):
-            return [contract.draft(messages, tools)]
-        case Text(text):
-            return [contract.draft_text(text)]
-        case Preference(prompt, chosen, rejected, tools):
-            context = without_weight(prompt)
-            return [contract.draft((*context, *side), tools) for side in (chosen, rejected)]
-        case Verdict(prompt, completion):
-            return [contract.draft((*without_weight(prompt), *completion))]
-        case Task(prompt, _, tools):
-            return [contract.draft(without_weight(prompt), tools)]
-        case other:
-            return [contract.draft_text("\n".join(other.texts()))]
-
-
-def unshown(content: Content, contract: Contract) -> Iterator[RowFault]:
-    """What a chat has that the contract's template shows to nobody: tools that are declared, thoughts."""
-    if not isinstance(content, Chat):
-        return
-    advice = "It is lost. Use a model whose template shows it, or model.template=chatml."
-    if content.tools and not contract.shows["tools"]:
-        yield RowFault("unshown_tools", "the chat template does not show the row's tools.", advice)
-    if not contract.shows["reasoning"] and (one := next((m for m in content.messages if m.reasoning), None)):
-        yield RowFault("unshown_reasoning", "the chat template does not show the reasoning.", advice, one.origin)
 
 
 def rendered_rows(rows: Iterable[Row], contract: Contract) -> Iterator[tuple[Row, Result]]:
@@ -121,11 +47,11 @@ def rendered_rows(rows: Iterable[Row], contract: Contract) -> Iterator[tuple[Row
     stream = iter(rows)
     with patient_collector(), ThreadPoolExecutor(ENCODERS) as pool:
         while True:
-            group = [(row, _drafted(row, contract)) for row in islice(stream, TOGETHER)]
+            group = [(row, _drafted(row, contract)) for row in islice(stream, ENCODED_TOGETHER)]
             if group:
                 texts = [draft for _, drafts in group if isinstance(drafts, list) for draft in drafts]
                 waiting.append((group, pool.submit(contract.render_many, texts)))
-            if waiting and (len(waiting) > AHEAD or not group):
+            if waiting and (len(waiting) > DRAFTED_AHEAD or not group):
                 done, future = waiting.popleft()
                 yield from _gathered(done, iter(future.result()), contract)
             elif not group:
@@ -145,14 +71,18 @@ def patient_collector() -> Generator[None]:
 
 def _drafted(row: Row, contract: Contract) -> list[Draft] | ModelError:
     try:
-        return drafts_of(row, contract)
+        return kind_of(row).drafts(row.content, contract)
     except ModelError as error:
         return error
 
 
 def _gathered(
-    group: list[tuple[Row, list[Draft] | ModelError]], results: Iterator[Rendered | ModelError], contract: Contract
+    group: Sequence[tuple[Row, list[Draft] | ModelError]],
+    results: Iterator[Rendered | ModelError],
+    contract: Contract,
+    parted: bool = False,
 ) -> Iterator[tuple[Row, Result]]:
+    """Each row with its own results; one whose template rewrites turns is parted, unless it is a part."""
     for row, drafts in group:
         if isinstance(drafts, ModelError):
             yield row, drafts
@@ -161,21 +91,20 @@ def _gathered(
         error = next((one for one in rendered if isinstance(one, ModelError)), None)
         if error is None:
             yield row, [one for one in rendered if isinstance(one, Rendered)]
-        elif isinstance(error, RewritesTurns) and isinstance(row.content, Chat):
-            yield from _turn_by_turn(row, row.content, contract)
+        elif isinstance(error, RewritesTurns) and not parted and kind_of(row).turn_by_turn is not None:
+            yield from _turn_by_turn(row, contract)
         else:
             yield row, error
 
 
-def _turn_by_turn(row: Row, chat: Chat, contract: Contract) -> Iterator[tuple[Row, Result]]:
-    """A row for each trained turn, which ends with it: what the model will see when it is asked."""
-    for i, message in enumerate(chat.messages):
-        if message.role == "assistant" and message.weight:
-            part = replace(row, content=Chat((*without_weight(chat.messages[:i]), message), chat.tools), whole=row)
-            try:
-                yield part, [contract.render(part.conversation, part.tools)]
-            except ModelError as error:
-                yield part, error
+def _turn_by_turn(row: Row, contract: Contract) -> Iterator[tuple[Row, Result]]:
+    """A row for each trained turn."""
+    turn_by_turn = kind_of(row).turn_by_turn
+    assert turn_by_turn is not None
+    for part in turn_by_turn(row):
+        drafts = _drafted(part, contract)
+        results = contract.render_many(drafts) if isinstance(drafts, list) else []
+        yield from _gathered([(part, drafts)], iter(results), contract, parted=True)
 
 
 def prepare(
@@ -183,26 +112,29 @@ def prepare(
     ledgers: Mapping[str, Ledger],
     contract: Contract,
     max_length: int,
+    reads: frozenset[str],
     over_long: str = "fail",
     bad_rows: str = "fail",
 ) -> Iterator[Prepared]:
-    """Render every row of chat or text and hold it to `max_length` tokens.
+    """Render every row and hold it to `max_length` tokens.
 
     Args:
         rows: checked rows.
         ledgers: by file; they hear of rows that are cut or dropped here.
         contract: how rows are rendered.
-        max_length: longest row in tokens.
+        max_length: longest sequence in tokens.
+        reads: the kinds of rows that whoever asks can use, as its objective names them.
         over_long: `fail`, `drop`, `truncate` (the end is lost) or `split` (plain text becomes several rows).
         bad_rows: `fail`, or `drop` rows that the chat template refuses.
 
     Raises:
         DataError: when all rows are read: rows of a kind that this is not for, rows that the template refuses
             or that are too long, under `fail`; or no row is left.
+        ModelError: rows that need a chat format, of a model without one.
     """
     fitting = Fitting(contract, max_length, over_long)
     refused, first_refusal = 0, ""
-    for row, result in rendered_rows(_trainable(rows, ledgers), contract):
+    for row, result in rendered_rows(_readable(rows, ledgers, contract, reads), contract):
         ledger = ledgers[row.source.file]
         if isinstance(result, ModelError):
             refused += 1
@@ -210,25 +142,58 @@ def prepare(
             fault = RowFault("template", str(result), "Mend the row or drop it.")
             ledger.revise(row.loss, row.source, fault, was=row.outcome)
             continue
-        for fault in unshown(row.content, contract):
+        for fault in kind_of(row).unshown(row.content, contract):
             ledger.warn(row.source, fault)
-        for part in fitting.stretches(row, result[0], ledger):
-            yield Prepared(part.ids, part.spans, row.source, part.row, part.cut, part.goes_on)
+        yield from fitting.fitted(row, [tokens_of(one) for one in result], ledger)
     if refused and (bad_rows == "fail" or not fitting.came):
         more = f" And {counted(refused - 1, 'row')} beside it." if refused > 1 else ""
         raise DataError(f"{first_refusal}{more}")
     fitting.refuse()
 
 
-def _trainable(rows: Iterable[Row], ledgers: Mapping[str, Ledger]) -> Iterator[Row]:
+def _readable(
+    rows: Iterable[Row], ledgers: Mapping[str, Ledger], contract: Contract, reads: frozenset[str]
+) -> Iterator[Row]:
+    known = ""
     for row in rows:
-        if not isinstance(row.content, Chat | Text):
-            others = "".join(f" {remark}" for remark in ledgers[row.source.file].remarks)
-            raise DataError(
-                f"{row.source.file}: holds {row.content.kind} rows, which objective sft cannot train on. "
-                f"It takes chat (or instruction, question and answer) and plain text.{others}"
-            )
+        if row.content.kind != known:
+            known = row.content.kind
+            refuse_kind(known, row.source.file, ledgers[row.source.file].remarks, contract, reads)
         yield row
+
+
+def refuse_kind(name: str, file: str, remarks: Sequence[str], contract: Contract, reads: frozenset[str]) -> None:
+    """Refuse rows that the objective, or the model, cannot read.
+
+    Args:
+        name: the kind of the rows.
+        file: where they stand.
+        remarks: what else was said of the file: as what other kind it could be read.
+        contract: how rows are rendered.
+        reads: kinds that the objective reads.
+
+    Raises:
+        DataError: the objective reads others.
+        ModelError: they need a chat format, and the model has none.
+    """
+    if name not in reads:
+        words = " and ".join(KINDS[kind].words for kind in sorted(reads))
+        others = "".join(f" {remark}" for remark in remarks)
+        raise DataError(f"{file}: holds {name} rows, which this objective cannot train on. It takes {words}.{others}")
+    refuse_without_template(name, file, contract)
+
+
+def refuse_without_template(name: str, file: str, contract: Contract) -> None:
+    """Refuse rows that need a chat format, of a model that has none.
+
+    Raises:
+        ModelError: with the templates that there are.
+    """
+    if KINDS[name].chat and contract.template is None:
+        raise ModelError(
+            f"{file}: holds {name} rows, and the model has no chat template. Choose one with model.template: "
+            f"{', '.join(sorted(TEMPLATES))}; or give rows that need none."
+        )
 
 
 @dataclass(frozen=True)

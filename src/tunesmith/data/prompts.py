@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from tunesmith.core.errors import DataError
-from tunesmith.data.ledger import Ledger, RowFault, Source
-from tunesmith.data.read import TEXTS, read_rows
+from tunesmith.data.formats.turns import conversation_of
+from tunesmith.data.formats.values import text_of
+from tunesmith.data.quality.ledger import Ledger, RowFault, Source
+from tunesmith.data.read.files import TEXTS, read_rows
 from tunesmith.data.source import SourceFile, find_files
-from tunesmith.data.turns import conversation_of
-from tunesmith.data.values import text_of
 from tunesmith.prompt.messages import Conversation, Message
 
 TURNS = ("messages", "conversations", "prompt")  # keys of prompts that are several turns

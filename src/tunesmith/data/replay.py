@@ -1,7 +1,7 @@
 """General rows that are seen beside the user's, so that a tuned model keeps what it knew (rehearsal; Robins, 1995).
 
-They are sealed on their own: the user's dataset keeps its id, its counts and its splits, and no replayed row is ever
-watched or measured on. A replayed row that asks what one of the user's rows asks, or that is a near duplicate of a
+They are a dataset of their own: the user's dataset keeps its id, its counts and its splits, and no replayed row is ever
+validated or evaluated on. A replayed row that asks what one of the user's rows asks, or that is a near duplicate of a
 held-out one, is left out and counted.
 """
 
@@ -17,16 +17,18 @@ import numpy as np
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.files import sha256_of
+from tunesmith.data.cache import prepared_dataset
 from tunesmith.data.config import DataConfig
-from tunesmith.data.ledger import Ledger, RowFault, Source
-from tunesmith.data.near import NearDuplicates, shingles
-from tunesmith.data.prepare import Prepared
-from tunesmith.data.rows import Chat, Row
-from tunesmith.data.seal import Rows, seal
+from tunesmith.data.dataset import Subset
+from tunesmith.data.kinds.prepared import Prepared
+from tunesmith.data.kinds.row import Edit, Row
+from tunesmith.data.kinds.table import kind_of
+from tunesmith.data.quality.ledger import Ledger, RowFault, Source
+from tunesmith.data.quality.near_duplicates import NearDuplicates, shingles
 from tunesmith.data.source import SourceFile
 from tunesmith.prompt.contract import Contract
 
-MOST_HELD_OUT = 10_000  # held-out rows that replayed ones are compared with
+HELD_OUT_COMPARED = 10_000  # held-out rows that replayed ones are compared with
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Replay:
         ledgers: the account of each file.
     """
 
-    rows: Rows
+    rows: Subset
     an_epoch: int
     what: str
     files: dict[str, str]
@@ -66,7 +68,7 @@ class Replay:
         ]
         return {
             "what": self.what,
-            "id": self.rows.shelf.id,
+            "id": self.rows.dataset.id,
             "rows": len(self.rows),
             "an_epoch": self.an_epoch,
             "files": files,
@@ -83,7 +85,7 @@ class Mixture(Sequence[Prepared]):
         epoch: which one; each takes other rows of those that are replayed, as far as there are others.
     """
 
-    own: Rows
+    own: Subset
     replay: Replay | None = None
     epoch: int = 0
 
@@ -118,10 +120,10 @@ class Mixture(Sequence[Prepared]):
         return np.concatenate([self.own.lengths, *([self.replay.rows.lengths] if self.replay else [])])
 
     @property
-    def _replayed(self) -> Rows:
+    def _replayed(self) -> Subset:
         """The replayed rows of this epoch."""
         if self.replay is None:
-            return Rows(self.own.shelf, self.own.places[:0])
+            return Subset(self.own.dataset, self.own.places[:0])
         count, first = len(self.replay.rows), self.epoch * self.replay.an_epoch
         turn = np.arange(first, first + self.replay.an_epoch) % count
         return replace(self.replay.rows, places=self.replay.rows.places[turn])
@@ -138,9 +140,10 @@ def load_replay(
     config: DataConfig,
     contract: Contract,
     max_length: int,
-    own: Rows,
-    held_out: Sequence[Rows],
+    own: Subset,
+    held_out: Sequence[Subset],
     seed: int,
+    reads: frozenset[str],
 ) -> Replay | None:
     """General rows, prepared, without those that would give a held-out row away.
 
@@ -153,6 +156,7 @@ def load_replay(
         own: the user's training rows.
         held_out: the user's validation and test rows.
         seed: of the order in which epochs take them.
+        reads: the kinds of rows that the objective reads.
 
     Returns:
         None where none are left, or so few rows are trained on that the share is less than one.
@@ -162,9 +166,9 @@ def load_replay(
     """
     reading = DataConfig(train=[file.name for file in files], bad_rows=config.bad_rows, near_duplicates="off")
     hashes = {file.name: sha256_of(file.path) for file in files}
-    shelf = seal(files, reading, contract, max_length, "drop")
-    ledgers = shelf.ledgers()
-    whole = Rows(shelf, np.arange(shelf.meta["rows"]))
+    dataset = prepared_dataset(files, reading, contract, max_length, "drop", reads)
+    ledgers = dataset.ledgers()
+    whole = Subset(dataset, np.arange(dataset.meta["rows"]))
     left_out = dict(asked_by(own, whole))
     if config.near_duplicates != "off":
         left_out |= given_away(held_out, whole)
@@ -175,20 +179,20 @@ def load_replay(
     an_epoch = min(len(places), round(len(own) * config.replay_share / (1 - config.replay_share)))
     if not an_epoch:
         return None
-    return Replay(Rows(shelf, np.array(places)), an_epoch, what, hashes, list(ledgers.values()))
+    return Replay(Subset(dataset, np.array(places)), an_epoch, what, hashes, list(ledgers.values()))
 
 
-def asked_by(own: Rows, whole: Rows) -> Iterator[tuple[Source, RowFault]]:
+def asked_by(own: Subset, whole: Subset) -> Iterator[tuple[Source, RowFault]]:
     """Rows that ask, under the same system message, what the user's rows ask: these say how it is answered."""
-    for index in np.flatnonzero(np.isin(whole.shelf.column("asked"), own.shelf.column("asked")[own.places])):
+    for index in np.flatnonzero(np.isin(whole.dataset.column("asked"), own.dataset.column("asked")[own.places])):
         yield whole[int(index)].source, RowFault("asked_by_you", "asks what one of your rows asks.", "It is left out.")
 
 
-def given_away(held_out: Sequence[Rows], whole: Rows) -> Iterator[tuple[Source, RowFault]]:
+def given_away(held_out: Sequence[Subset], whole: Subset) -> Iterator[tuple[Source, RowFault]]:
     """Rows that ask what a held-out row asks, or are a near duplicate of one, whatever the system messages are."""
     asked: dict[int, Source] = {}
     near, seen = NearDuplicates(), set[bytes]()
-    for prepared in islice(chain(*held_out), MOST_HELD_OUT):
+    for prepared in islice(chain(*held_out), HELD_OUT_COMPARED):
         row = without_system(prepared.row)
         asked[row.asked] = row.source
         near.add(row)
@@ -203,12 +207,12 @@ def given_away(held_out: Sequence[Rows], whole: Rows) -> Iterator[tuple[Source, 
             yield row.source, fault
 
 
+WITHOUT_SYSTEM = Edit(asked=lambda turns: tuple(message for message in turns if message.role != "system"))
+
+
 def without_system(row: Row) -> Row:
     """The row as if it had no system message."""
-    if not isinstance(row.content, Chat):
-        return row
-    turns = tuple(message for message in row.content.messages if message.role != "system")
-    return replace(row, content=replace(row.content, messages=turns))
+    return replace(row, content=kind_of(row).edit(row.content, WITHOUT_SYSTEM))
 
 
 def refuse_none(replay: Replay | None, name: str) -> Replay:

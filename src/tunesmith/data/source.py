@@ -10,18 +10,19 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
+from importlib.util import find_spec
 from pathlib import Path
 
 from tunesmith.core.errors import ConfigError, DataError, MissingError
-from tunesmith.core.files import expanded, home
+from tunesmith.core.files import expanded, home, read_json, write_json
 from tunesmith.core.names import counted
-from tunesmith.data.read import JSONS, PACKED, TABLES, TEXTS
+from tunesmith.data.read.files import JSONS, PACKED, TABLES, TEXTS
 
 EMBEDDED = {
     "hotel": "hotel/train.jsonl",
     "hotel-test": "hotel/test.jsonl",
-    "probe-questions": "probe/questions.jsonl",
-    "probe-texts": "probe/texts.jsonl",
+    "general-questions": "general_ability/questions.jsonl",
+    "general-texts": "general_ability/texts.jsonl",
     "ember-general": "replay/ember.jsonl",
     "general-prompts": "replay/prompts.txt",
     "held-out-prompts": "replay/held_out_prompts.txt",
@@ -31,8 +32,9 @@ BESIDE = re.compile(
     r"(readme|licen[sc]e|changelog|citation|notice|contributing)(\..*)?|dataset_infos?\.json|state\.json|.*\.lock", re.I
 )
 LOCK = re.compile(r"~\$.*\.(xls|doc|ppt|od)\w*|\.~lock\..*#", re.I)  # of Office, of LibreOffice
-SHOWN = 5  # names of files that are not read
+NAMES_SHOWN = 5  # of files that are not read
 LARGEST_DOWNLOAD = 8 << 30  # bytes
+TRAIN_SPLIT = "train"  # of a data set of the hub, where none is named
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def _find(name: str) -> list[SourceFile]:
     if name.startswith(("http://", "https://")):
         return [SourceFile(name, download(name))]
     if name.startswith("hf:") and not there:
-        return [SourceFile(name, from_hub(name))]
+        return [from_hub(name)]
     if there and path.is_dir():
         return _in_folder(name, path)
     if not there and any(mark in name for mark in "*?["):
@@ -184,7 +186,9 @@ def _with_left_out(found: list[SourceFile], left_out: set[Path]) -> list[SourceF
 
 def _shown(entries: Sequence[Path]) -> str:
     names = [entry.name + ("/" if entry.is_dir() else "") for entry in entries]
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return ", ".join(names[:NAMES_SHOWN]) + (
+        f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    )
 
 
 def _is_data(path: Path) -> bool:
@@ -237,28 +241,39 @@ def download(url: str, largest: int = LARGEST_DOWNLOAD) -> Path:
     return target
 
 
-def from_hub(name: str) -> Path:
+def from_hub(name: str) -> SourceFile:
     """A data set of the Hugging Face hub, `hf:owner/name[:config[:split]]`, as a Parquet file in the cache.
 
-    The split is `train` if none is named. A local folder may stand in the place of owner/name.
+    The split is `train` if none is named, and a note says which others there are. A local folder may stand in the place
+    of owner/name.
 
     Raises:
         DataError: the `datasets` extra is not installed.
         MissingError: there is no such data set, config or split, or the hub cannot be reached.
     """
-    try:
-        import datasets
-    except ImportError:
-        raise DataError(f"{name}: the hub's data sets need an extra: pip install 'tunesmith[hub]'.") from None
+    if find_spec("datasets") is None:
+        raise DataError(f"{name}: the hub's data sets need an extra: pip install 'tunesmith[hub]'.")
     id, _, rest = name.removeprefix("hf:").partition(":")
     config, _, split = rest.partition(":")
     target = home() / "downloads" / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.parquet"
-    if target.exists() and not Path(id).exists():
-        return target
+    splits = target.with_suffix(".splits.json")  # of the data set, where none was named
+    if not target.exists() or Path(id).exists():
+        _fetch_from_hub(name, id, config, split, target, splits)
+    others = [other for other in read_json(splits) if other != TRAIN_SPLIT] if splits.exists() else []
+    told = f"its split {TRAIN_SPLIT!r}; not read: {', '.join(others)}. {name.rstrip(':')}"
+    notes = (f"{told}{':' * (1 if config else 2)}SPLIT names one",) if others else ()
+    return SourceFile(name, target, notes=notes)
+
+
+def _fetch_from_hub(name: str, id: str, config: str, split: str, target: Path, splits: Path) -> None:
+    import datasets
+
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        loaded = datasets.load_dataset(id, config or None, split=split or "train")
+        loaded = datasets.load_dataset(id, config or None, split=split or TRAIN_SPLIT)
+        if not split:
+            write_json(splits, sorted(loaded.info.splits or {}))  # pyright: ignore[reportAttributeAccessIssue]
         loaded.to_parquet(str(temporary))  # pyright: ignore[reportAttributeAccessIssue]
         temporary.replace(target)
     except Exception as error:  # noqa: BLE001  the library raises a hundred kinds; all mean that it is not there
@@ -266,4 +281,3 @@ def from_hub(name: str) -> Path:
         raise MissingError(f"{name}: cannot be loaded ({reason}). Write hf:owner/name[:config[:split]].") from None
     finally:
         temporary.unlink(missing_ok=True)
-    return target

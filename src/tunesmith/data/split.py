@@ -1,4 +1,4 @@
-"""Which rows are trained on, which are watched, which are kept for the end.
+"""Which rows are trained on, which are validated on, which are kept for the end.
 
 A share is taken by the hash of the prompt (of near duplicates: of the first one's), so that equal and
 nearly equal questions never stand on both sides, and rows added later do not move the others.
@@ -11,10 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from tunesmith.core.errors import DataError
+from tunesmith.data.cache import prepared_dataset
 from tunesmith.data.config import DataConfig
-from tunesmith.data.ledger import Ledger, RowFault, Source
+from tunesmith.data.dataset import Dataset, Subset
+from tunesmith.data.kinds.kind import RowKind
+from tunesmith.data.quality.ledger import Ledger, RowFault
 from tunesmith.data.replay import Mixture, Replay
-from tunesmith.data.seal import Rows, Shelf, seal
 from tunesmith.data.source import SourceFile, find_files
 from tunesmith.prompt.contract import Contract
 
@@ -29,9 +31,9 @@ class Splits:
         replay: general rows that are seen beside the training rows, if there are any; never counted among the user's.
     """
 
-    train: Rows
-    validation: Rows
-    test: Rows
+    train: Subset
+    validation: Subset
+    test: Subset
     ledgers: list[Ledger]
     replay: Replay | None = None
 
@@ -41,18 +43,29 @@ class Splits:
         return Mixture(self.train, self.replay)
 
     @property
+    def kind(self) -> RowKind:
+        """What the training rows are."""
+        return self.train.dataset.kind
+
+    @property
     def format(self) -> str:
         """The format of the training rows, or the formats of its files."""
-        return ", ".join(dict.fromkeys(self.train.shelf.meta["formats"].values()))
+        return ", ".join(dict.fromkeys(self.train.dataset.meta["formats"].values()))
 
     def leaked(self) -> int:
         """Test rows that ask what a training row asks."""
-        asked = [rows.shelf.column("asked")[rows.places] for rows in (self.test, self.train)]
+        asked = [rows.dataset.column("asked")[rows.places] for rows in (self.test, self.train)]
         return int(np.isin(asked[0], asked[1]).sum())
 
 
-def load_splits(config: DataConfig, contract: Contract, max_length: int) -> Splits:
+def load_splits(config: DataConfig, contract: Contract, max_length: int, reads: frozenset[str]) -> Splits:
     """The rows of a recipe, prepared and parted.
+
+    Args:
+        config: which rows, and how they are read.
+        contract: how they are rendered.
+        max_length: longest sequence in tokens.
+        reads: the kinds of rows that the objective reads.
 
     Raises:
         DataError: unusable rows, or no rows to train on. Small files may leave the other parts empty.
@@ -63,7 +76,7 @@ def load_splits(config: DataConfig, contract: Contract, max_length: int) -> Spli
     if any(not 0 <= share < 1 for share in shares.values()) or sum(shares.values()) >= 0.9:
         raise DataError("data.validation and data.test: give files, or shares of 0 to 1 that leave rows to train on.")
     files = find_files(config.train)
-    whole = seal(files, config, contract, max_length, config.over_long)
+    whole = prepared_dataset(files, config, contract, max_length, config.over_long, reads)
     ledgers = whole.ledgers()
     part = parts(whole.column("group"), shares)
     index = {name: np.flatnonzero(part == number) for number, name in enumerate(("train", "test", "validation"))}
@@ -71,14 +84,15 @@ def load_splits(config: DataConfig, contract: Contract, max_length: int) -> Spli
     train = weighted(whole, index["train"], files)
     if not len(train):
         raise DataError(f"{config.train}: no rows are left to train on. Lower data.validation and data.test.")
-    found = {name: Rows(whole, rows) for name, rows in held_out.items()}
+    found = {name: Subset(whole, rows) for name, rows in held_out.items()}
     uncut = "drop" if config.over_long == "truncate" else config.over_long
     for name in ("validation", "test"):
         if name not in shares:
-            shelf = seal(find_files(getattr(config, name)), config, contract, max_length, uncut)
-            found[name] = Rows(shelf, np.arange(shelf.meta["rows"]))
-            ledgers |= shelf.ledgers()
-    return Splits(Rows(whole, train), found["validation"], found["test"], list(ledgers.values()))
+            named = find_files(getattr(config, name))
+            dataset = prepared_dataset(named, config, contract, max_length, uncut, reads)
+            found[name] = Subset(dataset, np.arange(dataset.meta["rows"]))
+            ledgers |= dataset.ledgers()
+    return Splits(Subset(whole, train), found["validation"], found["test"], list(ledgers.values()))
 
 
 def parts(group: np.ndarray, shares: dict[str, float]) -> np.ndarray:
@@ -93,24 +107,23 @@ def parts(group: np.ndarray, shares: dict[str, float]) -> np.ndarray:
     return part
 
 
-def _uncut(shelf: Shelf, index: np.ndarray, ledgers: dict[str, Ledger]) -> np.ndarray:
+def _uncut(dataset: Dataset, index: np.ndarray, ledgers: dict[str, Ledger]) -> np.ndarray:
     """Rows of a held-out part without those whose answer was cut: what is measured must be whole."""
-    cut = shelf.column("cut")[index]
-    files, lines = shelf.column("file"), shelf.column("line")
+    cut = dataset.column("cut")[index]
     for row in index[cut]:
-        source = Source(shelf.files[files[row]], int(lines[row]))
+        source = dataset.source(int(row))
         fault = RowFault("over_long", "too long, and held out.", "Held-out rows are never cut.")
         ledgers[source.file].revise("dropped", source, fault, was="cut", code="over_long")
     return index[~cut]
 
 
-def weighted(shelf: Shelf, index: np.ndarray, files: list[SourceFile]) -> np.ndarray:
+def weighted(dataset: Dataset, index: np.ndarray, files: list[SourceFile]) -> np.ndarray:
     """Training rows, each as often as its file's weight says; of a fraction, those whose hash falls below it."""
     weights = np.array([file.weight for file in files])
     if (weights == 1).all():
         return index
-    weight = weights[shelf.column("file")[index]]
+    weight = weights[dataset.column("file")[index]]
     # Another hash than the split's, or a fraction would take only what stands near the border.
-    place = ((shelf.column("asked")[index] * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(11)) / 2**53
+    place = ((dataset.column("asked")[index] * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(11)) / 2**53
     times = np.floor(weight).astype(int) + (place < weight % 1)
     return np.repeat(index, times)

@@ -1,1 +1,1 @@
-"""Hand a published model to others: to the Hugging Face hub."""
+"""Hand an exported model to others: to the Hugging Face hub."""

@@ -15,7 +15,7 @@ import jinja2
 import yaml
 
 from tunesmith.core.errors import ConfigError
-from tunesmith.data.ledger import OUTCOMES
+from tunesmith.data.quality.ledger import OUTCOMES
 from tunesmith.prompt.base import EMBEDDED
 from tunesmith.score.interval import show
 

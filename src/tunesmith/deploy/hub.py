@@ -1,4 +1,4 @@
-"""Upload a parcel to the Hugging Face hub: in one commit, or not at all.
+"""Upload a bundle to the Hugging Face hub: in one commit, or not at all.
 
 The address is HF_ENDPOINT's, the token HF_TOKEN's or that of `hf auth login`, as huggingface_hub reads them. The
 token goes into requests and nowhere else.
@@ -16,7 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError, RepositoryNotFound
 
 from tunesmith import __version__
 from tunesmith.core.errors import ConfigError, TunesmithError
-from tunesmith.deploy.parcel import CARD, Parcel, is_published
+from tunesmith.deploy.bundle import CARD, Bundle, is_published
 
 FAILURES = (HTTPError, OSError, RuntimeError, ValueError, LookupError)  # what the library raises on the way to the hub
 
@@ -66,41 +66,41 @@ class Repository:
         return f"{self.api.endpoint}/{self.id}" + (f"/tree/{self.branch}" if self.branch else "")
 
 
-def send(parcel: Parcel, public: bool = False, message: str | None = None, branch: str | None = None) -> Pushed:
-    """Upload the parcel's files as one commit; the repository and the branch are made if they are not there.
+def send(bundle: Bundle, public: bool = False, message: str | None = None, branch: str | None = None) -> Pushed:
+    """Upload the bundle's files as one commit; the repository and the branch are made if they are not there.
 
     Args:
-        parcel: what to send, and where to.
+        bundle: what to send, and where to.
         public: whether everybody may see a repository that is made here; needed for one that is public already.
         message: of the commit.
         branch: the main one if absent.
 
     Raises:
-        TunesmithError: the hub refused, or cannot be reached; the sentence says what was published.
+        TunesmithError: the hub refused, or cannot be reached; the sentence says what was pushed.
         KeyboardInterrupt: with such a sentence.
     """
     api = connect()
-    message = f"Published by tunesmith {__version__}" if message is None else message
+    message = f"ExportedModel by tunesmith {__version__}" if message is None else message
     if not message.strip():
         raise ConfigError("--message is empty. Say in a few words what this is, or leave the option out.")
 
     def nothing(error: BaseException) -> str:
-        return "Nothing was published."
+        return "Nothing was pushed."
 
-    repository = attempt(api, parcel.repo, lambda: open_repository(api, parcel.repo, public, branch), nothing)
-    removed = sorted(name for name in repository.files if is_published(name) and name not in parcel.files)
+    repository = attempt(api, bundle.repo, lambda: open_repository(api, bundle.repo, public, branch), nothing)
+    removed = sorted(name for name in repository.files if is_published(name) and name not in bundle.files)
 
     def upload() -> list[CommitOperationAdd]:  # of large files the content, which nobody sees before the commit
-        added = [CommitOperationAdd(name, content) for name, content in parcel.files.items()]
-        api.preupload_lfs_files(parcel.repo, added, revision=branch)
+        added = [CommitOperationAdd(name, content) for name, content in bundle.files.items()]
+        api.preupload_lfs_files(bundle.repo, added, revision=branch)
         return added
 
     def commit() -> Any:
         operations = [*added, *map(CommitOperationDelete, removed)]
-        return api.create_commit(parcel.repo, operations, commit_message=message, revision=branch)
+        return api.create_commit(bundle.repo, operations, commit_message=message, revision=branch)
 
-    added = attempt(api, parcel.repo, upload, nothing)
-    done = attempt(api, parcel.repo, commit, lambda error: what_was_published(repository, error))
+    added = attempt(api, bundle.repo, upload, nothing)
+    done = attempt(api, bundle.repo, commit, lambda error: what_was_published(repository, error))
     return Pushed(repository.url, done.oid, done.oid != repository.head, removed, repository.private)
 
 
@@ -143,7 +143,7 @@ def open_repository(api: HfApi, repo: str, public: bool, branch: str | None) -> 
 
 
 def attempt(api: HfApi, repo: str, work: Callable[[], Any], outcome: Callable[[BaseException], str]) -> Any:
-    """Do a piece of the way; if it fails, say why in one sentence and what was published in another."""
+    """Do a piece of the way; if it fails, say why in one sentence and what was pushed in another."""
     try:
         return work()
     except TunesmithError as error:
@@ -198,11 +198,11 @@ def what_was_published(repository: Repository, error: BaseException) -> str:
     """Whether a commit was made although its answer did not come; the hub's head tells."""
     status = status_of(error)
     if status is not None and status < 500:
-        return "Nothing was published."
+        return "Nothing was pushed."
     try:
         head = repository.api.model_info(repository.id, revision=repository.branch).sha
     except FAILURES:
         return f"Whether the commit was made is not known: look at {repository.url}."
     if head == repository.head:
-        return "Nothing was published."
+        return "Nothing was pushed."
     return f"The commit was made all the same: {head}."

@@ -8,15 +8,14 @@ from dataclasses import dataclass
 
 from tunesmith.core.events import silent
 from tunesmith.data.prepare import Prepared
-from tunesmith.evaluate.suite import TIMED, measure
-from tunesmith.infer.engine import Engine
-from tunesmith.prompt.contract import Contract
+from tunesmith.evaluate.suite import TIMED, RowResults, evaluate_rows
+from tunesmith.infer.generator import Generator
 
-SHARE = 0.25  # of the seconds of training
-LEAST = 10.0  # seconds that may always be spent
-TRIED = 8  # rows that are answered to see how long that takes
-FEWEST_ROWS, FEWEST_TIMED = 16, 2  # of each set, whatever they take
-ALONE = 1.5  # answers at the speed of a batch of `TRIED`, that one answer alone takes the time of
+TRAINING_SHARE = 0.25  # of the seconds of training, that the comparison may take
+LEAST_SECONDS = 10.0  # seconds that may always be spent
+ROWS_TRIED = 10  # rows that are answered to see how long that takes
+FEWEST_ROWS = 10  # of each set, whatever they take: fewer would show nothing
+ALONE = 1.5  # answers at the speed of a batch of `ROWS_TRIED`, that one answer alone takes the time of
 MOST_ROWS = 200
 
 
@@ -35,13 +34,13 @@ class Sample:
     seconds: float
 
 
-def seconds_a_row(engine: Engine, contract: Contract, rows: Sequence[Prepared], max_new_tokens: int) -> float:
-    """How long scoring and answering one row takes, of several at once."""
-    rows = rows[:TRIED]
-    measure(engine, contract, rows[:1], max_new_tokens, silent, "", timed=0)  # the first answer makes the engine ready
+def seconds_a_row(generator: Generator, rows: Sequence[Prepared], max_new_tokens: int) -> tuple[float, RowResults]:
+    """How long scoring and answering one row takes, of the first few together; and what was found on these."""
+    rows = rows[:ROWS_TRIED]
+    evaluate_rows(generator, rows[:1], 2, silent, "", timed=0)  # the first answer makes it ready
     started = time.perf_counter()
-    measure(engine, contract, rows, max_new_tokens, silent, "", timed=0)
-    return (time.perf_counter() - started) / len(rows)
+    found = evaluate_rows(generator, rows, max_new_tokens, silent, "", timed=0)
+    return (time.perf_counter() - started) / len(rows), found
 
 
 def choose_sample(sizes: Mapping[str, int], each: float, training: float, wanted: int | None) -> Sample:
@@ -54,8 +53,8 @@ def choose_sample(sizes: Mapping[str, int], each: float, training: float, wanted
         wanted: rows that the recipe asks for, whatever they take; None for what is affordable.
     """
     most = {what: min(size, wanted or MOST_ROWS) for what, size in sizes.items()}
-    allowed = max(SHARE * training, LEAST) / 2 / max(each, 1e-9)  # rows of one model
-    timed = TIMED if wanted else max(FEWEST_TIMED, min(TIMED, int(allowed / 4 / (ALONE * len(sizes)))))
+    allowed = max(TRAINING_SHARE * training, LEAST_SECONDS) / 2 / max(each, 1e-9)  # rows of one model
+    timed = TIMED if wanted else min(TIMED, int(allowed / 4 / (ALONE * len(sizes))))
     part = 1.0 if wanted else min(1.0, (allowed - timed * ALONE * len(sizes)) / sum(most.values()))
     counts = {what: min(size, max(FEWEST_ROWS, int(part * size))) for what, size in most.items()}
     seconds = 2 * each * (sum(counts.values()) + timed * ALONE * len(sizes))
@@ -63,5 +62,8 @@ def choose_sample(sizes: Mapping[str, int], each: float, training: float, wanted
 
 
 def spread(count: int, size: int, wanted: int | None) -> list[int]:
-    """Places of `count` rows among `size`: the first ones where they were asked for, else evenly apart."""
-    return list(range(count)) if wanted else [place * size // count for place in range(count)]
+    """Places of `count` rows among `size`: the first few, which are tried, and more evenly apart if nobody asked."""
+    tried = min(ROWS_TRIED, count)
+    rest = count - tried
+    step = range(tried, count) if wanted else (tried + place * (size - tried) // rest for place in range(rest))
+    return [*range(tried), *step]

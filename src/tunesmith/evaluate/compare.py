@@ -8,7 +8,7 @@ from typing import Any
 
 from tunesmith.data.prepare import Prepared
 from tunesmith.evaluate.slices import parts_of
-from tunesmith.evaluate.suite import Measured, Speed
+from tunesmith.evaluate.suite import RowResults, Speed
 from tunesmith.prompt.messages import plain
 from tunesmith.score.interval import FEWEST_ROWS, Interval, difference_interval, score_interval
 from tunesmith.score.metrics import METRICS, Counts, Metric
@@ -83,50 +83,50 @@ class EvalReport:
 
 
 def compare(
-    measured: Measured, other: Measured | None, names: tuple[str, str | None], data: str, rows: Sequence[Prepared]
+    results: RowResults, other: RowResults | None, names: tuple[str, str | None], data: str, rows: Sequence[Prepared]
 ) -> EvalReport:
-    """Put what was measured into a report.
+    """Put what was found on each row into a report.
 
     Args:
-        measured: the model in question.
-        other: the model beside it, measured on the same rows, or None.
+        results: of the model in question.
+        other: of the model beside it, on the same rows, or None.
         names: of the two.
         data: id of the data set.
         rows: the rows.
     """
     samples = [
         Sample(plain(row.row.prompt), row.row.answer, answer, other.answers[i] if other else None)
-        for i, (row, answer) in enumerate(zip(rows, measured.answers, strict=True))
+        for i, (row, answer) in enumerate(zip(rows, results.answers, strict=True))
         if row.row.content.kind == "chat"
     ]
     whole = list(range(len(rows)))
     slices = [
-        Slice(part.by, part.value, len(part.places), _compare_all(measured, other, part.places))
+        Slice(part.by, part.value, len(part.places), _compare_all(results, other, part.places))
         for part in parts_of(rows)
     ]
-    pairs = ((names[0], measured), (names[1], other))
+    pairs = ((names[0], results), (names[1], other))
     speed = {name: one.speed for name, one in pairs if name is not None and one is not None and one.speed is not None}
-    return EvalReport(names[0], names[1], data, len(rows), _compare_all(measured, other, whole), slices, speed, samples)
+    return EvalReport(names[0], names[1], data, len(rows), _compare_all(results, other, whole), slices, speed, samples)
 
 
-def rows_of(measured: Measured, rows: Sequence[Prepared]) -> list[dict[str, Any]]:
+def rows_of(results: RowResults, rows: Sequence[Prepared]) -> list[dict[str, Any]]:
     """What a model did on each row, as plain values: so that it can be compared later with what others do."""
     return [
         {
             "source": str(row.source),
-            "answer": measured.answers[place],
-            "counts": {name: counts[place].tolist() for name, counts in measured.counts.items()},
+            "answer": results.answers[place],
+            "counts": {name: counts[place].tolist() for name, counts in results.counts.items()},
         }
         for place, row in enumerate(rows)
     ]
 
 
-def _compare_all(measured: Measured, other: Measured | None, places: list[int]) -> list[Comparison]:
+def _compare_all(results: RowResults, other: RowResults | None, places: list[int]) -> list[Comparison]:
     """Every metric that was measured, of both models where there are two."""
     return [
-        _compare_one(metric, measured.counts[metric.name][places], other and other.counts.get(metric.name), places)
+        _compare_one(metric, results.counts[metric.name][places], other and other.counts.get(metric.name), places)
         for metric in METRICS
-        if metric.name in measured.counts
+        if metric.name in results.counts
     ]
 
 

@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
+from tunesmith.core import events
 from tunesmith.core.errors import ConfigError, ModelError
 from tunesmith.core.events import Report
-from tunesmith.evaluate.harness_model import EngineModel
+from tunesmith.evaluate.harness_model import EngineModel, HarnessEngine
 from tunesmith.evaluate.harness_tasks import first_line, load_tasks, set_shots, try_first_row
-from tunesmith.infer.engine import Engine
 from tunesmith.prompt.contract import Contract
 
 RESAMPLES = 1000  # for standard errors without a formula
@@ -32,7 +32,7 @@ NOISY = ("lm_eval", "datasets", "evaluate", "transformers")
 
 
 def run_harness(
-    engine: Engine,
+    engine: HarnessEngine,
     contract: Contract,
     tasks: Sequence[str],
     *,
@@ -69,15 +69,13 @@ def run_harness(
         ModelError: the template refuses a conversation, or a perplexity is too large for a number.
     """
     assert tasks, "no task was named"
-    assert limit is None or limit > 0, limit
     try:
         import lm_eval
         from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
-        from lm_eval.evaluator import evaluate
     except ImportError:
         raise ConfigError("tasks of lm_eval need an extra: pip install 'tunesmith[harness]'.") from None
     with quiet(report) as aloud, closed():
-        random.seed(DEFAULT_RANDOM_SEED)  # some tasks shuffle their choices; published scores use these seeds
+        random.seed(DEFAULT_RANDOM_SEED)  # some tasks shuffle their choices; exported scores use these seeds
         np.random.seed(DEFAULT_OTHER_SEED)
         found: Any = load_tasks(tasks, include, aloud)
         model: Any = EngineModel(engine, contract, aloud)
@@ -85,27 +83,7 @@ def run_harness(
             set_shots(task, few_shot)
             try_first_row(task, model.apply_chat_template if chat else None)
             task.set_fewshot_seed(DEFAULT_OTHER_SEED)
-        try:
-            results: Any = evaluate(
-                model,
-                found,
-                limit=limit,
-                bootstrap_iters=RESAMPLES,
-                apply_chat_template=chat,
-                fewshot_as_multiturn=chat,
-            )
-        except OverflowError:
-            raise ModelError(
-                "a perplexity is too large for a number: the model finds a text all but impossible, or the text has "
-                "no spaces between its words. Choose a task that counts bytes (bits_per_byte)."
-            ) from None
-        except Exception as error:
-            if in_model(error):
-                raise
-            raise ConfigError(
-                f"lm_eval cannot compute the metrics of {', '.join(found['tasks'])} ({first_line(error)}). Check "
-                "metric_list and filter_list of each."
-            ) from None
+        results = evaluate_tasks(model, found, limit, chat)
     named = {name: scores_of(name, results) for name in results["results"]}
     return {
         "lm_eval": lm_eval.__version__,
@@ -113,6 +91,33 @@ def run_harness(
         "tasks": {name: scores for name, scores in named.items() if name in found["tasks"]},
         "groups": {name: scores for name, scores in named.items() if name in found["groups"] and scores["metrics"]},
     }
+
+
+def evaluate_tasks(model: EngineModel, found: Mapping[str, Any], limit: int | None, chat: bool) -> Any:
+    """What lm_eval's own `evaluate` gives; the arguments are those of `run_harness`.
+
+    Raises:
+        ConfigError: metrics do not fit the rows of their task.
+        ModelError: a perplexity is too large for a number.
+    """
+    from lm_eval.evaluator import evaluate
+
+    settings = {"apply_chat_template": chat, "fewshot_as_multiturn": chat, "bootstrap_iters": RESAMPLES}
+    try:
+        lm: Any = model
+        return evaluate(lm, dict(found), limit=limit, **settings)
+    except OverflowError:
+        raise ModelError(
+            "a perplexity is too large for a number: the model finds a text all but impossible, or the text has "
+            "no spaces between its words. Choose a task that counts bytes (bits_per_byte)."
+        ) from None
+    except Exception as error:
+        if in_model(error):
+            raise
+        raise ConfigError(
+            f"lm_eval cannot compute the metrics of {', '.join(found['tasks'])} ({first_line(error)}). Check "
+            "metric_list and filter_list of each."
+        ) from None
 
 
 def in_model(error: Exception) -> bool:
@@ -158,7 +163,7 @@ def quiet(report: Report) -> Generator[Report]:
     """
     out, err = sys.stdout, sys.stderr
 
-    def aloud(event: dict[str, Any]) -> None:
+    def aloud(event: events.Event) -> None:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             report(event)
 

@@ -1,29 +1,34 @@
 """What lm_eval takes for a model: log likelihoods and answers of an engine.
 
 Texts become tokens as lm_eval's own class for Hugging Face models makes them (HFLM), so that scores can be compared
-with published ones: context and continuation are encoded together and cut where the context alone ends, spaces at
+with exported ones: context and continuation are encoded together and cut where the context alone ends, spaces at
 the context's end belong to the continuation, and what the model cannot read is cut off on the left. A text without
 context follows one prefix token, the tokenizer's beginning of sequence or else its end of sequence.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
+from tunesmith.core import events
 from tunesmith.core.errors import ConfigError, DataError
 from tunesmith.core.events import Report
-from tunesmith.infer.engine import Engine, Sampling
+from tunesmith.infer.generator import Generator, Options, Prompt, Scorer, answer_all
 from tunesmith.prompt.contract import Contract
 from tunesmith.prompt.messages import as_conversation
 
-CHUNK = 128  # requests between two signs of life
-LONGEST = 2048  # tokens that a model reads at once, where neither it nor its tokenizer says
+REQUESTS_BETWEEN_PULSES = 128  # that are scored
+LONGEST_UNSTATED = 2048  # tokens that a model reads at once, where neither it nor its tokenizer says
 UNSTATED = 10**9  # a tokenizer's length from here on means that none was stated
-OPTIONS = ("do_sample", "max_gen_toks", "temperature", "top_p", "until")
+GENERATION_OPTIONS = ("do_sample", "max_gen_toks", "temperature", "top_p", "until")
+
+
+class HarnessEngine(Generator, Scorer, Protocol):
+    """What lm_eval's tasks need: a model that takes token ids, answers and scores."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class EngineModel:
         report: hears a `pulse` from time to time.
     """
 
-    engine: Engine
+    engine: HarnessEngine
     contract: Contract
     report: Report
     rank: ClassVar[int] = 0
@@ -47,7 +52,7 @@ class EngineModel:
         """Tokens that the model reads at once."""
         positions: int | None = getattr(self.engine, "positions", None)
         stated = self.contract.tokenizer.model_max_length
-        return positions or (stated if stated < UNSTATED else LONGEST)
+        return positions or (stated if stated < UNSTATED else LONGEST_UNSTATED)
 
     @cached_property
     def prefix(self) -> int:
@@ -89,33 +94,19 @@ class EngineModel:
         return totals
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
-        """The answer to each (context, options), cut before the first of the strings that end it.
-
-        An engine knows no such strings, so each answer is first written to a stop token or to its longest length.
-        """
-        prompts: list[list[int]] = []
-        ends: list[Sequence[str]] = []
-        groups: defaultdict[Sampling, list[int]] = defaultdict(list)
+        """The answer to each (context, options), cut before the first of the strings that end it."""
+        asked: list[tuple[Prompt, Options]] = []
         drawn: Counter[str] = Counter()
-        for index, request in enumerate(requests):
-            context, options = request.args
-            sampling, until = read_options(options, self.longest, request.task_name)
-            if sampling.temperature:  # a task that repeats a prompt wants another answer each time
-                sampling = replace(sampling, seed=drawn[context])
+        for request in requests:
+            context, wanted = request.args
+            options = read_options(wanted, self.longest, request.task_name)
+            if options.temperature:  # a task that repeats a prompt wants another answer each time
+                options = replace(options, seed=drawn[context])
                 drawn[context] += 1
             ids = self._encode(context, self.contract.tokenizer.bos_token)
-            prompts.append(ids[sampling.max_new_tokens - self.longest :])
-            ends.append(until)
-            groups[sampling].append(index)
-        answers: dict[int, str] = {}
-        for sampling, members in groups.items():
-            for start in range(0, len(members), CHUNK):
-                chunk = members[start : start + CHUNK]
-                completions = self.engine.generate([prompts[i] for i in chunk], sampling)
-                for i, completion in zip(chunk, completions, strict=True):
-                    answers[i] = cut(self.contract.decode(completion.ids), ends[i])
-                self._pulse("writing answers", len(answers), len(requests))
-        return [answers[i] for i in range(len(requests))]
+            asked.append((ids[options.max_new_tokens - self.longest :], options))
+        completions = answer_all(self.engine, asked, lambda done: self._pulse("writing answers", done, len(requests)))
+        return [completion.choice.text for completion in completions]
 
     @cached_property
     def _opening(self) -> str:
@@ -137,8 +128,8 @@ class EngineModel:
     def _score(self, pairs: Sequence[tuple[list[int], list[int]]], doing: str) -> list[tuple[float, bool]]:
         rows = [self._row(*pair) for pair in pairs]
         scores: list[tuple[float, bool]] = []
-        for start in range(0, len(rows), CHUNK):
-            found = self.engine.score(rows[start : start + CHUNK])
+        for start in range(0, len(rows), REQUESTS_BETWEEN_PULSES):
+            found = self.engine.score(rows[start : start + REQUESTS_BETWEEN_PULSES])
             scores += [(-score.loss, score.correct == score.tokens) for score in found]
             self._pulse(doing, len(scores), len(rows))
         return scores
@@ -154,11 +145,11 @@ class EngineModel:
         return ids, [place >= len(ids) - len(continuation) for place in range(len(ids))]
 
     def _pulse(self, doing: str, done: int, of: int) -> None:
-        self.report({"kind": "pulse", "doing": doing, "done": done, "of": of})
+        self.report(events.Pulse(doing, done, of))
 
 
-def read_options(options: dict[str, Any], longest: int, task: str) -> tuple[Sampling, Sequence[str]]:
-    """How a task wants its answers written, and the strings that end them.
+def read_options(options: dict[str, Any], longest: int, task: str) -> Options:
+    """How a task wants its answers written.
 
     Raises:
         ConfigError: it asks for what an engine does not do, or for answers that leave no room for a question.
@@ -167,10 +158,10 @@ def read_options(options: dict[str, Any], longest: int, task: str) -> tuple[Samp
 
     read: dict[str, Any] = {**normalize_gen_kwargs(options)}
     for name, value in read.items():
-        if name not in OPTIONS and (name, value) != ("num_beams", 1):
+        if name not in GENERATION_OPTIONS and (name, value) != ("num_beams", 1):
             raise ConfigError(
                 f"the task {task!r}: generation_kwargs.{name} = {value!r} is nothing that an engine does. "
-                f"Known: {', '.join(OPTIONS)}."
+                f"Known: {', '.join(GENERATION_OPTIONS)}."
             )
     length = read["max_gen_toks"]
     if not 0 < length < longest:
@@ -179,11 +170,5 @@ def read_options(options: dict[str, Any], longest: int, task: str) -> tuple[Samp
             f"question and answer together. Give 1 to {longest - 1}."
         )
     temperature = float(read.get("temperature", 1.0)) if read["do_sample"] else 0.0
-    return Sampling(length, temperature, float(read.get("top_p", 1.0))), read["until"]
-
-
-def cut(text: str, until: Sequence[str]) -> str:
-    """What stands before the first of the strings."""
-    for end in filter(None, until):
-        text = text.split(end)[0]
-    return text
+    stop = tuple(filter(None, read["until"]))
+    return Options(length, temperature, float(read.get("top_p", 1.0)), stop=stop)

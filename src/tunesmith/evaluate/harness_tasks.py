@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tunesmith.core import events
 from tunesmith.core.errors import ConfigError, MissingError, TunesmithError
 from tunesmith.core.events import Report
 from tunesmith.core.names import did_you_mean
@@ -23,7 +24,7 @@ def load_tasks(names: Sequence[str], include: Path | None, report: Report) -> di
     """
     from lm_eval.tasks import TaskManager
 
-    report({"kind": "pulse", "doing": "loading tasks", "done": 0, "of": len(names)})
+    report(events.Pulse("loading tasks", 0, len(names)))
     own = included(include)
     manager = TaskManager(include_defaults=not complete(names, own))
     index = manager.task_index
@@ -37,7 +38,7 @@ def load_tasks(names: Sequence[str], include: Path | None, report: Report) -> di
         loaded = load_task(manager, name)
         for kind, entries in found.items():
             entries.update(loaded.get(kind, {}))
-        report({"kind": "pulse", "doing": "loading tasks", "done": done, "of": len(names)})
+        report(events.Pulse("loading tasks", done, len(names)))
     for name, task in found["tasks"].items():  # a group may have set it for its members
         refuse_code(name, {"unsafe_code": getattr(task, "UNSAFE_CODE", False)})
     return found

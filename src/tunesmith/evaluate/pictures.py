@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from typing import Any
 
 INK, ACCENT, SECOND, GRID = "#334155", "#c2410c", "#0f766e", "#e2e8f0"
+LOG_RANGE = 10.0  # largest by smallest loss, from which the axis is logarithmic
+OUTSIDE = 0.05  # share of the losses, at either end, that may be left out of the picture
+EMPTY = 0.4  # share of the axis that these alone would take, from which they are left out
+MARGIN = 0.06  # of the axis, above and below
 
 
 def _figure(height: float = 3.2) -> tuple[Any, Any]:
@@ -19,10 +24,10 @@ def _figure(height: float = 3.2) -> tuple[Any, Any]:
 
 
 def dress(axes: Any) -> None:
-    """The look of every picture: quiet lines, values to be read along the vertical axis."""
+    """What every picture has in common: quiet lines, values to be read along the vertical axis."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(GRID)
-    axes.tick_params(colors=INK, length=0)
+    axes.tick_params(which="both", colors=INK, length=0)
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
 
@@ -39,7 +44,7 @@ def svg(figure: Any) -> str:
 
 
 def loss_curve(steps: Sequence[dict[str, Any]], validations: Sequence[dict[str, Any]]) -> str:
-    """Training loss of each step, faint, its moving mean, and the validation loss."""
+    """Training loss of each step, faint, its moving mean, and the validation loss, on an axis that fits them."""
     figure, axes = _figure()
     x, y = [event["step"] for event in steps], [event["loss"] for event in steps]
     axes.plot(x, y, color=ACCENT, alpha=0.25, linewidth=1)
@@ -49,9 +54,58 @@ def loss_curve(steps: Sequence[dict[str, Any]], validations: Sequence[dict[str, 
         axes.plot(xv, yv, color=SECOND, linewidth=2, marker="o", markersize=4, label="validation")
     axes.set_xlabel("step", color=INK)
     axes.set_ylabel("loss per trained token (nats)", color=INK)
-    axes.set_ylim(bottom=0)
+    fit_axis(axes, [y, [event["loss"] for event in validations]])
     axes.legend(frameon=False, labelcolor=INK)
     return svg(figure)
+
+
+def fit_axis(axes: Any, curves: Sequence[Sequence[float]]) -> None:
+    """Let curves of losses fill the height of a picture, and say in it what that leaves out.
+
+    The axis is logarithmic where the losses differ widely. A few that stand far out, such as those of the first steps,
+    are left out where the rest would be squeezed.
+    """
+    curves = [[value for value in curve if math.isfinite(value)] for curve in curves]
+    values = [value for curve in curves for value in curve]
+    if not values:
+        return
+    inner = [_inner(curve) for curve in curves if curve]
+    low, high = min(one for one, _ in inner), max(other for _, other in inner)
+    logarithmic = min(values) > 0 and max(values) / min(values) >= LOG_RANGE
+    scale, back = (math.log, math.exp) if logarithmic else (float, float)
+    if logarithmic:
+        _label_decades(axes)
+    scaled = sorted(map(scale, values))
+    least, most, inner_span = scaled[0], scaled[-1], scale(high) - scale(low)
+    if most - scale(high) > EMPTY * (most - least):
+        most = max(value for value in scaled if value <= scale(high) + EMPTY * inner_span)
+    if scale(low) - least > EMPTY * (scaled[-1] - least):
+        least = min(value for value in scaled if value >= scale(low) - EMPTY * inner_span)
+    room = MARGIN * (most - least) or MARGIN * abs(most) or MARGIN
+    bottom, top = back(least - room), back(most + room)
+    axes.set_ylim(bottom, top)
+    if outside := [value for value in values if not bottom <= value <= top]:
+        furthest = max(outside, key=lambda value: abs(scale(value) - (least + most) / 2))
+        way = "up" if furthest > top else "down"
+        said = f"not shown: {len(outside)} of {len(values)} losses, {way} to {furthest:.3g}"
+        axes.text(0.5, 1.02, said, transform=axes.transAxes, ha="center", color=INK, fontsize="small")
+
+
+def _inner(curve: Sequence[float]) -> tuple[float, float]:
+    """The least and largest of a curve's values but for a few at either end: at least one of four and more."""
+    cut = max(1, int(OUTSIDE * len(curve))) if len(curve) > 3 else 0
+    ordered = sorted(curve)
+    return ordered[cut], ordered[len(curve) - 1 - cut]
+
+
+def _label_decades(axes: Any) -> None:
+    """A logarithmic axis whose labels are numbers as people write them."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def moving_mean(values: Sequence[float], reach: int) -> list[float]:

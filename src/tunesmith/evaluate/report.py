@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tunesmith.core.names import counted
+from tunesmith.core.names import counted, shortest_ends
 from tunesmith.core.pages import render
-from tunesmith.evaluate.compare import EvalReport, Sample
-from tunesmith.evaluate.contrast_pictures import score_dots
+from tunesmith.evaluate.compare import Comparison, EvalReport, Sample
 from tunesmith.evaluate.pictures import length_histogram, loss_curve
-from tunesmith.score.interval import show
+from tunesmith.evaluate.score_pictures import run_colours, score_dots
+from tunesmith.score.interval import VERDICTS, show
 
 IN_SLICES = ("perplexity", "BLEU", "token F1")  # the metrics that tables of parts show
 
@@ -32,7 +32,7 @@ class Story:
         recipe: YAML.
         plan: plain values of plan.json.
         report: the comparison, or None if there were no rows for it.
-        probes: what was found on rows that the run is not about, by what they are.
+        general: what was found on rows that the run is not about, by what they are.
         samples: how many samples to show.
         replayed: what was replayed beside the training rows, a sentence; empty if nothing was.
     """
@@ -47,7 +47,7 @@ class Story:
     recipe: str
     plan: dict[str, Any]
     report: EvalReport | None
-    probes: dict[str, EvalReport]
+    general: dict[str, EvalReport]
     samples: int
     replayed: str = ""
 
@@ -72,7 +72,7 @@ def render_page(story: Story) -> str:
         story.title,
         story.lead,
         tiles,
-        sections + forgetting(story.probes),
+        sections + forgetting(story.general),
         pick_samples(story.report, story.samples),
         loss_svg=loss_curve(story.steps, story.validations),
         length_svg=length_histogram(story.lengths, story.trained),
@@ -83,26 +83,56 @@ def render_page(story: Story) -> str:
     )
 
 
-def render_evaluation(report: EvalReport, probes: dict[str, EvalReport], samples: int) -> str:
+def render_evaluation(report: EvalReport, general: dict[str, EvalReport], samples: int) -> str:
     """The page of an evaluation alone as HTML text."""
-    lead = f"beside {report.against}" if report.against else "measured alone"
-    sections = [_section(f"Scores on {counted(report.rows, 'row')}", report), *forgetting(probes)]
+    lead = f"beside {report.against}, on the same rows" if report.against else "measured alone"
+    sections = [_section(f"Scores on {counted(report.rows, 'row')}", report), *forgetting(general)]
     return _render(report.model, lead, {}, sections, pick_samples(report, samples))
 
 
-def forgetting(probes: dict[str, EvalReport]) -> list[dict[str, Any]]:
-    """A section for each probe: what the model can still do that it was not tuned for."""
+def forgetting(general: dict[str, EvalReport]) -> list[dict[str, Any]]:
+    """A section for each set of general rows: what the model can still do that it was not tuned for."""
     lead = "Nobody trained on these. A model that gets worse here has forgotten something."
     return [
-        _section(f"What was forgotten: {what} ({counted(report.rows, 'row')})", report, lead)
-        for what, report in probes.items()
+        _section(f"What was forgotten: {what}, {counted(report.rows, 'row')}", report, lead)
+        for what, report in general.items()
     ]
 
 
+def models_of(report: EvalReport) -> list[dict[str, str]]:
+    """The models of a report, the one beside first, each with a name as short as tells them apart, and its colour."""
+    names = [report.against, report.model] if report.against else [report.model]
+    return [
+        {"name": name, "colour": colour}
+        for name, colour in zip(shortest_ends(names), run_colours(len(names)), strict=True)
+    ]
+
+
+def grouped(scores: Sequence[Comparison]) -> list[tuple[str, list[Comparison]]]:
+    """The metrics by what their differences show: what got better, what got worse, then the rest."""
+    verdicts = [verdict for verdict in VERDICTS if any(score.verdict == verdict for score in scores)]
+    found = [(verdict, [score for score in scores if score.verdict == verdict]) for verdict in verdicts]
+    without = [score for score in scores if not score.verdict]
+    return [*found, ("", without)] if without else found
+
+
 def _section(title: str, report: EvalReport, lead: str = "") -> dict[str, Any]:
-    dots = [(row.metric, [row.other, row.score] if report.against else [row.score]) for row in report.scores]
-    shown = [row.metric for row in report.scores if row.metric in IN_SLICES]
-    return {"title": title, "lead": lead, "report": report, "dots": score_dots(dots), "shown": shown}
+    models, groups = models_of(report), grouped(report.scores)
+    first = [group for group in groups if group[0] in ("better", "worse")] or groups
+    panels = [
+        (row.metric, [row.other, row.score] if report.against else [row.score]) for _, rows in first for row in rows
+    ]
+    return {
+        "title": title,
+        "lead": lead,
+        "report": report,
+        "models": models,
+        "said": ", ".join(f"{verdict} in {counted(len(rows), 'metric')}" for verdict, rows in groups if verdict),
+        "first": first,
+        "rest": [group for group in groups if group not in first],
+        "dots": score_dots(panels, [model["name"] for model in models]) if panels else "",
+        "in_slices": [row.metric for row in report.scores if row.metric in IN_SLICES],
+    }
 
 
 def _render(
@@ -123,5 +153,5 @@ def _render(
 
 
 def median_speed(steps: Sequence[dict[str, Any]]) -> float:
-    """Tokens per second of the middle step: untouched by the slow first one."""
+    """Tokens per second of the median step: untouched by the slow first one."""
     return sorted(step["tokens_per_second"] for step in steps)[len(steps) // 2]

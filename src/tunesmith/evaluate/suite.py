@@ -1,23 +1,25 @@
-"""Measure a model on rows: how it predicts the given answers, what it answers itself, and how fast."""
+"""Evaluate a model on rows: how it predicts the given answers, what it answers itself, and how fast.
+
+One suite for every `Generator`. Predictions are only of those that score (`Scorer`), which no model behind a URL does.
+"""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from tunesmith.core import events
 from tunesmith.core.events import Report
 from tunesmith.data.prepare import Prepared
-from tunesmith.infer.engine import Engine, Sampling
-from tunesmith.infer.remote import RemoteModel
-from tunesmith.prompt.contract import Contract
+from tunesmith.infer.generator import Completion, Generator, Options, Scorer, answer_all
 from tunesmith.score.metrics import PERPLEXITY, STOP_RATE, TOKEN_ACCURACY, Counts
 from tunesmith.score.texts import text_counts
 
-CHUNK = 64  # rows between two signs of life
+ROWS_BETWEEN_PULSES = 64  # that are scored
 TIMED = 8  # rows that are answered once more, one at a time, to measure latency
 
 
@@ -26,7 +28,7 @@ class Speed:
     """How long people wait.
 
     Attributes:
-        rows: answers that were timed, each alone (of a remote model: under the concurrency of the evaluation).
+        rows: answers that were timed, each alone.
         median: seconds for one answer.
         longest: seconds for the slowest of them.
         tokens_per_second: of all answers together; None where a server does not count tokens.
@@ -39,111 +41,93 @@ class Speed:
 
 
 @dataclass(frozen=True)
-class Measured:
+class RowResults:
     """What one model did on each row.
 
     Attributes:
         answers: its own answer to each row's prompt; empty where nothing was asked.
         counts: for each metric's name, one row of counts for each row of data.
-        speed: how long its answers took; None where nothing was asked.
+        speed: how long its answers took; None where nothing was timed.
+        completions: all there is to know of the answers; none where nothing was asked.
     """
 
     answers: list[str]
     counts: Mapping[str, Counts]
     speed: Speed | None = None
+    completions: Sequence[Completion] = ()
 
 
-def measure(
-    engine: Engine,
-    contract: Contract,
+def evaluate_rows(
+    generator: Generator,
     rows: Sequence[Prepared],
     max_new_tokens: int,
     report: Report,
     label: str,
     timed: int = TIMED,
-) -> Measured:
+) -> RowResults:
     """Score and answer every row, greedily; plain texts, which ask nothing, are only scored.
 
     Args:
-        engine: the model.
-        contract: how it is prompted.
-        rows: chats or texts, prepared with the same contract; at least one.
+        generator: the model.
+        rows: chats or texts, prepared with the contract by which the model is prompted; at least one. Texts are for
+            models that score.
         max_new_tokens: longest answer.
         report: hears a `pulse` from time to time.
         label: what the pulse calls this model.
         timed: rows that are answered once more, alone, to measure latency; no speed is measured if 0.
     """
+
+    def pulse(doing: str) -> Callable[[int], None]:
+        return lambda done: report(events.Pulse(f"{doing} {label}", done, len(rows)))
+
+    predicted = predict_rows(generator, rows, pulse("scoring")) if isinstance(generator, Scorer) else {}
     if rows[0].row.content.kind == "text":
-        return _measure_texts(engine, rows, report, label)
-    scored, completions, seconds = {}, [], 0.0
-    prompts = [contract.prompt(row.row.prompt, row.row.tools) for row in rows]
-    sampling = Sampling(max_new_tokens=max_new_tokens)
-    for start in range(0, len(rows), CHUNK):
-        chunk = rows[start : start + CHUNK]
-        scored |= {start + i: counts for i, counts in enumerate(_scores(engine, chunk))}
-        started = time.perf_counter()
-        completions += engine.generate(prompts[start : start + CHUNK], sampling)
-        seconds += time.perf_counter() - started
-        report({"kind": "pulse", "doing": f"evaluating {label}", "done": len(completions), "of": len(rows)})
-    answers = [contract.decode(completion.ids).strip() for completion in completions]
-    alone = [_seconds_alone(engine, prompt, sampling) for prompt in prompts[:timed]]
-    tokens = sum(len(completion.ids) for completion in completions)
-    return Measured(
-        answers,
-        {
-            **_predicted([scored[i] for i in range(len(rows))]),
-            **text_counts(answers, [row.row.answer for row in rows]),
-            STOP_RATE.name: np.array([[c.stopped, 1] for c in completions], dtype=np.float64),
-        },
-        _speed(alone, tokens / seconds) if alone else None,
-    )
-
-
-def _measure_texts(engine: Engine, rows: Sequence[Prepared], report: Report, label: str) -> Measured:
-    """Score plain texts: perplexity and token accuracy, since nothing is asked."""
-    scored = []
-    for start in range(0, len(rows), CHUNK):
-        scored += _scores(engine, rows[start : start + CHUNK])
-        report({"kind": "pulse", "doing": f"evaluating {label}", "done": len(scored), "of": len(rows)})
-    return Measured([""] * len(rows), _predicted(scored))
-
-
-def measure_remote(model: RemoteModel, rows: Sequence[Prepared], max_new_tokens: int, report: Report) -> Measured:
-    """Let a remote model answer every row; how it predicts given answers cannot be seen from outside."""
-    conversations, tools = [row.row.prompt for row in rows], [row.row.tools for row in rows]
+        assert predicted, "texts are for models that score"
+        return RowResults([""] * len(rows), predicted)
+    asked = [(row.row.prompt, Options(max_new_tokens=max_new_tokens, tools=row.row.tools)) for row in rows]
     started = time.perf_counter()
-    replies = model.answer(conversations, Sampling(max_new_tokens=max_new_tokens), tools, report)
+    completions = answer_all(generator, asked, pulse("evaluating"))
     seconds = time.perf_counter() - started
-    answers = [reply.text.strip() for reply in replies]
-    tokens = None if any(reply.tokens is None for reply in replies) else sum(reply.tokens or 0 for reply in replies)
-    return Measured(
+    answers = [completion.choice.text.strip() for completion in completions]
+    alone = [answer_all(generator, [one])[0].seconds for one in asked[:timed]]
+    return RowResults(
         answers,
         {
+            **predicted,
             **text_counts(answers, [row.row.answer for row in rows]),
-            STOP_RATE.name: np.array([[reply.stopped, 1] for reply in replies], dtype=np.float64),
+            STOP_RATE.name: np.array([[one.choice.ended, 1] for one in completions], dtype=np.float64),
         },
-        _speed([reply.seconds for reply in replies], None if tokens is None else tokens / seconds),
+        _speed(alone, completions, seconds) if alone else None,
+        completions,
     )
 
 
-def _scores(engine: Engine, rows: Sequence[Prepared]) -> list[tuple[float, int, int]]:
-    """Loss, tokens and right first choices of each row."""
-    found = engine.score([(row.ids.tolist(), row.mask.tolist()) for row in rows])
-    return [(score.loss, score.tokens, score.correct) for score in found]
+def joined(one: RowResults, other: RowResults) -> RowResults:
+    """What was found on some rows and then on others; the speed is the latter's."""
+    counts = {name: np.concatenate([counts, other.counts[name]]) for name, counts in one.counts.items()}
+    return RowResults([*one.answers, *other.answers], counts, other.speed, [*one.completions, *other.completions])
 
 
-def _predicted(scores: Sequence[tuple[float, int, int]]) -> dict[str, Counts]:
+def predict_rows(scorer: Scorer, rows: Sequence[Prepared], heard: Callable[[int], None]) -> dict[str, Counts]:
+    """Perplexity and token accuracy of the rows' own texts.
+
+    Args:
+        scorer: the model.
+        rows: at least one.
+        heard: called with the number of rows that are done.
+    """
+    scores = []
+    for start in range(0, len(rows), ROWS_BETWEEN_PULSES):
+        some = rows[start : start + ROWS_BETWEEN_PULSES]
+        scores += scorer.score([(row.ids.tolist(), row.mask.tolist()) for row in some])
+        heard(len(scores))
     return {
-        PERPLEXITY.name: np.array([[loss, tokens] for loss, tokens, _ in scores], dtype=np.float64),
-        TOKEN_ACCURACY.name: np.array([[correct, tokens] for _, tokens, correct in scores], dtype=np.float64),
+        PERPLEXITY.name: np.array([[score.loss, score.tokens] for score in scores], dtype=np.float64),
+        TOKEN_ACCURACY.name: np.array([[score.correct, score.tokens] for score in scores], dtype=np.float64),
     }
 
 
-def _seconds_alone(engine: Engine, prompt: list[int], sampling: Sampling) -> float:
-    started = time.perf_counter()
-    engine.generate([prompt], sampling)
-    return time.perf_counter() - started
-
-
-def _speed(seconds: Sequence[float], tokens_per_second: float | None) -> Speed:
-    return Speed(len(seconds), statistics.median(seconds), max(seconds), tokens_per_second)
+def _speed(alone: Sequence[float], completions: Sequence[Completion], seconds: float) -> Speed:
+    tokens = [one.usage.completion_tokens for one in completions if one.usage is not None]
+    counted = len(tokens) == len(completions)
+    return Speed(len(alone), statistics.median(alone), max(alone), sum(tokens) / seconds if counted else None)

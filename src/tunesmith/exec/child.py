@@ -12,8 +12,9 @@ import traceback
 from collections.abc import Callable
 from typing import Any, TextIO
 
+from tunesmith.core import events
 from tunesmith.core.errors import OutOfMemory, Stopped, TunesmithError
-from tunesmith.core.events import Report
+from tunesmith.core.events import Event, Report
 
 Stop = Callable[[], bool]
 Work = Callable[[dict[str, Any], Report, Stop], dict[str, Any]]
@@ -30,33 +31,33 @@ def serve(work: Work) -> int:
     A `TunesmithError` becomes a `failed` event with its sentence; any other exception is our
     mistake: its traceback goes to the log, and the parent names that file.
     """
-    events, parent = _claim_pipes()
+    pipe, parent = _claim_pipes()
     arguments = json.loads(parent.readline())
     ended, asked = threading.Event(), threading.Event()
     threading.Thread(target=_listen, args=(parent, ended, asked), daemon=True).start()
     signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
 
-    def report(event: dict[str, Any]) -> None:
-        events.write(json.dumps(event) + "\n")
-        events.flush()
+    def report(event: Event) -> None:
+        pipe.write(json.dumps(event.to_json()) + "\n")
+        pipe.flush()
 
     try:
-        report({"kind": "done", **work(arguments, report, asked.is_set)})
+        report(events.Done(work(arguments, report, asked.is_set)))
     except Stopped as error:
-        report({"kind": "stopped", "sentence": str(error)})
+        report(events.Stopped(str(error)))
         return 1
     except OutOfMemory as error:
-        report({"kind": "out_of_memory", "sentence": str(error)})
+        report(events.OutOfMemory(str(error)))
         return 1
     except TunesmithError as error:
-        report({"kind": "failed", "sentence": str(error)})
+        report(events.Failed(str(error)))
         return 1
     except Exception as error:  # noqa: BLE001  whatever it was, the parent must hear that the job failed
         traceback.print_exc()
         if _no_room(error):
-            report({"kind": "out_of_memory", "sentence": "there was no memory for it."})
+            report(events.OutOfMemory("there was no memory for it."))
             return 1
-        report({"kind": "failed", "sentence": _full_disk(error), "error": repr(error)})
+        report(events.Failed(_full_disk(error), repr(error)))
         return 2
     finally:
         ended.set()
@@ -80,10 +81,11 @@ def _full_disk(error: Exception) -> str:
 def heeding(report: Report, stop: Stop) -> Report:
     """A report that ends the work between two phases, or two pieces of one, when somebody has asked for it."""
 
-    def say(event: dict[str, Any]) -> None:
+    def say(event: Event) -> None:
         report(event)
-        if event["kind"] in ("phase", "pulse") and stop():
-            raise Stopped(f"stopped at {event.get('name') or event.get('doing')}; what was done before is kept.")
+        if isinstance(event, events.Phase | events.Pulse) and stop():
+            doing = event.name if isinstance(event, events.Phase) else event.doing
+            raise Stopped(f"stopped at {doing}; what was done before is kept.")
 
     return say
 
@@ -93,13 +95,13 @@ def _claim_pipes() -> tuple[TextIO, TextIO]:
 
     What anyone prints goes to standard error, and who asks a question finds no one to answer.
     """
-    events = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    pipe = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     parent = os.fdopen(os.dup(sys.stdin.fileno()), encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     nobody = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nobody, sys.stdin.fileno())
     os.close(nobody)
-    return events, parent
+    return pipe, parent
 
 
 def _listen(parent: TextIO, ended: threading.Event, asked: threading.Event) -> None:

@@ -1,4 +1,4 @@
-"""Run a job in child processes on this machine and listen to it.
+"""Run a job in child processes on this machine.
 
 A child is `python -m tunesmith.jobs NAME`. It reads its arguments as one JSON line from standard
 input, then keeps that pipe open: when it closes, the parent is gone and the child exits. It writes
@@ -11,25 +11,28 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tunesmith.core.errors import JobError, OutOfMemory, Stopped, TunesmithError
-from tunesmith.core.events import Report
+from tunesmith.core import events
+from tunesmith.core.events import Event, from_json
 from tunesmith.core.files import home
 from tunesmith.exec.child import STOP
 from tunesmith.exec.cores import look_at_cores, waiting
+from tunesmith.exec.executor import Job, Outcome
 from tunesmith.exec.memory import MemoryWatch
 
-GRACE = 30.0  # seconds that a child has to end
+GRACE = 30.0  # seconds that a child has to end once its work is done, and again once its pipe is closed
+BEAT = 0.2  # seconds after which a reader of events hears that there is none
 
 # Freed memory stays inside the process, since large tensors come and go at every layer, and is asked for in large
 # pages; the kernels that oneDNN makes for each shape of a product stay as well (1024 shapes if this is not set).
@@ -41,21 +44,19 @@ SETTINGS = {
 
 
 @dataclass(frozen=True)
-class Job:
-    """What to run.
+class LocalExecutor:
+    """Child processes of this one.
 
     Attributes:
-        name: of the job.
-        arguments: plain JSON values.
-        stoppable: whether it can come to an end that it can be resumed from, when it is interrupted.
-        processes: how many children work on it together; each is told its `rank`, the `ranks` there are, and
-            a file where they meet.
+        grace: seconds that a child has to end once its work is done, and again once its pipe is closed; then it is
+            killed.
     """
 
-    name: str
-    arguments: dict[str, Any]
-    stoppable: bool = False
-    processes: int = 1
+    grace: float = GRACE
+
+    def start(self, job: Job, folder: Path) -> LocalRunning:
+        """Start the children of a job."""
+        return LocalRunning(job, folder / "child.log", self.grace)
 
 
 @dataclass
@@ -63,39 +64,37 @@ class _Child:
     """A child process and the last thing it said."""
 
     process: subprocess.Popen[str]
-    last: dict[str, Any] = field(default_factory=dict[str, Any])
+    last: Event | None = None
     ended: bool = False  # by us
-    listener: threading.Thread | None = None  # that reads what it says, where it is not who has started it
+    listener: threading.Thread | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)  # of what is written to it
 
     @property
     def failed(self) -> bool:
         """Whether it ended, and neither well nor because it was asked to."""
-        return self.process.poll() is not None and self.last.get("kind") not in ("done", "stopped")
+        return self.process.poll() is not None and not isinstance(self.last, events.Done | events.Stopped)
 
-    def events(self) -> Iterator[dict[str, Any]]:
+    def events(self) -> Iterator[Event]:
         """What it says, until it has no more to say."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             try:
-                self.last = json.loads(line)
-            except json.JSONDecodeError:  # it was killed, or we were interrupted, in the middle of a word
+                self.last = from_json(json.loads(line))
+            except (json.JSONDecodeError, KeyError):  # it was killed in the middle of a word
                 continue
             yield self.last
 
-    def say(self, line: str) -> bool:
-        """Write a line to it; whether it could still be reached."""
+    def say(self, line: str) -> None:
+        """Write a line to it, if it is there to read it."""
         assert self.process.stdin is not None
-        try:
+        with self.lock, contextlib.suppress(OSError, ValueError):
             self.process.stdin.write(line + "\n")
             self.process.stdin.flush()
-        except OSError:
-            return False
-        return True
 
     def hang_up(self) -> None:
         """Close the pipe that keeps it alive."""
         assert self.process.stdin is not None
-        with contextlib.suppress(OSError):
+        with self.lock, contextlib.suppress(OSError):
             self.process.stdin.close()
 
     def bury(self) -> None:
@@ -112,73 +111,116 @@ class _Child:
         self.process.stdout.close()
 
 
-def run_child(job: Job, log: Path, report: Report, grace: float = GRACE) -> dict[str, Any]:
-    """Run `job` to its end and return what it says it made (its `done` event).
+class LocalRunning:
+    """The children of one job. A thread reads each of them, so whoever waits for events is never stuck in a pipe."""
 
-    Args:
-        job: the work.
-        log: file for everything the children print that is not an event.
-        report: hears each event.
-        grace: seconds that a child has to end once its work is done, and again once its pipe is closed; then it is
-            killed.
+    def __init__(self, job: Job, log: Path, grace: float) -> None:
+        """Start them.
 
-    Raises:
-        TunesmithError: the job failed with a sentence for the user.
-        OutOfMemory: there was no room for it.
-        JobError: a child ended without a word; the message names the log.
-        Stopped: it was interrupted and came to an end that it can be resumed from.
-        KeyboardInterrupt: it was interrupted, twice if it is stoppable; the children have been ended.
-    """
-    with tempfile.TemporaryDirectory() as meeting:
-        given = environment(job.processes, report)
-        children = [_start(job, rank, meeting, log, given) for rank in range(job.processes)]
-        first, others = children[0], children[1:]
-        watch = MemoryWatch([child.process.pid for child in children])
-        for child in others:
-            child.listener = threading.Thread(target=_follow, args=(child, children), daemon=True)
+        Args:
+            job: the work.
+            log: file for everything the children print that is not an event.
+            grace: see `LocalExecutor`.
+        """
+        self._log, self._grace = log, grace
+        self._said: queue.Queue[Event | None] = queue.Queue()
+        self._meeting = tempfile.TemporaryDirectory()
+        self._ending = threading.Lock()
+        self._outcome: Outcome | None = None
+        given, warning = environment(job.processes)
+        if warning is not None:
+            self._said.put(warning)
+        self._children = [_start(job, rank, self._meeting.name, log, given) for rank in range(job.processes)]
+        self._watch = MemoryWatch([child.process.pid for child in self._children])
+        for child in self._children:
+            child.listener = threading.Thread(target=self._follow, args=(child,), daemon=True)
             child.listener.start()
+
+    def events(self) -> Iterator[Event | None]:
+        """What the first child says; see `Running`."""
+        while True:
+            try:
+                event = self._said.get(timeout=BEAT)
+            except queue.Empty:
+                yield None
+                continue
+            if event is None:
+                return
+            yield event
+
+    def stop(self) -> None:
+        """Ask the children to come to an end."""
+        self._children[0].say(STOP)
+
+    def kill(self) -> None:
+        """End them now."""
+        _end_all(self._children)
+        self.outcome()
+
+    def outcome(self) -> Outcome:
+        """Wait for the end; see `Running`."""
+        with self._ending:
+            if self._outcome is None:
+                self._outcome = self._end()
+            return self._outcome
+
+    def _end(self) -> Outcome:
+        first, others = self._children[0], self._children[1:]
         try:
-            while True:
-                try:
-                    for event in first.events():
-                        report(event)
-                    break
-                except KeyboardInterrupt:
-                    if not job.stoppable or not first.say(STOP):
-                        raise
-                    report({"kind": "stopping"})
-                    job = replace(job, stoppable=False)  # the next interruption ends it at once
-            _let_finish([first], grace)
+            assert first.listener is not None
+            first.listener.join()
+            _let_finish([first], self._grace)
             if first.failed:
                 _end_all(others)
-            _let_finish(others, grace)
-        finally:
-            _end(children, grace)
-            watch.close()
-    return _outcome(children, watch, log)
+            _let_finish(others, self._grace)
+        finally:  # also where the user is out of patience
+            for child in self._children:
+                child.hang_up()
+            try:
+                _let_finish(self._children, self._grace)
+            finally:
+                for child in self._children:
+                    child.bury()
+                self._watch.close()
+                self._meeting.cleanup()
+        return outcome_of(self._children, self._watch, self._log)
+
+    def _follow(self, child: _Child) -> None:
+        """Listen to a child; the first one speaks for all, and another that fails ends all."""
+        speaks = child is self._children[0]
+        for event in child.events():
+            if speaks:
+                self._said.put(event)
+        if speaks:
+            self._said.put(None)
+            return
+        child.process.wait()
+        if child.failed:
+            _end_all([other for other in self._children if other is not child])
 
 
-def environment(processes: int, report: Report) -> dict[str, str]:
+def environment(processes: int) -> tuple[dict[str, str], events.Warning | None]:
     """What a child is started with: `SETTINGS`, and what the user has set, which counts where both say something.
 
     Args:
         processes: how many children share the cores that are free now.
-        report: hears a warning where others use some.
+
+    Returns:
+        The environment, and a warning where others use some of the cores.
     """
     found = {**SETTINGS, **waiting(os.environ), **os.environ, "TOKENIZERS_PARALLELISM": "false"}
     if tunables := os.environ.get("GLIBC_TUNABLES"):
         found["GLIBC_TUNABLES"] = f"{SETTINGS['GLIBC_TUNABLES']}:{tunables}"  # the later one counts
     found.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home() / "compiled"))  # torch's own is gone after a restart
-    if "OMP_NUM_THREADS" not in found:
-        cores = look_at_cores()
-        found["OMP_NUM_THREADS"] = str(max(1, cores.free // processes))
-        if cores.sentence:
-            report({"kind": "warning", "sentence": cores.sentence})
-    return found
+    if "OMP_NUM_THREADS" in found:
+        return found, None
+    cores = look_at_cores()
+    found["OMP_NUM_THREADS"] = str(max(1, cores.free // processes))
+    return found, events.Warning(cores.sentence) if cores.sentence else None
 
 
 def _start(job: Job, rank: int, meeting: str, log: Path, given: dict[str, str]) -> _Child:
-    arguments = job.arguments
+    arguments: dict[str, Any] = job.arguments
     if job.processes > 1:
         arguments = {**arguments, "rank": rank, "ranks": job.processes, "meeting": f"{meeting}/store"}
     with log.open("a", encoding="utf-8") as log_file:
@@ -197,23 +239,15 @@ def _start(job: Job, rank: int, meeting: str, log: Path, given: dict[str, str]) 
     return child
 
 
-def _follow(child: _Child, all_of_them: list[_Child]) -> None:
-    """Listen to a child that does not speak for all, and end the others when it fails."""
-    for _ in child.events():
-        pass
-    child.process.wait()
-    if child.failed:
-        _end_all([other for other in all_of_them if other is not child])
-
-
-def _end_all(children: list[_Child]) -> None:
+def _end_all(children: Sequence[_Child]) -> None:
     for child in children:
         if child.process.poll() is None:
             child.ended = True
-            child.process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.process.pid, signal.SIGKILL)  # with what it has started, which may hold its output
 
 
-def _let_finish(children: list[_Child], grace: float) -> None:
+def _let_finish(children: Sequence[_Child], grace: float) -> None:
     """Children whose work is done end by themselves; none is waited for long."""
     deadline = time.monotonic() + grace
     with contextlib.suppress(subprocess.TimeoutExpired):
@@ -221,34 +255,22 @@ def _let_finish(children: list[_Child], grace: float) -> None:
             child.process.wait(max(0.0, deadline - time.monotonic()))
 
 
-def _end(children: list[_Child], grace: float) -> None:
-    """Close the pipes that keep children alive and wait for their end; those that hang are killed."""
-    for child in children:
-        child.hang_up()
-    try:
-        _let_finish(children, grace)
-    finally:  # also where the user is out of patience
-        for child in children:
-            child.bury()
-
-
-def _outcome(children: list[_Child], watch: MemoryWatch, log: Path) -> dict[str, Any]:
-    """The result of the first child, or the reason why there is none: of the one that failed first."""
+def outcome_of(children: Sequence[_Child], watch: MemoryWatch, log: Path) -> Outcome:
+    """What the first child made, or why there is nothing: of the one that failed first."""
     ended = [child.last for child in children]
     for last in ended:
-        if last.get("kind") == "out_of_memory":
-            raise OutOfMemory(last["sentence"])
+        if isinstance(last, events.OutOfMemory):
+            return last
     for last in ended:
-        if last.get("kind") == "failed" and last.get("sentence"):
-            raise TunesmithError(last["sentence"])
-    if ended[0].get("kind") == "done":
+        if isinstance(last, events.Failed) and last.sentence:
+            return events.Failed(last.sentence)
+    if isinstance(ended[0], events.Done | events.Stopped):
         return ended[0]
-    if ended[0].get("kind") == "stopped":
-        raise Stopped(ended[0]["sentence"])
     codes = [child.process.returncode for child in children if not child.ended]
     if -signal.SIGKILL in codes and watch.blames_memory():
-        raise OutOfMemory("the system killed the job for lack of memory.")
-    raise JobError(_epitaph(min(codes, default=-signal.SIGKILL), log))  # who was killed explains who lost a partner
+        return events.OutOfMemory("the system killed the job for lack of memory.")
+    code = min(codes, default=-signal.SIGKILL)  # who was killed explains who lost a partner
+    return events.Failed(_epitaph(code, log), f"exit code {code}")
 
 
 def _epitaph(code: int, log: Path) -> str:

@@ -23,13 +23,14 @@ from typing import Any
 import httpx
 
 from tunesmith.core.errors import ConfigError, ModelError
+from tunesmith.infer.generator import GivenUp
 
 Body = dict[str, Any]
 
 OPENAI_HOST = "api.openai.com"
 CONNECT_SECONDS = 10.0
-QUOTED = 200  # most characters of a server's message that an error repeats
-SHARED = 20  # letters and digits in a row that stand in the question too are taken out of it
+QUOTED_CHARACTERS = 200  # most characters of a server's message that an error repeats
+REPEATED_CHARACTERS = 20  # letters and digits in a row that stand in the question too are taken out of it
 ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)")
 
 
@@ -53,10 +54,6 @@ class Retry:
         """Seconds to wait after `attempt` failures: never less than the server asked for."""
         grown = self.first * 2 ** (attempt - 1) * random.uniform(0.5, 1.0)
         return max(grown, (asked or 0.0) * random.uniform(1.0, 1.1))
-
-
-class GivenUp(ModelError):  # noqa: N818
-    """A server did not answer, however often it was asked."""
 
 
 class _Passing(Exception):  # noqa: N818
@@ -276,7 +273,7 @@ def _message(response: httpx.Response) -> str:
         error = error.get("message") or error.get("msg")
     if error is None and not response.text.lstrip().startswith("<"):
         error = response.text
-    return str(error or "")[: 10 * QUOTED]
+    return str(error or "")[: 10 * QUOTED_CHARACTERS]
 
 
 def _without(text: str, question: str) -> str:
@@ -286,14 +283,14 @@ def _without(text: str, question: str) -> str:
     places = [place for place, char in enumerate(text) if char.isalnum()]
     letters = "".join(text[place] for place in places)
     hidden: set[int] = set()
-    for start in range(len(letters) - SHARED + 1):
-        if letters[start : start + SHARED] in asked:
-            hidden.update(range(places[start], places[start + SHARED - 1] + 1))
+    for start in range(len(letters) - REPEATED_CHARACTERS + 1):
+        if letters[start : start + REPEATED_CHARACTERS] in asked:
+            hidden.update(range(places[start], places[start + REPEATED_CHARACTERS - 1] + 1))
     runs = itertools.groupby(range(len(text)), key=hidden.__contains__)
     return "".join("[...]" if taken else "".join(text[place] for place in run) for taken, run in runs)
 
 
 def _short(text: str) -> str:
-    """One printable line of at most `QUOTED` characters."""
+    """One printable line of at most `QUOTED_CHARACTERS` characters."""
     line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-    return line if len(line) <= QUOTED else line[: QUOTED - 1] + "…"
+    return line if len(line) <= QUOTED_CHARACTERS else line[: QUOTED_CHARACTERS - 1] + "…"

@@ -1,181 +1,250 @@
-"""Generate and score with a model in this process.
+"""A model in this process as a `Generator`, a `Scorer` and `Updatable`.
 
 Answers run in one batch that they join and leave (`batch.py`), over a copy of the model that shares its weights
 (`network.py`). Where that copy does not compute what the model computes, or cannot be made, the library's own
-forward pass is used (`plain.py`), and `reason` says why. Axes: B rows, T tokens, V vocabulary.
+forward pass is used (`plain.py`), and `reason` says why.
 """
 
 from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from tunesmith.core.errors import ModelError
 from tunesmith.core.names import did_you_mean
-from tunesmith.infer.adapters import Adapter, CannotStack, active_of, adapters_of, read_adapter
-from tunesmith.infer.batch import SlotBatch
-from tunesmith.infer.compiled import LayerGraphs
-from tunesmith.infer.engine import Completion, RowScore, Sampling
-from tunesmith.infer.network import Network, probe, why_alone
-from tunesmith.infer.plain import PlainBatch, pad
-from tunesmith.infer.scheduler import Scheduler
-from tunesmith.infer.ticket import Ticket
+from tunesmith.infer.engine.adapters import Adapter, CannotStack, active_of, adapters_of, make_adapter, read_adapter
+from tunesmith.infer.engine.answering import LocalAnswering
+from tunesmith.infer.engine.batch import SlotBatch
+from tunesmith.infer.engine.compiled import LayerGraphs
+from tunesmith.infer.engine.network import Network, why_alone, why_logits_differ
+from tunesmith.infer.engine.plain import PlainBatch
+from tunesmith.infer.engine.request import Request
+from tunesmith.infer.engine.scheduler import Scheduler
+from tunesmith.infer.engine.scoring import score_rows
+from tunesmith.infer.generator import Options, Prompt, RowScore, is_conversation
+from tunesmith.infer.text import TextStream
+from tunesmith.prompt.contract import Contract
 
-LOGITS = 2**28  # most logits built at once: 1 GiB in fp32
-WORTH = 10.0  # seconds of uncompiled decoding after which compiling is likely to pay for itself
+LOGITS_A_PASS = 2**28  # most that are built at once: 1 GiB in fp32
+COMPILE_AFTER = 10.0  # seconds of uncompiled decoding after which compiling is likely to pay for itself
+MOST_WAITING = 1024  # answers that wait for a place in the batch
 
 
 @dataclass(frozen=True)
-class Way:
+class DecodePath:
     """How a model is decoded.
 
     Attributes:
         scheduler: drives the batch.
-        network: the copy that decodes; None on the plain way.
-        usual: index of the adapter that the model came with, -1 for none.
-        reason: why it is the plain way, as a sentence.
+        network: the copy that decodes; None where the model itself does.
+        reason: why it is the model itself, as a sentence.
     """
 
     scheduler: Scheduler
     network: Network | None
-    usual: int
     reason: str
 
 
 class LocalEngine:
-    """A `BatchEngine` over a transformers model, which it does not change and whose weights must stay as they are."""
+    """Answers and scores with a transformers model, which it does not change."""
 
     def __init__(
         self,
         model: Any,
-        stop_ids: Sequence[int],
+        contract: Contract | None,
         batch_size: int = 32,
         batch_tokens: int = 8192,
-        compile_after: float | None = WORTH,
+        compile_after: float | None = COMPILE_AFTER,
+        most_waiting: int = MOST_WAITING,
     ) -> None:
-        """Use `model` (in evaluation mode) with these stop ids.
+        """Use `model`, in evaluation mode. When its weights change, `refresh` must be told.
 
         Args:
             model: a causal language model.
-            stop_ids: ids that end an answer.
+            contract: how conversations become tokens and tokens text, and where an answer ends. If None, prompts are
+                token ids, answers have no text, and none ends before its longest length.
             batch_size: most rows decoded together.
             batch_tokens: most tokens of prompts or rows, padding included, taken together; fewer where the
                 vocabulary is large, since every scored position has a logit for each word.
             compile_after: seconds of decoding after which layers are compiled in the background; never if None.
+            most_waiting: answers that may wait for a place in the batch.
         """
         config = model.config.get_text_config()
         self.model = model
-        self.stop_ids = frozenset(stop_ids)
+        self.contract = contract
         self.batch_size = batch_size
-        self.batch_tokens = min(batch_tokens, LOGITS // config.vocab_size)
+        self.batch_tokens = min(batch_tokens, LOGITS_A_PASS // config.vocab_size)
         self.positions: int | None = getattr(config, "max_position_embeddings", None)
-        self._compile_after = compile_after
+        self._compile_after, self._most_waiting = compile_after, most_waiting
         self._adapters: list[Adapter] = []
-        self._stacked: list[Adapter] = self._adapters
+        self._own: list[str] = []  # adapters that the model brought along: the first of all
+        self._active = -1  # the one that it uses
         self._graphs: LayerGraphs | None = None
         self._outdated: LayerGraphs | None = None
         self._lock = threading.Lock()
-        self._settled: Way | None = None
+        self._decided: DecodePath | None = None
 
     @property
     def reason(self) -> str:
         """Why answers are decoded in a slower way than they could be, as a sentence; empty if they are not."""
-        reason = self._way().reason
+        reason = self._path().reason
         return reason or (self._graphs.reason if self._graphs is not None else "")
 
     @property
     def adapters(self) -> list[str]:
         """Names of the adapters that answers can use."""
-        self._way()
+        self._path()
         return [adapter.name for adapter in self._adapters]
 
     def submit(
         self,
-        prompt: list[int],
-        sampling: Sampling,
-        adapter: str | None = None,
+        prompt: Prompt,
+        options: Options = Options(),  # noqa: B008  frozen
         embeddings: torch.Tensor | None = None,
-    ) -> Ticket:
-        """Begin an answer as soon as there is room; see `BatchEngine`."""
-        ticket = self._ticket(prompt, sampling, adapter, embeddings)
-        self._way().scheduler.submit([ticket])
-        return ticket
+    ) -> LocalAnswering:
+        """Begin to answer as soon as there is room; see `Generator`.
 
-    def generate(self, prompts: Sequence[list[int]], sampling: Sampling) -> list[Completion]:
-        """One completion for each prompt, in order."""
-        tickets = [self._ticket(prompt, sampling, None, None) for prompt in prompts]
-        try:
-            self._way().scheduler.submit(sorted(tickets, key=lambda ticket: ticket.prompted))
-            return [ticket.result() for ticket in tickets]
-        finally:
-            for ticket in tickets:
-                ticket.cancel()
+        Args:
+            prompt: the same.
+            options: the same.
+            embeddings: a soft prompt (tokens, width), put in front of the prompt.
 
-    def stream(self, prompt: list[int], sampling: Sampling) -> Iterator[int]:
-        """The tokens of one completion as they come."""
-        ticket = self.submit(prompt, sampling)
+        Raises:
+            Full: too many wait already.
+            ModelError: the prompt fills all positions that the model has, or cannot be computed; or there is no such
+                adapter.
+        """
+        ids = self._ids(prompt, options)
+        self._refuse_unknown(ids, embeddings)
+        longest = len(ids) + (0 if embeddings is None else len(embeddings))
+        room = options.max_new_tokens if self.positions is None else self.positions - longest
+        if room <= 0 and self.positions is not None:
+            raise ModelError(
+                f"the conversation has {longest} tokens and the model takes at most {self.positions}. Shorten it."
+            )
+        path, limit = self._path(), min(room, options.max_new_tokens)
+        adapter = self._active if options.adapter is None else self._number(options.adapter)
+        requests = [
+            Request(ids, options, limit, adapter, embeddings, self._watch(options), options.seed + index)
+            for index in range(options.n)
+        ]
+        path.scheduler.submit(requests)
+        return LocalAnswering(requests, self.contract, path.scheduler.wait)
+
+    def score(self, rows: Sequence[tuple[list[int], list[bool]]]) -> list[RowScore]:
+        """The score of each row (ids and mask), in order, through the model's own forward pass."""
+        return score_rows(self.model, rows, self.batch_tokens)
+
+    def refresh(self) -> None:
+        """Answer with the weights and adapters that the model has now; see `Updatable`.
+
+        An adapter of the model's that `set_adapter` replaced is again what the model has.
+
+        Raises:
+            ModelError: the model has other weights or adapters than it had, by their names or shapes.
+        """
+        path = self._decided  # before it is decided, nothing was copied
+        if path is not None and (network := path.network) is not None:
+            path.scheduler.exclusively(lambda: self._refresh(network))
+
+    def _refresh(self, network: Network) -> None:
         try:
-            yield from ticket
-        finally:
-            ticket.cancel()
+            own = adapters_of(self.model)
+            if [adapter.name for adapter in own] != self._own:
+                raise CannotStack("the model has other adapters than it had when the first answer was given")
+            self._active = active_of(self.model)
+            network.refresh(self.model)
+            self._stack(network, [*own, *self._adapters[len(own) :]])
+        except CannotStack as error:
+            raise ModelError(f"{error}. Make a new engine for it.") from None
+
+    def set_adapter(self, name: str, tensors: Mapping[str, torch.Tensor], config: Any = None) -> None:
+        """Let an adapter have these tensors from now on; see `Updatable`.
+
+        Raises:
+            ModelError: it is no plain LoRA of this base; or it is new and has no `config`; or the model itself decodes.
+        """
+        network = self._network(f"adapter {name!r}")
+        known = {adapter.name: adapter for adapter in self._adapters}
+        if config is None and name not in known:
+            raise ModelError(
+                f"adapter {name!r} is new: give its LoraConfig along, from which its scaling follows. "
+                f"Known: {', '.join(known) or 'none'}."
+            )
+        try:
+            self._put(network, make_adapter(name, tensors, known[name] if config is None else config))
+        except CannotStack as error:
+            raise ModelError(f"adapter {name!r}: {error}.") from None
 
     def add_adapter(self, name: str, folder: Path) -> None:
         """Let answers use the LoRA adapter in `folder` from now on.
 
         Raises:
-            ModelError: it cannot be read, is of another base, or this model is decoded the plain way.
+            ModelError: it cannot be read, is of another base, or the model itself decodes.
         """
-        way, adapter = self._way(), read_adapter(name, folder)
-        if way.network is None:
-            raise ModelError(f"{folder}: {way.reason} Load it as a model of its own.")
+        network = self._network(str(folder))
         try:
-            way.network.check(adapter)
+            self._put(network, read_adapter(name, folder))
         except CannotStack as error:
             raise ModelError(f"{folder}: {error}. It belongs to another base.") from None
-        with self._lock:
+
+    def _network(self, what: str) -> Network:
+        path = self._path()
+        if path.network is None:
+            raise ModelError(f"{what}: {path.reason} Load it as a model of its own.")
+        return path.network
+
+    def _put(self, network: Network, adapter: Adapter) -> None:
+        """Have an adapter, in the place of the one that was so called: answers under way keep their numbers."""
+
+        def put() -> None:
             names = [old.name for old in self._adapters]
-            place = names.index(name) if name in names else len(names)  # answers under way keep their numbers
-            self._adapters = [*self._adapters[:place], adapter, *self._adapters[place + 1 :]]
+            place = names.index(adapter.name) if adapter.name in names else len(names)
+            self._stack(network, [*self._adapters[:place], adapter, *self._adapters[place + 1 :]])
+
+        self._path().scheduler.exclusively(put)
+
+    def _stack(self, network: Network, adapters: list[Adapter]) -> None:
+        """Only while no step is under way. What was compiled for other shapes is out of date."""
+        if not network.load(adapters):
+            self._outdated, self._graphs = self._graphs, None
+        self._adapters = adapters
 
     def drive(self, stop: threading.Event) -> None:
         """Compute for all readers until `stop` is set; meant for a thread of a server that does nothing else."""
-        self._way().scheduler.drive(stop)
+        self._path().scheduler.drive(stop)
 
-    def warm(self) -> None:
-        """Compile now and wait until it is done, as a server does before it opens; nobody may be answered meanwhile."""
-        network = self._way().network
+    def compile(self) -> None:
+        """Compile now and wait until it is done, as a server does before it opens."""
+        network = self._path().network
         if network is not None:
-            self._take_adapters(network)
             self._graphs = graphs = self._graphs or LayerGraphs(network)
             graphs.wait()
 
-    def _ticket(
-        self, prompt: list[int], sampling: Sampling, adapter: str | None, embeddings: torch.Tensor | None
-    ) -> Ticket:
-        self._refuse_unknown(prompt, embeddings)
-        longest = len(prompt) + (0 if embeddings is None else len(embeddings))
-        room = sampling.max_new_tokens if self.positions is None else self.positions - longest
-        if room <= 0 and self.positions is not None:
-            raise ModelError(
-                f"the conversation has {longest} tokens and the model takes at most {self.positions}. Shorten it."
-            )
-        way = self._way()
-        number = way.usual if adapter is None else self._number(adapter)
-        return Ticket(prompt, sampling, min(room, sampling.max_new_tokens), number, embeddings, way.scheduler.wait)
+    def _ids(self, prompt: Prompt, options: Options) -> list[int]:
+        if not is_conversation(prompt):
+            assert not options.tools, "token ids show no tools"
+            return list(cast("Sequence[int]", prompt))
+        assert self.contract is not None, "without a contract a prompt is token ids"
+        return self.contract.prompt(prompt, options.tools)
 
-    def _refuse_unknown(self, prompt: list[int], embeddings: torch.Tensor | None) -> None:
-        """One request that cannot be computed would end those of everybody in its batch."""
+    def _watch(self, options: Options) -> TextStream | None:
+        assert self.contract is not None or not options.stop, "without a contract there is no text to stop at"
+        return TextStream(self.contract, options.stop) if self.contract is not None and options.stop else None
+
+    def _refuse_unknown(self, ids: list[int], embeddings: torch.Tensor | None) -> None:
+        """What cannot be computed is refused before it delays others."""
         words, width = self.model.get_input_embeddings().weight.shape
-        if not prompt:
+        if not ids:
             raise ModelError("the prompt has no tokens. Give at least one.")
-        if min(prompt) < 0 or max(prompt) >= words:
-            raise ModelError(f"the prompt has a token outside the model's {words}: {min(prompt)} to {max(prompt)}.")
+        if min(ids) < 0 or max(ids) >= words:
+            raise ModelError(f"the prompt has a token outside the model's {words}: {min(ids)} to {max(ids)}.")
         if embeddings is not None and (embeddings.ndim != 2 or embeddings.shape[1] != width):
             raise ModelError(f"a soft prompt has the shape (tokens, {width}), not {tuple(embeddings.shape)}.")
         if embeddings is not None and not embeddings.isfinite().all():
@@ -189,23 +258,23 @@ class LocalEngine:
             raise ModelError(f"no adapter is called {adapter!r}; {did_you_mean(adapter, names)}")
         return names.index(adapter)
 
-    def _way(self) -> Way:
-        """How answers are decoded; settled at the first one."""
+    def _path(self) -> DecodePath:
+        """How answers are decoded; decided at the first one."""
         with self._lock:
-            if self._settled is None:
-                self._settled = self._settle()
-            return self._settled
+            if self._decided is None:
+                self._decided = self._decide()
+            return self._decided
 
-    def _settle(self) -> Way:
-        network, usual = None, -1
+    def _decide(self) -> DecodePath:
+        network = None
         config = self.model.config.get_text_config()
         try:
             if reason := why_alone(config):
                 raise CannotStack(reason)
-            self._adapters = self._stacked = adapters_of(self.model)
-            usual = active_of(self.model)
+            self._adapters, self._active = adapters_of(self.model), active_of(self.model)
+            self._own = [adapter.name for adapter in self._adapters]
             network = Network(self.model, self._adapters)
-            reason = probe(network, self.model, usual)
+            reason = why_logits_differ(network, self.model, self._active)
         except Exception as error:  # noqa: BLE001  whatever stands in the way of the copy, the model itself works
             reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         if reason is None and network is not None:
@@ -216,62 +285,24 @@ class LocalEngine:
                 if (engine := alive()) is not None:
                     engine._between(network, batch)
 
-            return Way(Scheduler(batch, self.stop_ids, between), network, usual, "")
-        self._adapters = []
-        return plain_way(self, f"answers are decoded the plain way: {reason}.")
+            stop_ids = self.contract.stop_ids if self.contract is not None else ()
+            return DecodePath(Scheduler(batch, frozenset(stop_ids), between, self._most_waiting), network, "")
+        self._adapters, self._active = [], -1
+        return plain_path(self, f"answers are decoded the plain way: {reason}.")
 
     def _between(self, network: Network, batch: SlotBatch) -> None:
-        """Between two steps: take adapters that have come, compile when that pays, use what was compiled."""
-        if self._take_adapters(network):
-            batch.network = network
-        if self._graphs is None:
-            idle = self._outdated is None or not self._outdated.running
-            if self._compile_after is not None and batch.seconds > self._compile_after and idle:
-                self._graphs = LayerGraphs(network)
-        elif self._graphs.network is not None:
-            batch.network = self._graphs.network
-
-    def _take_adapters(self, network: Network) -> bool:
-        """Whether adapters have come; what was compiled before them is out of date then."""
-        adapters = self._adapters  # another thread may set it to a longer list meanwhile
-        if self._stacked is adapters:
-            return False
-        network.load(adapters)
-        self._stacked, self._outdated, self._graphs = adapters, self._graphs, None
-        return True
-
-    @torch.inference_mode()
-    def score(self, rows: Sequence[tuple[list[int], list[bool]]]) -> list[RowScore]:
-        """Loss and hits over the marked tokens of each row, through the library's own forward pass."""
-        scores: dict[int, RowScore] = {}
-        for chosen in self._batches([len(ids) for ids, _ in rows]):
-            ids_BT, seen_BT = pad([rows[i][0] for i in chosen], left=False)
-            ids_BT, seen_BT = ids_BT.to(self.model.device), seen_BT.to(self.model.device)
-            until = max(ids_BT.shape[1] - 1, 1)  # the last token is only predicted, and may have no position of its own
-            seen = {"input_ids": ids_BT[:, :until], "attention_mask": seen_BT[:, :until]}
-            logits_BTV = self.model(**seen, use_cache=False).logits
-            for row, index in enumerate(chosen):
-                mask = torch.tensor(rows[index][1][1:], device=ids_BT.device)
-                logits_NV = logits_BTV[row, : len(mask)][mask].float()
-                target_N = ids_BT[row, 1 : len(mask) + 1][mask]
-                loss = torch.nn.functional.cross_entropy(logits_NV, target_N, reduction="sum")
-                correct = (logits_NV.argmax(-1) == target_N).sum()
-                scores[index] = RowScore(loss.item(), len(target_N), int(correct))
-        return [scores[i] for i in range(len(rows))]
-
-    def _batches(self, lengths: list[int]) -> Iterator[list[int]]:
-        """Indices of near-equal lengths, as many together as `batch_tokens` allows."""
-        batch: list[int] = []
-        for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-            if batch and lengths[index] * (len(batch) + 1) > self.batch_tokens:
-                yield batch
-                batch = []
-            batch.append(index)
-        if batch:
-            yield batch
+        """Between two steps: compile when that pays, use what was compiled."""
+        if self._graphs is not None:
+            batch.network = self._graphs.network or network
+            return
+        batch.network = network
+        idle = self._outdated is None or not self._outdated.running
+        if self._compile_after is not None and batch.seconds > self._compile_after and idle:
+            self._graphs = LayerGraphs(network)
 
 
-def plain_way(engine: LocalEngine, reason: str) -> Way:
+def plain_path(engine: LocalEngine, reason: str) -> DecodePath:
     """Decoding through the library's own forward pass."""
     batch = PlainBatch(engine.model, engine.batch_size, engine.batch_tokens)
-    return Way(Scheduler(batch, engine.stop_ids, lambda: None), None, -1, reason)
+    stop_ids = engine.contract.stop_ids if engine.contract is not None else ()
+    return DecodePath(Scheduler(batch, frozenset(stop_ids), lambda: None, engine._most_waiting), None, reason)

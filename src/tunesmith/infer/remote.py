@@ -1,46 +1,36 @@
-"""Answers from a model behind a URL that speaks OpenAI's chat completions: OpenAI's own, vLLM, Ollama and others.
+"""A model behind a URL that speaks OpenAI's chat completions, as a `Generator`: OpenAI's own, vLLM, Ollama and others.
 
-It gives text, no token ids and no scores, so it is no `Engine`.
+It answers conversations with text, all of it at once. It scores nothing.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future
 from typing import Any, TypeVar
 
 import httpx
-from anyio.from_thread import start_blocking_portal
 
 from tunesmith.core.errors import ConfigError, MissingError, ModelError, TunesmithError
-from tunesmith.core.events import Report, silent
-from tunesmith.infer.endpoint import Body, Endpoint, GivenUp, Retry
-from tunesmith.infer.engine import Sampling
-from tunesmith.prompt.messages import Conversation, Tools, plain
+from tunesmith.infer.endpoint import Body, Endpoint, Retry
+from tunesmith.infer.generator import (
+    Choice,
+    Completion,
+    Delta,
+    Options,
+    Prompt,
+    Usage,
+    deltas_of,
+    is_conversation,
+)
+from tunesmith.infer.portal import Portal
+from tunesmith.prompt.messages import Conversation, plain
 
 Value = TypeVar("Value")
 
-BEAT_SECONDS = 1.0  # between two signs of life, at each of which whoever listens may end the work
-LISTED = 20  # most models that an error names
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the model said to one conversation.
-
-    Attributes:
-        text: the content; empty where the model only called tools, as in a row's reference answer.
-        stopped: whether it ended by itself, not by reaching the longest length.
-        tokens: of the completion as the server counts them, reasoning among them; None if it does not say.
-        seconds: from the request to the last byte; tries that failed before do not count.
-    """
-
-    text: str
-    stopped: bool
-    tokens: int | None
-    seconds: float
+MODELS_LISTED = 20  # most that an error names
+MOST_WAITING = 256  # requests that wait to be sent
 
 
 def parse_remote(name: str) -> tuple[str, str] | None:
@@ -49,6 +39,27 @@ def parse_remote(name: str) -> tuple[str, str] | None:
         return None
     url, _, model = name.partition("#")
     return url, model.strip()
+
+
+class RemoteAnswering:
+    """An `Answering` by a server. Its deltas come when all is there."""
+
+    def __init__(self, future: Future[Completion], options: Options, portal: Portal[httpx.AsyncClient]) -> None:
+        self._future, self._options, self._portal = future, options, portal
+
+    def __iter__(self) -> Iterator[Delta]:
+        yield from deltas_of(self.result())
+
+    def result(self, timeout: float | None = None) -> Completion:
+        """Wait for all answers; see `Answering`."""
+        try:
+            return self._future.result(timeout)
+        except CancelledError:
+            return Completion([Choice("", "cancelled")] * self._options.n, None, 0.0)
+
+    def cancel(self) -> None:
+        """Close the connection, or never open it."""
+        self._portal.cancel(self._future)
 
 
 class RemoteModel:
@@ -63,6 +74,7 @@ class RemoteModel:
         concurrency: int = 4,
         timeout: float = 120.0,
         retry: Retry = Retry(),  # noqa: B008  frozen
+        most_waiting: int = MOST_WAITING,
     ) -> None:
         """Check the address. Nothing is sent yet, unless the model is not named.
 
@@ -73,39 +85,38 @@ class RemoteModel:
             concurrency: most requests at once.
             timeout: most seconds for one request.
             retry: when to give up on one.
+            most_waiting: requests that may wait to be sent.
 
         Raises:
             ConfigError: the URL or key cannot be used, or the server has several models and none is named.
             TunesmithError: the server was asked for its models and does not tell.
         """
         assert concurrency > 0
-        self.endpoint = Endpoint(url, key, timeout, retry)
-        self.concurrency = concurrency
+        self.endpoint = endpoint = Endpoint(url, key, timeout, retry)
+        self._portal = Portal(lambda: endpoint.client(concurrency), concurrency, most_waiting)
         self._limit = "max_tokens"
         self.model = model or self._only_model()
 
-    def answer(
-        self,
-        conversations: Sequence[Conversation],
-        sampling: Sampling,
-        tools: Sequence[Tools] | None = None,
-        report: Report = silent,
-    ) -> list[Answer]:
-        """One answer for each conversation, in order: all of them, or an error.
+    def submit(self, prompt: Prompt, options: Options = Options()) -> RemoteAnswering:  # noqa: B008  frozen
+        """Send a conversation as soon as there is room; see `Generator`.
 
         Args:
-            conversations: each ends with what is to be answered.
-            sampling: sent along; a server may pay no heed to the seed.
-            tools: for each conversation, the functions that may be called.
-            report: hears a `pulse` after each answer and each second, from another thread; what it raises ends the
-                work.
+            prompt: ends with what is to be answered.
+            options: sent along; a server may pay no heed to the seed. An adapter is a model of that name there.
 
         Raises:
-            TunesmithError: one of them got no answer.
+            Full: too many requests wait already.
+            ModelError: the prompt is no conversation.
         """
-        offered = tools if tools is not None else [()] * len(conversations)
-        questions = [self._question(*pair, sampling) for pair in zip(conversations, offered, strict=True)]
-        return self._run(lambda client: self._answer_all(client, questions, report))
+        if not is_conversation(prompt):
+            raise ModelError(f"{self.endpoint.url} answers conversations, not token ids.")
+        question = self._question(prompt, options)
+        return RemoteAnswering(self._portal.start(lambda client: self._ask(client, question)), options, self._portal)
+
+    @property
+    def name(self) -> str:
+        """Which model of which server."""
+        return f"{self.endpoint.url}#{self.model}"
 
     def models(self) -> list[str]:
         """The names of the models that the server has.
@@ -123,58 +134,28 @@ class RemoteModel:
             raise MissingError(f"{url} has no model. Load one there, or name it: {url}#model.")
         raise ConfigError(f"{url} has {len(names)} models. Say which, as in {url}#{names[0]}. It has {_listed(names)}.")
 
-    def _question(self, conversation: Conversation, tools: Tools, sampling: Sampling) -> Body:
+    def _question(self, conversation: Conversation, options: Options) -> Body:
         return {
-            "model": self.model,
+            "model": options.adapter or self.model,
             "messages": wire_turns(conversation),
-            **({"tools": [dict(tool) for tool in tools]} if tools else {}),
-            "max_tokens": sampling.max_new_tokens,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "seed": sampling.seed,
+            **({"tools": [dict(tool) for tool in options.tools]} if options.tools else {}),
+            "max_tokens": options.max_new_tokens,
+            "temperature": options.temperature,
+            "top_p": options.top_p,
+            "seed": options.seed,
+            **({"n": options.n} if options.n > 1 else {}),
+            **({"stop": list(options.stop)} if options.stop else {}),
+            **({"logprobs": True} if options.logprobs else {}),
         }
 
     def _run(self, work: Callable[[httpx.AsyncClient], Awaitable[Value]]) -> Value:
-        async def with_client() -> Value:
-            async with self.endpoint.client(self.concurrency) as client:
-                return await work(client)
-
-        # A loop in a thread of its own works under a notebook's loop too, and Ctrl-C cancels what is under way.
-        with start_blocking_portal() as portal:
-            return portal.call(with_client)
-
-    async def _answer_all(self, client: httpx.AsyncClient, questions: list[Body], report: Report) -> list[Answer]:
-        answers: dict[int, Answer] = {}
-        waiting = iter(enumerate(questions))
-
-        def pulse() -> None:
-            report({"kind": "pulse", "doing": f"asking {self.model}", "done": len(answers), "of": len(questions)})
-
-        async def work() -> None:
-            for index, question in waiting:
-                answers[index] = await self._ask(client, question)
-                pulse()
-
-        async def beat() -> None:
-            while True:
-                await asyncio.sleep(BEAT_SECONDS)
-                pulse()
-
+        future = self._portal.start(work)
         try:
-            async with asyncio.TaskGroup() as group:
-                heart = group.create_task(beat())
-                workers = min(self.concurrency, max(len(questions), 1))
-                await asyncio.wait([group.create_task(work()) for _ in range(workers)])
-                heart.cancel()
-        except ExceptionGroup as faults:
-            fault = faults.exceptions[0]
-            if isinstance(fault, GivenUp):
-                share = f"{len(answers)} of {len(questions)} rows were answered"
-                raise GivenUp(f"{fault} {share}; none is kept. Try again later.") from None
-            raise fault from None
-        return [answers[index] for index in range(len(questions))]
+            return future.result()
+        finally:
+            self._portal.cancel(future)
 
-    async def _ask(self, client: httpx.AsyncClient, question: Body) -> Answer:
+    async def _ask(self, client: httpx.AsyncClient, question: Body) -> Completion:
         limit = self._limit
         body = {limit if key == "max_tokens" else key: value for key, value in question.items()}
         response = await self.endpoint.fetch(client, "/chat/completions", body)
@@ -184,18 +165,18 @@ class RemoteModel:
             self._limit = "max_completion_tokens"  # as OpenAI's reasoning models call it, and only so
             return await self._ask(client, question)
         if response.status_code in (404, 405):
-            await self._explain_missing(client, response.status_code)
+            await self._explain_missing(client, response.status_code, question["model"])
         raise self.endpoint.refusal(response, body)
 
-    async def _explain_missing(self, client: httpx.AsyncClient, status: int) -> None:
+    async def _explain_missing(self, client: httpx.AsyncClient, status: int, model: str) -> None:
         """Raise if the model, or the whole API, is not there."""
         url = self.endpoint.url
         try:
             names = await self._list(client)
         except TunesmithError:
             raise MissingError(f"{url} has no /chat/completions ({status}). {_advice(url)}") from None
-        if self.model not in names:
-            raise MissingError(f"{url} has no model {self.model!r}. It has {_listed(names) or 'none'}.")
+        if model not in names:
+            raise MissingError(f"{url} has no model {model!r}. It has {_listed(names) or 'none'}.")
 
     async def _list(self, client: httpx.AsyncClient) -> list[str]:
         url, response = self.endpoint.url, await self.endpoint.fetch(client, "/models")
@@ -221,21 +202,49 @@ class RemoteModel:
             f"{self.endpoint.url} answers with something that is no JSON object. {_advice(self.endpoint.url)}"
         )
 
-    def _read(self, response: httpx.Response, body: Body) -> Answer:
-        value, seconds = self._json(response), response.elapsed.total_seconds()
-        match value:
-            case {"choices": [{"message": {"content": str() | None as content}, **choice}, *_]}:
-                pass
-            case {"choices": [{"message": {"tool_calls": [_, *_]}, **choice}, *_]}:
-                content = None  # some leave it out beside calls
-            case _:
-                said = self.endpoint.quote(response, body) if "error" in value else ""
-                raise ModelError(f"{self.endpoint.url} answers without a message in 'choices'{said and f': {said}'}.")
-        usage = value.get("usage")
-        tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
-        text = (content or "").encode("utf-8", "replace").decode()  # half a surrogate pair could not be written down
-        stopped = choice.get("finish_reason") in ("stop", "tool_calls")
-        return Answer(text, stopped, tokens if type(tokens) is int else None, seconds)
+    def _read(self, response: httpx.Response, body: Body) -> Completion:
+        value, wanted = self._json(response), body.get("n", 1)
+        entries = value.get("choices")
+        choices = [read_choice(one) for one in entries] if isinstance(entries, list) else []
+        found = [one for one in choices if one is not None]
+        if len(found) < wanted:
+            said = self.endpoint.quote(response, body) if "error" in value else ""
+            what = "a message" if wanted == 1 else f"{wanted} messages"
+            raise ModelError(f"{self.endpoint.url} answers without {what} in 'choices'{said and f': {said}'}.")
+        return Completion(found[:wanted], read_usage(value.get("usage")), response.elapsed.total_seconds())
+
+
+def read_choice(value: Any) -> Choice | None:
+    """One answer as the server writes it; None if it holds no message."""
+    match value:
+        case {"message": {"content": str() | None as content}}:
+            pass
+        case {"message": {"tool_calls": [_, *_]}}:
+            content = None  # some leave it out beside calls
+        case _:
+            return None
+    text = (content or "").encode("utf-8", "replace").decode()  # half a surrogate pair could not be written down
+    reason = value.get("finish_reason")
+    return Choice(text, reason if isinstance(reason, str) else "", [], read_logprobs(value.get("logprobs")))
+
+
+def read_logprobs(value: Any) -> list[float] | None:
+    """The log probability of each token; None where the server does not tell."""
+    tokens = value.get("content") if isinstance(value, Mapping) else None
+    if not isinstance(tokens, list):
+        return None
+    found: list[Any] = [one.get("logprob") if isinstance(one, Mapping) else None for one in tokens]
+    return [float(one) for one in found] if all(isinstance(one, int | float) for one in found) else None
+
+
+def read_usage(value: Any) -> Usage | None:
+    """Tokens as the server counts them, reasoning among them; None if it does not say."""
+    counts = [
+        value.get(name) if isinstance(value, Mapping) else None for name in ("prompt_tokens", "completion_tokens")
+    ]
+    if type(counts[1]) is not int:
+        return None
+    return Usage(counts[0] if type(counts[0]) is int else 0, counts[1])
 
 
 def wire_turns(conversation: Conversation) -> list[dict[str, Any]]:
@@ -258,8 +267,8 @@ def wire_turns(conversation: Conversation) -> list[dict[str, Any]]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(sorted(names)[:LISTED]) + more
+    more = f" and {len(names) - MODELS_LISTED} more" if len(names) > MODELS_LISTED else ""
+    return ", ".join(sorted(names)[:MODELS_LISTED]) + more
 
 
 def _advice(url: str) -> str:

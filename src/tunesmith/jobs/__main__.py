@@ -18,7 +18,7 @@ def _finetune(arguments: dict[str, Any], report: Report, stop: Stop) -> dict[str
 
 
 def _evaluate(arguments: dict[str, Any], report: Report, stop: Stop) -> dict[str, Any]:
-    from tunesmith.jobs.measure import evaluate_model
+    from tunesmith.jobs.evaluate import evaluate_model
 
     return evaluate_model(arguments, heeding(report, stop))
 

@@ -1,4 +1,4 @@
-"""The card that lies beside every published model: `tunesmith.json`, enough to trace it and to make it again."""
+"""The card that lies beside every exported model: `tunesmith.json`, enough to trace it and to make it again."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.core.errors import TunesmithError
+from tunesmith.core.events import EVENTS
 from tunesmith.core.files import read_lines, read_object, sha256_of
 from tunesmith.data.config import DataConfig
 from tunesmith.data.source import SourceFile, find_files
 from tunesmith.data.split import Splits
-from tunesmith.jobs.recipe import Recipe
 from tunesmith.model.layout import CARD, WEIGHTS, adapter_folder
 from tunesmith.prompt.base import Base
 from tunesmith.prompt.contract import Contract
-from tunesmith.train.plan import Plan
+from tunesmith.train.objectives.table import objective_for
+from tunesmith.train.planning.plan import Plan
+from tunesmith.train.recipe import Recipe
 
 OF_ITS_OWN = ("reasons", "versions")  # of the plan: for people, and under a key of its own
 
@@ -39,11 +41,13 @@ def make_card(
     return {
         "base": {"name": recipe.model.base, "commit": base.commit, "sha256": sha256},
         "parent": _origin(recipe.model.base, base.folder, sha256),
-        "start": _start(recipe),
+        "continue_from": _start(recipe),
         "method": recipe.method.model_dump(mode="json"),
+        "task": objective_for(recipe.objective).task,
+        "facts": splits.train.dataset.facts,
         "contract": {"id": contract.id, "train_on": contract.train_on, "stop_ids": list(contract.stop_ids)},
         "data": {
-            "id": splits.train.shelf.id,
+            "id": splits.train.dataset.id,
             "rows": len(splits.train),
             "files": _files(recipe.data, splits, (folder / "ledger.json").stat().st_mtime),
         },
@@ -63,20 +67,20 @@ def _resumed(folder: Path) -> list[dict[str, Any]]:
     """What was another when the run went on after a stop: it cannot be made again in one go."""
     return [
         {name: event.get(name, []) for name in ("step", "changes", "inexact")}
-        for event in read_lines(folder / "events.jsonl")
+        for event in read_lines(folder / EVENTS)
         if event["kind"] == "resumed" and (event.get("changes") or event.get("inexact"))
     ]
 
 
 def _origin(name: str, folder: Path, sha256: str) -> dict[str, Any] | None:
-    """A model that the run starts from, with its card; None for one that was not published by tunesmith."""
+    """A model that the run starts from, with its card; None for one that was not exported by tunesmith."""
     path = folder / CARD
     return {"name": name, "sha256": sha256, "card": read_object(path)} if path.exists() else None
 
 
 def _start(recipe: Recipe) -> dict[str, Any] | None:
     """The adapter that training went on from; None if it began with a fresh one, or with none."""
-    name = getattr(recipe.method, "start", None)
+    name = getattr(recipe.method, "continue_from", None)
     if name is None:
         return None
     folder = adapter_folder(name)

@@ -11,41 +11,38 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 
+from tunesmith.core import events
 from tunesmith.core.errors import TrainingError
-from tunesmith.core.events import Report, silent, to_folder
+from tunesmith.core.events import EVENTS, METRICS, Report, silent, to_folder
 from tunesmith.core.files import read_lines, write_json, write_text
 from tunesmith.core.names import counted
-from tunesmith.data.ledger import total
 from tunesmith.data.prepare import spread
+from tunesmith.data.quality.ledger import total
+from tunesmith.data.replay import Mixture
 from tunesmith.data.split import Splits, load_splits
 from tunesmith.evaluate.report import Story, render_page
 from tunesmith.jobs.card import make_card
-from tunesmith.jobs.certify import Trial
-from tunesmith.jobs.judge import Found, evaluate_both
-from tunesmith.jobs.learnable import doubts, refuse_unknown_tokens, refuse_what_cannot_teach
-from tunesmith.jobs.merge import publish_merged, rows_to_compare
-from tunesmith.jobs.prove import prove, refuse_unchanged, what_was_trained
-from tunesmith.jobs.recipe import Recipe, longest_row, read_recipe
+from tunesmith.jobs.final_evaluation import Found, evaluate_both
+from tunesmith.jobs.merge import export_merged, rows_to_compare
+from tunesmith.jobs.preflight import doubts, refuse_unknown_tokens, refuse_what_cannot_teach
 from tunesmith.jobs.replay import with_replay
-from tunesmith.jobs.resume import go_back, made_from
-from tunesmith.jobs.settle import (
-    refuse_looking_ahead,
-    settle_layers,
-    settle_loss,
-    settle_memory,
-    settle_packing,
-    settle_plan,
-)
-from tunesmith.model.load import answering, load_model, read_config, refuse_not_finite, refuse_untrainable
-from tunesmith.model.methods import method_for, trainable
-from tunesmith.model.outline import load_outline
-from tunesmith.model.publish import publish
-from tunesmith.model.warm import starting_adapter
+from tunesmith.jobs.resume import begin_plan, go_back, made_from
+from tunesmith.jobs.start import TRAINING
+from tunesmith.jobs.verify_export import refuse_unchanged, verify_export, what_was_trained
+from tunesmith.jobs.verify_merge import Trial
+from tunesmith.model.device import choose_device
+from tunesmith.model.export import export
+from tunesmith.model.load import LoadSpec, answering, load, read_config, refuse_not_finite, refuse_untrainable
+from tunesmith.model.methods.continue_from import starting_adapter
+from tunesmith.model.methods.method import trainable
+from tunesmith.model.methods.table import method_for
 from tunesmith.prompt.base import resolve
 from tunesmith.prompt.load import load_contract
+from tunesmith.track.trackers import TrackConfig, open_trackers
 from tunesmith.train.checkpoint import (
-    AVERAGE,
+    EMA,
     WEIGHTS,
     Checkpoint,
     find_step,
@@ -54,14 +51,20 @@ from tunesmith.train.checkpoint import (
     restore,
     save_checkpoint,
 )
-from tunesmith.train.looks import Looks, plan_looks
-from tunesmith.train.loop import Course, Crowded, Spike, train
-from tunesmith.train.objectives.sft import Sft
-from tunesmith.train.plan import Plan, choose_device, with_threads
-from tunesmith.train.policy import Policy
-from tunesmith.train.ranks import join_ranks
-from tunesmith.train.standing import Standing
-from tunesmith.train.track import TrackConfig, open_trackers
+from tunesmith.train.learner import Learner
+from tunesmith.train.loop import Crowded, LoopSettings, Spike, train
+from tunesmith.train.objective import Columns, Models, Objective
+from tunesmith.train.objectives.table import objective_for
+from tunesmith.train.planning.packing_check import refuse_looking_ahead
+from tunesmith.train.planning.plan import Plan, with_threads
+from tunesmith.train.planning.planner import Wishes, complete_plan, shortest
+from tunesmith.train.planning.validation import ValidationPlan, plan_validation
+from tunesmith.train.recipe import Recipe, longest_row, read_recipe
+from tunesmith.train.source import Source
+from tunesmith.train.sources.rows import RowSource, steps_per_epoch
+from tunesmith.train.state import TrainerState
+from tunesmith.train.weights.placed import Placed
+from tunesmith.train.weights.ranks import join_ranks
 
 
 def finetune(arguments: dict[str, Any], forward: Report, stop: Callable[[], bool] = lambda: False) -> dict[str, Any]:
@@ -99,121 +102,126 @@ def walk(
     contract = load_contract(base.folder, recipe.model.template, recipe.data.train_on)
 
     # 3. Rows, checked, as token ids and masks, on disk.
-    report({"kind": "phase", "name": "preparing data"})
-    splits = load_splits(recipe.data, contract, longest_row(recipe, base))
+    report(events.Phase("preparing data"))
+    objective = objective_for(recipe.objective)
+    splits = load_splits(recipe.data, contract, longest_row(recipe, base), objective.reads)
 
-    # 4. What is trained on, what is watched, what is kept for the end.
+    # 4. What is trained on, what is validated on, what is kept for the end.
     refuse_what_cannot_teach(recipe, splits, contract)
     refuse_unknown_tokens(splits, contract, read_config(base.folder).get_text_config().vocab_size)
     splits = with_replay(recipe, folder, base, contract, splits, ranks, report)
     rows = splits.mixture
     if ranks.leads:
         write_json(folder / "ledger.json", ledgers_of(splits))
-    report({"kind": "data", **describe(splits)})
+    report(events.Data(**describe(splits)))
     for sentence in doubts(recipe, splits):
-        report({"kind": "warning", "sentence": sentence})
+        report(events.Warning(sentence))
 
-    # 5. The plan: every automatic decision, once; and where an earlier attempt left off.
+    # 5. What the machine says of the plan, or an earlier attempt has decided; and where that left off.
     method = method_for(recipe.method)
-    bound = made_from(recipe, base, contract, splits, starting_adapter(recipe.method))
-    plan, checkpoint, changed = settle_plan(recipe, folder, bound, splits, arguments, ranks, report)
+    bound = made_from(recipe, base, contract, splits, starting_adapter(getattr(recipe.method, "continue_from", None)))
+    plan, checkpoint, changed = begin_plan(recipe, folder, bound, splits, arguments, ranks, report)
     torch.set_num_threads(plan.threads)  # exactness is promised per plan
 
-    # 6. The model and the way it is changed.
-    report({"kind": "phase", "name": "loading the model"})
-    dtype = plan.dtype if method.freezes_base else torch.float32
-    if plan.sharding == "full":
-        model, sources = load_outline(base.folder, dtype, recipe.model.dropout)
-    else:
-        model, sources = load_model(base.folder, dtype, plan.device, recipe.model.dropout), None
-    model = changed_model(model, recipe)
+    # 6. The model, the way it is changed, and the whole plan, decided on the model as it will be trained.
+    report(events.Phase("loading the model"))
+    task, facts, sharded = objective.task, splits.train.dataset.facts, plan.sharding == "full"
+    spec = LoadSpec(
+        task=task,
+        facts=facts,
+        precision=plan.precision if method.base_untouched else "fp32",
+        device="cpu" if sharded else plan.device,
+        dropout=recipe.model.dropout,
+        shard=sharded,
+    )
+    loaded = load(base.folder, spec)
+    model = changed_model(loaded.model, recipe)
     torch.manual_seed(recipe.seed + ranks.rank)  # or dropout would leave out the same in every process
-    rate = recipe.optim.learning_rate or method.learning_rate
-    count = sum(weight.numel() for weight in trainable(model).values())
-    objective = Sft(rows, recipe.optim.batch_size, recipe.seed, plan, ranks)
-    steps = recipe.optim.steps or max(1, math.ceil(recipe.optim.epochs * objective.steps_per_epoch))
-    looks = settle_looks(recipe, splits, steps, report)
-    course = plan_course(recipe, objective, steps, looks.every)
-    policy = Policy(model, recipe.optim, rate, course.steps, plan, ranks, sources)
-    del model, sources
-    refuse_not_finite(base.folder, policy.model)
-    # From here on the model is what is trained, and is checked as that.
-    refuse_looking_ahead(base.folder, policy.model, rows)
-    plan = settle_packing(plan, policy.model, rows, report, ranks)
-    plan = settle_loss(plan, policy.model, rows, report, ranks)
-    objective = replace(objective, plan=plan)
-    policy.model.train()  # as in training, or other layers would be measured and compiled
-    objective = settle_memory(recipe.checkpointing, policy, objective, rows)
-    objective = settle_layers(recipe.compile, policy, objective, rows, course.steps, report)
-    plan = objective.plan
+    batch_size, an_epoch = recipe.optim.batch_size, steps_per_epoch(rows, recipe.optim.batch_size)
+    steps = recipe.optim.steps or max(1, math.ceil(recipe.optim.epochs * an_epoch))
+    method.prepare(model, recipe.method, rows, steps)
+    placed = Placed(model, plan, ranks, loaded.sources)
+    del model, loaded
+    refuse_not_finite(base.folder, placed.model)
+    refuse_looking_ahead(base.folder, placed.model, shortest(rows)[-1])
+    bytes_a_weight = 6 if recipe.optim.name == "adamw_8bit" else 12  # a gradient and two moments
+    wishes = Wishes(recipe.compile, recipe.checkpointing, batch_size, steps, bytes_a_weight)
+    validation = choose_validation(recipe, splits, steps, report)
+    plan = complete_plan(plan, wishes, placed, objective, rows, report)
     if ranks.leads:
         write_json(folder / "plan.json", plan.to_json())
-    report({"kind": "plan", **plan.to_json(), "trainable": count, "learning_rate": rate})
+    rate = recipe.optim.learning_rate or method.learning_rate
+    report(events.Plan(plan.to_json(), sum(weight.numel() for weight in trainable(placed.model).values()), rate))
 
     # 7. Training.
-    standing = Standing() if checkpoint is None else restore(policy, checkpoint)
-    standing.early = standing.early and not changed
-    refuse_small_disk(policy, folder, recipe.output.keep_last)
-    watched = objective.lazy_batches(splits.validation.at(looks.places)) if splits.validation else []
-    save = saver(folder, recipe.output.keep_last, bound, report)
-    while not standing.early and policy.step_number < course.steps:
+    report(events.Phase(TRAINING))
+    settings = loop_settings(recipe, an_epoch, steps, validation.every)
+    learner, models = Learner(placed, recipe.optim, rate, steps, method), Models(placed.model, plan)
+    columns = precomputed(folder, objective, models, rows)
+    source = RowSource(rows, objective, plan, batch_size, steps, recipe.seed, ranks, columns)
+    state = TrainerState() if checkpoint is None else restore(learner, checkpoint, source)
+    state.early = state.early and not changed
+    refuse_small_disk(learner, folder, recipe.output.keep_last)
+    watched = source.cut(splits.validation.at(validation.places)) if splits.validation else []
+    while not state.early and learner.step_number < settings.steps:
+        save = saver(learner, state, source, folder, recipe.output.keep_last, bound, report)
         try:
-            train(objective, policy, course, standing, watched, save, report, stop)
+            train(objective, models, learner, source, settings, state, watched, save, report, stop)
         except Spike:
-            standing = go_back(folder, policy, standing, report)
+            state = go_back(folder, learner, state, report)
         except Crowded as crowd:
             plan = with_threads(plan, crowd.threads, crowd.sentence)
             write_json(folder / "plan.json", plan.to_json())
             torch.set_num_threads(plan.threads)
-    steps = policy.step_number
-    del policy, objective, watched
+    steps = learner.step_number
+    del learner, models, placed, source, watched
     ranks.leave()
     if not ranks.leads:
         return {}
     if arguments.get("until") == "trained":
         return ended("trained", folder, report)
 
-    # 8. The model, published from a checkpoint that was read back, and proven to answer.
-    report({"kind": "phase", "name": "publishing"})
-    wanted_step = standing.best_step if recipe.evaluate.publish == "best" else None
-    chosen = find_published_step(folder / "checkpoints", wanted_step, steps, report)
-    dtype, device = answering(recipe.device) if method.freezes_base else (torch.float32, "cpu")
-    model = changed_model(load_model(base.folder, dtype, device), recipe)
-    refuse_unchanged(model, put_weights(trainable(model), chosen, AVERAGE if recipe.optim.ema else WEIGHTS))
+    # 8. The model, exported from a checkpoint that was read back, and proven to answer.
+    report(events.Phase("exporting"))
+    wanted_step = state.best_step if recipe.evaluate.export == "best" else None
+    chosen = exported_step(folder / "checkpoints", wanted_step, steps, report)
+    spec = replace(answering(recipe.device) if method.base_untouched else LoadSpec(), task=task, facts=facts)
+    model = changed_model(load(base.folder, spec).model, recipe)
+    refuse_unchanged(model, put_weights(trainable(model), chosen, EMA if recipe.optim.ema else WEIGHTS))
     card = make_card(recipe, base, contract, splits, plan, chosen.step, folder)
-    target = folder / ("adapter" if recipe.output.merge and method.freezes_base else "model")
-    publish(model, base, contract, target, card)
+    target = folder / ("adapter" if recipe.output.merge and method.base_untouched else "model")
+    export(model, base, contract, target, card)
     trained = what_was_trained(model, splits.train, recipe.device)
     del model
-    prove(target, contract, splits.train, trained, recipe.device)
+    verify_export(target, contract, splits.train, trained, recipe.device)
     if target.name == "adapter":
-        publish_merged(target, folder / "model", rows_to_compare(splits), report, Trial(device=recipe.device))
-        prove(folder / "model", contract, splits.train, None, recipe.device)
-    report({"kind": "published", "folder": str(folder / "model"), "step": chosen.step})
-    if arguments.get("until") == "published":
-        return ended("published", folder, report)
+        export_merged(target, folder / "model", rows_to_compare(splits), report, Trial(device=recipe.device))
+        verify_export(folder / "model", contract, splits.train, None, recipe.device)
+    report(events.Exported(str(folder / "model"), chosen.step))
+    if arguments.get("until") == "exported":
+        return ended("exported", folder, report)
 
     # 9. Base and tuned model, loaded from their folders, on rows that neither has seen.
-    training = sum(step["seconds"] for step in read_lines(folder / "metrics.jsonl"))
+    training = sum(step["seconds"] for step in read_lines(folder / METRICS))
     found = evaluate_both(recipe, folder, base, contract, splits.test, training, report)
     write_report(folder, recipe, splits, plan, found)
-    report({"kind": "finished"})
+    report(events.Finished())
     return {"folder": str(folder), "scores": found.report.to_json()["scores"] if found.report else []}
 
 
 def ended(until: str, folder: Path, report: Report) -> dict[str, Any]:
     """A run that was to go no further than this, and can be resumed."""
-    report({"kind": "ended", "until": until})
+    report(events.Ended(until))
     return {"folder": str(folder), "scores": []}
 
 
-def find_published_step(folder: Path, best: int | None, last: int, report: Report) -> Checkpoint:
-    """The checkpoint to publish: of the best look where it is wanted and whole, else of the last step."""
+def exported_step(folder: Path, best: int | None, last: int, report: Report) -> Checkpoint:
+    """The checkpoint to export: of the best validation where it is wanted and whole, else of the last step."""
     if best is not None and best != last:
         try:
             return find_step(folder, best)
         except TrainingError as error:
-            report({"kind": "warning", "sentence": f"{error} The weights of the last step are published instead."})
+            report(events.Warning(f"{error} The weights of the last step are exported instead."))
     return find_step(folder, last)
 
 
@@ -234,7 +242,7 @@ def describe(splits: Splits) -> dict[str, Any]:
         "rows": {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)},
         "tokens": asdict(spread(splits.train.lengths)),
         "trained_tokens": int(splits.train.trained.sum()),
-        "id": splits.train.shelf.id,
+        "id": splits.train.dataset.id,
         "replay": splits.replay.to_json() if splits.replay else None,
     }
 
@@ -248,36 +256,52 @@ def ledgers_of(splits: Splits) -> list[dict[str, Any]]:
     ]
 
 
-def settle_looks(recipe: Recipe, splits: Splits, steps: int, report: Report) -> Looks:
-    """When the run looks at its validation rows, and at which; what that takes is said."""
+def choose_validation(recipe: Recipe, splits: Splits, steps: int, report: Report) -> ValidationPlan:
+    """When the run is validated, and on which rows; what that takes is said."""
     lengths, wanted = splits.validation.lengths, recipe.evaluate
     if not len(lengths):
-        return Looks(steps, np.arange(0), 0.0)
+        return ValidationPlan(steps, np.arange(0), 0.0)
     trained = steps * recipe.optim.batch_size * float(splits.mixture.lengths.mean())
-    looks = plan_looks(steps, trained, lengths, wanted.every, wanted.look_rows)
-    report({"kind": "looks", "every": looks.every, "rows": len(looks.places), "of": len(lengths), "share": looks.share})
-    return looks
+    validation = plan_validation(steps, trained, lengths, wanted.every, wanted.validation_rows)
+    report(events.ValidationPlan(validation.every, len(validation.places), len(lengths), validation.share))
+    return validation
 
 
-def plan_course(recipe: Recipe, objective: Sft, steps: int, look_every: int) -> Course:
-    """How many steps, how often to look and save, and what to do on the way."""
-    return Course(
+def loop_settings(recipe: Recipe, an_epoch: int, steps: int, validate_every: int) -> LoopSettings:
+    """How many steps, how often to validate and save, and what to do on the way."""
+    return LoopSettings(
         steps,
-        validate_every=look_every,
-        checkpoint_every=recipe.output.checkpoint_every or max(objective.steps_per_epoch, math.ceil(steps / 10)),
+        validate_every=validate_every,
+        checkpoint_every=recipe.output.checkpoint_every or max(an_epoch, math.ceil(steps / 10)),
         metric=recipe.evaluate.metric,
         patience=recipe.evaluate.patience,
-        keep_best=recipe.evaluate.publish == "best",
+        keep_best=recipe.evaluate.export == "best",
         spikes=recipe.optim.spikes,
     )
 
 
-def saver(folder: Path, keep_last: int, bound: dict[str, Any], report: Report) -> Callable[[Policy, Standing], None]:
+def precomputed(folder: Path, objective: Objective, models: Models, rows: Mixture) -> Columns:
+    """What the objective computes beforehand of each row: once, and kept in the run's folder."""
+    if objective.precompute is None:
+        return {}
+    path = folder / "columns.safetensors"
+    if not path.exists():
+        columns = {name: column.contiguous() for name, column in objective.precompute(models, rows).items()}
+        if models.plan.processes > 1:
+            return columns  # every process has its own
+        save_file(columns, path)
+    return load_file(path)
+
+
+def saver(
+    learner: Learner, state: TrainerState, source: Source, folder: Path, keep_last: int, bound: dict[str, Any],
+    report: Report,
+) -> Callable[[], None]:  # fmt: skip
     """What the loop calls to save a checkpoint."""
 
-    def save(policy: Policy, standing: Standing) -> None:
-        written = save_checkpoint(policy, standing, folder / "checkpoints", keep_last, bound)
-        report({"kind": "checkpoint", "step": policy.step_number, "folder": str(written)})
+    def save() -> None:
+        written = save_checkpoint(learner, state, source, folder / "checkpoints", keep_last, bound)
+        report(events.Checkpoint(learner.step_number, str(written)))
 
     return save
 
@@ -291,8 +315,8 @@ def write_report(folder: Path, recipe: Recipe, splits: Splits, plan: Plan, found
     story = Story(
         title=folder.name,
         lead=f"{recipe.model.base}, {method}, {counted(len(splits.train), f'row of {names}')}",
-        steps=read_lines(folder / "metrics.jsonl"),
-        validations=[event for event in read_lines(folder / "events.jsonl") if event["kind"] == "validation"],
+        steps=read_lines(folder / METRICS),
+        validations=[event for event in read_lines(folder / EVENTS) if event["kind"] == "validation"],
         lengths=splits.train.lengths.tolist(),
         trained=splits.train.trained.tolist(),
         ledger=total(splits.ledgers, "all files").sentence(),
@@ -300,10 +324,10 @@ def write_report(folder: Path, recipe: Recipe, splits: Splits, plan: Plan, found
         recipe=(folder / "config.yaml").read_text(encoding="utf-8"),
         plan=plan.to_json(),
         report=found.report,
-        probes=found.probes,
+        general=found.general,
         samples=recipe.evaluate.samples,
     )
     write_text(target / "report.html", render_page(story))
     if found.report is not None:
-        write_json(target / "report.json", {**found.report.to_json(), "probes": found.probes_json()})
+        write_json(target / "report.json", {**found.report.to_json(), "general_ability": found.general_json()})
         write_text(target / "rows.jsonl", "".join(json.dumps(row) + "\n" for row in found.rows))

@@ -1,7 +1,7 @@
-"""Fold a run's adapter into its base: a full model with a certificate, or nothing. Runs in a child process.
+"""Fold a run's adapter into its base: a full model with a verification, or nothing. Runs in a child process.
 
 The model is written to a folder beside its place, read back from there, compared with the adapter
-(`jobs/certify`), and gets its name only when that went well.
+(`jobs/verify_merge`), and gets its name only when that went well.
 """
 
 from __future__ import annotations
@@ -18,59 +18,62 @@ from typing import Any
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 
+from tunesmith.core import events
 from tunesmith.core.config import validate
 from tunesmith.core.errors import DataError, JobError, MissingError, ModelError, TunesmithError
 from tunesmith.core.events import Report
 from tunesmith.core.files import expanded, make_folder, read_object, sha256_of, to_disk, write_json
-from tunesmith.data.load import load_dataset, require_rows
+from tunesmith.data.load import load_rows, require_rows
 from tunesmith.data.prepare import Prepared, dataset_id, prepare
 from tunesmith.data.split import Splits, load_splits
-from tunesmith.jobs.certify import Trial, certify
-from tunesmith.jobs.recipe import LONGEST, Recipe, longest_row
-from tunesmith.jobs.runs import is_run
+from tunesmith.evaluate.general_ability import READS
+from tunesmith.jobs.verify_merge import Trial, verify_merge
+from tunesmith.model.export import ExportedModel, export, find_model, merged
 from tunesmith.model.layout import CARD
 from tunesmith.model.load import read_config
-from tunesmith.model.publish import Published, find_published, merged, publish
 from tunesmith.prompt.base import Base, context_length
-from tunesmith.train.plan import make_plan
+from tunesmith.registry.runs import is_run
+from tunesmith.train.objectives.table import objective_for
+from tunesmith.train.planning.planner import make_plan
+from tunesmith.train.recipe import LONGEST, Recipe, longest_row
 
-CERTIFICATE = "certificate.json"
+VERIFICATION = "verification.json"
 SPARE = 64 << 20  # bytes that a disk should have room for beside what is written
 
 
 def merge(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
-    """Merge the adapter of `run` and publish the full model in `output`.
+    """Merge the adapter of `run` and export the full model in `output`.
 
     Args:
         arguments: `run`; `output` and `data`, or None; `replace`; `prompts`, `limit`, `max_new_tokens` and `device`.
         report: hears phases, pulses, scores and where the model is.
 
     Returns:
-        `folder` and `certificate`.
+        `folder` and `verification`.
     """
     adapter = find_adapter(expanded(arguments["run"]))
     output = arguments["output"]
     target = expanded(output).resolve() if output else beside(adapter)
     refuse_taken(target, arguments["replace"])
-    published = find_published(str(adapter))
-    report({"kind": "phase", "name": "finding rows to compare on"})
-    rows = rows_of_file(arguments["data"], published) if arguments["data"] else rows_of_run(published, report)
+    exported = find_model(str(adapter))
+    report(events.Phase("finding rows to compare on"))
+    rows = rows_of_file(arguments["data"], exported) if arguments["data"] else rows_of_run(exported, report)
     device = arguments.get("device", "auto")
     trial = Trial(arguments["prompts"], arguments["limit"], arguments["max_new_tokens"], device)
-    certificate = publish_merged(adapter, target, rows, report, trial)
-    report({"kind": "published", "folder": str(target)})
-    if certificate["scores"]:
-        count = certificate["rows"]["count"]
-        report({"kind": "scores", "rows": count, "against": "adapter", "scores": certificate["scores"]})
-    return {"folder": str(target), "certificate": certificate}
+    verification = export_merged(adapter, target, rows, report, trial)
+    report(events.Exported(str(target)))
+    if verification["scores"]:
+        count = verification["rows"]["count"]
+        report(events.Scores("merged", count, "adapter", verification["scores"]))
+    return {"folder": str(target), "verification": verification}
 
 
 def find_adapter(run: Path) -> Path:
-    """The adapter that a run has published, or that lies in the folder itself.
+    """The adapter that a run has exported, or that lies in the folder itself.
 
     Raises:
-        MissingError: there is no run, or nothing published in it.
-        ModelError: what it has published is no adapter.
+        MissingError: there is no run, or nothing exported in it.
+        ModelError: what it has exported is no adapter.
     """
     for folder in (run / "adapter", run / "model", run):
         if (folder / "adapter_config.json").exists():
@@ -109,7 +112,7 @@ def refuse_taken(target: Path, replace: bool) -> None:
 
 
 def rows_to_compare(splits: Splits) -> tuple[Sequence[Prepared], str]:
-    """The rows that say most about a model, and what they are: held out, else watched, else trained on."""
+    """The rows that say most about a model, and what they are: held out, else validated on, else trained on."""
     if splits.test:
         return splits.test, "held-out test rows"
     if splits.validation:
@@ -117,71 +120,71 @@ def rows_to_compare(splits: Splits) -> tuple[Sequence[Prepared], str]:
     return splits.train, "training rows (no others were held out)"
 
 
-def rows_of_run(published: Published, report: Report) -> tuple[Sequence[Prepared], str]:
+def rows_of_run(exported: ExportedModel, report: Report) -> tuple[Sequence[Prepared], str]:
     """The rows that the run of a model kept for the end, found again through its recipe.
 
     Raises:
         DataError: they are not there any more.
     """
-    card, base = published.card, published.base
+    card, base = exported.card, exported.base
     if base is None or "recipe" not in card:
-        raise DataError(f"{published.folder}: its {CARD} holds no recipe to find rows by. Name a file with --data.")
-    recipe = validate(Recipe, card["recipe"], f"{published.folder / CARD}: recipe")
+        raise DataError(f"{exported.folder}: its {CARD} holds no recipe to find rows by. Name a file with --data.")
+    recipe = validate(Recipe, card["recipe"], f"{exported.folder / CARD}: recipe")
     longest = longest_row(recipe, base)
     where = card["directory"] if Path(card["directory"]).is_dir() else "."
-    contract = published.contract()
+    contract = exported.contract()
     try:
         with contextlib.chdir(where):
-            splits = load_splits(recipe.data, contract, longest)
+            splits = load_splits(recipe.data, contract, longest, objective_for(recipe.objective).reads)
     except (MissingError, DataError) as error:
         raise DataError(f"the run's rows cannot be read again: {error} Name others with --data.") from None
-    if splits.train.shelf.id != card["data"]["id"]:
+    if splits.train.dataset.id != card["data"]["id"]:
         sentence = "the run's files have changed, so rows that are held out now may have been trained on."
-        report({"kind": "warning", "sentence": sentence})
+        report(events.Warning(sentence))
     return rows_to_compare(splits)
 
 
-def rows_of_file(name: str, published: Published) -> tuple[Sequence[Prepared], str]:
+def rows_of_file(name: str, exported: ExportedModel) -> tuple[Sequence[Prepared], str]:
     """The rows of a file, prepared as the model is prompted; those that are too long are left out."""
-    dataset = load_dataset(name)
+    dataset = load_rows(name)
     ledgers = dataset.reading.ledgers
     require_rows(ledgers, "fail")
-    takes = context_length(published.base.folder if published.base else published.folder) or LONGEST
-    rows = list(prepare(dataset.rows, ledgers, published.contract(), takes, over_long="drop"))
+    takes = context_length(exported.base.folder if exported.base else exported.folder) or LONGEST
+    rows = list(prepare(dataset.rows, ledgers, exported.contract(), takes, READS, over_long="drop"))
     return rows, f"rows of {name}"
 
 
-def publish_merged(
+def export_merged(
     adapter: Path, target: Path, rows: tuple[Sequence[Prepared], str], report: Report, trial: Trial | None = None
 ) -> dict[str, Any]:
-    """Publish the full model that the adapter and its base make, with its certificate, whole or not at all.
+    """Export the full model that the adapter and its base make, with its verification, whole or not at all.
 
     Args:
-        adapter: a published adapter's folder.
+        adapter: an exported adapter's folder.
         target: replaced if it exists.
         rows: what to compare on, prepared with the adapter's contract, and what they are.
         report: hears phases, pulses and warnings.
         trial: how much is compared and what is demanded.
 
     Returns:
-        The certificate, which is also in certificate.json, and under `merge` in tunesmith.json.
+        The verification, which is also in verification.json, and under `merge` in tunesmith.json.
 
     Raises:
         ModelError: the base has changed, the disk is too small, or a logit is further off than the limit.
     """
     trial = trial or Trial()
-    published, chosen = find_published(str(adapter)), rows[0][: trial.prompts]
-    base = published.base
+    exported, chosen = find_model(str(adapter)), rows[0][: trial.prompts]
+    base = exported.base
     assert base is not None
-    refuse_changed_base(published, base)
+    refuse_changed_base(exported, base)
     make_folder(target.parent, "the merged model")
     refuse_small_disk(base, chosen, target)
     with _workplace(target) as place:
-        report({"kind": "phase", "name": "folding the adapter into its base"})
-        whole = _fold(published, base, place / "model")
-        found = certify(published, whole, chosen, place, trial, report)
+        report(events.Phase("folding the adapter into its base"))
+        whole = _fold(exported, base, place / "model")
+        found = verify_merge(exported, whole, chosen, place, trial, report)
         plan = make_plan("fp32", "off", 0, device=trial.device)
-        certificate = {
+        verification = {
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
             "adapter": {"folder": str(adapter.resolve()), "sha256": sha256_of(adapter / "adapter_model.safetensors")},
             "rows": {"count": len(chosen), "what": rows[1], "id": dataset_id(chosen)},
@@ -189,23 +192,23 @@ def publish_merged(
             "precision": "fp32",
             **{name: getattr(plan, name) for name in ("device", "machine", "versions")},
         }
-        write_json(place / "model" / CERTIFICATE, certificate)
-        write_json(place / "model" / CARD, {**published.card, "merge": certificate})
+        write_json(place / "model" / VERIFICATION, verification)
+        write_json(place / "model" / CARD, {**exported.card, "merge": verification})
         _take_place(place, target)
-    if certificate["answers"] and (different := certificate["answers"]["different"]):
-        sentence = f"{different} greedy answers differ, and not because of a near tie: see {target / CERTIFICATE}."
-        report({"kind": "warning", "sentence": sentence})
-    return certificate
+    if verification["answers"] and (different := verification["answers"]["different"]):
+        sentence = f"{different} greedy answers differ, and not because of a near tie: see {target / VERIFICATION}."
+        report(events.Warning(sentence))
+    return verification
 
 
-def refuse_changed_base(published: Published, base: Base) -> None:
+def refuse_changed_base(exported: ExportedModel, base: Base) -> None:
     """Refuse an adapter whose base is not what it was trained on.
 
     Raises:
         ModelError: it has changed.
     """
-    if not base.commit and base.fingerprint() != published.card["base"]["sha256"]:
-        raise ModelError(f"{base.folder}: it has changed since {published.folder} was trained on it. Restore it.")
+    if not base.commit and base.fingerprint() != exported.card["base"]["sha256"]:
+        raise ModelError(f"{base.folder}: it has changed since {exported.folder} was trained on it. Restore it.")
 
 
 def refuse_small_disk(base: Base, rows: Sequence[Prepared], target: Path) -> None:
@@ -232,15 +235,15 @@ def count_weights(folder: Path) -> int:
     return count
 
 
-def _fold(published: Published, base: Base, folder: Path) -> Published:
-    """Merge and publish, and find the result as others would; it leaves memory before it is loaded again."""
+def _fold(exported: ExportedModel, base: Base, folder: Path) -> ExportedModel:
+    """Merge and export, and find the result as others would; it leaves memory before it is loaded again."""
     try:
-        publish(merged(published.folder, base), base, published.contract(), folder, published.card)
+        export(merged(exported.folder, base), base, exported.contract(), folder, exported.card)
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(f"{published.folder}: cannot be folded into {base.folder} ({reason}).") from error
+        raise ModelError(f"{exported.folder}: cannot be folded into {base.folder} ({reason}).") from error
     gc.collect()
-    return find_published(str(folder))
+    return find_model(str(folder))
 
 
 @contextlib.contextmanager
@@ -263,7 +266,7 @@ def _workplace(target: Path) -> Generator[Path]:
 
 def _take_place(place: Path, target: Path) -> None:
     """Give the model in `place` its name; a model that had it before goes only then."""
-    for path in (place / "model" / CERTIFICATE, place / "model" / CARD, place / "model"):
+    for path in (place / "model" / VERIFICATION, place / "model" / CARD, place / "model"):
         to_disk(path)
     if target.exists():
         target.rename(place / "before")

@@ -9,23 +9,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tunesmith.core import events
 from tunesmith.core.events import Report
 from tunesmith.core.files import open_new
 from tunesmith.data.config import OwnAnswers
 from tunesmith.data.prompts import read_prompts
 from tunesmith.data.replay import load_replay, refuse_none
-from tunesmith.data.rows import Text
 from tunesmith.data.source import SourceFile, find_files
 from tunesmith.data.split import Splits
-from tunesmith.jobs.distil import TOGETHER, Answers, Speaker, key_of, own_answers
-from tunesmith.jobs.recipe import Recipe, longest_row
-from tunesmith.model.load import answering, load_model
-from tunesmith.model.publish import find_published
-from tunesmith.model.warm import starting_adapter
+from tunesmith.jobs.own_answers import TOGETHER, Answers, Speaker, key_of, own_answers
+from tunesmith.model.export import find_model
+from tunesmith.model.load import answering, load
+from tunesmith.model.methods.continue_from import starting_adapter
 from tunesmith.prompt.base import EMBEDDED, Base
 from tunesmith.prompt.contract import Contract
 from tunesmith.prompt.messages import Conversation
-from tunesmith.train.ranks import Ranks
+from tunesmith.train.objectives.table import objective_for
+from tunesmith.train.recipe import Recipe, longest_row
+from tunesmith.train.weights.ranks import Ranks
 
 OWN_ROWS = "ember-general"  # general rows for the embedded model
 OWN_PROMPTS = "general-prompts"  # that any other is asked
@@ -61,7 +62,7 @@ def with_replay(
     """
     source = choose_source(recipe, splits)
     if source.why_none:
-        report({"kind": "replay", "sentence": f"nothing is replayed: {source.why_none}"})
+        report(events.Replay(f"nothing is replayed: {source.why_none}"))
     if not source.name:
         return splits
     files, what = find_files(source.name), "general rows"
@@ -69,19 +70,18 @@ def with_replay(
         written, what = answered(source, recipe, folder, base, contract, ranks, report), "answers of the base model"
         if not written.stat().st_size:
             sentence = f"the base model ends too few of its answers to {source.name}. data.replay=FILE names rows."
-            report({"kind": "replay", "sentence": f"nothing is replayed: {sentence}"})
+            report(events.Replay(f"nothing is replayed: {sentence}"))
             return splits
         files = [SourceFile(str(written), written)]
     held_out = [splits.validation, splits.test]
-    replay = load_replay(
-        files, what, recipe.data, contract, longest_row(recipe, base), splits.train, held_out, recipe.seed
-    )
+    longest, reads = longest_row(recipe, base), objective_for(recipe.objective).reads
+    replay = load_replay(files, what, recipe.data, contract, longest, splits.train, held_out, recipe.seed, reads)
     if recipe.data.replay != "auto":
         replay = refuse_none(replay, source.name)
     if replay is None:
-        report({"kind": "replay", "sentence": f"nothing is replayed: no row of {source.name} is left beside yours."})
+        report(events.Replay(f"nothing is replayed: no row of {source.name} is left beside yours."))
         return splits
-    report({"kind": "replay", "sentence": replay.sentence()})
+    report(events.Replay(replay.sentence()))
     return replace(splits, replay=replay)
 
 
@@ -92,7 +92,7 @@ def choose_source(recipe: Recipe, splits: Splits) -> Source:
         return Source(wanted.prompts, read_prompts(wanted.prompts)[0])
     if wanted != "auto":
         return Source() if wanted == "off" else Source(wanted)
-    if isinstance(splits.train[0].row.content, Text):
+    if splits.kind.name == "text":
         return Source(why_none="beside plain text it is not done unasked. data.replay=FILE names rows to replay.")
     if recipe.model.template is not None:
         return Source(
@@ -134,9 +134,9 @@ def answered(
     speaker = speaker_of(recipe, base, contract)
     path = folder / f"replayed-{key_of(speaker, source.prompts)[:16]}.jsonl"
     if ranks.leads and not path.exists():
-        report({"kind": "phase", "name": f"the base model answers {len(source.prompts)} prompts of {source.name}"})
+        report(events.Phase(f"the base model answers {len(source.prompts)} prompts of {source.name}"))
         answers = own_answers(speaker, source.prompts, longest_row(recipe, base), report)
-        report({"kind": "replay", "sentence": told(answers)})
+        report(events.Replay(told(answers)))
         with open_new(path) as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in answers.rows)
     while not path.exists():  # the parent ends this process too, should the first one die
@@ -152,12 +152,11 @@ def told(answers: Answers) -> str:
 
 def speaker_of(recipe: Recipe, base: Base, contract: Contract) -> Speaker:
     """The model as training starts from it: the base, with the adapter that is trained further if there is one."""
-    adapter = starting_adapter(recipe.method)
+    adapter = starting_adapter(getattr(recipe.method, "continue_from", None))
 
-    def load() -> Any:
+    def load_it() -> Any:
         if adapter is None:
-            return load_model(base.folder, *answering())
-        start = getattr(recipe.method, "start", None)
-        return find_published(str(start)).load()
+            return load(base.folder, answering()).model
+        return find_model(str(getattr(recipe.method, "continue_from", None))).load()
 
-    return Speaker(f"{base.fingerprint()} {adapter or ''}", load, contract)
+    return Speaker(f"{base.fingerprint()} {adapter or ''}", load_it, contract)

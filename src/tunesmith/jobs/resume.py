@@ -11,18 +11,21 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tunesmith.core import events
 from tunesmith.core.difference import Difference, differences
 from tunesmith.core.errors import ConfigError, TrainingError
-from tunesmith.core.events import Report
+from tunesmith.core.events import EVENTS, METRICS, Report
 from tunesmith.core.files import keep_lines
 from tunesmith.data.split import Splits
-from tunesmith.jobs.recipe import Recipe
 from tunesmith.prompt.base import Base
 from tunesmith.prompt.contract import Contract
 from tunesmith.train.checkpoint import Checkpoint, find_checkpoint, find_step, restore
-from tunesmith.train.plan import Plan, read_plan
-from tunesmith.train.policy import Policy
-from tunesmith.train.standing import Standing
+from tunesmith.train.learner import Learner
+from tunesmith.train.planning.plan import Plan, in_smaller_pieces, read_plan
+from tunesmith.train.planning.planner import make_plan
+from tunesmith.train.recipe import Recipe
+from tunesmith.train.state import TrainerState
+from tunesmith.train.weights.ranks import Ranks
 
 MOST_ROLLBACKS = 5
 # What of a plan is decided anew when the user accepts another value of a setting: that and what was decided by it.
@@ -58,11 +61,34 @@ def made_from(recipe: Recipe, base: Base, contract: Contract, splits: Splits, st
         "tokenizer and template": contract.id,
         "starting adapter": start,
         "rows": {
-            name: rows.shelf.id
+            name: rows.dataset.id
             for name, rows in (("train", splits.train), ("validation", splits.validation), ("test", splits.test))
         }
-        | {"replay": splits.replay.rows.shelf.id if splits.replay else None},
+        | {"replay": splits.replay.rows.dataset.id if splits.replay else None},
     }
+
+
+def begin_plan(
+    recipe: Recipe, folder: Path, bound: dict[str, Any], splits: Splits, arguments: dict[str, Any], ranks: Ranks,
+    report: Report,
+) -> tuple[Plan, Checkpoint | None, bool]:  # fmt: skip
+    """The plan as the first process has it so far, the checkpoint to go on from, whether the run was changed."""
+    plan = make_plan(
+        recipe.precision, recipe.data.packing, recipe.micro_tokens, recipe.optim.accumulation, recipe.device, ranks,
+        recipe.sharding,
+    )  # fmt: skip
+    checkpoint, changed = None, False
+    if ranks.leads:
+        resumed = find_resumed(folder, bound, plan, arguments, report) if arguments.get("resume") else None
+        if resumed is not None:
+            plan, checkpoint, changed = resumed.plan, resumed.checkpoint, resumed.changed
+        if arguments.get("smaller"):
+            plan = in_smaller_pieces(plan, recipe.optim.batch_size, splits.mixture.every_length.tolist())
+    told = {"plan": plan.to_json(), "step": None if checkpoint is None else checkpoint.step, "changed": changed}
+    told = ranks.gather(told)[0]
+    if told["step"] is not None and checkpoint is None:
+        checkpoint = find_step(folder / "checkpoints", told["step"])
+    return Plan(**told["plan"]), checkpoint, told["changed"]
 
 
 def find_resumed(
@@ -85,10 +111,10 @@ def find_resumed(
     """
     checkpoint, damaged = find_checkpoint(folder / "checkpoints")
     for sentence in damaged:
-        report({"kind": "warning", "sentence": sentence})
+        report(events.Warning(sentence))
     if checkpoint is None and not (arguments.get("smaller") and (folder / "plan.json").exists()):
         forget_after(folder, 0)  # nothing was trained: the run begins as its config.yaml says now
-        report({"kind": "resumed", "step": 0})
+        report(events.Resumed(0))
         return None
     before = {} if checkpoint is None else checkpoint.state["made_from"]
     changes = [] if checkpoint is None else list(changed(before, bound))
@@ -97,7 +123,7 @@ def find_resumed(
     step = 0 if checkpoint is None else checkpoint.step
     forget_after(folder, step)
     accepted = {"changes": [asdict(one) for one in changes], "inexact": [asdict(one) for one in inexact]}
-    report({"kind": "resumed", "step": step, **accepted})
+    report(events.Resumed(step, **accepted))
     return Resumed(checkpoint, plan, bool(changes))
 
 
@@ -148,29 +174,30 @@ def refuse_unaccepted(
         raise ConfigError(f"{folder}: {' And '.join(sentences)}")
 
 
-def go_back(folder: Path, policy: Policy, standing: Standing, report: Report) -> Standing:
-    """Take a run that met a spike back to its last checkpoint; the batches that it took since are left behind.
+def go_back(folder: Path, learner: Learner, state: TrainerState, report: Report) -> TrainerState:
+    """Take a run that met a spike back to its last checkpoint; its source goes on: batches since are left behind.
 
     Raises:
         TrainingError: there is no checkpoint yet, or it has gone back too often.
     """
-    if standing.anchor is None or standing.rollbacks == MOST_ROLLBACKS:
-        why = "there is no checkpoint yet" if standing.anchor is None else f"it has done so {MOST_ROLLBACKS} times"
+    if state.last_checkpoint is None or state.rollbacks == MOST_ROLLBACKS:
+        often = f"it has done so {MOST_ROLLBACKS} times"
+        why = "there is no checkpoint yet" if state.last_checkpoint is None else often
         raise TrainingError(
-            f"step {policy.step_number + 1}: the loss stands far out, and the run cannot go back: {why}. "
+            f"step {learner.step_number + 1}: the loss stands far out, and the run cannot go back: {why}. "
             "Lower optim.learning_rate, raise optim.warmup, or look at the rows of this step."
         )
-    checkpoint = find_step(folder / "checkpoints", standing.anchor)
-    earlier = restore(policy, checkpoint)
-    policy.optimizer.zero_grad(set_to_none=True)
-    if policy.ranks.leads:
+    checkpoint = find_step(folder / "checkpoints", state.last_checkpoint)
+    earlier = restore(learner, checkpoint)
+    learner.optimizer.zero_grad(set_to_none=True)
+    if learner.ranks.leads:
         forget_after(folder, checkpoint.step)
-    policy.ranks.wait()
-    report({"kind": "rolled_back", "step": checkpoint.step, "batches": standing.cursor})
-    return replace(earlier, cursor=standing.cursor, rollbacks=standing.rollbacks + 1)
+    learner.ranks.wait()
+    report(events.RolledBack(checkpoint.step))
+    return replace(earlier, rollbacks=state.rollbacks + 1)
 
 
 def forget_after(folder: Path, step: int) -> None:
     """Take out what was noted of later steps."""
-    keep_lines(folder / "metrics.jsonl", lambda line: line["step"] <= step)
-    keep_lines(folder / "events.jsonl", lambda line: line["kind"] != "validation" or line["step"] <= step)
+    keep_lines(folder / METRICS, lambda line: line["step"] <= step)
+    keep_lines(folder / EVENTS, lambda line: line["kind"] != "validation" or line["step"] <= step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,18 +12,24 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from tunesmith.core import events
 from tunesmith.core.config import to_yaml
-from tunesmith.core.errors import ConfigError, JobError, OutOfMemory, Stopped, TunesmithError
-from tunesmith.core.events import Report, silent, to_folder
-from tunesmith.core.files import expanded, home, make_folder, read_json, read_lines, write_text
+from tunesmith.core.errors import ConfigError, JobError, Stopped, TunesmithError
+from tunesmith.core.events import Report, silent, to_attempts
+from tunesmith.core.files import expanded, home, make_folder, read_json, write_text
 from tunesmith.core.names import did_you_mean
 from tunesmith.data.config import OwnAnswers
-from tunesmith.data.read import read_rows
+from tunesmith.data.read.files import read_rows
 from tunesmith.data.source import find_files
-from tunesmith.exec.local import Job, run_child
-from tunesmith.jobs.recipe import Recipe, read_recipe
-from tunesmith.jobs.runs import UNTIL, read_run
+from tunesmith.exec.executor import Executor, Job
+from tunesmith.exec.local import LocalExecutor
+from tunesmith.exec.supervise import result_of, supervise
 from tunesmith.prompt.base import resolve
+from tunesmith.registry.runs import UNTIL, read_run
+from tunesmith.train.recipe import Recipe, read_recipe
+
+TRAINING = "training"  # the phase in which smaller micro-batches help where there is no room
+EXECUTOR: Executor = LocalExecutor()
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,7 @@ class Run:
 
     @property
     def model(self) -> Path:
-        """The published model, for `tunesmith.load`, transformers or peft."""
+        """The exported model, for `tunesmith.load`, transformers or peft."""
         return self.folder / "model"
 
     @property
@@ -54,7 +61,7 @@ def finetune(recipe: str | Path, report: Report = silent, until: str = "evaluate
     Args:
         recipe: path of a YAML recipe.
         report: hears every event; the command line draws its progress bar from these.
-        until: `trained` ends the run with its last checkpoint, `published` with its model, `evaluated` with its
+        until: `trained` ends the run with its last checkpoint, `exported` with its model, `evaluated` with its
             report. `resume` takes it further.
         **overrides: sections with fields to set otherwise, such as `optim={"epochs": 1}`.
 
@@ -104,53 +111,32 @@ def resume(
 
 
 def _run(folder: Path, options: dict[str, Any], report: Report) -> Run:
-    """Run the children in `folder`, alone, and note how it ended; with smaller micro-batches where there is no room."""
+    """Run the job in `folder`, alone, and note how it ended; with smaller micro-batches where there is no room."""
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise JobError(f"{folder}: another process works on this run. Wait for it, or stop it first.") from None
-    report({"kind": "folder", "folder": str(folder)})
-    processes = read_recipe(folder / "config.yaml").processes
+    report(events.Folder(str(folder)))
+    job = Job(
+        "finetune", {"folder": str(folder), **options}, read_recipe(folder / "config.yaml").processes,
+        stoppable=True, smaller={"resume": True, "smaller": True}, shrinks=TRAINING,
+    )  # fmt: skip
+    note = to_attempts(folder)
     try:
-        while True:
-            job = Job("finetune", {"folder": str(folder), **options}, stoppable=True, processes=processes)
-            try:
-                run_child(job, folder / "child.log", report)
-                break
-            except OutOfMemory as error:
-                refuse_out_of_memory_elsewhere(folder, error)
-                sentence = f"{error} The run goes on from its last checkpoint with smaller micro-batches."
-                to_folder(folder, report)({"kind": "warning", "sentence": sentence})
-                options = {**options, "resume": True, "smaller": True}
+        outcome = supervise(EXECUTOR, job, folder, report, note)
+        if not isinstance(outcome, events.Done):
+            with contextlib.suppress(TunesmithError):  # on a full disk
+                note(outcome)
+        result_of(outcome)
     except Stopped as end:
-        to_folder(folder)({"kind": "stopped", "sentence": str(end)})
         raise Stopped(f"{end} Go on with: tunesmith train --resume {folder}") from None
-    except TunesmithError as error:
-        with contextlib.suppress(TunesmithError):  # on a full disk
-            to_folder(folder)({"kind": "failed", "sentence": str(error)})
-        raise
     except KeyboardInterrupt:
-        to_folder(folder)({"kind": "interrupted"})
+        note(events.Interrupted())
         raise
     finally:
         lock.release()
     return Run(folder)
-
-
-def refuse_out_of_memory_elsewhere(folder: Path, error: OutOfMemory) -> None:
-    """Smaller micro-batches help where training itself had no room, and nowhere else.
-
-    Raises:
-        JobError: it was loading the model, or something after training.
-    """
-    events = read_lines(folder / "events.jsonl")
-    doing = next((event for event in reversed(events) if event["kind"] in ("phase", "plan")), {})
-    if doing.get("kind") != "plan":
-        raise JobError(
-            f"{error} It was {doing.get('name', 'starting')}. Take a smaller base model, lower evaluate.rows or "
-            "data.max_length, or close what else runs here."
-        )
 
 
 def refuse_unknown_end(until: str) -> None:
@@ -161,10 +147,10 @@ def refuse_unknown_end(until: str) -> None:
 
 def refuse_missing(recipe: Recipe) -> None:
     """Find what the recipe names before anything is written: files, and the base model (downloaded here)."""
-    probe, replay = recipe.evaluate.probe, recipe.data.replay
+    general, replay = recipe.evaluate.general_ability, recipe.data.replay
     replay = replay.prompts if isinstance(replay, OwnAnswers) else [] if replay in ("auto", "off") else replay
-    probe = [] if isinstance(probe, str) else probe
-    for names in (recipe.data.train, recipe.data.validation, recipe.data.test, probe, replay):
+    general = [] if isinstance(general, str) else general
+    for names in (recipe.data.train, recipe.data.validation, recipe.data.test, general, replay):
         if names and not isinstance(names, int | float):
             for file in find_files(names):
                 read_rows(file.path, name=file.name)
@@ -188,17 +174,22 @@ def claim_folder(recipe: Recipe) -> Path:
 
 def evaluate_file(options: Mapping[str, Any], report: Report = silent) -> dict[str, Any]:
     """Run an evaluation in a child process and return its report as plain values."""
-    log = make_folder(home() / "logs", "logs") / f"evaluate-{os.getpid()}.log"
-    done = run_child(Job("evaluate", dict(options)), log, report)
-    log.unlink(missing_ok=True)  # it stays only when something went wrong
-    return done["report"]
+    return _alone(Job("evaluate", dict(options)), report)["report"]
+
+
+def _alone(job: Job, report: Report) -> dict[str, Any]:
+    """The result of a job that has no folder; its log stays only when something went wrong."""
+    folder = make_folder(home() / "logs" / f"{job.name}-{os.getpid()}", "logs")
+    result = result_of(supervise(EXECUTOR, job, folder, report))
+    shutil.rmtree(folder, ignore_errors=True)
+    return result
 
 
 def load(name: str | Path, template: str | None = None, device: str = "auto") -> Any:
     """A model ready to answer: `tunesmith.load("runs/demo").generate("What time is breakfast?")`.
 
     Args:
-        name: a run folder, a published model's folder, or a base model.
+        name: a run folder, an exported model's folder, or a base model.
         template: name of a chat template, for a base model that has none.
         device: `auto` (a CUDA device if there is one), `cpu` or `cuda`.
 
@@ -210,11 +201,11 @@ def load(name: str | Path, template: str | None = None, device: str = "auto") ->
     """
     from tunesmith.infer.chat import Chat
     from tunesmith.infer.local import LocalEngine
-    from tunesmith.model.publish import find_published
+    from tunesmith.model.export import find_model
 
-    published = find_published(str(name))
-    contract = published.contract(template)
-    return Chat(LocalEngine(published.load(device), contract.stop_ids), contract)
+    exported = find_model(str(name))
+    contract = exported.contract(template)
+    return Chat(LocalEngine(exported.load(device), contract))
 
 
 def merge_run(options: Mapping[str, Any], report: Report = silent) -> dict[str, Any]:
@@ -225,12 +216,10 @@ def merge_run(options: Mapping[str, Any], report: Report = silent) -> dict[str, 
         report: hears every event.
 
     Returns:
-        `folder` of the full model, and its `certificate`.
+        `folder` of the full model, and its `verification`.
     """
-    log = make_folder(home() / "logs", "logs") / f"merge-{os.getpid()}.log"
     try:
-        done = run_child(Job("merge", dict(options), stoppable=True), log, report)
+        done = _alone(Job("merge", dict(options), stoppable=True), report)
     except Stopped:  # it had time to take away what it had written; there is nothing to resume
         raise KeyboardInterrupt from None
-    log.unlink(missing_ok=True)  # it stays only when something went wrong
-    return {"folder": done["folder"], "certificate": done["certificate"]}
+    return {"folder": done["folder"], "verification": done["verification"]}

@@ -1,1 +1,1 @@
-"""A base model plus a way to change it: loading, methods, packed attention, publishing."""
+"""A base model plus a way to change it: loading, methods, packed attention, export."""

@@ -45,10 +45,10 @@ def packed_attention(
     is_causal: bool | None = None,
     **other: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention within each row of a packed sequence.
+    """Attention within each row of a packed sequence: to what came before, or (of an encoder) to all of the row.
 
     Args:
-        module: the attention layer; not looked at.
+        module: the attention layer, which says whether it is causal where the call does not.
         query: (1, H, T, D).
         key: (1, K, T, D).
         value: (1, K, T, D).
@@ -57,7 +57,7 @@ def packed_attention(
         scaling: factor on the scores.
         cu_seq_lens_q: R + 1 offsets, from 0 to T.
         max_length_q: tokens of the longest row; T if absent.
-        is_causal: must not be False.
+        is_causal: whether a token sees only itself and those before it; as the layer says if absent.
         **other: anything a model asks for that this function does not do is an error.
 
     Returns:
@@ -66,48 +66,53 @@ def packed_attention(
     unknown = {name for name, given in other.items() if given is not None and name not in CHANGES_NOTHING}
     if unknown:
         raise NotImplementedError(f"packed attention cannot do {', '.join(sorted(unknown))}")
-    if attention_mask is not None or cu_seq_lens_q is None or query.shape[0] != 1 or is_causal is False:
-        raise NotImplementedError("packed attention cannot do masks, batches, unpacked rows or a look ahead")
+    if attention_mask is not None or cu_seq_lens_q is None or query.shape[0] != 1:
+        raise NotImplementedError("packed attention cannot do masks, batches or unpacked rows")
+    causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     query, key = query.to(value.dtype), key.to(value.dtype)  # rotary positions may leave them in fp32
     if query.device.type == "cpu" and dropout == 0:
-        return attend(query, key, value, cu_seq_lens_q, scale)[0], None
+        return attend(query, key, value, cu_seq_lens_q, scale, causal)[0], None
     if query.is_cuda and dropout == 0 and query.dtype != torch.float32:
-        return _on_a_gpu(query, key, value, cu_seq_lens_q, max_length_q or query.shape[2], scale), None
-    return row_by_row(query, key, value, cu_seq_lens_q, dropout, scale), None
+        longest = max_length_q or query.shape[2]
+        return _on_a_gpu(query, key, value, cu_seq_lens_q, longest, scale, causal), None
+    return row_by_row(query, key, value, cu_seq_lens_q, dropout, scale, causal), None
 
 
 def _on_a_gpu(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, offsets: torch.Tensor, longest: int, scale: float
-) -> torch.Tensor:
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, offsets: torch.Tensor, longest: int, scale: float,
+    causal: bool,
+) -> torch.Tensor:  # fmt: skip
     from torch.nn.attention.varlen import varlen_attn
 
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    found = varlen_attn(q, k, v, offsets, offsets, longest, longest, window_size=(-1, 0), scale=scale)
+    window = (-1, 0 if causal else -1)
+    found = varlen_attn(q, k, v, offsets, offsets, longest, longest, window_size=window, scale=scale)
     assert isinstance(found, torch.Tensor)
     return found[None]
 
 
 def row_by_row(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, offsets: torch.Tensor, dropout: float, scale: float
-) -> torch.Tensor:
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, offsets: torch.Tensor, dropout: float, scale: float,
+    causal: bool = True,
+) -> torch.Tensor:  # fmt: skip
     """Torch's own attention for each row in turn: with dropout, or in fp32 on a GPU."""
     if (groups := query.shape[1] // key.shape[1]) > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     lengths = offsets.diff().tolist()
     rows = zip(query.split(lengths, dim=2), key.split(lengths, dim=2), value.split(lengths, dim=2), strict=True)
     outputs = [
-        scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale, is_causal=True) for q, k, v in rows
+        scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale, is_causal=causal) for q, k, v in rows
     ]
     return torch.cat(outputs, dim=2).transpose(1, 2)
 
 
 @torch.library.custom_op("tunesmith::attend", mutates_args=(), device_types="cpu")
 def attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, offsets: torch.Tensor, scale: float
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, offsets: torch.Tensor, scale: float, causal: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Output (1, T, H, D), and for fp32 the logarithms (1, T, H) of each query's sum, which its backward pass needs."""
     _, heads, tokens, width = query.shape
@@ -116,19 +121,19 @@ def attend(
     for here in _rows(offsets):
         if query.dtype == torch.float32:
             q, k, v = query[:, :, here], key[:, :, here], value[:, :, here]
-            found, log_sum = _fused(q, *_for_each_head(q, k, v), 0.0, True, scale=scale)
+            found, log_sum = _fused(q, *_for_each_head(q, k, v), 0.0, causal, scale=scale)
             output[:, here], sums[:, here] = found.transpose(1, 2), log_sum.transpose(1, 2)
         else:
             k, v = key[0, :, here.start :], value[0, :, here.start :]
             q, into = query[:, :, here.start :], output[:, here].transpose(1, 2)
-            _forward(_grouped(q, key), k, v, scale, _grouped(into, key))
+            _forward(_grouped(q, key), k, v, scale, causal, _grouped(into, key))
     return output, sums
 
 
 @torch.library.custom_op("tunesmith::attend_backward", mutates_args=(), device_types="cpu")
 def attend_backward(
     gradient: torch.Tensor, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, offsets: torch.Tensor,
-    scale: float, output: torch.Tensor, sums: torch.Tensor,
+    scale: float, causal: bool, output: torch.Tensor, sums: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
     """Gradients of `attend` by query, key and value; `gradient` is (1, T, H, D)."""
     by_query, by_key, by_value = (_laid_out_by_tokens(tensor) for tensor in (query, key, value))
@@ -137,13 +142,13 @@ def attend_backward(
         if query.dtype == torch.float32:
             q, k, v = query[:, :, here], key[:, :, here], value[:, :, here]
             o, log_sum = output[:, here].transpose(1, 2), sums[:, here].transpose(1, 2)
-            found = _fused_backward(g, q, *_for_each_head(q, k, v), o, log_sum, 0.0, True, scale=scale)
+            found = _fused_backward(g, q, *_for_each_head(q, k, v), o, log_sum, 0.0, causal, scale=scale)
             by_query[:, :, here] = found[0]
             by_key[0, :, here], by_value[0, :, here] = (_grouped(one, k).sum(1) for one in found[1:])
         else:
             k, v = key[0, :, here.start :], value[0, :, here.start :]
             q, into = query[:, :, here.start :], by_query[:, :, here]
-            found = _backward(_grouped(g, key), _grouped(q, key), k, v, scale, _grouped(into, key))
+            found = _backward(_grouped(g, key), _grouped(q, key), k, v, scale, causal, _grouped(into, key))
             by_key[0, :, here], by_value[0, :, here] = found
     return by_query, by_key, by_value
 
@@ -153,7 +158,7 @@ _fused_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_bac
 
 
 @attend.register_fake
-def _(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, offsets: torch.Tensor, scale: float):  # pyright: ignore
+def _(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, offsets: torch.Tensor, scale: float, causal: bool):  # pyright: ignore
     _, heads, tokens, width = query.shape
     return query.new_empty(1, tokens, heads, width), query.new_empty(_sums_shape(query), dtype=torch.float32)
 
@@ -164,7 +169,7 @@ def _(gradient: torch.Tensor, query: torch.Tensor, key: torch.Tensor, value: tor
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
-    query, key, value, offsets, ctx.scale = inputs
+    query, key, value, offsets, ctx.scale, ctx.causal = inputs
     kept = output if query.dtype == torch.float32 else (output[1], output[1])
     ctx.save_for_backward(query, key, value, offsets, *kept)
     ctx.set_materialize_grads(False)
@@ -172,30 +177,31 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.T
 
 def _differentiate(context: Any, gradient: torch.Tensor, _: None) -> tuple[torch.Tensor | None, ...]:
     query, key, value, offsets, output, sums = context.saved_tensors
-    found = attend_backward(gradient, query, key, value, offsets, context.scale, output, sums)
-    return *found, None, None
+    found = attend_backward(gradient, query, key, value, offsets, context.scale, context.causal, output, sums)
+    return *found, None, None, None
 
 
 attend.register_autograd(_differentiate, setup_context=_keep)  # pyright: ignore[reportArgumentType]
 
 
 def _forward(
-    query_KGTD: torch.Tensor, key_KTD: torch.Tensor, value_KTD: torch.Tensor, scale: float, output_KGLD: torch.Tensor
-) -> None:
-    """Write causal attention of the first L tokens into `output_KGLD`."""
-    for block, seen in _blocks(output_KGLD.shape[2], query_KGTD.shape[2]):
-        p_KMS = _probabilities(query_KGTD[:, :, block], key_KTD[:, seen], scale)
+    query_KGTD: torch.Tensor, key_KTD: torch.Tensor, value_KTD: torch.Tensor, scale: float, causal: bool,
+    output_KGLD: torch.Tensor,
+) -> None:  # fmt: skip
+    """Write the attention of the first L tokens, which are a row, into `output_KGLD`."""
+    for block, seen in _blocks(output_KGLD.shape[2], query_KGTD.shape[2], causal):
+        p_KMS = _probabilities(query_KGTD[:, :, block], key_KTD[:, seen], scale, causal)
         into = output_KGLD[:, :, block]
         into.copy_(_first(torch.bmm(p_KMS, value_KTD[:, seen]), into))
 
 
 def _backward(
     gradient_KGLD: torch.Tensor, query_KGTD: torch.Tensor, key_KTD: torch.Tensor, value_KTD: torch.Tensor,
-    scale: float, by_query_KGLD: torch.Tensor,
+    scale: float, causal: bool, by_query_KGLD: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """Gradients of the first L tokens: by query, written into `by_query_KGLD`; by key and value, returned."""
     heads, groups, length, width = gradient_KGLD.shape
-    blocks = list(_blocks(length, query_KGTD.shape[2]))
+    blocks = list(_blocks(length, query_KGTD.shape[2], causal))
     dtype = torch.float32 if len(blocks) > 1 else key_KTD.dtype  # of what is summed over blocks
     by_key, by_value = (key_KTD.new_zeros(heads, blocks[-1][1].stop, width, dtype=dtype) for _ in range(2))
     for block, seen in blocks:
@@ -203,7 +209,7 @@ def _backward(
         g_KGND = into.new_zeros(heads, groups, block.stop - block.start, width)
         g_KGND[:, :, : into.shape[2]] = gradient_KGLD[:, :, block]
         g_KMD = g_KGND.flatten(1, 2)
-        p_KMS = _probabilities(query_KGTD[:, :, block], key_KTD[:, seen], scale)
+        p_KMS = _probabilities(query_KGTD[:, :, block], key_KTD[:, seen], scale, causal)
         by_value[:, seen] += torch.bmm(p_KMS.transpose(1, 2), g_KMD)
         by_p_KMS = torch.bmm(g_KMD, value_KTD[:, seen].transpose(1, 2))
         by_score_KMS = torch._softmax_backward_data(by_p_KMS, p_KMS, -1, p_KMS.dtype)
@@ -212,11 +218,12 @@ def _backward(
     return by_key[:, :length], by_value[:, :length]
 
 
-def _probabilities(query_KGND: torch.Tensor, key_KSD: torch.Tensor, scale: float) -> torch.Tensor:
-    """Softmax of the scores of a block, (K, M, S) with M = G N; its last N keys are the block's own tokens."""
+def _probabilities(query_KGND: torch.Tensor, key_KSD: torch.Tensor, scale: float, causal: bool) -> torch.Tensor:
+    """Softmax of the scores of a block, (K, M, S), M = G N; if causal, its last N keys are the block's own tokens."""
     (heads, groups, n, _), s = query_KGND.shape, key_KSD.shape[1]
     score_KGNS = _scaled(query_KGND.flatten(1, 2), key_KSD.transpose(1, 2), scale).view(heads, groups, n, s)
-    score_KGNS[..., s - n :] += _future(query_KGND.dtype)[:n, :n]
+    if causal:
+        score_KGNS[..., s - n :] += _future(query_KGND.dtype)[:n, :n]
     return score_KGNS.softmax(-1).view(heads, groups * n, s)
 
 
@@ -232,16 +239,16 @@ def _scaled(left: torch.Tensor, right: torch.Tensor, scale: float) -> torch.Tens
     return torch.baddbmm(empty, left, right, beta=0, alpha=scale)
 
 
-def _blocks(length: int, most: int) -> Iterator[tuple[slice, slice]]:
+def _blocks(length: int, most: int, causal: bool) -> Iterator[tuple[slice, slice]]:
     """Blocks of about as many queries each, and the keys that some of them see.
 
     The last block may go on into tokens after the row, where there are any: keys that come later are hidden from the
-    row's own queries, and what those tokens find is thrown away.
+    row's own queries, and what those tokens find is thrown away. Where attention is not causal, all see the whole row.
     """
     size = _whole(-(-length // -(-length // BLOCK)))
     for start in range(0, length, size):
         end = min(start + _whole(min(size, length - start)), most)
-        yield slice(start, end), slice(0, end)
+        yield slice(start, end), slice(0, end if causal else length)
 
 
 def _whole(tokens: int) -> int:

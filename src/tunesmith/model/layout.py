@@ -1,4 +1,4 @@
-"""What lies in the folder of a published model, by name, and where an adapter is found. No torch is imported here."""
+"""What lies in the folder of an exported model, by name, and where an adapter is found. No torch is imported here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WEIGHTS = "adapter_model.safetensors"
 
 
 def adapter_folder(name: str) -> Path:
-    """Where the adapter called `name` lies: a published adapter's folder, or the one inside a run's.
+    """Where the adapter called `name` lies: an exported adapter's folder, or the one inside a run's.
 
     Raises:
         MissingError: there is none.
@@ -22,4 +22,6 @@ def adapter_folder(name: str) -> Path:
     for place in (folder, folder / "adapter", folder / "model"):
         if (place / ADAPTER).exists() and (place / WEIGHTS).exists():
             return place
-    raise MissingError(f"method.start = {name!r}: no adapter there. Name a run that trained one, or its folder.")
+    raise MissingError(
+        f"method.continue_from = {name!r}: no adapter there. Name a run that trained one, or its folder."
+    )

@@ -1,19 +1,24 @@
-"""Load a causal language model: from safetensors, with no remote code, in a given precision."""
+"""Load a model: from safetensors, with no remote code, for a task, in a given precision."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from peft import PeftModel
 from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 from transformers import __version__ as transformers_version
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
 from tunesmith.core.errors import ModelError
+from tunesmith.core.names import look_up
 from tunesmith.model.device import choose_device
+from tunesmith.model.outline import Sources, outline, stored_dtype
 from tunesmith.prompt.whole import read_settings
 
 # peft 0.21 asks transformers 5.23 for a property by its old name.
@@ -22,8 +27,61 @@ warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprec
 DROPOUTS = ("attention_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop", "hidden_dropout", "dropout")
 
 
-def answering(device: str = "auto") -> tuple[torch.dtype, str]:
-    """Precision and device for a model that answers: fp32 on the CPU, bf16 on a GPU.
+@dataclass(frozen=True)
+class Task:
+    """What a model is for, as far as loading it differs.
+
+    Attributes:
+        what: it is, for people.
+        library: the class of transformers that builds it, with the head that the task needs.
+        refuse: raises `ModelError` for a folder and configuration that the task cannot take.
+        settings: of the configuration, from the facts of the rows: label names and the like.
+    """
+
+    what: str
+    library: Any
+    refuse: Callable[[Path, Any], None]
+    settings: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda facts: {}
+
+
+@dataclass(frozen=True)
+class LoadSpec:
+    """How a model is to be loaded; it stands in cards, and the same one gives the same model.
+
+    Attributes:
+        task: one of `TASKS`.
+        precision: `fp32` or `bf16`, of every weight.
+        device: `cpu` or `cuda`.
+        dropout: sets each dropout rate that the architecture has.
+        adapter: folder of an adapter to put on top.
+        shard: leave the weights in their files, until each process takes its part of them (see `outline`).
+        facts: of the rows, such as label names.
+    """
+
+    task: str = "causal"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    device: str = "cpu"
+    dropout: float | None = None
+    adapter: str | None = None
+    shard: bool = False
+    facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision as torch names it."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in evaluation mode, and where the values of those of its weights lie that have none themselves."""
+
+    model: Any
+    sources: Sources | None = None
+
+
+def answering(device: str = "auto") -> LoadSpec:
+    """How a model that answers is loaded: fp32 on the CPU, bf16 on a GPU.
 
     Args:
         device: `auto`, `cpu` or `cuda`.
@@ -32,27 +90,40 @@ def answering(device: str = "auto") -> tuple[torch.dtype, str]:
         ConfigError: the wanted one is not there.
     """
     chosen, _ = choose_device(device)
-    return (torch.bfloat16 if chosen == "cuda" else torch.float32), chosen
+    return LoadSpec(precision="bf16" if chosen == "cuda" else "fp32", device=chosen)
 
 
-def load_model(folder: Path, dtype: torch.dtype, device: str = "cpu", dropout: float | None = None) -> Any:
-    """The causal language model in `folder`, in evaluation mode.
-
-    Args:
-        folder: config.json and *.safetensors.
-        dtype: of every weight.
-        device: where it goes.
-        dropout: sets each dropout rate that the architecture has.
+def load(folder: Path, spec: LoadSpec) -> Loaded:
+    """The model in `folder` (config.json and *.safetensors): the one place where any model is loaded.
 
     Raises:
-        ModelError: unknown architecture, code of its own, no causal language model, or weights that do not fit.
+        ModelError: unknown architecture, code of its own, not a model for the task, weights that do not fit, or an
+            adapter of another base.
     """
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
-    refuse_other_kinds(folder, read_config(folder))
-    changes = dropout_rates(folder, dropout) if dropout is not None else {}
+    task, config = look_up(TASKS, spec.task, "task"), read_config(folder)
+    task.refuse(folder, config)
+    changes = {**task.settings(spec.facts), **(dropout_rates(folder, spec.dropout) if spec.dropout is not None else {})}
+    if spec.shard:  # of a tensor that is not converted, nothing is read
+        mapped = _read(folder, task, stored_dtype(folder) or spec.dtype, task.settings(spec.facts))
+        for name, value in changes.items():
+            setattr(config, name, value)
+        return Loaded(*outline(mapped, lambda: task.library.from_config(config, dtype=spec.dtype)))
+    model = _read(folder, task, spec.dtype, changes).to(spec.device).eval()
+    if spec.adapter is not None:
+        model = with_adapter(model, spec.adapter).eval()
+    return Loaded(model)
+
+
+def _read(folder: Path, task: Task, dtype: torch.dtype, changes: Mapping[str, Any]) -> Any:
+    """The model with its weights.
+
+    Raises:
+        ModelError: it cannot be built, or weights are missing.
+    """
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        model, info = task.library.from_pretrained(
             folder,
             dtype=dtype,
             use_safetensors=True,
@@ -64,11 +135,25 @@ def load_model(folder: Path, dtype: torch.dtype, device: str = "cpu", dropout: f
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # any broken file of the user's ends here
-        raise ModelError(f"{folder}: cannot be loaded as a causal language model ({_first_line(error)}).") from error
-    model, info = loaded
-    if absent := sorted([*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]):
+        raise ModelError(f"{folder}: cannot be loaded as {task.what} ({_first_line(error)}).") from error
+    absent = sorted([*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])])
+    if absent and not set(absent) <= new_heads(model):
         raise ModelError(f"{folder}: weights are missing or of another shape ({absent[0]}, {len(absent)} in all).")
-    return model.to(device).eval()
+    return model
+
+
+def new_heads(model: Any) -> set[str]:
+    """Names of weights that stand outside of the library's own body: a head that a base model does not come with."""
+    body = getattr(model, "base_model_prefix", "")
+    inside = getattr(model, body, None) if body else None
+    if inside is None or model.get_output_embeddings() is not None:
+        return set()
+    return {name for name, _ in model.named_parameters() if not name.startswith(f"{body}.")}
+
+
+def with_adapter(model: Any, folder: str) -> Any:
+    """The model with the adapter that lies in a folder."""
+    return PeftModel.from_pretrained(model, folder)
 
 
 def read_config(folder: Path) -> Any:
@@ -186,3 +271,6 @@ def _first_line(error: Exception) -> str:
         return f"it names {error}, which the architecture does not have"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])[:300]
+
+
+TASKS: dict[str, Task] = {"causal": Task("a causal language model", AutoModelForCausalLM, refuse_other_kinds)}

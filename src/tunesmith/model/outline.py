@@ -15,45 +15,34 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch.nn.modules.module import register_module_parameter_registration_hook
-from transformers import AutoModelForCausalLM
-
-from tunesmith.model.load import dropout_rates, load_model, read_config
 
 STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 Sources = dict[torch.nn.Parameter, torch.Tensor]
 
 
-def load_outline(folder: Path, dtype: torch.dtype, dropout: float | None = None) -> tuple[Any, Sources]:
-    """The causal language model in `folder`, in evaluation mode, and where the values of its weights lie.
+def outline(mapped: Any, build: Callable[[], Any]) -> tuple[Any, Sources]:
+    """A model in evaluation mode without the values of its weights, and where these lie.
 
-    Its weights are of the right shape and precision, and without values or memory of their own; all else is as
-    `load_model` gives it. The tensors that they stand for are in the files' precision, and unread.
+    Its weights are of the right shape and precision, and take no memory of their own; all else is as it is when it is
+    loaded. The tensors that they stand for are in the files' precision, and unread.
 
     Args:
-        folder: config.json and *.safetensors.
-        dtype: of every weight.
-        dropout: sets each dropout rate that the architecture has.
-
-    Raises:
-        ModelError: unknown architecture, code of its own, or weights that do not fit.
+        mapped: the model as it was read from its files, whose tensors are mapped into memory.
+        build: makes the model anew, of the precision that is wanted.
     """
-    mapped = load_model(folder, stored_dtype(folder) or dtype)  # of a tensor that is not converted, nothing is read
-    config = read_config(folder)
-    for name, rate in (dropout_rates(folder, dropout) if dropout is not None else {}).items():
-        setattr(config, name, rate)
     handle = register_module_parameter_registration_hook(_on_meta)  # pyright: ignore[reportArgumentType]
     try:
-        outline: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        made: Any = build()
     finally:
         handle.remove()
-    replace_weights(outline, lambda weight: torch.zeros((), dtype=weight.dtype).expand(weight.shape))
+    replace_weights(made, lambda weight: torch.zeros((), dtype=weight.dtype).expand(weight.shape))
     values = dict(mapped.named_parameters(remove_duplicate=False))
     stored = mapped.state_dict()
-    for name, buffer in outline.named_buffers():
+    for name, buffer in made.named_buffers():
         if name in stored:
             buffer.copy_(stored[name])
-    return outline.eval(), {weight: values[name].detach() for name, weight in outline.named_parameters()}
+    return made.eval(), {weight: values[name].detach() for name, weight in made.named_parameters()}
 
 
 def replace_weights(model: torch.nn.Module, make: Callable[[torch.Tensor], torch.Tensor]) -> None:

@@ -1,7 +1,8 @@
 """The prompt contract: one renderer for training, evaluation, serving and export.
 
 A contract is a tokenizer, a chat template, the ids that end an answer, and the rule that says which
-tokens are trained on. Its `id` is a hash of all four and travels with every model.
+tokens are trained on. Its `id` is a hash of all four and travels with every model. A model that nobody
+chats with has a tokenizer alone: its contract has no template, renders plain text, and refuses a conversation.
 
 The mask is found from the rendering itself, so it needs no cooperation from the template: an
 assistant turn is what the template adds after the prompt that would have asked for it, up to and
@@ -13,7 +14,7 @@ from __future__ import annotations
 import os
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from tunesmith.core.errors import ModelError
-from tunesmith.prompt.decode import decode_each, decode_whole
+from tunesmith.prompt.decode import Decoder, decode_whole
 from tunesmith.prompt.guard import Guard
 from tunesmith.prompt.identity import contract_id
 from tunesmith.prompt.messages import Conversation, Message, Tools, plain
@@ -85,7 +86,7 @@ class Contract:
     """How conversations become token ids. Make one with `load_contract`."""
 
     tokenizer: Any
-    template: str
+    template: str | None
     stop_ids: tuple[int, ...]
     train_on: str = "assistant"
 
@@ -124,6 +125,11 @@ class Contract:
 
     @cached_property
     def _compiled(self) -> Any:
+        if self.template is None:
+            raise ModelError(
+                "a conversation needs a chat template, and the model was loaded without one. Choose one with "
+                "model.template."
+            )
         try:
             return compile_template(self.template)
         except Exception as error:  # noqa: BLE001  a template that is none
@@ -214,9 +220,14 @@ class Contract:
         return Rendered(ids, ((0, len(ids)),) if self.train_on == "all" else spans)
 
     def _framed(self, ids: list[int]) -> Rendered:
-        head = [self.tokenizer.bos_token_id] if starts_with_bos(self.tokenizer) else []
-        framed = [*head, *ids, self.stop_ids[0]]
+        framed = [*self._opening, *ids, self.stop_ids[0]]
         return Rendered(array("i", framed), ((0, len(framed)),))
+
+    @cached_property
+    def _opening(self) -> list[int]:
+        """What stands before every text: a beginning-of-sequence token, or BERT's [CLS], where the model wants one."""
+        first = self.tokenizer("a")["input_ids"][0]
+        return [first] if first in (self.tokenizer.bos_token_id, self.tokenizer.cls_token_id) else []
 
     def _span(self, ids: list[int], starts: list[int], begin: int, end: int, rewritten: bool) -> tuple[int, int]:
         """The tokens of text[begin:end] up to the last stop token among them."""
@@ -315,9 +326,9 @@ class Contract:
         """Text of an answer, without control tokens."""
         return decode_whole(self.tokenizer, ids)
 
-    def decode_each(self, ids: Iterable[int]) -> Iterator[str]:
-        """The text of an answer in pieces, as its tokens come."""
-        return decode_each(self.tokenizer, ids)
+    def decoder(self) -> Decoder:
+        """What makes the text of one answer in pieces, as its tokens come."""
+        return Decoder(self.tokenizer)
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer and the template as Hugging Face tools read them."""

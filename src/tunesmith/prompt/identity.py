@@ -1,7 +1,7 @@
 """What a prompt contract is, as a hash: of its content, whatever words a version of a library writes it down in.
 
 A tokenizer's own serialisation is no such thing: a new version orders keys otherwise, or writes down an option that
-it has learned, and every model that was published before would seem to be another.
+it has learned, and every model that was exported before would seem to be another.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ PASSING = ("version", "truncation", "padding")
 DEFAULTS: dict[str, Any] = {"use_regex": True, "strip_accents": None}
 
 
-def contract_id(tokenizer: Any, template: str, stop_ids: tuple[int, ...], train_on: str) -> str:
+def contract_id(tokenizer: Any, template: str | None, stop_ids: tuple[int, ...], train_on: str) -> str:
     """SHA-256 over the content of a tokenizer, the template, the tokens that it names, stop ids and mask rule."""
     written = json.loads(tokenizer.backend_tokenizer.to_str())
-    names = set(re.findall(r"\b[a-z]+_token\b", template))
+    names = set(re.findall(r"\b[a-z]+_token\b", template or ""))
     parts = {
         "tokenizer": content_of(written),
         "tokens": {name: token for name, token in tokenizer.special_tokens_map.items() if name in names},

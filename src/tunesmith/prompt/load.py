@@ -15,18 +15,37 @@ from tunesmith.prompt.template_check import check_template
 from tunesmith.prompt.templates import MARKS, TEMPLATES
 
 
-def load_contract(folder: Path, template: str | None = None, train_on: str = "assistant") -> Contract:
+def load_contract(
+    folder: Path, template: str | None = None, train_on: str = "assistant", chat: bool = True
+) -> Contract:
     """The contract of the model in `folder`.
 
     Args:
-        folder: a base model, or a published model (which carries its own template).
+        folder: a base model, or an exported model (which carries its own template).
         template: name from the template library, for a model without a template.
         train_on: `assistant` (every assistant turn), `last` (only the last), `all` (every token).
+        chat: whether conversations will be read; if not, a model may be without a template, as BERT is.
 
     Raises:
-        ModelError: no tokenizer, no template, an unknown template, or no stop token.
+        ModelError: no tokenizer, no template though one is needed, an unknown template, or no stop token.
     """
     tokenizer = load_tokenizer(folder)
+    text = _template_text(folder, tokenizer, template)
+    if text is None and chat:
+        raise ModelError(
+            f"{folder}: the model has no chat template. Choose one with model.template: {', '.join(sorted(TEMPLATES))}."
+        )
+    ends = [tokenizer.convert_tokens_to_ids(MARKS[template][-1])] if template in MARKS else []
+    stop_ids = tuple(dict.fromkeys([*ends, *_stop_ids(folder, tokenizer, text is None)]))
+    contract = Contract(tokenizer, text, stop_ids, train_on)
+    if text is not None:
+        check_template(text, tokenizer.special_tokens_map)
+        _probe(contract)
+    return contract
+
+
+def _template_text(folder: Path, tokenizer: Any, template: str | None) -> str | None:
+    """The named template, fitted to the tokenizer, or the tokenizer's own; None if it has none."""
     if template is not None:
         if template not in TEMPLATES:
             raise ModelError(f"model.template = {template!r}: {did_you_mean(template, TEMPLATES)}")
@@ -35,21 +54,10 @@ def load_contract(folder: Path, template: str | None = None, train_on: str = "as
                 f"model.template = {template!r}: the model's tokenizer has no {unknown[0]} token. "
                 f"Choose one that fits any model: {', '.join(sorted(set(TEMPLATES) - set(MARKS)))}."
             )
-        text = ("{{ bos_token }}" if starts_with_bos(tokenizer) else "") + TEMPLATES[template]
-    elif isinstance(tokenizer.chat_template, dict) and "default" in tokenizer.chat_template:
-        text = tokenizer.chat_template["default"]
-    elif isinstance(tokenizer.chat_template, str) and tokenizer.chat_template:
-        text = tokenizer.chat_template
-    else:
-        raise ModelError(
-            f"{folder}: the model has no chat template. Choose one with model.template: {', '.join(sorted(TEMPLATES))}."
-        )
-    ends = [tokenizer.convert_tokens_to_ids(MARKS[template][-1])] if template in MARKS else []
-    stop_ids = tuple(dict.fromkeys([*ends, *_stop_ids(folder, tokenizer)]))
-    check_template(text, tokenizer.special_tokens_map)
-    contract = Contract(tokenizer, text, stop_ids, train_on)
-    _probe(contract)
-    return contract
+        return ("{{ bos_token }}" if starts_with_bos(tokenizer) else "") + TEMPLATES[template]
+    if isinstance(tokenizer.chat_template, dict):
+        return tokenizer.chat_template.get("default")
+    return tokenizer.chat_template or None
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -75,8 +83,11 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def _stop_ids(folder: Path, tokenizer: Any) -> tuple[int, ...]:
-    """The ids that end an answer: the tokenizer's end of sequence and those of the generation config."""
+def _stop_ids(folder: Path, tokenizer: Any, texts_alone: bool) -> tuple[int, ...]:
+    """The ids that end an answer: the tokenizer's end of sequence and those of the generation config.
+
+    Of a model that reads texts alone and has neither, what its tokenizer ends them with: BERT's [SEP].
+    """
     ids = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     path = folder / "generation_config.json"
     if path.exists():
@@ -85,6 +96,8 @@ def _stop_ids(folder: Path, tokenizer: Any) -> tuple[int, ...]:
         if any(type(one) is not int or one < 0 for one in listed):
             raise ModelError(f"{path}: eos_token_id = {named!r}: must be the number of a token, or a list of such.")
         ids += listed
+    if not ids and texts_alone and tokenizer.sep_token_id is not None:
+        ids = [tokenizer.sep_token_id]
     if not ids:
         raise ModelError(f"{folder}: no stop token (eos_token_id) in tokenizer or generation config.")
     return tuple(dict.fromkeys(ids))

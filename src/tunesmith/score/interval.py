@@ -17,6 +17,7 @@ from tunesmith.score.metrics import Counts, Metric
 RESAMPLES = 1000
 FEWEST_ROWS = 10
 Z95 = 1.959964
+VERDICTS = ("better", "worse", "changed", "no difference shown", "too few rows")  # as people read them first
 
 
 def show(value: float) -> str:

@@ -5,9 +5,9 @@ Axes: B sequences, T tokens, N trained positions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import overload
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -18,8 +18,8 @@ WHOLE = 128  # tokens: few shapes, for each of which kernels are made and memory
 
 
 @dataclass(frozen=True)
-class Batch:
-    """One micro-batch.
+class TokenBatch:
+    """One micro-batch of rows whose next tokens are predicted.
 
     Attributes:
         inputs: keyword arguments of the model's forward pass; `logits_to_keep` selects positions
@@ -38,13 +38,33 @@ class Batch:
     tokens: int
 
     @property
-    def units(self) -> dict[str, int]:
+    def units(self) -> dict[str, float]:
         """How much of each normaliser this batch holds."""
         return {"tokens": len(self.target_N), "rows": len(self.rows)}
 
+    @property
+    def size(self) -> int:
+        """Tokens that are computed, padding among them."""
+        ids: Any = self.inputs["input_ids"]
+        return ids.numel()
+
 
 @dataclass(frozen=True)
-class LazyBatches(Sequence[Batch]):
+class DummyBatch:
+    """What a process computes to keep step with others that have more to do: its loss counts nothing.
+
+    Attributes:
+        real: a batch like those of the others.
+    """
+
+    real: Any
+    units: Mapping[str, float] = field(default_factory=dict[str, float])
+    rows: Sequence[Prepared] = ()
+    tokens: int = 0
+
+
+@dataclass(frozen=True)
+class LazyBatches(Sequence[Any]):
     """Micro-batches that are made, and brought to the device, each time they are asked for.
 
     Attributes:
@@ -53,22 +73,22 @@ class LazyBatches(Sequence[Batch]):
     """
 
     groups: Sequence[list[int]]
-    make: Callable[[list[int]], Batch]
+    make: Callable[[list[int]], Any]
 
     def __len__(self) -> int:
         return len(self.groups)
 
     @overload
-    def __getitem__(self, place: int) -> Batch: ...
+    def __getitem__(self, place: int) -> Any: ...
     @overload
     def __getitem__(self, place: slice) -> LazyBatches: ...
-    def __getitem__(self, place: int | slice) -> Batch | LazyBatches:
+    def __getitem__(self, place: int | slice) -> Any:
         if isinstance(place, slice):
             return LazyBatches(self.groups[place], self.make)
         return self.make(self.groups[place])
 
 
-def packed(rows: Sequence[Prepared], device: str) -> Batch:
+def packed(rows: Sequence[Prepared], device: str) -> TokenBatch:
     """The rows one after another in a single sequence (B = 1), positions starting anew with each.
 
     Zeros fill it up to a multiple of `WHOLE` tokens, or to a power of two below it, as a row of their own that nothing
@@ -94,10 +114,10 @@ def packed(rows: Sequence[Prepared], device: str) -> Batch:
         "logits_to_keep": keep_N.to(device),
         "use_cache": False,
     }
-    return Batch(inputs, None, ids[keep_N + 1].to(device), rows, len(trained))
+    return TokenBatch(inputs, None, ids[keep_N + 1].to(device), rows, len(trained))
 
 
-def padded(rows: Sequence[Prepared], device: str) -> Batch:
+def padded(rows: Sequence[Prepared], device: str) -> TokenBatch:
     """One row in each sequence, padded on the right."""
     longest = max(len(row.ids) for row in rows)
     ids_BT = torch.zeros(len(rows), longest, dtype=torch.long)
@@ -111,9 +131,4 @@ def padded(rows: Sequence[Prepared], device: str) -> Batch:
     picked_N = trained_BT.flatten().nonzero()[:, 0]
     target_N = ids_BT.roll(-1, dims=1).flatten()[picked_N]
     inputs = {"input_ids": ids_BT.to(device), "attention_mask": seen_BT.to(device), "use_cache": False}
-    return Batch(inputs, picked_N.to(device), target_N.to(device), rows, int(seen_BT.sum()))
-
-
-def idle(row: Prepared, make: Callable[[Sequence[Prepared], str], Batch], device: str) -> Batch:
-    """A batch that teaches nothing, for a process that has to keep step with others; `make` as for others."""
-    return replace(make([replace(row, spans=())], device), rows=(), tokens=0)
+    return TokenBatch(inputs, picked_N.to(device), target_N.to(device), rows, int(seen_BT.sum()))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,13 @@ from safetensors.torch import load_file, save_file
 
 from tunesmith.core.errors import TrainingError, TunesmithError
 from tunesmith.core.files import publish_folder, read_json, sha256_of, write_json
-from tunesmith.train.policy import Policy
-from tunesmith.train.shards import like, whole
-from tunesmith.train.standing import Standing
+from tunesmith.train.learner import Learner
+from tunesmith.train.source import Source
+from tunesmith.train.state import TrainerState
+from tunesmith.train.weights.shards import like, whole
 
-WEIGHTS, MOMENTS, AVERAGE = "trainable.safetensors", "optimizer.safetensors", "average.safetensors"
+WEIGHTS, MOMENTS, EMA = "trainable.safetensors", "optimizer.safetensors", "ema.safetensors"
+METHOD, SOURCE = "method.safetensors", "source-{rank}.safetensors"  # where method and source have tensors
 MANIFEST = "MANIFEST.json"
 SPARE = 64 << 20  # bytes beside checkpoints that a disk should have room for: logs, reports
 
@@ -47,15 +49,22 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    policy: Policy, standing: Standing, folder: Path, keep_last: int, made_from: Mapping[str, Any] | None = None
+    learner: Learner,
+    trainer_state: TrainerState,
+    source: Source,
+    folder: Path,
+    keep_last: int,
+    made_from: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write `folder/step-000040` and delete all but the last `keep_last` checkpoints and the best one.
 
-    Where several processes train, all must call this: they give their parts, and the first one writes.
+    Where several processes train, all must call this: they give their parts, and the first one writes; what a source
+    holds in tensors each writes itself.
 
     Args:
-        policy: what to save.
-        standing: what the loop remembers.
+        learner: what to save.
+        trainer_state: what the loop remembers.
+        source: where it stands.
         folder: the run's `checkpoints/`.
         keep_last: how many to keep, this one included.
         made_from: what must be the same when the run goes on from here.
@@ -63,35 +72,57 @@ def save_checkpoint(
     Raises:
         TrainingError: the disk is full; earlier checkpoints are as they were.
     """
-    target = folder / f"step-{policy.step_number:06d}"
+    target = folder / f"step-{learner.step_number:06d}"
     if target.exists():  # the run was resumed from it
         return target
-    files = tensors_of(policy)
+    files = tensors_of(learner)
+    tensors, stands = source.state()
+    method_tensors, method_values = learner.method.state(learner.model) if learner.method is not None else ({}, {})
+    if method_tensors:
+        files[METHOD] = _plain(method_tensors, learner.ranks.leads)
     state: dict[str, Any] = {
-        "step": policy.step_number,
-        "standing": standing.to_json(),
-        "random": policy.ranks.gather(random_state()),
+        "step": learner.step_number,
+        "trainer": trainer_state.to_json(),
+        "sources": learner.ranks.gather(stands),
+        "method": method_values,
+        "random": learner.ranks.gather(random_state()),
         "made_from": dict(made_from or {}),
     }
-    if policy.ranks.leads:
-        _write(target, files, state, policy)
+    handed = _hand_over(tensors, learner, folder)
+    if learner.ranks.leads:
+        _write(target, files, state, learner, handed)
         if why_damaged(target) is None:  # the earlier ones stay until this one is proven
-            _delete_old(folder, keep_last, {standing.best_step, standing.anchor})
-    policy.ranks.wait()
+            _delete_old(folder, keep_last, {trainer_state.best_step, trainer_state.last_checkpoint})
+    learner.ranks.wait()
     return target
 
 
-def _write(target: Path, files: Mapping[str, dict[str, torch.Tensor]], state: dict[str, Any], policy: Policy) -> None:
+def _hand_over(tensors: Mapping[str, torch.Tensor], learner: Learner, folder: Path) -> list[Path]:
+    """Write what each rank's source holds beside the checkpoint that is to come; the first rank takes them in."""
+    ranks = learner.ranks
+    mine = folder / f".{SOURCE.format(rank=ranks.rank)}"
+    if tensors:
+        folder.mkdir(parents=True, exist_ok=True)
+        _save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, mine)
+    return [Path(name) for name in ranks.gather(str(mine) if tensors else "") if name]
+
+
+def _write(
+    target: Path, files: Mapping[str, dict[str, torch.Tensor]], state: dict[str, Any], learner: Learner,
+    handed: Sequence[Path],
+) -> None:  # fmt: skip
     try:
         with publish_folder(target) as temporary:
             for name, tensors in files.items():
                 _save(tensors, temporary / name)
+            for path in handed:
+                path.replace(temporary / path.name.removeprefix("."))
             write_json(temporary / "state.json", state)
             write_json(temporary / MANIFEST, manifest_of(temporary))
     except OSError as error:
         raise TrainingError(
             f"{target}: the checkpoint cannot be written ({error.strerror or error}); it needs "
-            f"{bytes_needed(policy):,} bytes. Earlier checkpoints are intact: make room and resume."
+            f"{bytes_needed(learner):,} bytes. Earlier checkpoints are intact: make room and resume."
         ) from None
 
 
@@ -113,20 +144,20 @@ def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
         raise OSError(str(error)) from None
 
 
-def tensors_of(policy: Policy) -> dict[str, dict[str, torch.Tensor]]:
+def tensors_of(learner: Learner) -> dict[str, dict[str, torch.Tensor]]:
     """The files of a checkpoint: weights; AdamW's moments as `<weight>/exp_avg`; the moving average, if any.
 
     Where several processes train, all must call this, and the first one alone gets the tensors.
     """
     moments = {
         f"{name}/{key}": value
-        for name, weight in policy.weights.items()
-        for key, value in policy.optimizer.state[weight].items()
+        for name, weight in learner.weights.items()
+        for key, value in learner.optimizer.state[weight].items()
     }
-    files: dict[str, Mapping[str, torch.Tensor]] = {WEIGHTS: policy.weights, MOMENTS: moments}
-    if policy.average is not None:
-        files[AVERAGE] = policy.average.tensors
-    return {name: _plain(tensors, policy.ranks.leads) for name, tensors in files.items()}
+    files: dict[str, Mapping[str, torch.Tensor]] = {WEIGHTS: learner.weights, MOMENTS: moments}
+    if learner.ema is not None:
+        files[EMA] = learner.ema.tensors
+    return {name: _plain(tensors, learner.ranks.leads) for name, tensors in files.items()}
 
 
 def _plain(tensors: Mapping[str, torch.Tensor], keep: bool) -> dict[str, torch.Tensor]:
@@ -147,20 +178,20 @@ def random_state() -> dict[str, list[int]]:
     return state
 
 
-def bytes_needed(policy: Policy) -> int:
+def bytes_needed(learner: Learner) -> int:
     """Bytes of one checkpoint: each trained weight, its two moments and its average, if there is one."""
-    copies = 3 if policy.average is None else 4
-    return sum(copies * weight.numel() * weight.element_size() for weight in policy.weights.values())
+    copies = 3 if learner.ema is None else 4
+    return sum(copies * weight.numel() * weight.element_size() for weight in learner.weights.values())
 
 
-def refuse_small_disk(policy: Policy, folder: Path, keep_last: int) -> None:
+def refuse_small_disk(learner: Learner, folder: Path, keep_last: int) -> None:
     """Refuse a run whose checkpoints do not fit on the disk, before its first step; those that are there count.
 
     Raises:
         TrainingError: with the bytes that are needed and those that are free.
     """
     there = sum(file.stat().st_size for path in all_checkpoints(folder / "checkpoints") for file in path.iterdir())
-    needed = max(0, bytes_needed(policy) * (keep_last + 1) - there) + SPARE
+    needed = max(0, bytes_needed(learner) * (keep_last + 1) - there) + SPARE
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise TrainingError(
@@ -232,35 +263,51 @@ def find_step(folder: Path, step: int) -> Checkpoint:
     return Checkpoint(path, read_json(path / "state.json"))
 
 
-def restore(policy: Policy, checkpoint: Checkpoint) -> Standing:
-    """Put weights, moments, average, schedule and random numbers back as they were, and return what the loop knew.
+def restore(learner: Learner, checkpoint: Checkpoint, source: Source | None = None) -> TrainerState:
+    """Put weights, moments, schedule, method, source and random numbers back, and return what the loop knew.
+
+    Args:
+        learner: made as the one that was saved.
+        checkpoint: of it.
+        source: stands where it stood then; left as it is if None.
 
     Raises:
         TrainingError: the checkpoint is of other weights, or of another number of processes.
     """
-    put_weights(policy.weights, checkpoint, WEIGHTS)
-    policy.weights_were_set()
-    for path, value in load_file(checkpoint.folder / MOMENTS).items():
-        name, _, key = path.rpartition("/")
-        weight = policy.weights[name]
-        counts = key == "step"  # fused AdamW counts where the weights are
-        value = value.to(weight.device) if counts and policy.optimizer.defaults.get("fused") else value
-        policy.optimizer.state[weight][key] = value.clone() if counts else like(value, weight)
-    if policy.average is not None:
-        for name, tensor in load_file(checkpoint.folder / AVERAGE).items():
-            policy.average.tensors[name] = like(tensor, policy.weights[name])
-    policy.go_on_from(checkpoint.step)
-    states = checkpoint.state["random"]
-    if len(states) != policy.ranks.count:
+    ranks, states = learner.ranks, checkpoint.state["random"]
+    if len(states) != ranks.count:
         raise TrainingError(
-            f"{checkpoint.folder}: it was written by {len(states)} processes, and here are {policy.ranks.count}. "
+            f"{checkpoint.folder}: it was written by {len(states)} processes, and here are {ranks.count}. "
             f"Set processes={len(states)}."
         )
-    state = states[policy.ranks.rank]
+    put_weights(learner.weights, checkpoint, WEIGHTS)
+    learner.placed.weights_were_set()
+    for path, value in load_file(checkpoint.folder / MOMENTS).items():
+        name, _, key = path.rpartition("/")
+        weight = learner.weights[name]
+        counts = key == "step"  # fused AdamW counts where the weights are
+        value = value.to(weight.device) if counts and learner.optimizer.defaults.get("fused") else value
+        learner.optimizer.state[weight][key] = value.clone() if counts else like(value, weight)
+    if learner.ema is not None:
+        for name, tensor in load_file(checkpoint.folder / EMA).items():
+            learner.ema.tensors[name] = like(tensor, learner.weights[name])
+    if learner.method is not None:
+        learner.method.restore(learner.model, _tensors(checkpoint, METHOD), checkpoint.state["method"])
+    if source is not None:
+        tensors = _tensors(checkpoint, SOURCE.format(rank=ranks.rank))
+        source.restore(tensors, checkpoint.state["sources"][ranks.rank])
+    learner.go_on_from(checkpoint.step)
+    state = states[ranks.rank]
     torch.set_rng_state(torch.tensor(state["torch"], dtype=torch.uint8))
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(torch.tensor(state["cuda"], dtype=torch.uint8))
-    return Standing(**checkpoint.state["standing"])
+    return TrainerState(**checkpoint.state["trainer"])
+
+
+def _tensors(checkpoint: Checkpoint, name: str) -> dict[str, torch.Tensor]:
+    """The tensors of a file that not every checkpoint has."""
+    path = checkpoint.folder / name
+    return load_file(path) if path.exists() else {}
 
 
 def put_weights(weights: Mapping[str, torch.nn.Parameter], checkpoint: Checkpoint, file: str) -> bool:

@@ -50,7 +50,7 @@ class OptimConfig(Section):
     )
     ema: float | None = option(
         None,
-        "Decay of a moving average of the weights, which is then what is watched and published; none if absent.",
+        "Decay of a moving average of the weights, which is then what is validated and exported; none if absent.",
         "Usually 0.99 to 0.9999.",
         gt=0,
         lt=1,
@@ -73,19 +73,20 @@ class EvaluateConfig(Section):
 
     every: int | None = option(
         None,
-        "Steps between looks at the validation rows. If absent, ten looks a run, or as many as take a tenth of the "
-        "training.",
+        "Steps between validations. If absent, ten a run, or as many as take a tenth of the training.",
         ge=1,
     )
-    look_rows: int | None = option(
+    validation_rows: int | None = option(
         None,
-        "Validation rows of a look, always the same ones. If absent, all where `every` is given, else as many as keep "
-        "the looks within a tenth of the training.",
+        "Rows of a validation, always the same ones. If absent, all where `every` is given, else as many as keep "
+        "validation within a tenth of the training.",
         ge=1,
     )
-    metric: Literal["loss", "token_accuracy"] = option("loss", "What the looks are judged by.")
-    patience: int | None = option(None, "Looks without a better value before the run ends; never if absent.", ge=1)
-    publish: Literal["last", "best"] = option("last", "Publish the weights of the last step, or of the best look.")
+    metric: Literal["loss", "token_accuracy"] = option("loss", "What validations are compared by.")
+    patience: int | None = option(
+        None, "ValidationPlan without a better value before the run ends; never if absent.", ge=1
+    )
+    export: Literal["last", "best"] = option("last", "Export the weights of the last step, or of the best validation.")
     rows: int | None = option(
         None,
         "Most test rows used for the comparison with the base model. If absent, 200, or as many as take a quarter of "
@@ -93,9 +94,9 @@ class EvaluateConfig(Section):
         ge=1,
     )
     max_new_tokens: int = option(128, "Longest answer generated for the comparison.", ge=1)
-    samples: int = option(5, "Questions shown with the answers before and after.", ge=0)
-    probe: Literal["auto", "off"] | list[str] = option(
+    samples: int = option(5, "Questions shown with both models' answers.", ge=0)
+    general_ability: Literal["auto", "off"] | list[str] = option(
         "auto",
-        "Files of general rows, scored before and after to show what was forgotten. `auto` takes tunesmith's own for "
+        "Files of general rows, scored with both models to show what was forgotten. `auto` takes tunesmith's own for "
         "ember and none for other models.",
     )

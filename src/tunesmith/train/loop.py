@@ -1,4 +1,4 @@
-"""The heart: one loop for every objective.
+"""The heart: one loop for every objective and every source.
 
 A step takes the micro-batches of one optimizer update. Each loss term is a sum; it is divided once,
 here, by the units of the whole step. So a big batch equals accumulated small ones, and two processes
@@ -10,36 +10,51 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import psutil
 import torch
 
+from tunesmith.core import events
 from tunesmith.core.errors import OutOfMemory, Stopped, TrainingError
 from tunesmith.core.events import Report
-from tunesmith.train.batch import Batch
-from tunesmith.train.objectives.sft import Sft
+from tunesmith.train.batch import DummyBatch
+from tunesmith.train.learner import Learner
+from tunesmith.train.objective import (
+    Batch,
+    Loss,
+    Models,
+    Objective,
+    Sums,
+    add,
+    nothing_of,
+    perturb_nothing,
+    total_units,
+)
 from tunesmith.train.pace import Pace
-from tunesmith.train.policy import Policy
-from tunesmith.train.standing import Standing
+from tunesmith.train.source import Source
+from tunesmith.train.state import TrainerState
 from tunesmith.train.validate import validate
 
 WORTH = 60.0  # seconds of training that are left, from which another number of threads (and compiling again) pays
+Perturb = Callable[[Objective, Models, Any, Any, Mapping[str, float]], Iterable[Loss]]
 NO_ROOM = "can't allocate memory"  # how torch says on a CPU what it says on a GPU by an error of its own
 
 
 @dataclass(frozen=True)
-class Course:
+class LoopSettings:
     """How long a run is and what happens along it.
 
     Attributes:
         steps: optimizer steps in all.
-        validate_every: steps between looks at the validation rows.
+        validate_every: steps between validations.
         checkpoint_every: steps between checkpoints.
-        metric: what the looks are judged by: `loss` or `token_accuracy`.
-        patience: looks without a better value before the run ends; None for never.
-        keep_best: whether each best look leaves a checkpoint.
+        metric: the curve that validations are compared by.
+        patience: validations without a better value before the run ends; None for never.
+        keep_best: whether each best validation leaves a checkpoint.
         spikes: what to do about a loss that stands far out: `off`, `warn`, `skip` or `rollback`.
     """
 
@@ -66,130 +81,177 @@ class Crowded(Exception):  # noqa: N818  not an error: the caller goes on with f
 
 
 class Spike(Exception):  # noqa: N818  not an error: the caller goes back to a checkpoint
-    """A loss stood far out, and the course wants to go back to the last checkpoint."""
+    """A loss stood far out, and the settings wants to go back to the last checkpoint."""
 
 
 def train(
-    objective: Sft,
-    policy: Policy,
-    course: Course,
-    standing: Standing,
-    validation: Sequence[Batch],
-    save: Callable[[Policy, Standing], None],
+    objective: Objective,
+    models: Models,
+    learner: Learner,
+    source: Source,
+    settings: LoopSettings,
+    state: TrainerState,
+    validation: Sequence[Any],
+    save: Callable[[], None],
     report: Report,
     stop: Callable[[], bool] = lambda: False,
+    perturb: Perturb = perturb_nothing,
 ) -> None:
-    """Train `policy` from the step at which it stands to the end of the course.
+    """Train from the step at which the learner stands to the end.
 
     Args:
-        objective: where batches come from and what their loss is.
-        policy: model and optimizer; changed in place.
-        course: how long, and how often to look and to save.
-        standing: what is remembered from step to step; changed in place.
-        validation: batches that are watched; may be empty.
+        objective: what the loss is.
+        models: that it asks; the policy is the learner's model.
+        learner: model and optimizer; changed in place.
+        source: where batches come from.
+        settings: how long, and how often to validate and to save.
+        state: what is remembered from step to step; changed in place.
+        validation: batches to validate on; may be empty.
         save: writes a checkpoint.
-        report: hears one `step` event a step, and `validation` events.
+        report: hears one `Step` a step, and `Validation`.
         stop: whether somebody wants the run to end after this step, to be resumed later.
+        perturb: gives the losses of a batch whose gradients are added: one, or several on its perturbed inputs. The
+            first one's counts count.
 
     Raises:
         Stopped: somebody wanted it; a checkpoint is written.
         TrainingError: a loss or gradient that is not finite; the message names the rows.
         OutOfMemory: a micro-batch has no room.
-        Spike: a loss stood far out, and the course says to go back.
+        Spike: a loss stood far out, and the settings say to go back.
         Crowded: other programs have taken cores, and there is enough to do yet for another number of threads.
     """
-    policy.model.train()
-    pace = Pace(policy.ranks.count)
-    if standing.early or policy.step_number >= course.steps:
+    learner.model.train()
+    pace = Pace(learner.ranks.count)
+    if state.early or learner.step_number >= settings.steps:
         return
-    for micro in objective.steps(standing.cursor):
+    for micro in source.steps():
+        # 1. The whole step: its statistics, and what its sums will be divided by, over micro-batches and ranks.
         started = time.perf_counter()
-        scale = policy.sum_over_ranks([batch.units for batch in micro])
-        losses: list[float] = []
-        counts = {"correct": 0.0, "tokens": 0.0}
-        for batch in micro:
+        whole = objective.before(models, micro, learner.ranks)
+        scale = learner.ranks.sum(total_units(batch.units for batch in micro))
+        # 2. The gradient of each micro-batch.
+        sums: Sums = {"tokens": np.zeros(())}
+        if empty := [unit for unit, amount in scale.items() if amount == 0]:
+            report(events.Warning(f"step {learner.step_number + 1} is left out: it has no {' and no '.join(empty)}."))
+        for batch in [] if empty else micro:
             with out_of_memory_said(f"a micro-batch of {batch.tokens} tokens"):
-                loss = objective.loss(policy.model, batch)
-                total = sum(term.total / scale[term.unit] for term in loss.terms)
-                assert isinstance(total, torch.Tensor)
-                refuse_infinite(total, batch, policy.step_number + 1)
-                policy.backward(total)
-            losses.append(total.item())
-            counts = {"correct": counts["correct"] + loss.counts["correct"], "tokens": counts["tokens"] + batch.tokens}
-        sums = policy.ranks.sum({"loss": sum(losses), **counts})
-        standing.cursor += 1
-        rate = policy.learning_rate
-        spiked = course.spikes != "off" and standing.spikes(sums["loss"])
+                add(sums, gradients_of(batch, objective, models, learner, whole, scale, perturb))
+        if not empty and (extra := extra_loss(learner)) is not None:
+            add(sums, {"penalty": extra})
+        sums = learner.ranks.sum_vectors(sums)
+        # 3. The update, unless the loss stands far out.
+        rate = learner.learning_rate
+        spiked = not empty and settings.spikes != "off" and state.spikes(float(sums["loss"]))
         if spiked:
-            meet_spike(course.spikes, policy, sums["loss"], report)
-        else:
-            standing.note(sums["loss"])
+            meet_spike(settings.spikes, learner, float(sums["loss"]), report)
+        elif not empty:
+            state.note(float(sums["loss"]))
         with out_of_memory_said("the update"), rows_named(micro):
-            norm = policy.leave_out() if spiked and course.spikes == "skip" else policy.step()
+            norm = learner.leave_out() if empty or (spiked and settings.spikes == "skip") else learner.step()
+        # 4. What is told.
         seconds = time.perf_counter() - started
-        report(
-            {
-                "kind": "step",
-                "step": policy.step_number,
-                "steps": course.steps,
-                "loss": sums["loss"],
-                "token_accuracy": sums["correct"] / scale["tokens"],
-                "learning_rate": rate,
-                "gradient_norm": norm,
-                "trained_tokens": int(scale["tokens"]),
-                "tokens_per_second": sums["tokens"] / seconds,
-                "seconds": seconds,
-                "memory_bytes": memory_in_use(),
-            }
-        )
-        last = policy.step_number >= course.steps
-        crowded = None if last else slower_said(pace, sums["tokens"] / seconds, seconds, course, policy, report)
+        if not empty:
+            report(
+                events.Step(
+                    step=learner.step_number,
+                    steps=settings.steps,
+                    curves=objective.curves(sums, scale),
+                    learning_rate=rate,
+                    gradient_norm=norm,
+                    trained_tokens=int(scale.get("tokens", sums["tokens"])),
+                    tokens_per_second=float(sums["tokens"]) / seconds,
+                    seconds=seconds,
+                    memory_bytes=memory_in_use(),
+                )
+            )
+        last = learner.step_number >= settings.steps
+        crowded = None
+        if not last and not empty:
+            crowded = slower_said(pace, float(sums["tokens"]) / seconds, seconds, settings, learner, report)
+        # 5. Validation.
         better = False
-        if validation and (last or policy.step_number % course.validate_every == 0):
-            with out_of_memory_said("a look at the validation rows"):
-                scores = validate(objective, policy, validation)
-            better = standing.look(scores[course.metric], policy.step_number, course.metric != "loss")
-            report({"kind": "validation", "step": policy.step_number, **scores, "best": better})
-            if not last and course.patience is not None and standing.waited >= course.patience:
-                report({"kind": "early", "step": policy.step_number, "best_step": standing.best_step})
-                standing.early = last = True
-        stopping = policy.ranks.any(stop())
-        if policy.step_number % course.checkpoint_every == 0 or (better and course.keep_best):
-            standing.anchor = policy.step_number
-        if last or stopping or crowded or standing.anchor == policy.step_number:
-            save(policy, standing)
+        if validation and (last or learner.step_number % settings.validate_every == 0):
+            with out_of_memory_said("validation"):
+                curves = validate(objective, models, learner, validation)
+            better = state.take_validation(
+                curves[settings.metric], learner.step_number, settings.metric in objective.higher
+            )
+            report(events.Validation(learner.step_number, curves, better))
+            if not last and settings.patience is not None and state.waited >= settings.patience:
+                report(events.Early(learner.step_number, state.best_step))
+                state.early = last = True
+        # 6. A checkpoint, and whether this was the end.
+        stopping = learner.ranks.any(stop())
+        if learner.step_number % settings.checkpoint_every == 0 or (better and settings.keep_best):
+            state.last_checkpoint = learner.step_number
+        if last or stopping or crowded or state.last_checkpoint == learner.step_number:
+            save()
         if last:
             return
         if stopping:
-            raise Stopped(f"stopped after step {policy.step_number} of {course.steps}, with a checkpoint.")
+            raise Stopped(f"stopped after step {learner.step_number} of {settings.steps}, with a checkpoint.")
         if crowded:
             raise crowded
 
 
+def gradients_of(
+    batch: Any, objective: Objective, models: Models, learner: Learner, whole: Any, scale: Mapping[str, float],
+    perturb: Perturb,
+) -> dict[str, Any]:  # fmt: skip
+    """Add the gradients of a micro-batch; its loss, its terms where there are several, its counts and its tokens.
+
+    Of a dummy batch nothing counts, and its gradients are zero.
+    """
+    dummy = isinstance(batch, DummyBatch)
+    found: dict[str, Any] = {}
+    for loss in perturb(objective, models, batch.real if dummy else batch, whole, scale):
+        parts = [term.total / scale[term.unit] for term in loss.terms]
+        total = sum(parts)
+        assert isinstance(total, torch.Tensor)
+        learner.backward(total * 0 if dummy else total)
+        if found:  # of several perturbed losses the first counts
+            continue
+        found = {"loss": total.item(), "tokens": batch.tokens, **loss.counts}
+        if len(parts) > 1:
+            found |= {term.name: part.item() for term, part in zip(loss.terms, parts, strict=True)}
+        if not dummy:
+            refuse_infinite(found["loss"], batch, learner.step_number + 1)
+    return nothing_of(found) if dummy else found
+
+
+def extra_loss(learner: Learner) -> float | None:
+    """Add the gradient of the method's own penalty, if it has one: once a step, on one of the ranks."""
+    extra = None if learner.method is None else learner.method.extra_loss(learner.model)
+    if extra is None:
+        return None
+    learner.backward(extra if learner.ranks.leads else extra * 0)
+    return extra.item() if learner.ranks.leads else 0.0
+
+
 def slower_said(
-    pace: Pace, rate: float, seconds: float, course: Course, policy: Policy, report: Report
+    pace: Pace, rate: float, seconds: float, settings: LoopSettings, learner: Learner, report: Report
 ) -> Crowded | None:
     """Say once that the run became much slower and why; what to raise where fewer threads are worth a new plan."""
     slower = pace.note(rate, seconds)
     if slower is None:
         return None
-    left = seconds * (course.steps - policy.step_number)
-    worth = slower.free < policy.threads and policy.ranks.count == 1 and left >= WORTH
-    advice = f" It goes on with {slower.free} of {policy.threads} threads, after a checkpoint." if worth else ""
-    report({"kind": "warning", "sentence": slower.sentence + advice})
+    left = seconds * (settings.steps - learner.step_number)
+    worth = slower.free < learner.threads and learner.ranks.count == 1 and left >= WORTH
+    advice = f" It goes on with {slower.free} of {learner.threads} threads, after a checkpoint." if worth else ""
+    report(events.Warning(slower.sentence + advice))
     return Crowded(slower.free, slower.sentence) if worth else None
 
 
-def meet_spike(policy_for_spikes: str, policy: Policy, loss: float, report: Report) -> None:
+def meet_spike(answer: str, learner: Learner, loss: float, report: Report) -> None:
     """Say that a loss stood far out; raise `Spike` where the run shall go back."""
     done = {
         "warn": "It was learned from nevertheless (optim.spikes=skip or rollback would not)",
         "skip": "The update is left out",
         "rollback": "The run goes back to its last checkpoint and leaves out the batches since",
-    }[policy_for_spikes]
-    sentence = f"step {policy.step_number + 1}: a loss of {loss:.3g} stands far out of the last ones. {done}."
-    report({"kind": "warning", "sentence": sentence})
-    if policy_for_spikes == "rollback":
+    }[answer]
+    sentence = f"step {learner.step_number + 1}: a loss of {loss:.3g} stands far out of the last ones. {done}."
+    report(events.Warning(sentence))
+    if answer == "rollback":
         raise Spike
 
 
@@ -208,11 +270,11 @@ def out_of_memory_said(what: str) -> Generator[None]:
         raise OutOfMemory(f"there is no memory for {what}.") from None
 
 
-def refuse_infinite(loss: torch.Tensor, batch: Batch, step: int) -> None:
+def refuse_infinite(loss: float, batch: Batch, step: int) -> None:
     """Stop before a loss that is not finite reaches the weights, and name its rows."""
-    if not math.isfinite(loss.item()):
+    if not math.isfinite(loss):
         raise TrainingError(
-            f"step {step}: the loss is {loss.item()} on rows {name_rows([batch])}. Lower optim.learning_rate or set "
+            f"step {step}: the loss is {loss} on rows {name_rows([batch])}. Lower optim.learning_rate or set "
             "precision=fp32; if it stays, look at these rows."
         )
 

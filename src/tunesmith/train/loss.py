@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from tunesmith.train.batch import Batch
-from tunesmith.train.shards import within
+from tunesmith.train.batch import TokenBatch
+from tunesmith.train.weights.shards import within
 
-PIECE = 2**24  # logits of one piece; four times as many where the output layer is trained, whose gradient is summed up
+LOGITS_PER_PIECE = 2**24  # four times as many where the output layer is trained, whose gradient is summed up
 
 Grade = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 
@@ -93,7 +93,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ctx: Any, hidden_ND: torch.Tensor, weight_VD: torch.Tensor, target_N: torch.Tensor, grade: Grade
     ) -> tuple[torch.Tensor, torch.Tensor]:
         by_hidden, by_weight = ctx.needs_input_grad[:2]
-        length = max(1, (4 * PIECE if by_weight else PIECE) // weight_VD.shape[0])
+        length = max(1, (4 * LOGITS_PER_PIECE if by_weight else LOGITS_PER_PIECE) // weight_VD.shape[0])
         hidden_gradient_ND = torch.empty_like(hidden_ND) if by_hidden else None
         weight_gradient_VD = torch.zeros_like(weight_VD, dtype=torch.float32) if by_weight else None
         total = hidden_ND.new_zeros((), dtype=torch.float32)
@@ -122,7 +122,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return by_hidden, by_weight, None, None
 
 
-def hidden_at_trained(model: Any, batch: Batch) -> torch.Tensor:
+def logits_at_trained(model: Any, batch: TokenBatch) -> torch.Tensor:
+    """Logits of shape (N, V) at the positions that are trained; others are not built when packed."""
+    logits = model(**batch.inputs).logits.flatten(0, 1)
+    return logits if batch.picked_N is None else logits[batch.picked_N]
+
+
+def hidden_at_trained(model: Any, batch: TokenBatch) -> torch.Tensor:
     """What the output layer would read, of shape (N, D), at the positions that are trained."""
     inputs = {name: value for name, value in batch.inputs.items() if name != "logits_to_keep"}
     kept_N: Any = batch.inputs["logits_to_keep"] if batch.picked_N is None else batch.picked_N

@@ -1,31 +1,38 @@
-"""A look at rows that are not trained on."""
+"""Validation: what the objective watches, on rows that are not trained on."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 
-from tunesmith.train.batch import Batch
-from tunesmith.train.compiled import as_they_are
-from tunesmith.train.objectives.sft import Sft
-from tunesmith.train.policy import Policy
+from tunesmith.train.batch import DummyBatch
+from tunesmith.train.learner import Learner
+from tunesmith.train.objective import Models, Objective, Sums, add, nothing_of
+from tunesmith.train.planning.compiled import as_they_are
 
 
 @torch.no_grad()
-def validate(objective: Sft, policy: Policy, batches: Sequence[Batch]) -> dict[str, float]:
-    """Loss per trained token and token accuracy over all `batches` (of all processes), weighted by tokens.
+def validate(objective: Objective, models: Models, learner: Learner, batches: Sequence[Any]) -> dict[str, float]:
+    """The objective's curves over all `batches` (of all processes).
 
     Batches that are made when they are asked for are on the device one at a time.
     """
-    policy.model.eval()
-    sums = {"loss": 0.0, "correct": 0.0, "tokens": 0.0}
-    with policy.averaged(), as_they_are():
+    learner.model.eval()
+    sums, units, unit_of = Sums(), Sums(), dict[str, str]()
+    with learner.with_ema(), as_they_are():
         for batch in batches:
-            loss = objective.loss(policy.model, batch)
-            sums["loss"] += sum(term.total.item() for term in loss.terms)
-            sums["correct"] += loss.counts["correct"]
-            sums["tokens"] += batch.units["tokens"]
-    policy.model.train()
-    sums = policy.ranks.sum(sums)
-    return {"loss": sums["loss"] / sums["tokens"], "token_accuracy": sums["correct"] / sums["tokens"]}
+            dummy = isinstance(batch, DummyBatch)
+            real = batch.real if dummy else batch
+            loss = objective.loss(models, real, objective.before(models, [real], learner.ranks))
+            unit_of |= {term.name: term.unit for term in loss.terms}
+            found = {f"sum of {term.name}": term.total.item() for term in loss.terms} | dict(loss.counts)
+            add(sums, nothing_of(found) if dummy else found)
+            add(units, nothing_of(real.units) if dummy else real.units)
+    learner.model.train()
+    sums, units = learner.ranks.sum_vectors(sums), learner.ranks.sum_vectors(units)
+    scale = {name: float(amount) for name, amount in units.items()}
+    terms = {name: sums[f"sum of {name}"] / scale[unit] for name, unit in unit_of.items()}
+    return objective.curves({**sums, **terms, "loss": np.sum(list(terms.values()), axis=0)}, scale)

@@ -1,0 +1,60 @@
+"""A way to write a row: the keys that speak for it, and what makes a content of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from tunesmith.data.formats.values import Values, Warn
+
+
+@dataclass(frozen=True)
+class Format:
+    """A way to write a row.
+
+    Attributes:
+        name: what users call it.
+        kind: the kind of row it makes.
+        needs: sets of keys, one of which a row has wholly if it is of this format.
+        convert: makes the content, or raises `RowFault`; tells `Warn` of what it passes over.
+        uses: further keys that the format reads; all others travel along as labels.
+        looks: where keys do not suffice, what else must hold of the row.
+        any_key: whether every other key belongs to the content too.
+    """
+
+    name: str
+    kind: str
+    needs: tuple[frozenset[str], ...]
+    convert: Callable[[Values, Warn], Any]
+    uses: frozenset[str] = frozenset()
+    looks: Callable[[Values], bool] | None = None
+    any_key: bool = False
+
+    @cached_property
+    def keys(self) -> frozenset[str]:
+        """All keys that the format reads by name."""
+        return self.uses.union(*self.needs)
+
+    def reads(self, key: str) -> bool:
+        """Whether a key would be read."""
+        return self.any_key or key in self.keys
+
+    def fit(self, row: Values) -> int:
+        """How many keys of the row speak for this format; 0 if it is not of it."""
+        return self.has_keys(row) if self.looks is None or self.looks(row) else 0
+
+    def has_keys(self, row: Values) -> int:
+        """How many of the keys that the format needs the row has, if it has all of a set; else 0."""
+        keys = {key for key, value in row.items() if value is not None}
+        return max((len(need) for need in self.needs if need <= keys), default=0)
+
+    def labels(self, row: Values) -> dict[str, Any]:
+        """The keys that the format does not read."""
+        return {} if self.any_key else {key: value for key, value in row.items() if key not in self.keys}
+
+
+def sets(*needs: str) -> tuple[frozenset[str], ...]:
+    """Sets of keys, each written as words."""
+    return tuple(frozenset(need.split()) for need in needs)

@@ -1,0 +1,77 @@
+"""Rows that could not teach: no trained token, no end, one answer to everything. Kinds call what holds for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+
+import numpy as np
+
+from tunesmith.core.errors import DataError
+from tunesmith.core.names import counted
+from tunesmith.data.kinds.prepared import Prepared, TrainingRows
+from tunesmith.prompt.contract import Contract
+
+STOPS_LOOKED_FOR = 1000  # rows in which a stop token is looked for
+
+
+def refuse_untrained(rows: TrainingRows) -> None:
+    """Refuse rows of which a sequence has no trained token.
+
+    Raises:
+        DataError: with their count and the first.
+    """
+    if len(empty := (rows.least_trained == 0).nonzero()[0]):
+        raise DataError(
+            f"{counted(len(empty), 'row')} without a trained token (first: {rows[int(empty[0])].source}). "
+            "Look at data.train_on and at the turns' weights."
+        )
+
+
+def refuse_endless(rows: TrainingRows, contract: Contract) -> None:
+    """Refuse rows without a stop token: they teach answers that never end. Of rows that were cut one knows why.
+
+    Raises:
+        DataError: with the first.
+    """
+    stops = np.array(contract.stop_ids)
+    names = ", ".join(contract.tokenizer.convert_ids_to_tokens(list(contract.stop_ids)))
+    for row in islice(rows, STOPS_LOOKED_FOR):
+        for one in row.sequences:
+            if not (row.cut or row.goes_on or np.isin(one.ids[one.mask], stops).any()):
+                raise DataError(
+                    f"{row.source}: no stop token ({names}) is among the trained tokens: the model "
+                    "would never end its answers. Choose another model.template, or set data.train_on=assistant."
+                )
+
+
+def refuse_one_answer(rows: TrainingRows, contract: Contract) -> None:
+    """Refuse two or more different rows that all teach the same tokens: to say that, whatever is asked.
+
+    Raises:
+        DataError: with the answer.
+    """
+    wanted = taught(rows[0])
+    if len(rows) > 1 and all(taught(row) == wanted for row in rows):
+        raise DataError(
+            f"all {len(rows)} training rows have the same answer ({contract.decode(wanted)[:60]!r}): the model "
+            "would learn to say that to everything. Give rows with different answers."
+        )
+
+
+def taught(row: Prepared) -> list[int]:
+    """The trained tokens of a row."""
+    return [token for one in row.sequences for token in one.ids[one.mask].tolist()]
+
+
+def refuse_one_label(names: Sequence[str], rows: TrainingRows) -> None:
+    """Refuse several rows that all have the same label.
+
+    Raises:
+        DataError: with the label.
+    """
+    if len(names) == 1 and len(rows) > 1:
+        raise DataError(
+            f"all {len(rows)} training rows are labelled {names[0]!r}: the model would learn to say that of "
+            "everything. Give rows with other labels too."
+        )

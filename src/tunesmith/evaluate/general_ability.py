@@ -1,0 +1,54 @@
+"""What a model was able to do before it was tuned, asked again: so that forgetting is seen and not only hoped against.
+
+The embedded model has a check of its own; for others people give files of general rows: chats or plain texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tunesmith.core.errors import DataError
+from tunesmith.data.load import load_rows, require_rows
+from tunesmith.data.prepare import Prepared, prepare
+from tunesmith.prompt.base import EMBEDDED
+from tunesmith.prompt.contract import Contract
+
+READS = frozenset({"chat", "text"})  # kinds of rows that can be asked or read
+OWN = {"general questions": "general-questions", "plain text": "general-texts"}
+MOST_ROWS = 200  # of each file
+
+
+def general_files(wanted: str | Sequence[str], base: str) -> dict[str, str]:
+    """The files of the check, by what the report calls them.
+
+    Args:
+        wanted: `auto`, `off`, or the names of files.
+        base: the base model's name; only the embedded one has one of its own.
+    """
+    if wanted == "off":
+        return {}
+    if wanted == "auto":
+        return OWN if base == EMBEDDED else {}
+    names = [Path(name).name for name in wanted]
+    return {short if names.count(short) == 1 else name: name for short, name in zip(names, wanted, strict=True)}
+
+
+def load_general(name: str, contract: Contract, max_length: int) -> list[Prepared]:
+    """The rows of one file, as this model reads them; rows that are too long are left out.
+
+    Raises:
+        DataError: there are none, or none that can be asked or read.
+    """
+    dataset = load_rows(name)
+    ledgers = dataset.reading.ledgers
+    require_rows(ledgers, "fail")
+    rows = dataset.rows[:MOST_ROWS]
+    if rows[0].content.kind not in READS:
+        raise DataError(
+            f"{name}: the general-ability check takes chats or plain text, and these are {rows[0].content.kind} rows."
+        )
+    prepared = list(prepare(rows, ledgers, contract, max_length, READS, over_long="drop", bad_rows="drop"))
+    if not prepared:
+        raise DataError(f"{name}: no row has at most {max_length} tokens.")
+    return prepared

@@ -1,0 +1,311 @@
+"""A model rebuilt for decoding in slots: transformers' own modules, with layers of ours in a few places.
+
+The copy shares every weight with the model that it is made from, which stays as it is. Linear layers become
+`SlotLinear`, attention goes through `slot_attention`. Whether all that computes what the model computes is not
+assumed: `why_logits_differ` compares them before the copy is used. What was copied all the same, weights in the
+processor's layout and stacked adapters, `refresh` and `load` copy again.
+
+Axes: B rows, T tokens, V vocabulary, P positions, N low-rank columns.
+"""
+
+from __future__ import annotations
+
+import copy
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from peft.tuners.lora import LoraLayer
+
+from tunesmith.infer.engine.adapters import Adapter, CannotStack, fit, stack
+from tunesmith.infer.engine.library import cache_argument
+from tunesmith.infer.engine.linear import ForwardContext, SlotLinear, can_pack, pack, repack, unpack
+from tunesmith.infer.engine.slots import POSITION_MULTIPLE, SLOTS, SlotCache
+from tunesmith.model.device import free_bytes
+
+PACKED_SHARE = 0.25  # most of the free memory that packed weights may take
+
+
+class Network:
+    """The copy, and the two passes that decoding needs.
+
+    Attributes:
+        model: transformers' model with our layers.
+        device: where it computes.
+        bytes_per_position: of a row's cache, in all layers; known once logits were compared.
+        version: grows whenever weights or adapters change, before and after they do.
+    """
+
+    def __init__(self, model: Any, adapters: Sequence[Adapter]) -> None:
+        """Copy `model`, without its adapters, and put `adapters` in.
+
+        Raises:
+            CannotStack: an adapter does not fit.
+        """
+        base = model.get_base_model() if hasattr(model, "peft_config") else model
+        self.model = copy.deepcopy(base, shared(base)).eval()
+        self.device: torch.device = base.device
+        self._argument = cache_argument(base)
+        self.context = ForwardContext()
+        self.version = 0
+        replace_linear(self.model, self.context)
+        self.bytes_per_position = 0
+        self.owner_N = torch.arange(0, device=self.device)
+        self.load(adapters)
+        self.model.set_attn_implementation(SLOTS)
+        self._pack()
+
+    def load(self, adapters: Sequence[Adapter]) -> bool:
+        """Use these adapters, in this order, in place of those before.
+
+        Returns:
+            Whether they went where those before were, so that twins have them too.
+
+        Raises:
+            CannotStack: one does not fit.
+        """
+        self.version += 1
+        before_N, (owner_N, in_place) = self.owner_N, stack(self.model, adapters)
+        self.owner_N = owner_N.to(self.device)
+        self.version += 1
+        return in_place and torch.equal(before_N, self.owner_N)
+
+    def refresh(self, model: Any) -> None:
+        """Take the weights that `model` has now, adapters apart, here and in all twins.
+
+        Args:
+            model: the one that this network was made from.
+
+        Raises:
+            CannotStack: it has other weights than it had, by their names or shapes.
+        """
+        base = model.get_base_model() if hasattr(model, "peft_config") else model
+        named = {name.replace(".base_layer.", "."): weight for name, weight in parameters_of(base)}
+        self.version += 1
+        for name, weight in parameters_of(self.model):
+            source = named.get(name)
+            if source is not weight:
+                take_over(name, weight, source)
+        for name, layer in self.model.named_modules():
+            if isinstance(layer, SlotLinear) and layer.weight.shape != (layer.out_features, layer.in_features):
+                raise CannotStack(changed(f"{name}.weight"))
+        if self._packs is not None:
+            repack(self.model)
+        self.version += 1
+
+    def check(self, adapter: Adapter) -> None:
+        """Raise CannotStack if an adapter does not fit."""
+        fit(adapter, {name: part for name, part in self.model.named_modules() if isinstance(part, SlotLinear)})
+
+    def _pack(self) -> None:
+        weights = [layer.weight for layer in self.model.modules() if isinstance(layer, SlotLinear)]
+        size = sum(weight.numel() * weight.element_size() for weight in weights)
+        fits = self.device.type == "cpu" and size <= PACKED_SHARE * free_bytes("cpu")
+        self._packs: _Packs | None = None
+        if fits and all(can_pack(weight.dtype) for weight in weights):
+            self._packs = _Packs()
+            weakref.finalize(self._packs, unpack, pack(self.model))
+
+    def twin(self) -> Network:
+        """Another copy over the same tensors, for another thread."""
+        other = copy.copy(self)
+        other.model = copy.deepcopy(self.model, shared(self.model))
+        other.context = next(part.context for part in other.model.modules() if isinstance(part, SlotLinear))
+        return other
+
+    def prefill(
+        self, cache: SlotCache, first: int, start: int, tokens: torch.Tensor, last: Sequence[int], adapters: list[int]
+    ) -> torch.Tensor:
+        """Read several tokens of each of some neighbouring rows.
+
+        Args:
+            cache: large enough for them.
+            first: slot of the first row.
+            start: position of the first token.
+            tokens: ids (B, T), or embeddings (B, T, width); what follows a shorter row is not looked at.
+            last: index among T of the token of each row whose logits are wanted.
+            adapters: index of each row's adapter, -1 for none.
+
+        Returns:
+            Logits (B, V).
+        """
+        count, length = tokens.shape[:2]
+        until = start + length
+        place_T = torch.arange(start, until, device=self.device)
+        relative_11TP = (place_T[:, None] - torch.arange(until, device=self.device))[None, None]
+        cache.aim(first, count, relative_11TP, start)
+        self.context.one_each = False
+        wanted = sorted(set(last))
+        logits_BWV = self._run(
+            cache,
+            tokens,
+            relative_11TP,
+            place_T[None].expand(count, -1),
+            adapters,
+            torch.tensor(wanted, device=self.device),
+        )
+        return logits_BWV[torch.arange(count), [wanted.index(index) for index in last]]
+
+    def decode(
+        self, cache: SlotCache, tokens: list[int], places: list[int], adapters: list[int], until: int = 0
+    ) -> torch.Tensor:
+        """Read one token of each of the first rows, each at its own position, and return the logits (B, V).
+
+        Args:
+            cache: large enough for them.
+            tokens: one of each row.
+            places: their positions.
+            adapters: index of each row's adapter, -1 for none.
+            until: positions that attention reads; a multiple of `POSITION_MULTIPLE` that covers all places if 0.
+        """
+        until = until or min(-(-(max(places) + 1) // POSITION_MULTIPLE) * POSITION_MULTIPLE, cache.positions)
+        place_B = torch.tensor(places, device=self.device)
+        relative_B11P = (place_B[:, None] - self._positions(until))[:, None, None]
+        cache.aim(0, len(tokens), relative_B11P, place_B)
+        self.context.one_each = True
+        token_B1 = torch.tensor(tokens, device=self.device)[:, None]
+        return self._run(cache, token_B1, relative_B11P, place_B[:, None], adapters, 1)[:, -1]
+
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """The embeddings of token ids."""
+        return self.model.get_input_embeddings()(ids)
+
+    def _positions(self, until: int) -> torch.Tensor:
+        if getattr(self, "_range", None) is None or len(self._range) < until:
+            self._range = torch.arange(2 * until, device=self.device)
+        return self._range[:until]
+
+    def _run(
+        self,
+        cache: SlotCache,
+        tokens: torch.Tensor,
+        relative: torch.Tensor,
+        places: torch.Tensor,
+        adapters: list[int],
+        keep: int | torch.Tensor,
+    ) -> torch.Tensor:
+        self.context.own = None
+        if len(self.owner_N):
+            self.context.own = torch.tensor(adapters, device=self.device)[:, None, None] == self.owner_N
+        given = {"inputs_embeds": tokens} if tokens.is_floating_point() else {"input_ids": tokens}
+        return self.model(
+            **given,
+            attention_mask=relative,
+            position_ids=places,
+            use_cache=True,
+            logits_to_keep=keep,
+            **{self._argument: cache},
+        ).logits
+
+
+class _Packs:
+    """Stands for packed weights; they are freed with the last network that uses them."""
+
+
+def parameters_of(model: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
+    """All parameters, by every name that they have."""
+    return list(model.named_parameters(remove_duplicate=False))
+
+
+def take_over(name: str, weight: torch.nn.Parameter, source: torch.nn.Parameter | None) -> None:
+    """Let a weight of the copy be the tensor that the model has in its place, turned if the copy turned it.
+
+    Raises:
+        CannotStack: there is none of that shape and kind.
+    """
+    views = [] if source is None else [source.detach()]
+    if source is not None and source.ndim == 2:
+        views.append(source.detach().T)
+    for tensor in views:
+        kinds = [(one.shape, one.stride(), one.dtype, one.device) for one in (tensor, weight)]
+        if kinds[0] == kinds[1]:
+            weight.data = tensor
+            return
+    raise CannotStack(changed(name))
+
+
+def changed(name: str) -> str:
+    """What to say of a weight that cannot be refreshed."""
+    return f"the model's weight {name!r} is not what it was when the first answer was given"
+
+
+def shared(model: torch.nn.Module) -> dict[int, Any]:
+    """What a deep copy of a model must not copy."""
+    kept: dict[int, Any] = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
+    return kept
+
+
+def replace_linear(model: torch.nn.Module, context: ForwardContext) -> None:
+    """Put a `SlotLinear` in the place of every linear layer, with or without LoRA around it."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            layer: Any = child.base_layer if isinstance(child, LoraLayer) else child
+            if type(layer) is torch.nn.Linear:
+                setattr(parent, name, SlotLinear(layer.weight, layer.bias, context))
+            elif type(layer).__name__ == "Conv1D":  # GPT-2 stores W transposed
+                turned = torch.nn.Parameter(layer.weight.detach().T, requires_grad=False)
+                setattr(parent, name, SlotLinear(turned, layer.bias, context))
+
+
+def why_alone(config: Any) -> str | None:
+    """Why rows of such a model cannot share a batch of slots, though a short comparison would not show it."""
+    if any(kind == "longrope" or "dynamic" in kind for kind in rope_types(config)):
+        return "its rotary positions depend on the longest row of a batch"
+    strange = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    return f"it has layers of {', '.join(sorted(strange))}" if strange else None
+
+
+def rope_types(config: Any) -> set[str]:
+    """The kinds of rotary positions that a configuration names, for all layers or for each kind of them."""
+    found: set[str] = set()
+    for name in ("rope_parameters", "rope_scaling"):
+        settings = getattr(config, name, None) or {}
+        for one in [settings, *settings.values()]:
+            if isinstance(one, dict):
+                found.add(str(one.get("rope_type") or one.get("type")))
+    return found
+
+
+@torch.inference_mode()
+def why_logits_differ(network: Network, model: Any, adapter: int) -> str | None:
+    """Compare both passes of a network with the model's own forward pass, on a few tokens.
+
+    Args:
+        network: made from `model`.
+        model: as it came.
+        adapter: index of the adapter that it uses, -1 for none.
+
+    Returns:
+        None if the logits agree; otherwise what is wrong, for people.
+    """
+    words = model.config.get_text_config().vocab_size
+    long, short = [(7919 * i + 11) % words for i in range(1, 12)], [(104729 * i + 5) % words for i in range(1, 9)]
+    own = [adapter, adapter]
+    try:
+        cache = SlotCache()
+        got = [network.prefill(cache, 0, 0, torch.tensor([long[:8], [*short[:5], 0, 0, 0]], device=network.device),
+                               [7, 4], own)]  # fmt: skip
+        for i in range(3):
+            got.append(network.decode(cache, [long[8 + i], short[5 + i]], [8 + i, 5 + i], own))
+    except (NotImplementedError, RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
+        return f"{type(error).__name__} in the batched pass: {str(error).splitlines()[0][:200] if str(error) else ''}"
+    network.bytes_per_position = cache.bytes_per_position
+    for row, (ids, begin) in enumerate(((long, 8), (short, 5))):
+        want_TV = model(input_ids=torch.tensor([ids], device=network.device), use_cache=False).logits[0, begin - 1 :]
+        have_TV = torch.stack([logits_BV[row] for logits_BV in got])
+        if (off := distance(have_TV, want_TV)) > tolerance(want_TV.dtype):
+            return f"the batched pass computes other logits than the model ({off:.1g} relative)"
+    return None
+
+
+def distance(one: torch.Tensor, other: torch.Tensor) -> float:
+    """How far logits are from others, relative to their spread; infinite where one is no number."""
+    spread = (other.float() - other.float().mean(-1, keepdim=True)).norm()
+    off = float((one.float() - other.float()).norm() / spread.clamp(min=1e-9))
+    return off if off == off else float("inf")
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """How far logits may be off, as `distance` measures, when only the order of sums differs."""
+    return {torch.float64: 1e-6, torch.float32: 1e-3}.get(dtype, 0.05)

@@ -1,0 +1,99 @@
+"""The next token of each row from its logits.
+
+Greedy rows take numpy's argmax on a CPU: on 8 rows of 49,152 logits torch's takes 0.7 ms, a tenth of what the model
+takes. A sampled row uses one number of its own generator (inverse of the cumulated distribution), so that its answer
+depends on no other row. Axes: B rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from tunesmith.infer.engine.request import Request
+from tunesmith.infer.engine.scheduler import Next
+from tunesmith.infer.generator import Options
+
+NUCLEUS_TOKENS = 512  # likeliest ones that nucleus sampling looks at before it sorts them all
+
+
+def choose(rows: Sequence[Request], logits_BV: torch.Tensor) -> list[Next]:
+    """The next token of each row. A row for which none can be drawn is ended with the error, and left out.
+
+    Args:
+        rows: in the order of the logits.
+        logits_BV: any precision.
+    """
+    draws = [0.0 if request.options.temperature == 0 else request.draw() for request in rows]
+    options = [request.options for request in rows]
+    kept = list(range(len(rows)))
+    try:
+        tokens = pick(logits_BV, options, draws)
+    except Exception:  # noqa: BLE001  whose fault it is shows when each is tried alone
+        kept, tokens = [], []
+        for row, request in enumerate(rows):
+            try:
+                tokens += pick(logits_BV[row : row + 1], options[row : row + 1], draws[row : row + 1])
+                kept.append(row)
+            except Exception as error:  # noqa: BLE001  it is this row's
+                request.end(error=error)
+    asked = [(row, token) for row, token in zip(kept, tokens, strict=True) if options[row].logprobs]
+    logprobs = dict(zip([row for row, _ in asked], log_probabilities(logits_BV, asked), strict=True))
+    return [Next(rows[row], token, logprobs.get(row)) for row, token in zip(kept, tokens, strict=True)]
+
+
+def log_probabilities(logits_BV: torch.Tensor, chosen: Sequence[tuple[int, int]]) -> list[float]:
+    """The log probability of a token of each of some rows, under the whole distribution at temperature 1.
+
+    Args:
+        logits_BV: any precision.
+        chosen: row and token.
+    """
+    if not chosen:
+        return []
+    row_N, token_N = torch.tensor(chosen, device=logits_BV.device).T
+    logits_NV = logits_BV[row_N].float()
+    return (logits_NV.gather(1, token_N[:, None])[:, 0] - logits_NV.logsumexp(-1)).tolist()
+
+
+def pick(logits_BV: torch.Tensor, options: Sequence[Options], draws: Sequence[float]) -> list[int]:
+    """The next token of each row.
+
+    Args:
+        logits_BV: any precision.
+        options: of each row.
+        draws: for each row a number in [0, 1); not used where the row is greedy.
+    """
+    greedy = likeliest(logits_BV)
+    return [
+        greedy[row] if one.temperature == 0 else sample(logits_BV[row], one, draws[row])
+        for row, one in enumerate(options)
+    ]
+
+
+def likeliest(logits_BV: torch.Tensor) -> list[int]:
+    """The most likely token of each row; the first of equals."""
+    if logits_BV.device.type == "cpu":
+        return logits_BV.float().numpy().argmax(-1).tolist()
+    return logits_BV.argmax(-1).tolist()
+
+
+def sample(logits_V: torch.Tensor, options: Options, draw: float) -> int:
+    """A token by temperature and nucleus (Holtzman et al., 2020)."""
+    probability_V = (logits_V.float() / options.temperature).softmax(-1).double()
+    if options.top_p >= 1:
+        return _at(probability_V, draw)
+    probability_N, token_N = probability_V.topk(min(NUCLEUS_TOKENS, len(probability_V)))
+    if probability_N.sum() < options.top_p:
+        probability_N, token_N = probability_V.sort(descending=True)
+    before_N = probability_N.cumsum(-1) - probability_N
+    inside = max(1, int((before_N < options.top_p).sum()))  # top_p = 0 still leaves the likeliest
+    return int(token_N[_at(probability_N[:inside], draw)])
+
+
+def _at(weight_N: torch.Tensor, draw: float) -> int:
+    """Where `draw` of the whole weight falls."""
+    until_N = weight_N.cumsum(-1)
+    place = int(torch.searchsorted(until_N, until_N[-1] * draw, right=True))
+    return min(place, len(weight_N) - 1)

@@ -1,0 +1,146 @@
+"""Evaluate a model on a file, alone or beside another, or on tasks of lm_eval. Runs in a child process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tunesmith.core import events
+from tunesmith.core.errors import ConfigError, ModelError
+from tunesmith.core.events import Report
+from tunesmith.core.files import write_text
+from tunesmith.core.names import counted
+from tunesmith.data.load import load_rows, require_rows
+from tunesmith.data.prepare import Prepared, dataset_id, prepare
+from tunesmith.evaluate.compare import compare, rows_of
+from tunesmith.evaluate.general_ability import READS, general_files, load_general
+from tunesmith.evaluate.report import render_evaluation
+from tunesmith.evaluate.suite import RowResults, evaluate_rows
+from tunesmith.infer.local import LocalEngine
+from tunesmith.infer.remote import RemoteModel, parse_remote
+from tunesmith.jobs.final_evaluation import Found, say
+from tunesmith.model.export import ExportedModel, find_model
+from tunesmith.prompt.base import EMBEDDED, context_length, resolve
+from tunesmith.prompt.contract import Contract
+from tunesmith.prompt.load import load_contract, load_tokenizer
+from tunesmith.train.recipe import LONGEST
+
+
+def evaluate_model(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Evaluate `model` on `data`, and `against` on the same rows where it is given.
+
+    Two local models are both prompted by the contract of `model`, so that they answer the same questions; a
+    remote one prompts itself.
+
+    Returns:
+        `report`: plain values, with every row's answers.
+    """
+    if arguments.get("harness"):
+        return {"report": evaluate_harness(arguments, report)}
+    model, other = _find(arguments["model"]), _find(arguments["against"]) if arguments["against"] else None
+    contract, takes = _reader([model, other], arguments["template"])
+    rows = _rows(arguments, contract, takes, report)
+    files = general_files(arguments.get("general") or "off", "")
+    general = {what: load_general(name, contract, takes) for what, name in files.items()}
+    if any(isinstance(one, RemoteModel) for one in (model, other)) and rows[0].row.content.kind == "text":
+        raise ConfigError(f"{arguments['data']}: plain texts ask nothing that a remote model could answer. Give chats.")
+    if general and any(isinstance(one, RemoteModel) for one in (model, other)):
+        raise ConfigError(
+            "--general measures how texts are predicted, which a remote model does not show. Leave it out."
+        )
+    most, device = arguments["max_new_tokens"], arguments.get("device", "auto")
+    if device != "auto" and not any(isinstance(one, ExportedModel) for one in (model, other)):
+        raise ConfigError(f"--device {device}: {arguments['model']} is not on this machine. Leave it out.")
+
+    def run(one: ExportedModel | RemoteModel) -> tuple[RowResults, dict[str, RowResults]]:
+        generator = one if isinstance(one, RemoteModel) else LocalEngine(one.load(device), contract)
+        asked = {
+            what: evaluate_rows(generator, rows_of_it, most, report, f"{one.name} on {what}")
+            for what, rows_of_it in general.items()
+        }
+        return evaluate_rows(generator, rows, most, report, one.name), asked
+
+    names = (arguments["model"], arguments["against"])
+    results, asked = run(model)
+    against, asked_other = run(other) if other is not None else (None, {})
+    found = Found(
+        compare(results, against, names, dataset_id(rows), rows),
+        {
+            what: compare(asked[what], asked_other.get(what), names, dataset_id(rows_of_it), rows_of_it)
+            for what, rows_of_it in general.items()
+        },
+        rows_of(results, rows),
+    )
+    assert found.report is not None
+    say(found, arguments["samples"], report)
+    if arguments.get("html"):
+        write_text(Path(arguments["html"]), render_evaluation(found.report, found.general, arguments["samples"]))
+    return {"report": {**found.report.to_json(), "general_ability": found.general_json()}}
+
+
+def evaluate_harness(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Run tasks of lm_eval over a model of this machine."""
+    from tunesmith.evaluate.harness import run_harness
+
+    model = _find(arguments["model"])
+    if isinstance(model, RemoteModel):
+        raise ConfigError(f"{arguments['model']}: tasks of lm_eval need a model on this machine.")
+    contract = model.contract(arguments["template"])
+    report(events.Phase("loading the model"))
+    found = run_harness(
+        LocalEngine(model.load(arguments.get("device", "auto")), contract),
+        contract,
+        arguments["harness"],
+        include=Path(arguments["harness_files"]) if arguments["harness_files"] else None,
+        limit=arguments["rows"],
+        few_shot=arguments["few_shot"],
+        chat=arguments["chat"],
+        report=report,
+    )
+    report(events.Harness(found))
+    return found
+
+
+def _find(name: str) -> ExportedModel | RemoteModel:
+    """The model called `name`: on this machine, or behind a URL."""
+    remote = parse_remote(name)
+    return find_model(name) if remote is None else RemoteModel(*remote)
+
+
+def _reader(models: Sequence[ExportedModel | RemoteModel | None], template: str | None) -> tuple[Contract, int]:
+    """How the rows are read: by the first local model's contract, and how many tokens it takes.
+
+    Rows for remote models alone are read with the embedded tokenizer: only their texts are used.
+
+    Raises:
+        ModelError: two local models read text differently.
+    """
+    local = [model for model in models if isinstance(model, ExportedModel)]
+    if not local:
+        return load_contract(resolve(EMBEDDED).folder), 1 << 30
+    first = local[0]
+    if any(not same_tokenizer(first, other) for other in local[1:]):
+        raise ModelError(
+            f"{first.name} and {local[1].name} have different tokenizers, so their scores cannot be compared token by "
+            "token. Evaluate each alone."
+        )
+    return first.contract(template), context_length(first.base.folder if first.base else first.folder) or LONGEST
+
+
+def same_tokenizer(one: ExportedModel, other: ExportedModel) -> bool:
+    """Whether two models read text as the same ids."""
+    return load_tokenizer(one.folder).get_vocab() == load_tokenizer(other.folder).get_vocab()
+
+
+def _rows(arguments: dict[str, Any], contract: Contract, takes: int, report: Report) -> list[Prepared]:
+    """The file's rows, prepared; a note says how many are left out because they are too long."""
+    dataset = load_rows(arguments["data"], format=arguments["format"], columns=arguments["columns"] or {})
+    ledgers = dataset.reading.ledgers
+    require_rows(ledgers, arguments["bad_rows"])
+    wanted = dataset.rows[: arguments["rows"] or 200]
+    rows = list(prepare(wanted, ledgers, contract, takes, READS, over_long="drop", bad_rows=arguments["bad_rows"]))
+    if len(rows) < len(wanted):
+        sentence = f"longer than {takes} tokens, and left out: {counted(len(wanted) - len(rows), 'row')}."
+        report(events.Warning(sentence))
+    return rows

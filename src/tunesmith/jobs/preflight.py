@@ -1,0 +1,100 @@
+"""Runs that cannot teach anything are refused before the first step; runs that may mislead are spoken of."""
+
+from __future__ import annotations
+
+from tunesmith.core.errors import ConfigError, DataError, ModelError
+from tunesmith.core.names import counted
+from tunesmith.data.dataset import Subset
+from tunesmith.data.split import Splits
+from tunesmith.prompt.contract import Contract
+from tunesmith.train.recipe import Recipe
+
+
+def refuse_what_cannot_teach(recipe: Recipe, splits: Splits, contract: Contract) -> None:
+    """Everything that would end as a model that learned nothing, or something else than was meant.
+
+    What that is of the rows themselves, their kind knows.
+
+    Raises:
+        DataError: rows that together could not teach; no row fell into the validation part.
+        ConfigError: something is to be judged by validation rows, and there are none.
+    """
+    splits.kind.refuse(splits.train, splits.train.dataset.facts, contract)
+    _refuse_no_validation(recipe, splits)
+
+
+def _refuse_no_validation(recipe: Recipe, splits: Splits) -> None:
+    if len(splits.validation):
+        return
+    if recipe.data.validation and not _lost_by_length(splits):
+        raise DataError(
+            f"no row fell into the validation part (data.validation = {recipe.data.validation}). Name a file, take a "
+            "larger share, or set data.validation=0 to train without watching."
+        )
+    for name, wanted in (("patience", recipe.evaluate.patience), ("export", recipe.evaluate.export == "best")):
+        if wanted:
+            raise ConfigError(f"evaluate.{name} needs validation rows. Set data.validation to a share or a file.")
+
+
+def _lost_by_length(splits: Splits) -> bool:
+    """Whether a part may be without rows because rows that are held out are never cut."""
+    return bool(splits.train.dataset.column("cut").any())
+
+
+def refuse_unknown_tokens(splits: Splits, contract: Contract, words: int) -> None:
+    """Refuse rows with tokens that the model has no embedding for: its tokenizer is of another model, or was added to.
+
+    Args:
+        splits: all rows.
+        contract: whose tokenizer made their ids.
+        words: embeddings that the model has.
+
+    Raises:
+        ModelError: with the first such row and token.
+    """
+    for rows in (splits.train, splits.validation, splits.test):
+        if not len(rows) or rows.dataset.largest_id < words:
+            continue
+        for row in rows:
+            if (largest := max(int(one.ids.max()) for one in row.sequences if len(one.ids))) >= words:
+                token = contract.tokenizer.convert_ids_to_tokens(largest)
+                raise ModelError(
+                    f"{row.source}: holds the token {token!r}, number {largest}, and the model has embeddings for "
+                    f"{words}. Its tokenizer has {len(contract.tokenizer)} tokens: some were added and the embeddings "
+                    "not resized. Resize them (`model.resize_token_embeddings(len(tokenizer))` in transformers) and "
+                    "save both, or take a model.template that does without them."
+                )
+
+
+def doubts(recipe: Recipe, splits: Splits) -> list[str]:
+    """What a user should know about rows and split before believing a score."""
+    sentences = [
+        f"{counted(count, 'row')} of {ledger.file} worth a look ({code.replace('_', ' ')}), the first in line "
+        f"{first.source.line}: {first.found} {first.advice}"
+        for ledger in splits.ledgers
+        for code, count in ledger.by_code("warning").items()
+        for first in [next(one for one in ledger.entries if (one.outcome, one.code) == ("warning", code))]
+    ]
+    sentences += _breaking_off(splits.train)
+    if leaked := splits.leaked():
+        sentences.append(f"{leaked} of {counted(len(splits.test), 'test row')} ask what training rows ask.")
+    if recipe.data.validation and not splits.validation:
+        sentences.append(
+            "no row is left to validate on during training: those that were drawn are too long, and rows held out are "
+            "never cut. Raise data.max_length, or name a file with data.validation."
+        )
+    if recipe.data.test and not splits.test:
+        sentences.append(
+            "no row fell into the test part, so base and tuned model are not compared. Name a file with data.test."
+        )
+    return sentences
+
+
+def _breaking_off(rows: Subset) -> list[str]:
+    cut = int(rows.dataset.column("cut")[rows.places].sum())
+    if not cut:
+        return []
+    found = f"data.over_long=truncate cut the end off {cut} of {counted(len(rows), 'row')} to train on"
+    if cut == len(rows):
+        return [f"{found}: the model will not learn to stop. Raise data.max_length, or set data.over_long=drop."]
+    return [f"{found}: from them the model does not learn to stop."]

@@ -1,0 +1,162 @@
+"""Write what a run made as other tools read it, and load it back.
+
+An adapter is written in peft's layout without a `config.json` beside it, which would break
+`transformers.pipeline`; a full or merged model in the Hugging Face layout. `tunesmith.json` says
+where it came from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from transformers import GenerationConfig, PreTrainedModel
+
+from tunesmith.core.errors import MissingError, ModelError
+from tunesmith.core.files import expanded, full_disk, publish_folder, read_object, write_json
+from tunesmith.model.layout import ADAPTER, CARD
+from tunesmith.model.load import LoadSpec, answering, load
+from tunesmith.model.methods.method import trainable
+from tunesmith.prompt.base import Base, resolve
+from tunesmith.prompt.contract import Contract
+from tunesmith.prompt.load import load_contract
+
+
+def export(model: Any, base: Base, contract: Contract, folder: Path, card: dict[str, Any]) -> None:
+    """Write `model` to `folder`, whole or not at all.
+
+    Args:
+        model: a trained model, with or without an adapter.
+        base: what it was made from; an adapter names it.
+        contract: how it was trained to be prompted.
+        folder: replaced if it exists.
+        card: what `tunesmith.json` says.
+
+    Raises:
+        TunesmithError: the disk is full.
+    """
+    for config in getattr(model, "peft_config", {}).values():
+        config.base_model_name_or_path, config.revision = base.reference, base.commit
+    try:
+        with publish_folder(folder) as temporary:
+            _generation_config(contract).save_pretrained(temporary)
+            if isinstance(model, PreTrainedModel):
+                model.generation_config = _generation_config(contract)
+            model.save_pretrained(temporary, safe_serialization=True)
+            contract.save(temporary)
+            (temporary / "README.md").unlink(missing_ok=True)  # peft's empty model card
+            write_json(temporary / CARD, card)
+    except (OSError, SafetensorError) as error:
+        trained = trainable(model) if hasattr(model, "peft_config") else dict(model.named_parameters())
+        raise full_disk(folder, sum(w.numel() * w.element_size() for w in trained.values()), error) from None
+
+
+def merged(adapter: Path, base: Base) -> Any:
+    """The base with the adapter in `adapter` folded in, in fp32 throughout, so that no change is rounded away."""
+    return load(base.folder, LoadSpec(adapter=str(adapter))).model.merge_and_unload()
+
+
+def _generation_config(contract: Contract) -> GenerationConfig:
+    """Greedy decoding that stops at the contract's stop ids."""
+    pad = contract.tokenizer.pad_token_id
+    return GenerationConfig(
+        eos_token_id=list(contract.stop_ids), pad_token_id=contract.stop_ids[0] if pad is None else pad, do_sample=False
+    )
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """A model that can be named on the command line, found on disk.
+
+    Attributes:
+        name: as it was given.
+        folder: what holds tokenizer and weights.
+        base: the base model under an adapter; None for a full model.
+        card: contents of `tunesmith.json`, empty for a base model.
+    """
+
+    name: str
+    folder: Path
+    base: Base | None
+    card: dict[str, Any]
+
+    def contract(self, template: str | None = None) -> Contract:
+        """How this model is prompted. `template` names one for a base model that has none."""
+        recorded = self.card.get("contract")
+        if recorded is None:
+            return load_contract(self.folder, template)
+        contract = load_contract(self.folder, train_on=recorded["train_on"])
+        if contract.id != recorded["id"]:
+            raise ModelError(
+                f"{self.folder}: its tokenizer or chat template is not the one it was trained with "
+                "(the prompt contract differs). Restore the files that training wrote. If nobody has changed them, "
+                "it was exported by a tunesmith that made the id of other things: set contract.id in "
+                f"{CARD} to {contract.id}."
+            )
+        return contract
+
+    def load(self, device: str = "auto") -> Any:
+        """The model with its adapter, ready to answer on `device`: `auto`, `cpu` or `cuda`.
+
+        Raises:
+            ConfigError: the device is not there.
+            ModelError: the base model is not the one that the adapter was trained on.
+        """
+        return self.load_as(answering(device))
+
+    def spec(self, spec: LoadSpec) -> LoadSpec:
+        """The same, for the task that the model was trained for."""
+        return replace(spec, task=self.card.get("task", "causal"), facts=self.card.get("facts", {}))
+
+    def load_as(self, spec: LoadSpec) -> Any:
+        """The model with its adapter, in evaluation mode.
+
+        Raises:
+            ModelError: the base model is not the one that the adapter was trained on.
+        """
+        spec = self.spec(spec)
+        if self.base is None:
+            return load(self.folder, spec).model
+        recorded = self.card.get("base", {}).get("sha256")
+        if recorded and not self.base.commit and self.base.fingerprint() != recorded:
+            raise ModelError(f"{self.base.folder}: it has changed since {self.folder} was trained on it. Restore it.")
+        return load(self.base.folder, replace(spec, adapter=str(self.folder))).model
+
+
+def find_model(name: str) -> ExportedModel:
+    """The model called `name`: a run folder, an exported folder, or a base model.
+
+    Raises:
+        MissingError: there is nothing of that name, or the run has not exported a model.
+    """
+    folder = expanded(name)
+    if (folder / "config.yaml").exists() and not (folder / "config.json").exists():
+        if not (folder / "model").exists():
+            raise MissingError(f"{folder}: this run has no model yet. `tunesmith show {folder}` says how it stands.")
+        folder = folder / "model"
+    card = _read_card(folder)
+    if (folder / ADAPTER).exists():
+        adapter = read_object(folder / ADAPTER)
+        base, revision = adapter.get("base_model_name_or_path"), adapter.get("revision")
+        if not isinstance(base, str) or not isinstance(revision, str | None):
+            raise ModelError(f"{folder / ADAPTER}: base_model_name_or_path = {base!r}: must name the base model.")
+        return ExportedModel(name, folder, resolve(base, revision), card)
+    if card:
+        return ExportedModel(name, folder, None, card)
+    return ExportedModel(name, resolve(name).folder, None, {})
+
+
+def _read_card(folder: Path) -> dict[str, Any]:
+    """What `tunesmith.json` says; empty where there is none.
+
+    Raises:
+        ModelError: somebody has edited it.
+    """
+    card = read_object(folder / CARD) if (folder / CARD).exists() else {}
+    contract, base = card.get("contract"), card.get("base", {})
+    known = contract is None or (isinstance(contract, dict) and {"id", "train_on"} <= contract.keys())
+    if not known or not isinstance(base, dict):
+        raise ModelError(f"{folder / CARD}: cannot be understood (contract or base). Restore what training wrote.")
+    return card

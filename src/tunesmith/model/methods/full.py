@@ -1,0 +1,22 @@
+"""Full fine-tuning: every weight of the base model is trained."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from tunesmith.core.config import Section
+from tunesmith.model.methods.method import Method
+
+
+class FullConfig(Section):
+    """Train every weight of the base model."""
+
+    type: Literal["full"] = "full"
+
+
+def apply(model: Any, config: FullConfig) -> Any:
+    """The model, with nothing frozen."""
+    return model.requires_grad_(True)
+
+
+FULL = Method(FullConfig, apply, learning_rate=2e-5, can=frozenset({"pack"}))

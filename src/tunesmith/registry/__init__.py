@@ -1,0 +1,1 @@
+"""What exists: runs, where models come from, and runs beside one another."""

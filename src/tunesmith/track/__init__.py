@@ -1,0 +1,1 @@
+"""Where a run's numbers are mirrored: TensorBoard, MLflow, Weights & Biases, all fed by events."""

@@ -1,0 +1,188 @@
+"""What an objective is: how rows become batches, and batches a loss. The loop, the planner and the road name none.
+
+Of an `Objective`, `collate`, `loss` and `curves` are needed; all else does nothing unless it is given. A loss is made
+of terms, each a SUM with the unit that will divide it. Dividing once, in the loop, over all micro-batches and ranks of
+a step, is what makes a big batch equal to accumulated small ones.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from tunesmith.data.prepare import Prepared
+from tunesmith.train.planning.plan import Plan
+from tunesmith.train.weights.ranks import Ranks
+
+Columns = Mapping[str, torch.Tensor]  # values that were computed beforehand, one a row of the training rows
+Sums = dict[str, np.ndarray]  # by name: scalars, or vectors such as a count for each class
+
+
+class Batch(Protocol):
+    """One micro-batch, as the loop knows it. What else is inside is the objective's business."""
+
+    @property
+    def units(self) -> Mapping[str, float]:
+        """How much of each normaliser it holds: `tokens`, `rows`, `pairs`."""
+        ...
+
+    @property
+    def rows(self) -> Sequence[Prepared]:
+        """The rows inside, for errors; none in a dummy batch."""
+        ...
+
+    @property
+    def tokens(self) -> int:
+        """Tokens read, padding left out."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Tokens computed, padding among them: what memory depends on."""
+        ...
+
+
+@dataclass(frozen=True)
+class Term:
+    """A summed loss (scalar) and the unit that normalises it: `tokens`, `rows`, `pairs`, or `step` (once a step)."""
+
+    name: str
+    total: torch.Tensor
+    unit: str
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The terms of one micro-batch, and counts to watch that carry no gradient: numbers, or vectors of numbers."""
+
+    terms: list[Term]
+    counts: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models that a loss may ask, and the plan that they compute by.
+
+    Attributes:
+        policy: what is trained.
+        plan: packing, chunked loss, compiled layers.
+        reference: what the policy is held near to, in evaluation mode.
+        value: predicts returns.
+        reward: judges answers.
+    """
+
+    policy: Any
+    plan: Plan
+    reference: Any = None
+    value: Any = None
+    reward: Any = None
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What chance may depend on: never on how a step is cut, so that no cut changes a mask.
+
+    Attributes:
+        seed: of the run.
+        epoch: over the rows, from 0.
+    """
+
+    seed: int = 0
+    epoch: int = 0
+
+    def of(self, row: Prepared) -> random.Random:
+        """The random numbers of one row in this epoch."""
+        return random.Random(f"{self.seed}/{self.epoch}/{row.source}")
+
+
+@dataclass(frozen=True)
+class Check:
+    """How the planner finds out whether packing and the chunked loss change what a model computes.
+
+    Attributes:
+        outputs: what the loss is made of: for each row of a batch, in order, a tensor whose first axis are its units.
+        losses: the loss of each unit, shape (N,), in fp32.
+        why_not_chunked: given models, a few rows and `collate`, None if the loss can be computed without building all
+            logits, else the reason; absent if the objective builds none.
+    """
+
+    outputs: Callable[[Models, Any], list[torch.Tensor]]
+    losses: Callable[[Models, Any], torch.Tensor]
+    why_not_chunked: Callable[[Models, Sequence[Prepared]], str | None] | None = None
+
+
+def _as_they_are(rows: Sequence[Prepared], draw: Draw) -> Sequence[Prepared]:
+    return rows
+
+
+def _nothing_before(models: Models, micro: Sequence[Any], ranks: Ranks) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is learned.
+
+    Attributes:
+        name: as recipes have it.
+        reads: the kinds of rows that it takes.
+        task: what the model is loaded for.
+        collate: rows as one batch on the plan's device; `draw` gives what is drawn at random, `columns` what
+            `precompute` has found for these rows.
+        loss: of one batch; `whole` is what `before` returned for its step.
+        curves: from the sums of a step over all ranks (the loss and each term divided by its unit, counts as they are)
+            and its units, the values that people watch, by the names that they know; `loss` is among them.
+        higher: the curves that are better when they are higher.
+        before: statistics of a whole step, without gradient (KTO's KL, whitening).
+        arrange: the rows of a whole step before they are cut (KTO's mismatched pairs).
+        precompute: once, before the first step, a value for each training row, saved with the run (reference log
+            probabilities).
+        check: lets the planner try packing and the chunked loss; without it rows are not packed.
+        predict: what the model makes of a batch, row by row, for the final evaluation.
+    """
+
+    name: str
+    reads: frozenset[str]
+    collate: Callable[[Sequence[Prepared], Plan, Draw, Columns], Any]
+    loss: Callable[[Models, Any, Any], Loss]
+    curves: Callable[[Mapping[str, np.ndarray], Mapping[str, float]], dict[str, float]]
+    task: str = "causal"
+    higher: frozenset[str] = frozenset()
+    before: Callable[[Models, Sequence[Any], Ranks], Any] = _nothing_before
+    arrange: Callable[[Sequence[Prepared], Draw], Sequence[Prepared]] = _as_they_are
+    precompute: Callable[[Models, Sequence[Prepared]], Columns] | None = None
+    check: Check | None = None
+    predict: Callable[[Models, Any], list[Any]] | None = None
+
+
+def total_units(batches: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Units summed over the micro-batches of a step."""
+    totals: dict[str, float] = {}
+    for units in batches:
+        for unit, amount in units.items():
+            totals[unit] = totals.get(unit, 0) + amount
+    return totals
+
+
+def add(sums: Sums, values: Mapping[str, Any]) -> None:
+    """Add numbers or vectors to the sums of the same names."""
+    for name, value in values.items():
+        value = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
+        sums[name] = sums.get(name, np.zeros(())) + np.asarray(value, dtype=np.float64)
+
+
+def nothing_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Zeros of the same shapes: what a batch that does not count adds, so that all ranks sum the same things."""
+    return {name: np.zeros(np.shape(value)) for name, value in values.items()}
+
+
+def perturb_nothing(
+    objective: Objective, models: Models, batch: Any, whole: Any, scale: Mapping[str, float]
+) -> Iterable[Loss]:
+    """The loss of a batch as it is: once."""
+    yield objective.loss(models, batch, whole)

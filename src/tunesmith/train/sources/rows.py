@@ -1,0 +1,98 @@
+"""Batches of rows that lie on disk: each epoch in another order, cut so that a micro-batch fits into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from types import MappingProxyType
+from typing import Any
+
+from tunesmith.data.pack import deal, epoch_batches, micro_batches
+from tunesmith.data.prepare import Prepared
+from tunesmith.data.replay import in_epoch
+from tunesmith.train.batch import DummyBatch, LazyBatches
+from tunesmith.train.objective import Columns, Draw, Objective
+from tunesmith.train.planning.plan import Plan
+from tunesmith.train.source import Tensors
+from tunesmith.train.weights.ranks import ALONE, Ranks
+
+ONE_DRAW, NO_COLUMNS = Draw(), MappingProxyType[str, Any]({})
+
+
+def steps_per_epoch(rows: Sequence[Prepared], batch_size: int) -> int:
+    """Optimizer steps in one pass over the rows."""
+    return -(-len(rows) // batch_size)
+
+
+@dataclass
+class RowSource:
+    """A `Source` over prepared rows.
+
+    Attributes:
+        rows: what is trained on.
+        objective: makes batches of them.
+        plan: how a step is cut.
+        batch_size: rows in one step, over all processes.
+        planned_steps: of the run.
+        seed: of the order of rows.
+        ranks: the processes that share each step.
+        columns: what was computed beforehand, a value for each row.
+        taken: steps that were taken so far; more than the learner's where some were left behind.
+    """
+
+    rows: Sequence[Prepared]
+    objective: Objective
+    plan: Plan
+    batch_size: int
+    planned_steps: int = 0
+    seed: int = 0
+    ranks: Ranks = ALONE
+    columns: Columns = field(default_factory=dict[str, Any])
+    taken: int = 0
+
+    def steps(self) -> Iterator[list[Any]]:
+        """The micro-batches of one optimizer step after another, without end."""
+        while True:
+            epoch, passed = divmod(self.taken, steps_per_epoch(self.rows, self.batch_size))
+            rows, draw = in_epoch(self.rows, epoch), Draw(self.seed, epoch)
+            for indices in islice(epoch_batches(len(rows), self.batch_size, self.seed, epoch), passed, None):
+                self.taken += 1
+                chosen = [rows[i] for i in indices]
+                columns = {name: column[indices] for name, column in self.columns.items()}
+                yield list(self.cut(self.objective.arrange(chosen, draw), draw, columns, self.plan.accumulation))
+
+    def cut(
+        self,
+        rows: Sequence[Prepared],
+        draw: Draw = ONE_DRAW,
+        columns: Columns = NO_COLUMNS,
+        accumulation: int | None = None,
+    ) -> Sequence[Any]:
+        """This process's share of `rows` as micro-batches, each made when it is asked for: many rows take no memory.
+
+        Every process has as many; where there is nothing left for one, dummy batches are among them.
+        """
+        plan, lengths = self.plan, [row.length for row in rows]
+
+        def cut(hand: list[int]) -> list[list[int]]:
+            groups = micro_batches([lengths[i] for i in hand], accumulation, plan.micro_tokens, plan.packing)
+            return [[hand[i] for i in group] for group in groups]
+
+        cuts = [cut(hand) if hand else [] for hand in deal(lengths, self.ranks.count)]
+        waiting = max(map(len, cuts)) - len(cuts[self.ranks.rank])
+        groups: list[list[int]] = cuts[self.ranks.rank] + [[]] * waiting
+
+        def collate(places: list[int]) -> Any:
+            of_these = {name: column[places] for name, column in columns.items()}
+            return self.objective.collate([rows[i] for i in places], plan, draw, of_these)
+
+        return LazyBatches(groups, lambda group: collate(group) if group else DummyBatch(collate([0])))
+
+    def state(self) -> tuple[Tensors, dict[str, Any]]:
+        """How many steps were taken: all else follows from that."""
+        return {}, {"taken": self.taken}
+
+    def restore(self, tensors: Tensors, values: Mapping[str, Any]) -> None:
+        """Stand where it stood."""
+        self.taken = values["taken"]
