@@ -104,7 +104,7 @@ def scores_by_hand(tokenizer, rows, found):
     return {"perplexity": math.exp(loss / tokens), "token accuracy": 100 * hits / tokens, "BLEU": bleu}
 
 
-def test_the_certificate_says_what_transformers_and_peft_say(trained, tmp_path, write_rows):
+def test_the_verification_says_what_transformers_and_peft_say(trained, tmp_path, write_rows):
     from peft import AutoPeftModelForCausalLM
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -304,7 +304,7 @@ def test_plain_text_has_logits_and_no_answers(tmp_path, tiny):
     assert verification["largest_logit_difference"]["value"] < 1e-3
 
 
-def test_a_road_that_merges_by_itself_publishes_with_the_same_certificate(run):
+def test_a_road_that_merges_by_itself_exports_with_the_same_verification(run):
     adapter = Path(shutil.move(run / "model", run / "adapter"))
     splits = load_splits(read_recipe(run / "config.yaml").data, find_model(str(adapter)).contract(), 512, READS)
     verification = job.export_merged(adapter, run / "model", job.rows_to_compare(splits), silent, Trial(prompts=4))

@@ -140,7 +140,10 @@ class NoRoom:
     def start(self, job, folder):
         self.started.append(job.arguments)
         return SimpleNamespace(
-            events=lambda: iter(self.said), outcome=lambda: events.OutOfMemory("no room."), kill=lambda: None
+            events=lambda: iter(self.said),
+            outcome=lambda: events.OutOfMemory("no room."),
+            kill=lambda: None,
+            stop=lambda: None,
         )
 
 
@@ -149,6 +152,13 @@ def test_a_machine_without_room_elsewhere_is_no_reason_for_smaller_pieces(tmp_pa
     executor = NoRoom(events.Phase("training"), events.Phase("evaluating"))
     outcome = supervise(executor, job, tmp_path, silent)
     assert outcome.sentence.startswith("no room. It was evaluating. Take a smaller base model")
+    assert executor.started == [{}]
+
+
+def test_a_run_that_was_to_stop_is_not_begun_again_where_there_is_no_room(tmp_path):
+    job = Job("any", {}, stoppable=True, smaller={"smaller": True}, shrinks="training")
+    executor = NoRoom(events.Phase("training"), None)
+    assert supervise(executor, job, tmp_path, silent, cancelled=lambda: True) == events.OutOfMemory("no room.")
     assert executor.started == [{}]
 
 
@@ -232,7 +242,7 @@ def test_what_a_spike_is():
 # Best, early, averaged
 
 
-def test_the_best_look_is_published_and_waiting_ends_a_run(recipe, tmp_path):
+def test_the_best_validation_is_exported_and_waiting_ends_a_run(recipe, tmp_path):
     """Memorising forty rows at a high rate makes the loss on other rows rise after some steps."""
     settings = {"optim": {"learning_rate": 2e-2, "epochs": 40, "batch_size": 8, "scheduler": "constant"}}
     looks = {"every": 3, "patience": 4, "export": "best"}

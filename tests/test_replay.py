@@ -157,7 +157,7 @@ def test_replayed_rows_that_give_a_held_out_row_away_are_left_out_and_counted(wr
         refuse_none(everything, "leaks.jsonl")
 
 
-def test_embers_rows_are_what_the_script_writes_and_give_nothing_of_the_probe_away():
+def test_embers_rows_are_what_the_script_writes_and_give_nothing_of_the_check_away():
     sys.path.insert(0, str(ROOT / "scripts" / "base_model"))
     import replay as script
 

@@ -115,7 +115,7 @@ def test_a_run_stopped_anywhere_goes_on_to_the_same_bits(begin, method):
         equal(whole, broken)
 
 
-def test_average_best_look_and_patience_go_on_as_they_stood(begin):
+def test_average_best_validation_and_patience_go_on_as_they_stood(begin):
     settings = {
         "method": {"type": "full"},
         "optim": {"learning_rate": 2e-2, "epochs": 12, "batch_size": 8, "ema": 0.9, "scheduler": "constant"},
@@ -230,7 +230,7 @@ def test_accepted_changes_have_their_effect(begin):
     assert {"name": "optim.epochs", "before": 2.0, "now": 3.0} in again["changes"]
 
 
-def test_a_damaged_best_look_is_not_the_end(begin):
+def test_a_damaged_best_validation_is_not_the_end(begin):
     settings = {
         "evaluate": {"every": 2, "export": "best", "metric": "token_accuracy"},  # soon as good as it can be
         "optim": {"learning_rate": 0.02, "epochs": 8, "batch_size": 8},

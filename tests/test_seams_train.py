@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch.nn.functional import log_softmax, softplus
 
-from conftest import READS, many_rows
+from conftest import READS, NoSource, many_rows
 from tunesmith.core import events
 from tunesmith.core.config import Section
+from tunesmith.core.errors import TrainingError
 from tunesmith.data.load import load_rows
 from tunesmith.data.prepare import prepare
 from tunesmith.infer.generator import Options, answer_all
@@ -31,6 +32,7 @@ from tunesmith.train.objective import Loss, Models, Objective, Term
 from tunesmith.train.objectives.sft import make_sft
 from tunesmith.train.planning.plan import Plan
 from tunesmith.train.planning.planner import Wishes, complete_plan
+from tunesmith.train.precompute import precomputed
 from tunesmith.train.sources.rows import RowSource
 from tunesmith.train.state import TrainerState
 from tunesmith.train.weights.placed import Placed
@@ -107,15 +109,16 @@ def margins(models, batch):
 
 def mean_margin(models, micro, ranks):
     with torch.no_grad():
-        every = torch.cat([margins(models, batch) for batch in micro])
-    return every.mean()
+        every = torch.cat([torch.zeros(0), *(margins(models, batch) for batch in micro)])
+    sums = ranks.sum({"margin": every.sum().item(), "pairs": len(every)})
+    return sums["margin"] / sums["pairs"]
 
 
 def pair_loss(models, batch, whole):
     margin = margins(models, batch)
     long = torch.tensor([len(row.ids) > 40 for row in batch.rows])
     won = torch.stack([((margin > 0) & kind).sum() for kind in (long, ~long)])
-    return Loss([Term("pairs", softplus(whole.abs() - margin).sum(), "pairs")], {"won": won})
+    return Loss([Term("pairs", softplus(abs(whole) - margin).sum(), "pairs")], {"won": won})
 
 
 def pair_curves(sums, scale):
@@ -137,6 +140,47 @@ def test_an_objective_of_pairs_is_the_same_in_one_batch_and_in_many(tiny, rows):
     assert [curve["loss"] for curve in one] == pytest.approx([curve["loss"] for curve in other], rel=1e-5)
     for name, weight in weights.items():
         torch.testing.assert_close(weight, others[name], rtol=1e-3, atol=1e-5)
+
+
+def test_what_is_computed_beforehand_comes_with_its_rows_in_any_order(tiny, rows, tmp_path):
+    """Two terms, one of them called `loss`; rows arranged otherwise; no random number of the run is drawn."""
+    seen, sft = [], make_sft()
+
+    def compute(models, rows):
+        assert not models.policy.training
+        torch.rand(3)
+        return {"length": torch.tensor([float(len(row.ids)) for row in rows])}
+
+    def collate(rows, plan, draw, columns):
+        seen.append([(len(row.ids), length) for row, length in zip(rows, columns["length"].tolist(), strict=True)])
+        return sft.collate(rows, plan, draw, {})
+
+    def two_terms(models, batch, whole):
+        loss = sft.loss(models, batch, whole)
+        return Loss([*loss.terms, Term("zero", loss.terms[0].total * 0, "rows")], loss.counts)
+
+    toy = replace(sft, collate=collate, loss=two_terms, precompute=compute, arrange=lambda rows, draw: rows[::-1])
+    learner = learner_for(tiny)
+    learner.model.train()
+    before = torch.get_rng_state()
+    bound = precomputed(toy, Models(learner.model, PLAN), rows, tmp_path, "base")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert learner.model.training
+    steps = go(bound, learner, RowSource(rows, bound, PLAN, 8, 4), 4)  # more than one epoch
+    plain = learner_for(tiny)
+    expected = go(sft, plain, RowSource(rows, sft, PLAN, 8, 4), 4)
+    assert [step.loss for step in steps] == pytest.approx([step.loss for step in expected], rel=1e-5)
+    assert all(length == ids for batch in seen for ids, length in batch)
+    [kept] = tmp_path.glob("columns-*.safetensors")
+    other = precomputed(toy, Models(learner.model, PLAN), rows, tmp_path, "another base")
+    assert other is not bound
+    assert len(list(tmp_path.glob("columns-*.safetensors"))) == 2
+    assert kept.exists()
+
+
+def test_a_source_that_ends_too_early_is_an_error(tiny):
+    with pytest.raises(TrainingError, match="the source of batches ended after step 0 of 3"):
+        go(make_sft(), learner_for(tiny), NoSource(), 3)
 
 
 def test_the_planner_packs_no_objective_that_does_not_say_how_it_is_checked(tiny, rows):

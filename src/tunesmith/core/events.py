@@ -112,9 +112,6 @@ class Warning(Event):
     sentence: str
 
 
-# How it ends, as a child tells its parent.
-
-
 @dataclass(frozen=True)
 class Done(Event):
     """It is done, and this is what it made: plain values."""
@@ -295,7 +292,8 @@ class Validation(Event):
 
 
 def spread_out(event: Step | Validation, values: Json) -> Json:
-    """An event's values, each curve as one of them, where the curves stood."""
+    """An event's values, each curve as one of them, where the curves stood; none is called as a field is."""
+    assert not event.curves.keys() & values.keys()
     return {
         name: value for key, one in values.items() for name, value in (one if key == "curves" else {key: one}).items()
     }

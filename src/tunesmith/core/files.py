@@ -1,4 +1,4 @@
-"""Files written under a temporary name and exported once, so that nobody reads half of one."""
+"""Files written under a temporary name and published once, so that nobody reads half of one."""
 
 from __future__ import annotations
 

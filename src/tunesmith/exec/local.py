@@ -80,7 +80,7 @@ class _Child:
         for line in self.process.stdout:
             try:
                 self.last = from_json(json.loads(line))
-            except (json.JSONDecodeError, KeyError):  # it was killed in the middle of a word
+            except (json.JSONDecodeError, KeyError, TypeError):  # it was killed in the middle of a word
                 continue
             yield self.last
 
@@ -142,6 +142,9 @@ class LocalRunning:
             try:
                 event = self._said.get(timeout=BEAT)
             except queue.Empty:
+                listener = self._children[0].listener
+                if (listener is None or not listener.is_alive()) and self._said.empty():
+                    return  # it has said all, and its last word was heard, or lost to an interruption
                 yield None
                 continue
             if event is None:
@@ -188,11 +191,14 @@ class LocalRunning:
     def _follow(self, child: _Child) -> None:
         """Listen to a child; the first one speaks for all, and another that fails ends all."""
         speaks = child is self._children[0]
-        for event in child.events():
+        try:
+            for event in child.events():
+                if speaks:
+                    self._said.put(event)
+        finally:
             if speaks:
-                self._said.put(event)
+                self._said.put(None)
         if speaks:
-            self._said.put(None)
             return
         child.process.wait()
         if child.failed:

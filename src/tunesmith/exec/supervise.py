@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tunesmith.core import events
 from tunesmith.core.errors import JobError, OutOfMemory, Stopped, TunesmithError
-from tunesmith.core.events import Event, Json, Report, silent
+from tunesmith.core.events import Json, Report, silent
 from tunesmith.exec.executor import Executor, Job, Outcome, Running
 
 PATIENCE = 600.0  # seconds that a job has to come to an end, once it was asked to
@@ -48,12 +49,12 @@ def supervise(
     while True:
         running = executor.start(job, folder)
         try:
-            doing = _follow(running, job, hear, cancelled, patience)
+            doing, stopped = _follow(running, job, hear, cancelled, patience)
             outcome = running.outcome()
         except BaseException:
             running.kill()
             raise
-        if not isinstance(outcome, events.OutOfMemory) or job.smaller is None:
+        if stopped or not isinstance(outcome, events.OutOfMemory) or job.smaller is None:
             return outcome
         if doing != job.shrinks:
             advice = "Take a smaller base model, lower evaluate.rows or data.max_length, or close what else runs here."
@@ -64,15 +65,17 @@ def supervise(
         job = replace(job, arguments={**job.arguments, **job.smaller})
 
 
-def _follow(running: Running, job: Job, hear: Report, cancelled: Callable[[], bool], patience: float) -> str:
-    """Pass on what a job says until it has no more to say; the phase that it was in."""
+def _follow(
+    running: Running, job: Job, hear: Report, cancelled: Callable[[], bool], patience: float
+) -> tuple[str, bool]:
+    """Pass on what a job says, to its end; the phase that it was in, and whether it was to stop."""
     doing, asked_at = "starting", 0.0
     said = running.events()
     while True:
         try:
-            event: Event | None = next(said, _OVER)
+            event = next(said, _OVER)
             if event is _OVER:
-                return doing
+                return doing, bool(asked_at)
             if isinstance(event, events.Phase):
                 doing = event.name
             if event is not None:
@@ -82,6 +85,7 @@ def _follow(running: Running, job: Job, hear: Report, cancelled: Callable[[], bo
                 asked_at = time.monotonic()
             if asked_at and time.monotonic() - asked_at > patience:
                 running.kill()
+                return doing, True
         except KeyboardInterrupt:
             if not job.stoppable or asked_at:  # the next interruption ends it at once
                 raise
@@ -91,7 +95,7 @@ def _follow(running: Running, job: Job, hear: Report, cancelled: Callable[[], bo
             said = running.events()  # a generator that was interrupted is no more
 
 
-_OVER = events.Stopping()
+_OVER: Any = object()
 
 
 def result_of(outcome: Outcome) -> Json:

@@ -149,7 +149,8 @@ class LocalEngine:
         Raises:
             ModelError: the model has other weights or adapters than it had, by their names or shapes.
         """
-        path = self._decided  # before it is decided, nothing was copied
+        with self._lock:  # while it is being decided, weights are being copied
+            path = self._decided
         if path is not None and (network := path.network) is not None:
             path.scheduler.exclusively(lambda: self._refresh(network))
 

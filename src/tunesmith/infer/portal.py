@@ -11,7 +11,8 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError, Future
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from tunesmith.infer.generator import Full
@@ -84,20 +85,22 @@ class Portal(Generic[Client]):
         with self._lock:
             self._loop, self._news = asyncio.get_running_loop(), asyncio.Event()
             news = self._news
-        try:
-            opened = self._client()
-        except Exception as error:  # noqa: BLE001  there is nothing to work with: everybody hears of it
-            with self._lock:
-                left, self._waiting = self._waiting, deque()
-                self._loop, self._news, self._alive = None, None, False
-            for work in left:
-                if work.future.set_running_or_notify_cancel():
-                    work.future.set_exception(error)
-            return
-        async with opened as client:
+        async with AsyncExitStack() as stack:
+            try:
+                client = await stack.enter_async_context(self._client())
+            except Exception as error:  # noqa: BLE001  there is nothing to work with: everybody hears of it
+                with self._lock:
+                    left, self._waiting = self._waiting, deque()
+                    self._loop, self._news, self._alive = None, None, False
+                for work in left:
+                    if work.future.set_running_or_notify_cancel():
+                        work.future.set_exception(error)
+                return
             while (taken := self._take()) is not None:
                 for work in taken:
-                    self._tasks[work.future] = asyncio.create_task(self._do(work, client, news))
+                    task = asyncio.create_task(self._do(work, client))
+                    self._tasks[work.future] = task
+                    task.add_done_callback(partial(self._over, work, news))
                 await news.wait()
                 news.clear()
 
@@ -114,15 +117,19 @@ class Portal(Generic[Client]):
                 return None
             return taken
 
-    async def _do(self, work: _Work, client: Client, news: asyncio.Event) -> None:
+    async def _do(self, work: _Work, client: Client) -> None:
         try:
             value = await work.do(client)
         except asyncio.CancelledError:
-            work.future.set_exception(CancelledError())
+            raise
         except BaseException as error:  # noqa: BLE001  it is for whoever waits
             work.future.set_exception(error)
         else:
             work.future.set_result(value)
-        finally:
-            del self._tasks[work.future]
-            news.set()
+
+    def _over(self, work: _Work, news: asyncio.Event, task: asyncio.Task[None]) -> None:
+        """Let go of a task that is over, also of one that was cancelled before its first step."""
+        if task.cancelled():
+            work.future.set_exception(CancelledError())
+        del self._tasks[work.future]
+        news.set()

@@ -41,7 +41,7 @@ class Found:
     rows: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
 
     def general_json(self) -> dict[str, Any]:
-        """The general as plain values."""
+        """What was found on general rows, as plain values."""
         return {name: one.to_json() for name, one in self.general.items()}
 
 
@@ -75,7 +75,7 @@ def evaluate_both(
         tuned = label == "tuned"
         exported = find_model(str(folder / "model"))
         device = recipe.device
-        model = exported.load(device) if tuned else load(base.folder, answering(device)).model
+        model = exported.load(device) if tuned else load(base.folder, exported.spec(answering(device))).model
         engine = LocalEngine(model, contract, compile_after=compile_after)
         if not tuned:
             asked, timed, tried = affordable(recipe, engine, asked, seconds, report)

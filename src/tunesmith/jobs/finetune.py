@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 
 from tunesmith.core import events
 from tunesmith.core.errors import TrainingError
@@ -20,7 +19,6 @@ from tunesmith.core.files import read_lines, write_json, write_text
 from tunesmith.core.names import counted
 from tunesmith.data.prepare import spread
 from tunesmith.data.quality.ledger import total
-from tunesmith.data.replay import Mixture
 from tunesmith.data.split import Splits, load_splits
 from tunesmith.evaluate.report import Story, render_page
 from tunesmith.jobs.card import make_card
@@ -34,7 +32,7 @@ from tunesmith.jobs.verify_export import refuse_unchanged, verify_export, what_w
 from tunesmith.jobs.verify_merge import Trial
 from tunesmith.model.device import choose_device
 from tunesmith.model.export import export
-from tunesmith.model.load import LoadSpec, answering, load, read_config, refuse_not_finite, refuse_untrainable
+from tunesmith.model.load import TASKS, LoadSpec, answering, load, read_config, refuse_not_finite, refuse_untrainable
 from tunesmith.model.methods.continue_from import starting_adapter
 from tunesmith.model.methods.method import trainable
 from tunesmith.model.methods.table import method_for
@@ -53,12 +51,13 @@ from tunesmith.train.checkpoint import (
 )
 from tunesmith.train.learner import Learner
 from tunesmith.train.loop import Crowded, LoopSettings, Spike, train
-from tunesmith.train.objective import Columns, Models, Objective
+from tunesmith.train.objective import Models
 from tunesmith.train.objectives.table import objective_for
 from tunesmith.train.planning.packing_check import refuse_looking_ahead
 from tunesmith.train.planning.plan import Plan, with_threads
 from tunesmith.train.planning.planner import Wishes, complete_plan, shortest
 from tunesmith.train.planning.validation import ValidationPlan, plan_validation
+from tunesmith.train.precompute import precomputed
 from tunesmith.train.recipe import Recipe, longest_row, read_recipe
 from tunesmith.train.source import Source
 from tunesmith.train.sources.rows import RowSource, steps_per_epoch
@@ -98,12 +97,12 @@ def walk(
 
     # 2. The base model's prompt contract.
     base = resolve(recipe.model.base, recipe.model.revision)
-    refuse_untrainable(base.folder)
+    objective = objective_for(recipe.objective)
+    refuse_untrainable(base.folder, objective.task)
     contract = load_contract(base.folder, recipe.model.template, recipe.data.train_on)
 
     # 3. Rows, checked, as token ids and masks, on disk.
     report(events.Phase("preparing data"))
-    objective = objective_for(recipe.objective)
     splits = load_splits(recipe.data, contract, longest_row(recipe, base), objective.reads)
 
     # 4. What is trained on, what is validated on, what is kept for the end.
@@ -135,18 +134,21 @@ def walk(
         shard=sharded,
     )
     loaded = load(base.folder, spec)
-    model = changed_model(loaded.model, recipe)
-    torch.manual_seed(recipe.seed + ranks.rank)  # or dropout would leave out the same in every process
     batch_size, an_epoch = recipe.optim.batch_size, steps_per_epoch(rows, recipe.optim.batch_size)
     steps = recipe.optim.steps or max(1, math.ceil(recipe.optim.epochs * an_epoch))
-    method.prepare(model, recipe.method, rows, steps)
+    model = changed_model(loaded.model, recipe, rows, steps)
+    torch.manual_seed(recipe.seed + ranks.rank)  # or dropout would leave out the same in every process
     placed = Placed(model, plan, ranks, loaded.sources)
     del model, loaded
     refuse_not_finite(base.folder, placed.model)
-    refuse_looking_ahead(base.folder, placed.model, shortest(rows)[-1])
+    if TASKS[task].causal:
+        refuse_looking_ahead(base.folder, placed.model, shortest(rows)[-1])
     bytes_a_weight = 6 if recipe.optim.name == "adamw_8bit" else 12  # a gradient and two moments
     wishes = Wishes(recipe.compile, recipe.checkpointing, batch_size, steps, bytes_a_weight)
     validation = choose_validation(recipe, splits, steps, report)
+    if objective.precompute is not None:
+        asked = [*splits.train, *(splits.replay.rows if splits.replay else ()), *splits.validation]
+        objective = precomputed(objective, Models(placed.model, plan), asked, folder, base.fingerprint())
     plan = complete_plan(plan, wishes, placed, objective, rows, report)
     if ranks.leads:
         write_json(folder / "plan.json", plan.to_json())
@@ -157,8 +159,7 @@ def walk(
     report(events.Phase(TRAINING))
     settings = loop_settings(recipe, an_epoch, steps, validation.every)
     learner, models = Learner(placed, recipe.optim, rate, steps, method), Models(placed.model, plan)
-    columns = precomputed(folder, objective, models, rows)
-    source = RowSource(rows, objective, plan, batch_size, steps, recipe.seed, ranks, columns)
+    source = RowSource(rows, objective, plan, batch_size, steps, recipe.seed, ranks)
     state = TrainerState() if checkpoint is None else restore(learner, checkpoint, source)
     state.early = state.early and not changed
     refuse_small_disk(learner, folder, recipe.output.keep_last)
@@ -173,7 +174,7 @@ def walk(
             plan = with_threads(plan, crowd.threads, crowd.sentence)
             write_json(folder / "plan.json", plan.to_json())
             torch.set_num_threads(plan.threads)
-    steps = learner.step_number
+    planned, steps = steps, learner.step_number
     del learner, models, placed, source, watched
     ranks.leave()
     if not ranks.leads:
@@ -186,10 +187,10 @@ def walk(
     wanted_step = state.best_step if recipe.evaluate.export == "best" else None
     chosen = exported_step(folder / "checkpoints", wanted_step, steps, report)
     spec = replace(answering(recipe.device) if method.base_untouched else LoadSpec(), task=task, facts=facts)
-    model = changed_model(load(base.folder, spec).model, recipe)
+    model = changed_model(load(base.folder, spec).model, recipe, rows, planned)
     refuse_unchanged(model, put_weights(trainable(model), chosen, EMA if recipe.optim.ema else WEIGHTS))
     card = make_card(recipe, base, contract, splits, plan, chosen.step, folder)
-    target = folder / ("adapter" if recipe.output.merge and method.base_untouched else "model")
+    target = folder / ("adapter" if recipe.output.merge and "merge" in method.can else "model")
     export(model, base, contract, target, card)
     trained = what_was_trained(model, splits.train, recipe.device)
     del model
@@ -225,10 +226,13 @@ def exported_step(folder: Path, best: int | None, last: int, report: Report) -> 
     return find_step(folder, last)
 
 
-def changed_model(model: Any, recipe: Recipe) -> Any:
-    """The model with what the method adds to it, the same each time for one recipe."""
+def changed_model(model: Any, recipe: Recipe, rows: Sequence[Any] = (), steps: int = 0) -> Any:
+    """The model with what the method adds to it, the same each time for one recipe and its rows."""
     torch.manual_seed(recipe.seed)
-    return method_for(recipe.method).apply(model, recipe.method)
+    method = method_for(recipe.method)
+    model = method.apply(model, recipe.method)
+    method.prepare(model, recipe.method, rows, steps)
+    return model
 
 
 def describe(splits: Splits) -> dict[str, Any]:
@@ -278,19 +282,6 @@ def loop_settings(recipe: Recipe, an_epoch: int, steps: int, validate_every: int
         keep_best=recipe.evaluate.export == "best",
         spikes=recipe.optim.spikes,
     )
-
-
-def precomputed(folder: Path, objective: Objective, models: Models, rows: Mixture) -> Columns:
-    """What the objective computes beforehand of each row: once, and kept in the run's folder."""
-    if objective.precompute is None:
-        return {}
-    path = folder / "columns.safetensors"
-    if not path.exists():
-        columns = {name: column.contiguous() for name, column in objective.precompute(models, rows).items()}
-        if models.plan.processes > 1:
-            return columns  # every process has its own
-        save_file(columns, path)
-    return load_file(path)
 
 
 def saver(

@@ -19,7 +19,7 @@ from tunesmith.core.files import keep_lines
 from tunesmith.data.split import Splits
 from tunesmith.prompt.base import Base
 from tunesmith.prompt.contract import Contract
-from tunesmith.train.checkpoint import Checkpoint, find_checkpoint, find_step, restore
+from tunesmith.train.checkpoint import Checkpoint, delete_later, find_checkpoint, find_step, restore
 from tunesmith.train.learner import Learner
 from tunesmith.train.planning.plan import Plan, in_smaller_pieces, read_plan
 from tunesmith.train.planning.planner import make_plan
@@ -191,6 +191,7 @@ def go_back(folder: Path, learner: Learner, state: TrainerState, report: Report)
     earlier = restore(learner, checkpoint)
     learner.optimizer.zero_grad(set_to_none=True)
     if learner.ranks.leads:
+        delete_later(folder / "checkpoints", checkpoint.step)
         forget_after(folder, checkpoint.step)
     learner.ranks.wait()
     report(events.RolledBack(checkpoint.step))

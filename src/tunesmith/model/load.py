@@ -36,12 +36,14 @@ class Task:
         library: the class of transformers that builds it, with the head that the task needs.
         refuse: raises `ModelError` for a folder and configuration that the task cannot take.
         settings: of the configuration, from the facts of the rows: label names and the like.
+        causal: whether it predicts each token from those before it alone.
     """
 
     what: str
     library: Any
     refuse: Callable[[Path, Any], None]
     settings: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda facts: {}
+    causal: bool = False
 
 
 @dataclass(frozen=True)
@@ -205,14 +207,14 @@ def refuse_other_kinds(folder: Path, config: Any) -> None:
     )
 
 
-def refuse_untrainable(folder: Path) -> None:
+def refuse_untrainable(folder: Path, task: str = "causal") -> None:
     """Refuse, before anything is prepared, a model that cannot be trained.
 
     Raises:
-        ModelError: it is no causal language model, or its weights are quantised.
+        ModelError: it is no model for the task, or its weights are quantised.
     """
     config = read_config(folder)
-    refuse_other_kinds(folder, config)
+    TASKS[task].refuse(folder, config)
     quantised = getattr(config, "quantization_config", None)
     if quantised is None:
         return
@@ -273,4 +275,6 @@ def _first_line(error: Exception) -> str:
     return " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])[:300]
 
 
-TASKS: dict[str, Task] = {"causal": Task("a causal language model", AutoModelForCausalLM, refuse_other_kinds)}
+TASKS: dict[str, Task] = {
+    "causal": Task("a causal language model", AutoModelForCausalLM, refuse_other_kinds, causal=True)
+}

@@ -5,8 +5,8 @@ Axes: B sequences, T tokens, N trained positions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, overload
 
 import numpy as np
@@ -58,9 +58,18 @@ class DummyBatch:
     """
 
     real: Any
-    units: Mapping[str, float] = field(default_factory=dict[str, float])
     rows: Sequence[Prepared] = ()
     tokens: int = 0
+
+    @property
+    def units(self) -> dict[str, float]:
+        """None of each unit: all ranks must sum the same ones."""
+        return dict.fromkeys(self.real.units, 0.0)
+
+    @property
+    def size(self) -> int:
+        """Tokens that are computed all the same."""
+        return self.real.size
 
 
 @dataclass(frozen=True)

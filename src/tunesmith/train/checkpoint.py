@@ -103,7 +103,13 @@ def _hand_over(tensors: Mapping[str, torch.Tensor], learner: Learner, folder: Pa
     mine = folder / f".{SOURCE.format(rank=ranks.rank)}"
     if tensors:
         folder.mkdir(parents=True, exist_ok=True)
-        _save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, mine)
+        try:
+            _save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, mine)
+        except OSError as error:
+            raise TrainingError(
+                f"{mine}: what the source of batches holds cannot be written ({error}). Earlier checkpoints are "
+                "intact: make room and resume."
+            ) from None
     return [Path(name) for name in ranks.gather(str(mine) if tensors else "") if name]
 
 
@@ -130,9 +136,20 @@ def _delete_old(folder: Path, keep_last: int, kept: set[int | None]) -> None:
     names = {f"step-{step:06d}" for step in kept if step is not None}
     for old in all_checkpoints(folder)[:-keep_last]:
         if old.name not in names:
-            gone = old.with_name(f".{old.name}.gone")
-            old.rename(gone)
-            shutil.rmtree(gone, ignore_errors=True)
+            _delete(old)
+
+
+def delete_later(folder: Path, step: int) -> None:
+    """Take away checkpoints of later steps, which a run that goes back will reach on another way."""
+    for later in all_checkpoints(folder):
+        if later.name > f"step-{step:06d}":
+            _delete(later)
+
+
+def _delete(checkpoint: Path) -> None:
+    gone = checkpoint.with_name(f".{checkpoint.name}.gone")
+    checkpoint.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
@@ -179,7 +196,7 @@ def random_state() -> dict[str, list[int]]:
 
 
 def bytes_needed(learner: Learner) -> int:
-    """Bytes of one checkpoint: each trained weight, its two moments and its average, if there is one."""
+    """Bytes of one checkpoint, but for what method and source hold: each weight, its two moments and its average."""
     copies = 3 if learner.ema is None else 4
     return sum(copies * weight.numel() * weight.element_size() for weight in learner.weights.values())
 
@@ -233,6 +250,8 @@ def find_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """
     for leftover in folder.glob(".step-*"):  # of a save, or of a deletion, that was killed
         shutil.rmtree(leftover, ignore_errors=True)
+    for leftover in folder.glob(".source-*"):
+        leftover.unlink(missing_ok=True)
     sentences: list[str] = []
     for path in reversed(all_checkpoints(folder)):
         reason = why_damaged(path)

@@ -84,7 +84,7 @@ class EvaluateConfig(Section):
     )
     metric: Literal["loss", "token_accuracy"] = option("loss", "What validations are compared by.")
     patience: int | None = option(
-        None, "ValidationPlan without a better value before the run ends; never if absent.", ge=1
+        None, "Validations without a better value before the run ends; never if absent.", ge=1
     )
     export: Literal["last", "best"] = option("last", "Export the weights of the last step, or of the best validation.")
     rows: int | None = option(

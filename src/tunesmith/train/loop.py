@@ -32,12 +32,14 @@ from tunesmith.train.objective import (
     add,
     nothing_of,
     perturb_nothing,
+    real_ones,
     total_units,
 )
 from tunesmith.train.pace import Pace
 from tunesmith.train.source import Source
 from tunesmith.train.state import TrainerState
 from tunesmith.train.validate import validate
+from tunesmith.train.weights.shards import whole as put_together
 
 WORTH = 60.0  # seconds of training that are left, from which another number of threads (and compiling again) pays
 Perturb = Callable[[Objective, Models, Any, Any, Mapping[str, float]], Iterable[Loss]]
@@ -81,7 +83,7 @@ class Crowded(Exception):  # noqa: N818  not an error: the caller goes on with f
 
 
 class Spike(Exception):  # noqa: N818  not an error: the caller goes back to a checkpoint
-    """A loss stood far out, and the settings wants to go back to the last checkpoint."""
+    """A loss stood far out, and the settings say to go back to the last checkpoint."""
 
 
 def train(
@@ -127,16 +129,17 @@ def train(
     for micro in source.steps():
         # 1. The whole step: its statistics, and what its sums will be divided by, over micro-batches and ranks.
         started = time.perf_counter()
-        whole = objective.before(models, micro, learner.ranks)
+        whole = objective.before(models, real_ones(micro), learner.ranks)
         scale = learner.ranks.sum(total_units(batch.units for batch in micro))
         # 2. The gradient of each micro-batch.
         sums: Sums = {"tokens": np.zeros(())}
-        if empty := [unit for unit, amount in scale.items() if amount == 0]:
-            report(events.Warning(f"step {learner.step_number + 1} is left out: it has no {' and no '.join(empty)}."))
-        for batch in [] if empty else micro:
+        for batch in micro:
             with out_of_memory_said(f"a micro-batch of {batch.tokens} tokens"):
                 add(sums, gradients_of(batch, objective, models, learner, whole, scale, perturb))
-        if not empty and (extra := extra_loss(learner)) is not None:
+        if empty := "loss" not in sums:  # on all ranks alike: it hangs on the scale
+            lacking = " and no ".join(unit for unit, amount in scale.items() if amount == 0)
+            report(events.Warning(f"step {learner.step_number + 1} is left out: it has no {lacking}."))
+        elif (extra := extra_loss(learner)) is not None:
             add(sums, {"penalty": extra})
         sums = learner.ranks.sum_vectors(sums)
         # 3. The update, unless the loss stands far out.
@@ -192,6 +195,7 @@ def train(
             raise Stopped(f"stopped after step {learner.step_number} of {settings.steps}, with a checkpoint.")
         if crowded:
             raise crowded
+    raise TrainingError(f"the source of batches ended after step {learner.step_number} of {settings.steps}.")
 
 
 def gradients_of(
@@ -200,32 +204,40 @@ def gradients_of(
 ) -> dict[str, Any]:  # fmt: skip
     """Add the gradients of a micro-batch; its loss, its terms where there are several, its counts and its tokens.
 
-    Of a dummy batch nothing counts, and its gradients are zero.
+    Terms whose unit the whole step has none of are left out; nothing is returned where none is left. Of a dummy batch
+    nothing counts, and its gradients are zero.
     """
     dummy = isinstance(batch, DummyBatch)
     found: dict[str, Any] = {}
     for loss in perturb(objective, models, batch.real if dummy else batch, whole, scale):
-        parts = [term.total / scale[term.unit] for term in loss.terms]
-        total = sum(parts)
+        parts = {term.name: term.total / scale[term.unit] for term in loss.terms if scale[term.unit]}
+        if not parts:
+            return {}
+        total = sum(parts.values())
         assert isinstance(total, torch.Tensor)
         learner.backward(total * 0 if dummy else total)
         if found:  # of several perturbed losses the first counts
             continue
-        found = {"loss": total.item(), "tokens": batch.tokens, **loss.counts}
-        if len(parts) > 1:
-            found |= {term.name: part.item() for term, part in zip(loss.terms, parts, strict=True)}
+        alone = [name for name in parts if len(parts) > 1 and name != "loss"]
+        found = {**loss.counts, **{name: parts[name].item() for name in alone}}
+        found |= {"loss": total.item(), "tokens": batch.tokens}
         if not dummy:
             refuse_infinite(found["loss"], batch, learner.step_number + 1)
     return nothing_of(found) if dummy else found
 
 
 def extra_loss(learner: Learner) -> float | None:
-    """Add the gradient of the method's own penalty, if it has one: once a step, on one of the ranks."""
+    """Add the gradient of the method's own penalty, if it has one: once a step.
+
+    Where every rank holds all weights, gradients are summed, and one rank adds it; where each holds a part of them,
+    each adds that of its part.
+    """
     extra = None if learner.method is None else learner.method.extra_loss(learner.model)
     if extra is None:
         return None
-    learner.backward(extra if learner.ranks.leads else extra * 0)
-    return extra.item() if learner.ranks.leads else 0.0
+    adds = learner.ranks.leads or learner.placed.plan.sharding == "full"
+    learner.backward(extra if adds else extra * 0)
+    return put_together(extra.detach()).item() if learner.ranks.leads else 0.0
 
 
 def slower_said(

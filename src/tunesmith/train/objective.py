@@ -16,10 +16,11 @@ import numpy as np
 import torch
 
 from tunesmith.data.prepare import Prepared
+from tunesmith.train.batch import DummyBatch
 from tunesmith.train.planning.plan import Plan
 from tunesmith.train.weights.ranks import Ranks
 
-Columns = Mapping[str, torch.Tensor]  # values that were computed beforehand, one a row of the training rows
+Columns = Mapping[str, torch.Tensor]  # values that were computed beforehand, one for each row
 Sums = dict[str, np.ndarray]  # by name: scalars, or vectors such as a count for each class
 
 
@@ -49,7 +50,7 @@ class Batch(Protocol):
 
 @dataclass(frozen=True)
 class Term:
-    """A summed loss (scalar) and the unit that normalises it: `tokens`, `rows`, `pairs`, or `step` (once a step)."""
+    """A summed loss (scalar) and the unit that normalises it: `tokens`, `rows`, `pairs`."""
 
     name: str
     total: torch.Tensor
@@ -71,16 +72,12 @@ class Models:
     Attributes:
         policy: what is trained.
         plan: packing, chunked loss, compiled layers.
-        reference: what the policy is held near to, in evaluation mode.
-        value: predicts returns.
-        reward: judges answers.
+        others: by name, those that are not: a reference, a value or a reward model.
     """
 
     policy: Any
     plan: Plan
-    reference: Any = None
-    value: Any = None
-    reward: Any = None
+    others: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True)
@@ -96,8 +93,8 @@ class Draw:
     epoch: int = 0
 
     def of(self, row: Prepared) -> random.Random:
-        """The random numbers of one row in this epoch."""
-        return random.Random(f"{self.seed}/{self.epoch}/{row.source}")
+        """The random numbers of one row in this epoch; of equal rows the same."""
+        return random.Random(f"{self.seed}/{self.epoch}/{row.source}/{row.key.hex()}")
 
 
 @dataclass(frozen=True)
@@ -138,12 +135,12 @@ class Objective:
         curves: from the sums of a step over all ranks (the loss and each term divided by its unit, counts as they are)
             and its units, the values that people watch, by the names that they know; `loss` is among them.
         higher: the curves that are better when they are higher.
-        before: statistics of a whole step, without gradient (KTO's KL, whitening).
+        before: statistics of a whole step, without gradient (KTO's KL, whitening); it is given the batches of this
+            rank, which may be none, and the ranks to sum over. In validation each batch is a step.
         arrange: the rows of a whole step before they are cut (KTO's mismatched pairs).
-        precompute: once, before the first step, a value for each training row, saved with the run (reference log
-            probabilities).
+        precompute: once, before anything is learned, a value for each of some rows, saved with the run (reference log
+            probabilities); `collate` is given them again with the rows.
         check: lets the planner try packing and the chunked loss; without it rows are not packed.
-        predict: what the model makes of a batch, row by row, for the final evaluation.
     """
 
     name: str
@@ -157,7 +154,6 @@ class Objective:
     arrange: Callable[[Sequence[Prepared], Draw], Sequence[Prepared]] = _as_they_are
     precompute: Callable[[Models, Sequence[Prepared]], Columns] | None = None
     check: Check | None = None
-    predict: Callable[[Models, Any], list[Any]] | None = None
 
 
 def total_units(batches: Iterable[Mapping[str, float]]) -> dict[str, float]:
@@ -174,6 +170,11 @@ def add(sums: Sums, values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         value = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
         sums[name] = sums.get(name, np.zeros(())) + np.asarray(value, dtype=np.float64)
+
+
+def real_ones(micro: Sequence[Any]) -> list[Any]:
+    """The batches that count; a rank may have none."""
+    return [batch for batch in micro if not isinstance(batch, DummyBatch)]
 
 
 def nothing_of(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -101,5 +101,5 @@ LORA = Method(
     LoraConfig,
     apply,
     learning_rate=2e-4,
-    can=frozenset({"base_untouched", "continue", "merge", "pack", "quantise", "serve"}),
+    can=frozenset({"base_untouched", "merge"}),
 )

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from tunesmith.core.config import Section
 
-Can = Literal["base_untouched", "continue", "merge", "pack", "quantise", "serve"]
+Can = Literal["base_untouched", "merge"]
 State = tuple[Mapping[str, Any], dict[str, Any]]  # tensors, and plain values
 
 
@@ -41,13 +41,12 @@ class Method:
         apply: returns the model with its trainable weights marked (`requires_grad`).
         learning_rate: the tested default.
         can: what it can do: leave the base's own weights untouched (they are then kept in the run's precision, and
-            only what was added is exported), be continued from an earlier run, be merged into the base, be trained on
-            packed rows, stand on a quantised base, be stacked in the engine that serves.
+            only what was added is exported), be merged into the base.
         prepare: once, before the first step, from the rows to train on and the number of steps (EVA's start, AdaLoRA's
             schedule).
         extra_loss: a penalty of the model itself (AdaLoRA's orthogonality), once a step; a scalar tensor, or None.
         after_step: after the optimizer's step, on the fp32 weights with the gradients of the whole step, before they
-            are copied to the model (AdaLoRA's importance and budget); number of the step from 1.
+            are copied to the model (AdaLoRA's importance and budget). The gradients are clipped; steps count from 1.
         state: what beside the weights decides how training goes on.
         restore: puts that back.
     """

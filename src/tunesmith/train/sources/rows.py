@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
-from types import MappingProxyType
 from typing import Any
 
 from tunesmith.data.pack import deal, epoch_batches, micro_batches
 from tunesmith.data.prepare import Prepared
 from tunesmith.data.replay import in_epoch
 from tunesmith.train.batch import DummyBatch, LazyBatches
-from tunesmith.train.objective import Columns, Draw, Objective
+from tunesmith.train.objective import Draw, Objective
 from tunesmith.train.planning.plan import Plan
 from tunesmith.train.source import Tensors
 from tunesmith.train.weights.ranks import ALONE, Ranks
 
-ONE_DRAW, NO_COLUMNS = Draw(), MappingProxyType[str, Any]({})
+ONE_DRAW = Draw()
 
 
 def steps_per_epoch(rows: Sequence[Prepared], batch_size: int) -> int:
@@ -37,7 +36,6 @@ class RowSource:
         planned_steps: of the run.
         seed: of the order of rows.
         ranks: the processes that share each step.
-        columns: what was computed beforehand, a value for each row.
         taken: steps that were taken so far; more than the learner's where some were left behind.
     """
 
@@ -48,7 +46,6 @@ class RowSource:
     planned_steps: int = 0
     seed: int = 0
     ranks: Ranks = ALONE
-    columns: Columns = field(default_factory=dict[str, Any])
     taken: int = 0
 
     def steps(self) -> Iterator[list[Any]]:
@@ -59,16 +56,9 @@ class RowSource:
             for indices in islice(epoch_batches(len(rows), self.batch_size, self.seed, epoch), passed, None):
                 self.taken += 1
                 chosen = [rows[i] for i in indices]
-                columns = {name: column[indices] for name, column in self.columns.items()}
-                yield list(self.cut(self.objective.arrange(chosen, draw), draw, columns, self.plan.accumulation))
+                yield list(self.cut(self.objective.arrange(chosen, draw), draw, self.plan.accumulation))
 
-    def cut(
-        self,
-        rows: Sequence[Prepared],
-        draw: Draw = ONE_DRAW,
-        columns: Columns = NO_COLUMNS,
-        accumulation: int | None = None,
-    ) -> Sequence[Any]:
+    def cut(self, rows: Sequence[Prepared], draw: Draw = ONE_DRAW, accumulation: int | None = None) -> Sequence[Any]:
         """This process's share of `rows` as micro-batches, each made when it is asked for: many rows take no memory.
 
         Every process has as many; where there is nothing left for one, dummy batches are among them.
@@ -84,8 +74,7 @@ class RowSource:
         groups: list[list[int]] = cuts[self.ranks.rank] + [[]] * waiting
 
         def collate(places: list[int]) -> Any:
-            of_these = {name: column[places] for name, column in columns.items()}
-            return self.objective.collate([rows[i] for i in places], plan, draw, of_these)
+            return self.objective.collate([rows[i] for i in places], plan, draw, {})
 
         return LazyBatches(groups, lambda group: collate(group) if group else DummyBatch(collate([0])))
 
