@@ -70,6 +70,7 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/optimizer.py
 	$(BIN)/python benchmarks/shards.py
 	$(BIN)/python benchmarks/busy.py --write
+	$(BIN)/python benchmarks/validation.py
 	$(BIN)/python benchmarks/decode.py --dtype bfloat16 $(if $(LLAMA_CPP),--llama-cpp $(LLAMA_CPP)) --write
 
 # The newest versions that pyproject.toml admits become those of constraints.txt. Run the tests, then commit it.
