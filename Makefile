@@ -35,13 +35,13 @@ test: $(VENV)/.test
 
 # More of what `make test` does once. Each takes at most half an hour; interrupted, it goes on where it was.
 repetitions: $(VENV)/.test
-	$(PYTEST) -m slow --passed .passed/repetitions
+	$(PYTEST) -m slow --passed=.passed/repetitions
 
 fuzz: $(VENV)/.test
-	$(PYTEST) -m fuzz --passed .passed/fuzz
+	$(PYTEST) -m fuzz --passed=.passed/fuzz
 
 kills: $(VENV)/.test
-	$(PYTEST) -m kills --passed .passed/kills
+	$(PYTEST) -m kills --passed=.passed/kills
 
 test-all: test repetitions fuzz kills
 
