@@ -34,14 +34,15 @@ test: $(VENV)/.test
 	$(PYTEST)
 
 # More of what `make test` does once. Each takes at most half an hour; interrupted, it goes on where it was.
+PASSED ?= .passed
 repetitions: $(VENV)/.test
-	$(PYTEST) -m slow --passed=.passed/repetitions
+	$(PYTEST) -m slow --passed=$(PASSED)/repetitions
 
 fuzz: $(VENV)/.test
-	$(PYTEST) -m fuzz --passed=.passed/fuzz
+	$(PYTEST) -m fuzz --passed=$(PASSED)/fuzz
 
 kills: $(VENV)/.test
-	$(PYTEST) -m kills --passed=.passed/kills
+	$(PYTEST) -m kills --passed=$(PASSED)/kills
 
 test-all: test repetitions fuzz kills
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import warnings
 from types import SimpleNamespace
 
@@ -118,3 +120,14 @@ def test_what_has_passed_is_not_done_again_until_all_has_or_the_code_changes(tmp
 def test_names_are_without_the_groups_of_workers():
     assert plain("tests/test_it.py::test_it[a@b]@test_it") == "tests/test_it.py::test_it[a@b]"
     assert plain("tests/test_it.py::test_it[a@b]") == "tests/test_it.py::test_it[a@b]"
+
+
+def test_the_targets_that_resume_begin_again_beside_what_they_noted(tmp_path):
+    (tmp_path / "kills").write_text("other code\n")
+    shown = subprocess.run(["make", "-n", "kills", f"PASSED={tmp_path}"], cwd=ROOT, text=True, capture_output=True)
+    command = shown.stdout.splitlines()[-1].split(" -m pytest ")[1].split()
+    assert f"{tmp_path}/kills" in command[-1]
+    process = subprocess.run(
+        [sys.executable, "-m", "pytest", *command, "--collect-only"], cwd=ROOT, capture_output=True
+    )
+    assert process.returncode == 0, process.stdout
