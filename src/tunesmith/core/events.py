@@ -26,10 +26,12 @@ class Event:
     Attributes:
         kind: the name in files and between processes.
         file: of a run's folder, that keeps it; empty for what only watchers need.
+        beside: the field, a dict, whose items stand beside the other fields in JSON; empty if there is none.
     """
 
     kind: ClassVar[str]
     file: ClassVar[str] = EVENTS
+    beside: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:
         cls.kind = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
@@ -37,12 +39,22 @@ class Event:
 
     def to_json(self) -> Json:
         """Plain values, `kind` first."""
-        return {"kind": self.kind, **{one.name: getattr(self, one.name) for one in fields(self)}}  # pyright: ignore
+        values: Json = {"kind": self.kind}
+        names = [one.name for one in fields(self)]  # pyright: ignore
+        for name in names:
+            value = getattr(self, name)
+            assert name != self.beside or not value.keys() & {"kind", *names}
+            values |= value if name == self.beside else {name: value}
+        return values
 
     @classmethod
     def read(cls, values: Json) -> Self:
         """The event whose fields these are."""
-        return cls(**values)
+        if not cls.beside:
+            return cls(**values)
+        names = {one.name for one in fields(cls)}  # pyright: ignore
+        own = {name: value for name, value in values.items() if name in names}
+        return cls(**own, **{cls.beside: {name: value for name, value in values.items() if name not in names}})
 
 
 KINDS: dict[str, type[Event]] = {}
@@ -213,19 +225,10 @@ class ValidationPlan(Event):
 class Plan(Event):
     """Every automatic decision (as plan.json has it), the weights that are trained, and the peak learning rate."""
 
+    beside = "plan"
     plan: Json
     trainable: int
     learning_rate: float
-
-    def to_json(self) -> Json:
-        """The plan's decisions stand beside the other fields."""
-        return {"kind": self.kind, **self.plan, "trainable": self.trainable, "learning_rate": self.learning_rate}
-
-    @classmethod
-    def read(cls, values: Json) -> Self:
-        """The event whose fields these are."""
-        plan = dict(values)
-        return cls(trainable=plan.pop("trainable"), learning_rate=plan.pop("learning_rate"), plan=plan)
 
 
 @dataclass(frozen=True)
@@ -242,7 +245,7 @@ class Step(Event):
         memory_bytes: of the process, or the peak on the GPU.
     """
 
-    file = METRICS
+    file, beside = METRICS, "curves"
     step: int
     steps: int
     curves: dict[str, float]
@@ -258,20 +261,12 @@ class Step(Event):
         """What is minimised."""
         return self.curves["loss"]
 
-    def to_json(self) -> Json:
-        """The curves stand beside the other fields."""
-        return spread_out(self, Event.to_json(self))
-
-    @classmethod
-    def read(cls, values: Json) -> Self:
-        """The event whose fields these are."""
-        return cls(**gathered(cls, values))
-
 
 @dataclass(frozen=True)
 class Validation(Event):
     """What validation rows gave after a step, and whether that was the best so far."""
 
+    beside = "curves"
     step: int
     curves: dict[str, float]
     best: bool
@@ -280,30 +275,6 @@ class Validation(Event):
     def loss(self) -> float:
         """What is minimised."""
         return self.curves["loss"]
-
-    def to_json(self) -> Json:
-        """The curves stand beside the other fields."""
-        return spread_out(self, Event.to_json(self))
-
-    @classmethod
-    def read(cls, values: Json) -> Self:
-        """The event whose fields these are."""
-        return cls(**gathered(cls, values))
-
-
-def spread_out(event: Step | Validation, values: Json) -> Json:
-    """An event's values, each curve as one of them, where the curves stood; none is called as a field is."""
-    assert not event.curves.keys() & values.keys()
-    return {
-        name: value for key, one in values.items() for name, value in (one if key == "curves" else {key: one}).items()
-    }
-
-
-def gathered(kind: type[Step] | type[Validation], values: Json) -> Json:
-    """The fields of an event; values that are none of them are its curves."""
-    names = {one.name for one in fields(kind)}
-    curves = {name: value for name, value in values.items() if name not in names}
-    return {**{name: value for name, value in values.items() if name in names}, "curves": curves}
 
 
 @dataclass(frozen=True)

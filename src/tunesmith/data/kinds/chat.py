@@ -12,10 +12,9 @@ from tunesmith.data.formats.tools import TOOL_KEYS, tools_of
 from tunesmith.data.formats.turns import SYSTEM_KEYS, conversation_of, instruction_of, messages_of, system_of
 from tunesmith.data.formats.values import Values, Warn, holds_nothing, kind_of, list_of, text_of
 from tunesmith.data.kinds.conversation import openai_turns, said, tools_key, unshown_parts, without_weight
-from tunesmith.data.kinds.kind import Facts, RowKind
-from tunesmith.data.kinds.prepared import TrainingRows
+from tunesmith.data.kinds.kind import RowKind
 from tunesmith.data.kinds.row import Edit, Row
-from tunesmith.data.kinds.teach import refuse_endless, refuse_one_answer, refuse_untrained
+from tunesmith.data.kinds.teach import refuse_unvaried
 from tunesmith.data.quality.check import check_conversation
 from tunesmith.data.quality.ledger import RowFault
 from tunesmith.prompt.contract import Contract, Draft
@@ -146,13 +145,6 @@ def turn_by_turn(row: Row) -> Iterator[Row]:
             yield replace(row, content=Chat((*without_weight(turns[:i]), message), row.tools), whole=row)
 
 
-def refuse(rows: TrainingRows, facts: Facts, contract: Contract) -> None:
-    """Rows that teach nothing, answers that never end, or one answer to everything."""
-    refuse_untrained(rows)
-    refuse_endless(rows, contract)
-    refuse_one_answer(rows, contract)
-
-
 KIND = RowKind(
     name=Chat.kind,
     words="chat (or instruction, question and answer)",
@@ -194,6 +186,6 @@ KIND = RowKind(
     turns=lambda content: content.messages,
     edit=edit,
     unshown=lambda content, contract: unshown_parts(content.messages, content.tools, contract),
-    refuse=refuse,
+    refuse=refuse_unvaried,
     turn_by_turn=turn_by_turn,
 )

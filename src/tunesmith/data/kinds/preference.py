@@ -19,10 +19,9 @@ from tunesmith.data.formats.turns import (
 from tunesmith.data.formats.values import Values, Warn, kind_of, text_of
 from tunesmith.data.formats.written import frame_of
 from tunesmith.data.kinds.conversation import openai_turns, said, tools_key, unshown_parts, without_weight
-from tunesmith.data.kinds.kind import Facts, RowKind
-from tunesmith.data.kinds.prepared import TrainingRows
+from tunesmith.data.kinds.kind import RowKind
 from tunesmith.data.kinds.row import Edit
-from tunesmith.data.kinds.teach import refuse_endless, refuse_untrained
+from tunesmith.data.kinds.teach import refuse_answers
 from tunesmith.data.quality.check import check_answer, check_prompt, list_place
 from tunesmith.data.quality.ledger import RowFault
 from tunesmith.prompt.contract import Contract, Draft
@@ -143,12 +142,6 @@ def edit(content: Preference, change: Edit) -> Preference:
     )
 
 
-def refuse(rows: TrainingRows, facts: Facts, contract: Contract) -> None:
-    """Sides without a trained token, or answers that never end."""
-    refuse_untrained(rows)
-    refuse_endless(rows, contract)
-
-
 KIND = RowKind(
     name=Preference.kind,
     words="preferences",
@@ -183,5 +176,5 @@ KIND = RowKind(
     turns=turns,
     edit=edit,
     unshown=lambda content, contract: unshown_parts(turns(content), content.tools, contract),
-    refuse=refuse,
+    refuse=refuse_answers,
 )

@@ -9,10 +9,23 @@ import numpy as np
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.names import counted
+from tunesmith.data.kinds.kind import Facts
 from tunesmith.data.kinds.prepared import Prepared, TrainingRows
 from tunesmith.prompt.contract import Contract
 
 STOPS_LOOKED_FOR = 1000  # rows in which a stop token is looked for
+
+
+def refuse_answers(rows: TrainingRows, facts: Facts, contract: Contract) -> None:
+    """A `RowKind.refuse`: rows without a trained token, or answers that never end."""
+    refuse_untrained(rows)
+    refuse_endless(rows, contract)
+
+
+def refuse_unvaried(rows: TrainingRows, facts: Facts, contract: Contract) -> None:
+    """A `RowKind.refuse`: what `refuse_answers` refuses, or one answer to everything."""
+    refuse_answers(rows, facts, contract)
+    refuse_one_answer(rows, contract)
 
 
 def refuse_untrained(rows: TrainingRows) -> None:

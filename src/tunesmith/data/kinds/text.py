@@ -11,10 +11,10 @@ import numpy as np
 from tunesmith.data.formats.format import Format, sets
 from tunesmith.data.formats.values import Values, Warn, text_of
 from tunesmith.data.formats.written import GIVE_TURNS, frame_of
-from tunesmith.data.kinds.kind import Facts, RowKind
-from tunesmith.data.kinds.prepared import Prepared, Tokens, TrainingRows, prepared
+from tunesmith.data.kinds.kind import RowKind
+from tunesmith.data.kinds.prepared import Prepared, Tokens, prepared
 from tunesmith.data.kinds.row import Edit, Row
-from tunesmith.data.kinds.teach import refuse_endless, refuse_one_answer, refuse_untrained
+from tunesmith.data.kinds.teach import refuse_unvaried
 from tunesmith.data.quality.ledger import RowFault
 from tunesmith.prompt.contract import Contract
 
@@ -79,13 +79,6 @@ def split(row: Row, sequences: list[Tokens], longest: int, contract: Contract) -
     return found
 
 
-def refuse(rows: TrainingRows, facts: Facts, contract: Contract) -> None:
-    """Texts that teach nothing, never end, or are all the same."""
-    refuse_untrained(rows)
-    refuse_endless(rows, contract)
-    refuse_one_answer(rows, contract)
-
-
 KIND = RowKind(
     name=Text.kind,
     words="plain text",
@@ -95,6 +88,6 @@ KIND = RowKind(
     from_plain=from_plain,
     check=check,
     edit=edit,
-    refuse=refuse,
+    refuse=refuse_unvaried,
     split=split,
 )

@@ -11,9 +11,8 @@ from tunesmith.data.formats.turns import SYSTEM_KEYS, continuation_of, conversat
 from tunesmith.data.formats.values import Values, Warn, shown, text_of
 from tunesmith.data.kinds.conversation import openai_turns, said, unshown_parts, without_weight
 from tunesmith.data.kinds.kind import Facts, RowKind
-from tunesmith.data.kinds.prepared import TrainingRows
 from tunesmith.data.kinds.row import Edit
-from tunesmith.data.kinds.teach import refuse_endless, refuse_untrained
+from tunesmith.data.kinds.teach import refuse_answers
 from tunesmith.data.quality.check import check_answer, check_prompt
 from tunesmith.data.quality.ledger import RowFault
 from tunesmith.prompt.contract import Contract, Draft
@@ -102,12 +101,6 @@ def gather(content: Verdict, facts: Facts) -> None:
     facts[name] = facts.get(name, 0) + 1
 
 
-def refuse(rows: TrainingRows, facts: Facts, contract: Contract) -> None:
-    """Rows without a trained token, or answers that never end."""
-    refuse_untrained(rows)
-    refuse_endless(rows, contract)
-
-
 KIND = RowKind(
     name=Verdict.kind,
     words="verdicts",
@@ -134,5 +127,5 @@ KIND = RowKind(
     edit=edit,
     unshown=lambda content, contract: unshown_parts(turns(content), (), contract),
     gather=gather,
-    refuse=refuse,
+    refuse=refuse_answers,
 )
