@@ -124,7 +124,9 @@ def test_names_are_without_the_groups_of_workers():
 
 def test_the_targets_that_resume_begin_again_beside_what_they_noted(tmp_path):
     (tmp_path / "kills").write_text("other code\n")
-    shown = subprocess.run(["make", "-n", "kills", f"PASSED={tmp_path}"], cwd=ROOT, text=True, capture_output=True)
+    shown = subprocess.run(
+        ["make", "-n", "--no-print-directory", "kills", f"PASSED={tmp_path}"], cwd=ROOT, text=True, capture_output=True
+    )
     command = shown.stdout.splitlines()[-1].split(" -m pytest ")[1].split()
     assert f"{tmp_path}/kills" in command[-1]
     process = subprocess.run(
