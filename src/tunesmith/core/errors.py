@@ -41,3 +41,15 @@ class Stopped(TunesmithError):  # noqa: N818  nothing went wrong
 
 class JobError(TunesmithError, RuntimeError):
     """A child process ended without a result."""
+
+
+class StoreError(TunesmithError, OSError):
+    """Records or blobs cannot be reached now, or are damaged; what was acknowledged before stands."""
+
+
+class LeaseLost(TunesmithError):  # noqa: N818  nothing went wrong here
+    """A job is somebody else's by now: what was done since it was taken over does not count."""
+
+
+class LimitReached(TunesmithError):  # noqa: N818  it is not wrong, only too much
+    """A project has as much as it may have."""

@@ -29,6 +29,7 @@ class Job:
         stoppable: whether it can come to an end that it can be resumed from.
         smaller: arguments to set beside where there was no room for it; None if that would not help.
         shrinks: the phase in which `smaller` helps.
+        inside: whether paths that it names from nowhere (`inputs/rows.jsonl`) begin in its folder.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Job:
     stoppable: bool = False
     smaller: Json | None = None
     shrinks: str = ""
+    inside: bool = False
 
 
 class Running(Protocol):

@@ -50,13 +50,17 @@ class LocalExecutor:
     Attributes:
         grace: seconds that a child has to end once its work is done, and again once its pipe is closed; then it is
             killed.
+        cores: that its children may use, and nobody else who asks; all that are free when they start if None.
+        program: what a child is started with; the job's name follows.
     """
 
     grace: float = GRACE
+    cores: tuple[int, ...] | None = None
+    program: tuple[str, ...] = (sys.executable, "-m", "tunesmith.jobs")
 
     def start(self, job: Job, folder: Path) -> LocalRunning:
         """Start the children of a job."""
-        return LocalRunning(job, folder / "child.log", self.grace)
+        return LocalRunning(job, folder, self)
 
 
 @dataclass
@@ -114,27 +118,50 @@ class _Child:
 class LocalRunning:
     """The children of one job. A thread reads each of them, so whoever waits for events is never stuck in a pipe."""
 
-    def __init__(self, job: Job, log: Path, grace: float) -> None:
+    def __init__(self, job: Job, folder: Path, place: LocalExecutor) -> None:
         """Start them.
 
         Args:
             job: the work.
-            log: file for everything the children print that is not an event.
-            grace: see `LocalExecutor`.
+            folder: of the job; everything the children print that is no event goes to its `child.log`.
+            place: that starts them.
         """
-        self._log, self._grace = log, grace
+        self._log, self._grace = folder / "child.log", place.grace
         self._said: queue.Queue[Event | None] = queue.Queue()
         self._meeting = tempfile.TemporaryDirectory()
         self._ending = threading.Lock()
         self._outcome: Outcome | None = None
-        given, warning = environment(job.processes)
+        given, warning = environment(job.processes, place.cores)
         if warning is not None:
             self._said.put(warning)
-        self._children = [_start(job, rank, self._meeting.name, log, given) for rank in range(job.processes)]
+        self._children = [self._start(job, rank, folder, given, place) for rank in range(job.processes)]
         self._watch = MemoryWatch([child.process.pid for child in self._children])
         for child in self._children:
             child.listener = threading.Thread(target=self._follow, args=(child,), daemon=True)
             child.listener.start()
+
+    def _start(self, job: Job, rank: int, folder: Path, given: dict[str, str], place: LocalExecutor) -> _Child:
+        arguments: dict[str, Any] = job.arguments
+        if job.processes > 1:
+            arguments = {**arguments, "rank": rank, "ranks": job.processes, "meeting": f"{self._meeting.name}/store"}
+        with self._log.open("a", encoding="utf-8") as log_file:
+            process = subprocess.Popen(
+                [*place.program, job.name],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log_file,
+                env=given,
+                cwd=folder if job.inside else None,
+                text=True,
+                encoding="utf-8",
+                start_new_session=True,  # Ctrl-C reaches the parent alone, which then stops the child
+            )
+        if place.cores and hasattr(os, "sched_setaffinity"):  # of all that it starts, since it waits for its arguments
+            with contextlib.suppress(OSError):
+                os.sched_setaffinity(process.pid, place.cores)
+        child = _Child(process)
+        child.say(json.dumps(arguments))  # if it died before it could read them, its exit code tells
+        return child
 
     def events(self) -> Iterator[Event | None]:
         """What the first child says; see `Running`."""
@@ -205,11 +232,12 @@ class LocalRunning:
             _end_all([other for other in self._children if other is not child])
 
 
-def environment(processes: int) -> tuple[dict[str, str], events.Warning | None]:
+def environment(processes: int, own: Sequence[int] | None = None) -> tuple[dict[str, str], events.Warning | None]:
     """What a child is started with: `SETTINGS`, and what the user has set, which counts where both say something.
 
     Args:
-        processes: how many children share the cores that are free now.
+        processes: how many children share the cores.
+        own: the cores that they have for themselves; those that are free now if None.
 
     Returns:
         The environment, and a warning where others use some of the cores.
@@ -220,29 +248,12 @@ def environment(processes: int) -> tuple[dict[str, str], events.Warning | None]:
     found.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home() / "compiled"))  # torch's own is gone after a restart
     if "OMP_NUM_THREADS" in found:
         return found, None
+    if own is not None:
+        found["OMP_NUM_THREADS"] = str(max(1, len(own) // processes))
+        return found, None
     cores = look_at_cores()
     found["OMP_NUM_THREADS"] = str(max(1, cores.free // processes))
     return found, events.Warning(cores.sentence) if cores.sentence else None
-
-
-def _start(job: Job, rank: int, meeting: str, log: Path, given: dict[str, str]) -> _Child:
-    arguments: dict[str, Any] = job.arguments
-    if job.processes > 1:
-        arguments = {**arguments, "rank": rank, "ranks": job.processes, "meeting": f"{meeting}/store"}
-    with log.open("a", encoding="utf-8") as log_file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tunesmith.jobs", job.name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log_file,
-            env=given,
-            text=True,
-            encoding="utf-8",
-            start_new_session=True,  # Ctrl-C reaches the parent alone, which then stops the child
-        )
-    child = _Child(process)
-    child.say(json.dumps(arguments))  # if it died before it could read them, its exit code tells
-    return child
 
 
 def _end_all(children: Sequence[_Child]) -> None:

@@ -7,7 +7,6 @@ that was damaged is put aside, and the one before it is used.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tunesmith.core.errors import TrainingError, TunesmithError
-from tunesmith.core.files import publish_folder, read_json, sha256_of, write_json
+from tunesmith.core.files import publish_folder, read_json, write_json
+from tunesmith.core.manifest import MANIFEST, manifest_of, why_changed
 from tunesmith.train.learner import Learner
 from tunesmith.train.source import Source
 from tunesmith.train.state import TrainerState
@@ -26,7 +26,6 @@ from tunesmith.train.weights.shards import like, whole
 
 WEIGHTS, MOMENTS, EMA = "trainable.safetensors", "optimizer.safetensors", "ema.safetensors"
 METHOD, SOURCE = "method.safetensors", "source-{rank}.safetensors"  # where method and source have tensors
-MANIFEST = "MANIFEST.json"
 SPARE = 64 << 20  # bytes beside checkpoints that a disk should have room for: logs, reports
 
 
@@ -222,17 +221,11 @@ def all_checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"), key=lambda path: (len(path.name), path.name))
 
 
-def manifest_of(folder: Path) -> dict[str, Any]:
-    """What the manifest of the files in `folder` has to say."""
-    return {"sha256": {file.name: sha256_of(file) for file in sorted(folder.iterdir()) if file.name != MANIFEST}}
-
-
 def why_damaged(folder: Path) -> str | None:
     """What is wrong with a checkpoint; None if every byte is as it was written."""
     try:
-        written = (folder / MANIFEST).read_text(encoding="utf-8")
-        if written != json.dumps(manifest_of(folder), indent=2) + "\n":
-            return "its files are not those that its manifest names"
+        if (reason := why_changed(folder)) is not None:
+            return reason
         if f"step-{read_json(folder / 'state.json')['step']:06d}" != folder.name:
             return "it is of another step than its name says"
     except (OSError, UnicodeDecodeError, TunesmithError, KeyError, TypeError, ValueError) as error:

@@ -1,0 +1,1 @@
+"""Where things live: records in a database, blobs in a folder or a bucket."""
