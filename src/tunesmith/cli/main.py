@@ -15,6 +15,8 @@ from tunesmith.cli.evaluate import evaluate
 from tunesmith.cli.lineage import lineage
 from tunesmith.cli.merge import merge
 from tunesmith.cli.push import push
+from tunesmith.cli.queue.jobs import cancel, fetch, jobs, logs, pause, resume, submit
+from tunesmith.cli.queue.worker import worker
 from tunesmith.cli.runs import runs, show
 from tunesmith.cli.train import train
 from tunesmith.core.errors import Stopped, TunesmithError
@@ -31,6 +33,8 @@ app = typer.Typer(
 )
 for command in (demo, check, train, evaluate, chat, runs, show, compare, merge, lineage, push):
     app.command()(command)
+for command in (submit, worker, jobs, logs, fetch, cancel, pause, resume):
+    app.command(rich_help_panel="Queue")(command)
 
 
 @app.callback(invoke_without_command=True)

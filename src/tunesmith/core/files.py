@@ -202,6 +202,13 @@ def home() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tunesmith"
 
 
+def data_home() -> Path:
+    """Where tunesmith keeps what it cannot make again: `TUNESMITH_HOME`, else the user's folder for data."""
+    if given := os.environ.get("TUNESMITH_HOME"):
+        return Path(given)
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "tunesmith"
+
+
 def make_folder(path: Path, what: str) -> Path:
     """Create `path` and its parents, or say in one sentence why it cannot be.
 

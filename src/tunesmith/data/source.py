@@ -79,6 +79,13 @@ def find_files(names: str | Sequence[str] | Mapping[str, float]) -> list[SourceF
     return found
 
 
+def is_here(name: str) -> bool:
+    """Whether a name stands for files of this machine: it is neither embedded, nor an address, nor of the hub."""
+    if name in EMBEDDED or name.startswith(("http://", "https://")):
+        return False
+    return not name.startswith("hf:") or _exists(_as_spelt(expanded(name)))
+
+
 def _as_list(names: str | Sequence[str]) -> Sequence[str]:
     return [names] if isinstance(names, str) else names
 

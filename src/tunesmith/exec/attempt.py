@@ -290,4 +290,5 @@ class Attempt:
         state, said = self._persist(write)
         self.written(said)
         reason = f": {ending.sentence}" if ending.sentence else ""
-        self._say(f"{self.lease.id}: {ending.outcome}, and now {state}{reason}")
+        became = "" if state == ending.outcome else f", and is {state} now"
+        self._say(f"{self.lease.id}: {ending.outcome}{became}{reason}")

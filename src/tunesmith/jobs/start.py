@@ -118,10 +118,7 @@ def _run(folder: Path, options: dict[str, Any], report: Report) -> Run:
     except Timeout:
         raise JobError(f"{folder}: another process works on this run. Wait for it, or stop it first.") from None
     report(events.Folder(str(folder)))
-    job = Job(
-        "finetune", {"folder": str(folder), **options}, read_recipe(folder / "config.yaml").processes,
-        stoppable=True, smaller={"resume": True, "smaller": True}, shrinks=TRAINING,
-    )  # fmt: skip
+    job = finetuning(read_recipe(folder / "config.yaml"), {"folder": str(folder), **options})
     note = to_attempts(folder)
     try:
         outcome = supervise(EXECUTOR, job, folder, report, note)
@@ -137,6 +134,12 @@ def _run(folder: Path, options: dict[str, Any], report: Report) -> Run:
     finally:
         lock.release()
     return Run(folder)
+
+
+def finetuning(recipe: Recipe, arguments: dict[str, Any]) -> Job:
+    """The job that fine-tunes as a recipe says."""
+    smaller = {"resume": True, "smaller": True}
+    return Job("finetune", arguments, recipe.processes, stoppable=True, smaller=smaller, shrinks=TRAINING)
 
 
 def refuse_unknown_end(until: str) -> None:
@@ -159,8 +162,12 @@ def refuse_missing(recipe: Recipe) -> None:
 
 def claim_folder(recipe: Recipe) -> Path:
     """The run's folder, made here: the recipe's name, or the next free one with a number."""
-    parent = make_folder(expanded(recipe.output.folder), "runs")
-    name = recipe.output.name or "run"
+    return free_folder(expanded(recipe.output.folder), recipe.output.name or "run")
+
+
+def free_folder(parent: Path, name: str) -> Path:
+    """A new folder called `name`, or by the next free name with a number."""
+    make_folder(parent, "runs")
     number = 1
     while True:
         folder = parent / (name if number == 1 else f"{name}-{number}")

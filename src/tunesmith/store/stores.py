@@ -34,6 +34,11 @@ class Stores:
     blobs: Blobs
 
 
+def as_files(values: Mapping[str, Any]) -> Files:
+    """Files as a record's JSON has them."""
+    return {path: (sha256, size) for path, (sha256, size) in values.items()}
+
+
 def open_stores(records: str, blobs: str) -> Stores:
     """Both stores, which belong to each other from then on.
 

@@ -18,7 +18,7 @@ from tunesmith.core.events import Json
 from tunesmith.exec.queue.lease import Lease, Said, fence, write_events
 from tunesmith.store.records import Records, as_text, now
 from tunesmith.store.schema import attempts, checkpoints, jobs, models
-from tunesmith.store.stores import Files, release, upsert, use
+from tunesmith.store.stores import Files, as_files, release, upsert, use
 
 CHECKPOINTS = 3  # of a job that are kept: the last one, and some before it where that is damaged
 
@@ -86,7 +86,7 @@ def read_checkpoints(records: Records, job: str) -> list[tuple[int, Files]]:
             .where(checkpoints.c.job == job)
             .order_by(checkpoints.c.step.desc())
         ).all()
-    return [(row.step, {path: (sha256, size) for path, (sha256, size) in row.files.items()}) for row in rows]
+    return [(row.step, as_files(row.files)) for row in rows]
 
 
 def end(records: Records, lease: Lease, ending: Ending, said: Sequence[Said] = ()) -> str:
@@ -147,7 +147,7 @@ def take_back(records: Records, job: str, token: int, beats: int) -> str | None:
             return None
         why = f"worker {row.worker} fell silent (it was killed, cut off, or its machine stood still)."
         state, sentence = _becomes(row, Ending("crashed", why))
-        values: dict[str, Any] = {"state": state, "sentence": sentence, "wanted": "run", "token": token + 1}
+        values: dict[str, Any] = {"state": state, "sentence": sentence, "wanted": "run"}
         if state in ("failed", "cancelled"):
             values["ended"] = now()
         connection.execute(update(jobs).where(jobs.c.id == job).values(**values, fruitless=row.fruitless + 1))

@@ -13,7 +13,7 @@ from tunesmith.core.events import Json
 from tunesmith.exec.queue.lease import Said
 from tunesmith.store.records import Records, now
 from tunesmith.store.schema import attempts, checkpoints, events, jobs, models
-from tunesmith.store.stores import Files
+from tunesmith.store.stores import Files, as_files
 
 STATES = ("queued", "running", "paused", "succeeded", "failed", "cancelled")
 PREFIX = "ftjob-"
@@ -34,7 +34,7 @@ class JobRecord:
         created, started, ended: Unix seconds.
         sentence: why it stands so, where there is something to say.
         step: of its last committed checkpoint.
-        job, details: what runs; what its submitter wants to find again.
+        job, inputs, details: what runs, with which files; what its submitter wants to find again.
         result: what it made.
     """
 
@@ -54,6 +54,7 @@ class JobRecord:
     sentence: str
     step: int | None
     job: Json
+    inputs: Files
     details: Json
     result: Json | None
 
@@ -113,7 +114,8 @@ def _record(connection: Connection, row: Any) -> JobRecord:
     step = connection.scalar(select(func.max(checkpoints.c.step)).where(checkpoints.c.job == row.id))
     return JobRecord(
         row.id, row.number, row.label, row.project, row.priority, row.state, row.wanted, row.worker, tries,
-        row.fruitless, row.created, row.started, row.ended, row.sentence, step, row.job, row.details, row.result,
+        row.fruitless, row.created, row.started, row.ended, row.sentence, step, row.job, as_files(row.inputs),
+        row.details, row.result,
     )  # fmt: skip
 
 
@@ -193,4 +195,4 @@ def read_model(records: Records, id: str) -> tuple[str, Files] | None:
     """The id and the files of what a job has published; None if it has published nothing."""
     with records.read() as connection:
         row = connection.execute(select(models).where(models.c.job == id)).one_or_none()
-    return None if row is None else (row.id, {path: (sha256, size) for path, (sha256, size) in row.files.items()})
+    return None if row is None else (row.id, as_files(row.files))

@@ -22,7 +22,7 @@ from tunesmith.core.events import Json
 from tunesmith.exec.executor import Job
 from tunesmith.store.records import Records, now
 from tunesmith.store.schema import attempts, events, jobs, projects
-from tunesmith.store.stores import Files, upsert
+from tunesmith.store.stores import Files, as_files, upsert
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ def claim(records: Records, worker: str, seconds: float) -> Lease | None:
         if number is None:
             return None
         values = {"state": "running", "token": jobs.c.token + 1, "beats": 0, "lease": seconds, "worker": worker}
+        values["sentence"] = ""
         taken = connection.execute(
             update(jobs)
             .where(jobs.c.number == number)
@@ -80,8 +81,9 @@ def claim(records: Records, worker: str, seconds: float) -> Lease | None:
         connection.execute(update(projects).where(projects.c.name == taken.project).values(served=last))
         connection.execute(insert(attempts).values(job=taken.id, token=taken.token, worker=worker, started=now()))
         number = connection.scalar(select(func.max(events.c.number)).where(events.c.job == taken.id)) or 0
-    inputs = {path: (sha256, size) for path, (sha256, size) in taken.inputs.items()}
-    return Lease(taken.id, taken.token, taken.project, taken.label, Job(**taken.job), inputs, number + 1)
+    return Lease(
+        taken.id, taken.token, taken.project, taken.label, Job(**taken.job), as_files(taken.inputs), number + 1
+    )
 
 
 def _whose_turn(connection: Connection) -> int | None:

@@ -1,0 +1,1 @@
+"""Commands about jobs in a queue, and about what holds them."""

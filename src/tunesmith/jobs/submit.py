@@ -1,0 +1,145 @@
+"""A recipe as a queued job: what it names on this machine goes along, so that any worker can do it; and back again.
+
+A worker gives the job a folder with `config.yaml` and `inputs/`. The recipe names its files there, the same on each
+machine, so that a run may go on elsewhere without having been changed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from tunesmith.core.config import to_yaml
+from tunesmith.core.errors import MissingError
+from tunesmith.core.files import expanded, read_object, write_json
+from tunesmith.data.config import OwnAnswers
+from tunesmith.data.source import find_files, is_here
+from tunesmith.exec.queue.control import find_job, read_model
+from tunesmith.exec.queue.submit import Submission, submit
+from tunesmith.exec.snapshot import bring
+from tunesmith.jobs.start import finetuning, free_folder, refuse_missing, refuse_unknown_end
+from tunesmith.model.layout import ADAPTER, CARD, WEIGHTS, adapter_folder
+from tunesmith.prompt.base import EMBEDDED, WANTED, resolve
+from tunesmith.store.stores import Stores, keep
+from tunesmith.train.recipe import Recipe
+
+INPUTS = "inputs"
+
+
+def submit_recipe(stores: Stores, recipe: Recipe, wanted: Submission, until: str = "evaluated") -> str:
+    """Put a fine-tuning into the queue; returns the job's id once it is on the disk.
+
+    Args:
+        stores: where its files and its record go.
+        recipe: what to do.
+        wanted: project, priority, key and so on; job, inputs and label come from the recipe.
+        until: as `finetune` takes it.
+
+    Raises:
+        TunesmithError: a file or the base model is not there, or `submit` refuses it.
+    """
+    refuse_unknown_end(until)
+    refuse_missing(recipe)
+    recipe, paths = gather(recipe)
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "config.yaml"
+        config.write_text(to_yaml(recipe), encoding="utf-8")
+        inputs = keep(stores, {"config.yaml": config, **paths})
+    job = finetuning(recipe, {"until": until})
+    return submit(stores.records, replace(wanted, job=job, inputs=inputs, label=recipe.output.name or "run"))
+
+
+def gather(recipe: Recipe) -> tuple[Recipe, dict[str, Path]]:
+    """The recipe as it reads in a job's folder, and the files that it needs there, by their paths in it."""
+    paths: dict[str, Path] = {}
+    data, evaluate, method, model = recipe.data, recipe.evaluate, recipe.method, recipe.model
+    changes: dict[str, Any] = {
+        part: _moved(getattr(data, part), part, paths)
+        for part in ("train", "validation", "test")
+        if not isinstance(getattr(data, part), int | float)
+    }
+    if isinstance(data.replay, OwnAnswers):
+        changes["replay"] = OwnAnswers(prompts=str(_moved(data.replay.prompts, "replay", paths)))
+    elif data.replay not in ("auto", "off"):
+        changes["replay"] = str(_moved(data.replay, "replay", paths))
+    data = data.model_copy(update=changes)
+    if not isinstance(evaluate.general_ability, str):
+        general = _moved(evaluate.general_ability, "general", paths)
+        evaluate = evaluate.model_copy(update={"general_ability": general})
+    if model.base != EMBEDDED and expanded(model.base).is_dir():
+        folder = resolve(model.base).folder
+        wanted = [path for path in folder.iterdir() if any(fnmatch(path.name, pattern) for pattern in WANTED)]
+        paths |= {f"{INPUTS}/base/{path.name}": path for path in wanted}
+        model = model.model_copy(update={"base": f"{INPUTS}/base"})
+    if (start := getattr(method, "continue_from", None)) is not None:
+        folder = adapter_folder(start)
+        there = [name for name in (ADAPTER, WEIGHTS, CARD) if (folder / name).exists()]
+        paths |= {f"{INPUTS}/adapter/{name}": folder / name for name in there}
+        method = method.model_copy(update={"continue_from": f"{INPUTS}/adapter"})
+    output = recipe.output.model_copy(update={"folder": "runs"})
+    changed = {"data": data, "evaluate": evaluate, "method": method, "model": model, "output": output}
+    return recipe.model_copy(update=changed), paths
+
+
+def _moved(names: str | Sequence[str] | Mapping[str, float], part: str, paths: dict[str, Path]) -> Any:
+    """Names with those of this machine's files in `inputs/`; what they stand for goes into `paths`."""
+    weights = names if isinstance(names, Mapping) else dict.fromkeys(_listed(names), 1.0)
+    found: dict[str, float] = {}
+    for name, weight in weights.items():
+        for file in find_files(name) if is_here(name) else ():
+            place, number = f"{INPUTS}/{part}/{file.path.name}", 2
+            while place in paths:
+                place, number = f"{INPUTS}/{part}-{number}/{file.path.name}", number + 1
+            paths[place], found[place] = file.path, weight
+        if not is_here(name):
+            found[name] = weight
+    if isinstance(names, Mapping):
+        return found
+    return next(iter(found)) if isinstance(names, str) and len(found) == 1 else list(found)
+
+
+def _listed(names: str | Sequence[str]) -> Sequence[str]:
+    return [names] if isinstance(names, str) else names
+
+
+def fetch_run(stores: Stores, id: str, parent: Path) -> Path:
+    """What a job has published as a run folder here, with its inputs; returns the folder.
+
+    Args:
+        stores: that have it.
+        id: of the job.
+        parent: folder of run folders; the run gets the recipe's name, or the next free one.
+
+    Raises:
+        MissingError: the job has published nothing.
+        StoreError, TunesmithError: a blob cannot be reached, or is damaged.
+    """
+    record = find_job(stores.records, id)
+    found = read_model(stores.records, record.id)
+    if found is None:
+        raise MissingError(f"{record.id}: it is {record.state}, and has published nothing yet.")
+    folder = free_folder(parent, record.label)
+    try:
+        bring(stores.blobs, {**record.inputs, **found[1]}, folder)
+        for adapter in (folder / "model", folder / "adapter"):
+            _name_base(adapter, folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return folder
+
+
+def _name_base(adapter: Path, run: Path) -> None:
+    """Let an adapter that was made elsewhere name its base model as it is found here."""
+    if not (adapter / ADAPTER).exists() or not (adapter / CARD).exists():
+        return
+    card = read_object(adapter / CARD)["base"]
+    if card["commit"] is None:
+        config, own = read_object(adapter / ADAPTER), run / card["name"]
+        base = resolve(str(own) if own.is_dir() else card["name"])
+        write_json(adapter / ADAPTER, {**config, "base_model_name_or_path": base.reference})
