@@ -4,11 +4,11 @@
     python scripts/kill_jobs.py --only sqlite:count     one kind: DATABASE:count, DATABASE:train, DATABASE:stops
     python scripts/kill_jobs.py --kills 4               fewer of each
 
-A round has stores of its own, workers and somebody who submits. Some are killed from outside at random moments, some by
-themselves before or after the n-th statement to the database or one of the named calls, and each is started again. In
-rounds of `stops` workers stand still for longer than their lease and wake up. One worker's clock is ten minutes ahead and
-another's ten behind. An outside script has every id that was acknowledged. At the end each of these must have succeeded
-once, published once, and made what an unbroken run makes.
+A round has stores of its own, workers and somebody who submits. Some are killed from outside at random moments, some
+by themselves before or after the n-th statement to the database or one of the named calls, and each is started again.
+In rounds of `stops` workers stand still for longer than their lease and wake up. One worker's clock is ten minutes
+ahead and another's ten behind. Every id that was acknowledged is written down outside. At the end each of these must
+have succeeded once, published once, and made what an unbroken run makes.
 
 Rounds that are done are noted in `--passed`, and are not done again.
 """
@@ -57,10 +57,11 @@ seed: {seed}
 
 def set_trap(where: Path, point: str | None, number: int) -> None:
     """Kill this process at the n-th statement to the database, or around the n-th of the named calls."""
-    import tunesmith.exec.attempt
-    import tunesmith.exec.worker
     from sqlalchemy import event
     from sqlalchemy.engine import Engine
+
+    import tunesmith.exec.attempt
+    import tunesmith.exec.worker
 
     doing, seen = ["start"], Counter[str]()
 

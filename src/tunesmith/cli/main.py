@@ -16,6 +16,7 @@ from tunesmith.cli.lineage import lineage
 from tunesmith.cli.merge import merge
 from tunesmith.cli.push import push
 from tunesmith.cli.queue.jobs import cancel, fetch, jobs, logs, pause, resume, submit
+from tunesmith.cli.queue.keeping import backup, gc, limits, restore
 from tunesmith.cli.queue.worker import worker
 from tunesmith.cli.runs import runs, show
 from tunesmith.cli.train import train
@@ -31,10 +32,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (demo, check, train, evaluate, chat, runs, show, compare, merge, lineage, push):
+ON_FILES = (demo, check, train, evaluate, chat, runs, show, compare, merge, lineage, push)
+ON_JOBS = (submit, worker, jobs, logs, fetch, cancel, pause, resume, limits, gc, backup, restore)
+for command in (*ON_FILES, *ON_JOBS):
     app.command()(command)
-for command in (submit, worker, jobs, logs, fetch, cancel, pause, resume):
-    app.command(rich_help_panel="Queue")(command)
 
 
 @app.callback(invoke_without_command=True)

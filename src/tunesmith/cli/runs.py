@@ -7,9 +7,15 @@ from typing import Annotated
 
 import typer
 
+from tunesmith.cli.queue.stores import Records, opened_records
+from tunesmith.core.names import counted
+
 
 def runs(
     folder: Annotated[Path, typer.Option(help="Folder that holds the run folders.")] = Path("runs"),
+    rebuild: Annotated[bool, typer.Option(help="Make the index of this folder's runs in the records anew.")] = False,
+    indexed: Annotated[bool, typer.Option(help="List what the index has, of all folders.")] = False,
+    records: Records = None,
 ) -> None:
     """List the runs, the latest last."""
     from rich.table import Table
@@ -18,8 +24,24 @@ def runs(
     from tunesmith.registry.runs import list_runs
     from tunesmith.score.interval import show as digits
 
-    found = list_runs(folder)
-    if not found:
+    if rebuild or indexed:
+        from tunesmith.registry.index import indexed_runs
+        from tunesmith.registry.index import rebuild as make_anew
+
+        database = opened_records(records)
+        count = len(make_anew(database, folder)) if rebuild else 0
+        lines = [
+            (run.folder, run.status, run.base, run.method, (run.step, run.steps), run.loss, run.scores)
+            for run in indexed_runs(database)
+        ]
+        if rebuild:
+            console.print(f"indexed {counted(count, 'run')} of {folder} in {database.name}", soft_wrap=True)
+    else:
+        lines = [
+            (str(run.folder), run.status, run.base, run.method, run.steps, run.loss, run.scores)
+            for run in list_runs(folder)
+        ]
+    if not lines:
         console.print(f"no runs in {folder}. Start one: tunesmith demo", soft_wrap=True)
         return
     table = Table(box=None)
@@ -27,18 +49,10 @@ def runs(
         table.add_column(name)
     for name in ("steps", "loss", "perplexity", "BLEU"):
         table.add_column(name, justify="right")
-    for run in found:
-        scores = {score["metric"]: digits(score["score"]["value"]) for score in run.scores}
-        table.add_row(
-            str(run.folder),
-            run.status,
-            run.base,
-            run.method,
-            f"{run.steps[0]}/{run.steps[1]}",
-            "" if run.loss is None else f"{run.loss:.3f}",
-            scores.get("perplexity", ""),
-            scores.get("BLEU", ""),
-        )
+    for name, status, base, method, steps, loss, scored in lines:
+        scores = {score["metric"]: digits(score["score"]["value"]) for score in scored}
+        numbers = (f"{steps[0]}/{steps[1]}", "" if loss is None else f"{loss:.3f}")
+        table.add_row(name, status, base, method, *numbers, scores.get("perplexity", ""), scores.get("BLEU", ""))
     console.print(table)
 
 

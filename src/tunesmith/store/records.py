@@ -33,7 +33,7 @@ from tunesmith.core.errors import ConfigError, StoreError
 from tunesmith.core.files import make_folder
 from tunesmith.store.schema import settings
 
-VERSION = "0001"  # of the tables: the last one in migrations/versions
+VERSION = "0002"  # of the tables: the last one in migrations/versions
 BUSY = 60.0  # seconds that a writer waits for the others
 CONNECTIONS = 32  # that one process holds at most
 MIGRATING = 7_391_604  # the number of Postgres's lock, while tables are changed
@@ -115,7 +115,7 @@ def open_records(url: str) -> Records:
         ConfigError: it is no such address, its driver is not installed, or a newer tunesmith has made these records.
         StoreError: the database cannot be reached.
     """
-    parsed = _parsed(url)
+    parsed = parsed_url(url)
     name = parsed.render_as_string(hide_password=True)
     if parsed.get_backend_name() == "sqlite":
         path = Path(str(parsed.database)).expanduser().absolute()
@@ -126,7 +126,12 @@ def open_records(url: str) -> Records:
     return _opened(Records(_postgres(parsed), name.replace("+psycopg", "")))
 
 
-def _parsed(url: str) -> URL:
+def parsed_url(url: str) -> URL:
+    """An address of records, with the driver that is used.
+
+    Raises:
+        ConfigError: it is none.
+    """
     try:
         parsed = make_url(url)
     except ArgumentError:

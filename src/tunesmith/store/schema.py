@@ -159,3 +159,22 @@ models = Table(
     Column("created", Float, nullable=False),
     Index("ix_models_project", "project"),
 )
+
+# Run folders of the command line, as `tunesmith runs --rebuild` has found them: an index, which can be made again.
+runs = Table(
+    "runs",
+    metadata,
+    Column("folder", String(1000), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("status", String(20), nullable=False),
+    Column("base", Text, nullable=False),
+    Column("method", String(40), nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("steps", Integer, nullable=False),
+    Column("loss", Float),
+    Column("scores", JSON, nullable=False),
+    Column("dataset", String(80)),
+    Column("base_sha256", String(64)),
+    Column("parent", JSON),
+    Column("changed", Float, nullable=False),
+)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tunesmith.cli.queue.stores import Blobs, Records, opened
+from tunesmith.cli.queue.stores import Blobs, Records, opened, opened_records
 
 if TYPE_CHECKING:
     from tunesmith.exec.queue.control import JobRecord
@@ -62,7 +62,7 @@ def jobs(
     for one in state:
         if one not in STATES:
             raise ConfigError(f"unknown state {one!r}: {did_you_mean(one, STATES)}")
-    found = list_jobs(_records(records), project, state, most)
+    found = list_jobs(opened_records(records), project, state, most)
     if not found:
         console.print("no jobs. Queue one: tunesmith submit recipes/chat.yaml", soft_wrap=True)
         return
@@ -83,21 +83,21 @@ def cancel(id: Id, records: Records = None) -> None:
     """End a job for good."""
     from tunesmith.exec.queue.control import cancel as act
 
-    _say(act(_records(records), id))
+    _say(act(opened_records(records), id))
 
 
 def pause(id: Id, records: Records = None) -> None:
     """Let a job rest after a checkpoint, until it is resumed."""
     from tunesmith.exec.queue.control import pause as act
 
-    _say(act(_records(records), id))
+    _say(act(opened_records(records), id))
 
 
 def resume(id: Id, records: Records = None) -> None:
     """Let a paused or failed job go on from its last checkpoint."""
     from tunesmith.exec.queue.control import resume as act
 
-    _say(act(_records(records), id))
+    _say(act(opened_records(records), id))
 
 
 def logs(
@@ -110,7 +110,7 @@ def logs(
     from tunesmith.core.events import from_json
     from tunesmith.exec.queue.control import ENDED, find_job, read_attempts, read_said
 
-    database, last = _records(records), 0
+    database, last = opened_records(records), 0
     job = find_job(database, id)
     with live_screen() as screen:
         while True:
@@ -144,13 +144,6 @@ def fetch(
     run = fetch_run(opened(records, blobs), id, folder)
     report = (run / "report" / "report.html").exists()
     say_next(str(run), "evaluated" if report else "exported" if (run / "model").exists() else "trained")
-
-
-def _records(records: str | None):
-    from tunesmith.cli.queue.stores import addresses
-    from tunesmith.store.records import open_records
-
-    return open_records(addresses(records, "")[0])
 
 
 def _state(job: JobRecord) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from tunesmith.store.records import Records as Database
     from tunesmith.store.stores import Stores
 
 Records = Annotated[
@@ -46,3 +47,10 @@ def opened(records: str | None, blobs: str | None) -> Stores:
     from tunesmith.store.stores import open_stores
 
     return open_stores(*addresses(records, blobs))
+
+
+def opened_records(records: str | None) -> Database:
+    """The records alone."""
+    from tunesmith.store.records import open_records
+
+    return open_records(addresses(records, "")[0])

@@ -120,14 +120,14 @@ def _record(connection: Connection, row: Any) -> JobRecord:
 
 
 def cancel(records: Records, id: str) -> JobRecord:
-    """End a job for good: at once where nobody works on it, else as soon as its worker hears of it.
+    """End a job for good: at once where nobody works on it, else as soon as its worker hears of it. A failed one too.
 
     Raises:
-        ConfigError: it has ended already.
+        ConfigError: it has succeeded already.
     """
     with records.write() as connection:
         row = _row(connection, id, lock=True)
-        if row.state in ("succeeded", "failed"):
+        if row.state == "succeeded":
             raise ConfigError(f"{row.id}: it is {row.state} already.")
         if row.state == "running":
             _set(connection, row, wanted="cancel")
