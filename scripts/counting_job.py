@@ -70,7 +70,8 @@ def count(arguments: dict[str, Any], forward: Report, stop: Callable[[], bool]) 
             raise Stopped(f"stopped after step {step}.")
         time.sleep(arguments.get("pause", 0.0))
     with publish_folder(folder / "model") as temporary:
-        write_json(temporary / "result.json", {"state": state})
+        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        write_json(temporary / "result.json", {"state": state, "cores": cores})
     report(events.Exported(str(folder / "model"), step))
     return {"folder": str(folder), "state": state}
 

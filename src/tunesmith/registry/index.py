@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,10 +63,8 @@ def indexed_runs(records: Records) -> list[IndexedRun]:
 
 def _indexed(run: Any) -> IndexedRun:
     card: dict[str, Any] = {}
-    try:
+    with contextlib.suppress(TunesmithError):  # it has no model, or somebody has edited its card: the run is there
         card = read_object(run.folder / "model" / CARD)
-    except TunesmithError:  # it has no model, or somebody has edited its card: the run is there all the same
-        pass
     origin = card.get("parent")
     return IndexedRun(
         folder=str(run.folder),

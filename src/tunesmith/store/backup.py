@@ -168,7 +168,7 @@ def _run(program: str, engine: Engine, arguments: Sequence[str]) -> None:
         [program, *arguments], capture_output=True, text=True, check=False, env={**os.environ, **secret}
     )
     if done.returncode != 0:
-        raise StoreError(f"{program}: {(done.stderr.strip().splitlines() or ['it failed'])[-1]}")
+        raise StoreError(" ".join(done.stderr.split()) or f"{program} failed with code {done.returncode}.")
 
 
 def _uri(engine: Engine) -> str:

@@ -62,7 +62,7 @@ class Blobs:
         Raises:
             StoreError: the store cannot be reached. (As of all methods.)
         """
-        with self._attributed(sha256):
+        with self._attributed(sha256, may_lack=True):
             try:
                 return int(self.files.info(self._path(sha256))["size"])
             except FileNotFoundError:
@@ -122,7 +122,7 @@ class Blobs:
             Damaged: it is another.
         """
         digest, held = hashlib.sha256(), b""
-        with self._attributed(sha256):
+        with self._attributed(sha256, may_lack=True):
             try:
                 file = self.files.open(self._path(sha256), "rb")
             except FileNotFoundError:
@@ -184,7 +184,8 @@ class Blobs:
         path = f"{self.root}/{OWNER}"
         with self._attributed(OWNER):
             if not self.files.exists(path):
-                self.files.makedirs(self.root, exist_ok=True)
+                if self.local is not None:
+                    self.local.mkdir(parents=True, exist_ok=True)
                 self.files.pipe_file(path, id.encode())
             owner = self.files.cat_file(path).decode(errors="replace").strip()
         if owner != id:
@@ -210,6 +211,8 @@ class Blobs:
         target.parent.mkdir(parents=True, exist_ok=True)
         with self._spool() as spool:
             shutil.copyfile(path, spool)
+            if sha256_of(spool) != sha256:
+                raise StoreError(f"{path}: it changed while it was read. It is tried again.")
             to_disk(spool)
             spool.replace(target)
         to_disk(target.parent)
@@ -227,12 +230,21 @@ class Blobs:
             path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def _attributed(self, what: str) -> Generator[None]:
-        """Whatever keeps the store from doing something is a `StoreError` that says where and what."""
+    def _attributed(self, what: str, may_lack: bool = False) -> Generator[None]:
+        """Whatever keeps the store from doing something is a `StoreError` that says where and what.
+
+        Args:
+            what: is asked for.
+            may_lack: that it is not there is an answer.
+        """
         try:
             yield
-        except (TunesmithError, FileNotFoundError, GeneratorExit, KeyboardInterrupt):
+        except TunesmithError:
             raise
+        except FileNotFoundError as error:
+            if may_lack:
+                raise
+            raise StoreError(f"{self.name}: {what}: there is no such folder or bucket ({error}).") from None
         except Exception as error:  # noqa: BLE001  each kind of store raises its own, and all mean the same here
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
             raise StoreError(f"{self.name}: {what}: the blobs cannot be reached or written ({reason}).") from None

@@ -228,7 +228,9 @@ def attributed(name: str) -> Generator[None]:
         raise
     except (DatabaseError, InterfaceError, PoolTimeout) as error:
         reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0].rstrip(".")
-        raise StoreError(f"{name}: the records cannot be reached ({reason}). What was acknowledged stands.") from None
+        raise StoreError(
+            f"{name}: the records cannot be reached ({reason}). Check the address, and that it is up."
+        ) from None
 
 
 def persistently(action: Callable[[], Result], wait: Callable[[float], bool], longest: float = 5.0) -> Result:
