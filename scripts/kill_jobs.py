@@ -36,11 +36,12 @@ SCRIPTS = Path(__file__).resolve().parent
 LEASE, LOOK = 1.5, 0.05  # seconds
 CALLS = {"claim": "worker", "beat": "worker", "take_back": "worker", "keep": "attempt", "commit_checkpoint": "attempt",
          "end": "attempt", "bring": "attempt"}  # fmt: skip
-KINDS = {"count": (270, 40), "train": (30, 10), "stops": (50, 15)}  # kills or stops in all, and in a round at most
+KINDS = {"count": (270, 40), "train": (30, 12), "stops": (50, 15)}  # kills or stops in all, and in a round at most
+MOST_TRAINED = 3  # jobs of a round that train
 CLOCKS = (0, 600, -600)  # seconds that the clocks of workers are off
-JOBS = {"count": 16, "train": 3, "stops": 6}
+KILLS_A_JOB = {"count": 2.5, "train": 4, "stops": 2.5}  # in a round, about
 STEPS, EVERY = 60, 4  # of a counting job
-PAUSE = {"count": 0.06, "stops": 0.3}  # seconds of one of its steps
+PAUSE = {"count": 0.06, "stops": 0.25}  # seconds of one of its steps
 RECIPE = """
 model: {{base: '{home}/base'}}
 method: {{type: lora, dropout: 0.1}}
@@ -125,7 +126,7 @@ def send(options: argparse.Namespace) -> None:
     set_trap(Path(options.where), options.point, options.number)
     acknowledged, home = Path(options.acknowledged), Path(options.home)
     with acknowledged.open("a") as file:
-        for number in range(JOBS[options.kind]):
+        for number in range(options.jobs):
             job = Job("count", {"steps": STEPS, "every": EVERY, "pause": PAUSE.get(options.kind, 0.0)}, stoppable=True)
             wanted = Submission(
                 job, label="run", project=f"project-{number % 2}", key=f"key-{number}", most_fruitless=1000
@@ -157,13 +158,14 @@ class Round:
     draw: random.Random
     home: Path
     records: str
+    jobs: int
     kills: Counter[str]
 
     def command(self, role: str, point: str | None = None, number: int = 0, clock: int = 0) -> list[str]:
         parts = {
             "records": self.records, "blobs": self.home / "blobs", "where": self.home / "where", "kind": self.kind,
             "work": self.home / "work", "acknowledged": self.home / "acknowledged", "home": self.home,
-            "number": number, "clock": clock, **({"point": point} if point else {}),
+            "number": number, "clock": clock, "jobs": self.jobs, **({"point": point} if point else {}),
         }  # fmt: skip
         pairs = [f"--{name}={value}" for name, value in parts.items()]
         return [sys.executable, str(Path(__file__).resolve()), role, *pairs]
@@ -177,10 +179,22 @@ class Round:
             number = self.draw.randint(1, 60 if role == "work" else 40) if point == "statement" else 1
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "TUNESMITH_HOME": str(self.options.cache)}
         with (self.home / f"{role}.log").open("ab") as log:
-            return subprocess.Popen(self.command(role, point, number, clock), stdout=log, stderr=log, env=environment)
+            process = subprocess.Popen(
+                self.command(role, point, number, clock), stdout=log, stderr=log, env=environment
+            )
+        self.started.append(process)
+        return process
 
     def run(self, most: int) -> list[str]:
         """Kill `most` times, then let everything end; returns what went wrong."""
+        self.started: list[subprocess.Popen[bytes]] = []
+        try:
+            return self.kill_and_wait(most)
+        finally:
+            for process in self.started:
+                process.kill()
+
+    def kill_and_wait(self, most: int) -> list[str]:
         workers = {slot: self.start("work", trapped=self.kind != "stops", clock=CLOCKS[slot]) for slot in range(3)}
         sender = self.start("send", trapped=self.kind != "stops")
         deadline, done = time.monotonic() + self.options.patience, 0
@@ -251,7 +265,7 @@ class Round:
         from tunesmith.exec.queue.control import list_jobs
 
         found = list_jobs(self.opened().records)
-        return len(found) >= JOBS[self.kind] and all(job.state in ("succeeded", "failed") for job in found)
+        return len(found) >= self.jobs and all(job.state in ("succeeded", "failed") for job in found)
 
     def count_traps(self) -> None:
         where = self.home / "where"
@@ -274,8 +288,8 @@ class Round:
             if line["id"] not in jobs:
                 wrong.append(f"lost: {line['id']} was acknowledged, and there is no such job")
         wrong += [f"doubled: job {number} has the ids {found}" for number, found in ids.items() if len(found) > 1]
-        if len(jobs) != JOBS[self.kind]:
-            wrong.append(f"doubled: {len(jobs)} jobs, and {JOBS[self.kind]} were submitted")
+        if len(jobs) != self.jobs:
+            wrong.append(f"doubled: {len(jobs)} jobs, and {self.jobs} were submitted")
         with stores.records.read() as connection:
             published = connection.execute(select(models.c.job)).scalars().all()
             said = connection.execute(select(events).order_by(events.c.job, events.c.number)).all()
@@ -371,7 +385,7 @@ def main() -> int:
     parser.add_argument("role", nargs="?", choices=("work", "send"), help=argparse.SUPPRESS)
     for name in ("records", "blobs", "where", "kind", "work", "acknowledged", "home", "point"):
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
-    for name in ("number", "clock"):
+    for name in ("number", "clock", "jobs"):
         parser.add_argument(f"--{name}", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--only", action="append", default=[], metavar="DATABASE:KIND")
     parser.add_argument("--kills", type=int, help="of each kind")
@@ -396,7 +410,7 @@ def all_rounds(options: argparse.Namespace) -> int:
         base = Path(name) / "base"
         if any(kind == "train" for _, kind in wanted):
             make_base(base)
-            options.whole = [unbroken(Path(name), number) for number in range(JOBS["train"])]
+            options.whole = [unbroken(Path(name), number) for number in range(MOST_TRAINED)]
         for database, kind in wanted:
             most, in_a_round = options.kills or KINDS[kind][0], min(options.kills or KINDS[kind][0], KINDS[kind][1])
             counts, rounds = Counter[str](), 0
@@ -407,7 +421,8 @@ def all_rounds(options: argparse.Namespace) -> int:
                     if base.exists():
                         (home / "base").symlink_to(base)
                     records = new_database(server) if database == "postgres" else f"sqlite:///{home / 'records.sqlite'}"
-                    one = Round(options, database, kind, random.Random(label), home, records, Counter())
+                    jobs = max(2, round(in_a_round / KILLS_A_JOB[kind]))
+                    one = Round(options, database, kind, random.Random(label), home, records, jobs, Counter())
                     begun = time.monotonic()
                     found = one.run(in_a_round)
                     one.opened().records.close()
@@ -425,7 +440,7 @@ def all_rounds(options: argparse.Namespace) -> int:
                         options.passed.write_text(json.dumps(passed, indent=1))
                     shutil.rmtree(home, ignore_errors=True)
                 counts.update(passed.get(label, {}))
-            print(f"{database}, {kind}: {sum(counts.values())} in {rounds} rounds of {JOBS[kind]} jobs", flush=True)
+            print(f"{database}, {kind}: {sum(counts.values())} in {rounds} rounds", flush=True)
             total.update(counts)
     for point, number in total.most_common():
         print(f"  {number:4} {point}")

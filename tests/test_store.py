@@ -298,17 +298,17 @@ def test_a_record_cannot_use_what_was_swept(stores):
 
 
 def test_sweeping_beside_those_who_keep_loses_nothing(stores):
-    """Sweeps that think everything is old, beside threads that keep, use and release the same few contents."""
-    stop, held = threading.Event(), {}
+    """Sweeps of what nobody has touched for half a second, beside threads that keep, use and leave a few contents."""
+    stop, held, deleted = threading.Event(), {}, []
 
     def sweeps():
         while not stop.is_set():
-            sweep(stores, time.time() + 60)
+            deleted.append(sweep(stores, time.time() - 0.5)[0])
 
     def keeps(seed):
         draw = random.Random(seed)
         for number in range(15):
-            word = str(draw.randrange(4))
+            word = str(draw.randrange(6))
 
             def commit(word=word):
                 found = put(stores, word)
@@ -318,8 +318,9 @@ def test_sweeping_beside_those_who_keep_loses_nothing(stores):
 
             held[seed] = persistently(commit, lambda seconds: False)
             assert stores.blobs.size(held[seed]) is not None, number
+            time.sleep(draw.uniform(0, 0.2))
 
-    for word in range(4):
+    for word in range(6):
         put(stores, str(word))
     sweeper = threading.Thread(target=sweeps)
     sweeper.start()
@@ -329,6 +330,7 @@ def test_sweeping_beside_those_who_keep_loses_nothing(stores):
     sweeper.join()
     sweep(stores, time.time() + 60)
     assert set(stores.blobs.all()) == set(held.values())
+    assert sum(deleted) > 0
 
 
 def test_touching_comes_before_looking(stores):

@@ -46,7 +46,7 @@ def runs(
         return
     table = Table(box=None)
     for name in ("run", "status", "base", "method"):
-        table.add_column(name)
+        table.add_column(name, overflow="fold")
     for name in ("steps", "loss", "perplexity", "BLEU"):
         table.add_column(name, justify="right")
     for name, status, base, method, steps, loss, scored in lines:

@@ -272,9 +272,8 @@ class Attempt:
             self._freeze()
         log = self.folder / "child.log"
         tail = log.read_text(encoding="utf-8", errors="replace")[-LOG:] if log.exists() else ""
-        sentence = getattr(outcome, "sentence", "").replace(
-            f" Its log: {log}", " `tunesmith logs` shows its last words."
-        )
+        advice = f"Its log: tunesmith logs {self.lease.id}."
+        sentence = getattr(outcome, "sentence", "").replace(f"Its log: {log}", advice)
         if isinstance(outcome, events.Stopped) or self.wish.stop:
             return Ending("stopped", log=tail)
         crashed = isinstance(outcome, events.OutOfMemory) or bool(getattr(outcome, "error", ""))

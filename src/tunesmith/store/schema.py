@@ -78,7 +78,7 @@ files = Table(
 
 # `job` is what runs, `inputs` its files by the path that they get. `token` counts the times that it was claimed: who
 # holds an earlier one can commit nothing. `beats` moves as long as its holder lives. `wanted` is what people ask of a
-# running job; `fruitless` counts attempts in a row that brought it no further.
+# running job; `fruitless` counts attempts in a row that brought it no further (-1: this one has brought it further).
 jobs = Table(
     "jobs",
     metadata,

@@ -2,8 +2,9 @@
 
 Who keeps a content first writes down that it is needed now (`touch`), then makes sure that it is in the store, and at
 last commits the record that uses it. Retention deletes a content only together with its row, where no record uses it
-and nobody has touched it lately. So a content that a record uses is never deleted, whatever is killed in between: where
-a row was deleted meanwhile, its foreign key fails the commit.
+and nobody has touched it lately: within more time than anybody needs from the first to the last. So a content that a
+record uses is never deleted, whatever is killed in between; and where a row was deleted meanwhile all the same, its
+foreign key fails the commit.
 """
 
 from __future__ import annotations

@@ -30,7 +30,9 @@ def gc(
     days: Annotated[
         float, typer.Option(help="Days after a job has ended, until its checkpoints go; its model stays.", min=0)
     ] = 7.0,
-    grace: Annotated[float, typer.Option(help="Hours that a content stays, whatever records say.", min=0)] = 24.0,
+    grace: Annotated[
+        float, typer.Option(help="Hours that what was just put there stays, whatever records say.", min=1)
+    ] = 24.0,
     dry_run: Annotated[bool, typer.Option(help="Only say what would go.")] = False,
     records: Records = None,
     blobs: Blobs = None,

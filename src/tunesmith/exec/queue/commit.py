@@ -21,6 +21,7 @@ from tunesmith.store.schema import attempts, checkpoints, jobs, models
 from tunesmith.store.stores import Files, as_files, release, upsert, use
 
 CHECKPOINTS = 3  # of a job that are kept: the last one, and some before it where that is damaged
+FURTHER = -1  # of `fruitless`: this attempt has brought the job further, so that its crash will not count
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def commit_checkpoint(records: Records, lease: Lease, step: int, files: Files, s
         StoreError: a file was deleted from the store meanwhile, or the records cannot be reached.
     """
     with records.write() as connection:
-        row = fence(connection, lease)
+        fence(connection, lease)
         before = _steps(connection, lease.id)
         values = {"token": lease.token, "files": files, "bytes": _bytes(files), "created": now()}
         upsert(connection, checkpoints, {"job": lease.id, "step": step, **values}, ["job", "step"], values)
@@ -67,8 +68,8 @@ def commit_checkpoint(records: Records, lease: Lease, step: int, files: Files, s
         old = [other for other in before if other < step][CHECKPOINTS - 1 :]
         for other in (*later, *old):
             drop_checkpoint(connection, lease.id, other)
-        if row.fruitless and step > max(before, default=-1):
-            connection.execute(update(jobs).where(jobs.c.id == lease.id).values(fruitless=0))
+        if step > max(before, default=-1):
+            connection.execute(update(jobs).where(jobs.c.id == lease.id).values(fruitless=FURTHER))
         write_events(connection, lease, said)
 
 
@@ -106,7 +107,7 @@ def end(records: Records, lease: Lease, ending: Ending, said: Sequence[Said] = (
             return state
         state, sentence = _becomes(row, ending)
         write_events(connection, lease, said)
-        fruitless = row.fruitless + (ending.outcome == "crashed")
+        fruitless = max(0, row.fruitless + (ending.outcome == "crashed"))
         values: dict[str, Any] = {"state": state, "sentence": as_text(sentence), "fruitless": fruitless}
         values["wanted"] = "run"
         if state in ("succeeded", "failed", "cancelled"):

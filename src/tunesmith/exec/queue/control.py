@@ -114,7 +114,7 @@ def _record(connection: Connection, row: Any) -> JobRecord:
     step = connection.scalar(select(func.max(checkpoints.c.step)).where(checkpoints.c.job == row.id))
     return JobRecord(
         row.id, row.number, row.label, row.project, row.priority, row.state, row.wanted, row.worker, tries,
-        row.fruitless, row.created, row.started, row.ended, row.sentence, step, row.job, as_files(row.inputs),
+        max(0, row.fruitless), row.created, row.started, row.ended, row.sentence, step, row.job, as_files(row.inputs),
         row.details, row.result,
     )  # fmt: skip
 

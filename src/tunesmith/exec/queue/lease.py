@@ -24,6 +24,8 @@ from tunesmith.store.records import Records, now
 from tunesmith.store.schema import attempts, events, jobs, projects
 from tunesmith.store.stores import Files, as_files, upsert
 
+GAP = 0.25  # of a lease: the most that the time between two looks counts
+
 
 @dataclass(frozen=True)
 class Lease:
@@ -167,10 +169,15 @@ def write_events(connection: Connection, lease: Lease, said: Sequence[Said]) -> 
 
 
 class Watch:
-    """Leases, and since when each is silent, by the steady clock of who looks."""
+    """Leases, and for how long each has been silent, by the steady clock of who looks.
+
+    Time in which nobody looked counts for little: whoever could not reach the records, or stood still, does not know
+    whether others could.
+    """
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[str, int], tuple[int, float]] = {}
+        self._looked = time.monotonic()
+        self._seen: dict[tuple[str, int], tuple[int, float]] = {}  # id and token -> beats, seconds of silence
 
     def silent(self, records: Records) -> list[tuple[str, int, int]]:
         """Jobs whose holder has said nothing for as long as its lease lasts: id, token, beats."""
@@ -178,12 +185,13 @@ class Watch:
             running = connection.execute(
                 select(jobs.c.id, jobs.c.token, jobs.c.beats, jobs.c.lease).where(jobs.c.state == "running")
             ).all()
-        seen, found, clock = self._seen, list[tuple[str, int, int]](), time.monotonic()
-        self._seen = {}
+        before, clock = self._seen, time.monotonic()
+        passed, self._looked, self._seen = clock - self._looked, clock, {}
+        found: list[tuple[str, int, int]] = []
         for row in running:
-            beats, since = seen.get((row.id, row.token), (-1, clock))
-            since = since if beats == row.beats else clock
-            self._seen[row.id, row.token] = (row.beats, since)
-            if clock - since >= row.lease:
+            beats, silence = before.get((row.id, row.token), (None, 0.0))
+            silence = silence + min(passed, row.lease * GAP) if beats == row.beats else 0.0
+            self._seen[row.id, row.token] = (row.beats, silence)
+            if silence >= row.lease:
                 found.append((row.id, row.token, row.beats))
         return found

@@ -31,8 +31,8 @@ def collect(stores: Stores, days: float = 7.0, grace: float = DAY, dry: bool = F
     Args:
         stores: from where.
         days: since a job succeeded or was cancelled, after which its checkpoints go; its model stays.
-        grace: seconds since anybody has last put a content there, within which it stays whatever records say. Uploads
-            under way are younger; it also bears clocks that are apart.
+        grace: seconds since anybody has last put a content there, within which it stays whatever records say. More than
+            the longest upload takes, and by how much clocks are apart.
         dry: only say what would go; contents that only such records need are not counted.
     """
     moment = now()
