@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all repetitions fuzz kills check bench docs update test-versions clean
+.PHONY: demo test test-all repetitions fuzz kills kill-jobs check bench docs update test-versions clean
 
 # Installed once, in the exact versions of constraints.txt; again when these or pyproject.toml change.
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
@@ -44,7 +44,11 @@ fuzz: $(VENV)/.test
 kills: $(VENV)/.test
 	$(PYTEST) -m kills --passed=$(PASSED)/kills
 
-test-all: test repetitions fuzz kills
+# About half an hour: of all who work with the queue, on both databases. Also resumable.
+kill-jobs: $(VENV)/.test
+	$(BIN)/python scripts/kill_jobs.py --passed $(PASSED)/kill_jobs
+
+test-all: test repetitions fuzz kills kill-jobs
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -63,6 +67,7 @@ LLAMA_CPP ?=
 SFT := $(BIN)/python benchmarks/sft_cpu.py --rows $(ROWS) --write
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/start.py --write
+	$(BIN)/python benchmarks/job_queue.py --write
 	$(SFT) --size 10m --steps 6
 	ONEDNN_MAX_CPU_ISA=AVX2 $(SFT) --size 10m --steps 6 --precision fp32 --only tunesmith bfd
 	$(SFT) --size 135m --steps 3

@@ -12,7 +12,7 @@ ORDER = [
     "core", "store", "exec", "track", "prompt", "data", "model", "infer", "score", "train", "evaluate", "registry",
     "jobs", "search", "monitor", "serve", "retrain", "deploy", "cli", "web",
 ]  # fmt: skip
-LIGHT = ["core", "exec", "prompt", "data", "score", "cli"]  # rooms that never import torch themselves
+LIGHT = ["core", "store", "exec", "prompt", "data", "score", "cli"]  # rooms that never import torch themselves
 MODULES = sorted(SOURCE.rglob("*.py"))
 
 

@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import json
 import sys
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from unittest.mock import create_autospec
@@ -152,6 +153,14 @@ def test_what_looking_costs(load, options, in_process):
     text = load("validation").main(["--base", f"{options.folder}/model", "--rows", options.rows, "--steps", "2"])
     assert len(columns(text)) == 1
     assert all(f"| {what} |" in text for what in ("training", "validation", "comparison"))
+
+
+def test_a_queue_with_many_jobs(load, tmp_path):
+    bench = load("job_queue")
+    with closing(bench.open_records(f"sqlite:///{tmp_path / 'r.sqlite'}")) as records:
+        text = bench.table("SQLite", bench.measure(records, 30, 10), 30)
+    assert columns(text) == {4}
+    assert all(f"| {what} " in text for what in ("submit", "claim", "beat for 8 leases", "end"))
 
 
 def test_results_are_put_between_their_marks(load, tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ from tunesmith.prompt.templates import TEMPLATES
 from tunesmith.train.recipe import Recipe, read_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARED = {"core": "exec", "jobs": "exec", "score": "evaluate", "track": "train"}  # rooms on the page of another
+SHARED = {"core": "exec", "store": "jobs", "score": "evaluate", "track": "train"}  # rooms on the page of another
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 

@@ -1,4 +1,4 @@
-"""A few of the kills of scripts/kill_jobs.py."""
+"""A few of the kills of scripts/kill_jobs.py; `make kill-jobs` does them all."""
 
 from __future__ import annotations
 
@@ -16,12 +16,3 @@ def test_who_works_with_the_queue_may_be_killed_at_any_moment(kind):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 found wrong" in done.stdout
-
-
-@pytest.mark.kills
-@pytest.mark.parametrize("kind", ["count", "train", "stops"])
-@pytest.mark.parametrize("database", ["sqlite", "postgres"])
-def test_who_works_with_the_queue_may_be_killed_often(database, kind):
-    command = [sys.executable, ROOT / "scripts" / "kill_jobs.py", "--only", f"{database}:{kind}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
