@@ -358,9 +358,10 @@ def s3() -> Iterator[str]:
 def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     from tunesmith.store.blobs import open_blobs
 
-    if request.param == "folder":
-        return open_blobs(str(tmp_path / "blobs"))
-    return open_blobs(f"{request.getfixturevalue('s3')}/{uuid.uuid4().hex}")
+    here = request.param == "folder"
+    opened = open_blobs(str(tmp_path / "blobs") if here else f"{request.getfixturevalue('s3')}/{uuid.uuid4().hex}")
+    opened.bind("tests")
+    return opened
 
 
 @pytest.fixture
@@ -368,4 +369,6 @@ def stores(records: Any, tmp_path: Path) -> Any:
     from tunesmith.store.blobs import open_blobs
     from tunesmith.store.stores import Stores
 
-    return Stores(records, open_blobs(str(tmp_path / "blobs")))
+    opened = Stores(records, open_blobs(str(tmp_path / "blobs")))
+    opened.blobs.bind(records.id)
+    return opened

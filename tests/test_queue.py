@@ -10,9 +10,11 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import insert, select, update
 
+from conftest import new_database
 from tunesmith.core import events as kinds
 from tunesmith.core.errors import ConfigError, LeaseLost, LimitReached, MissingError, StoreError
 from tunesmith.exec.executor import Job
+from tunesmith.exec.queue import commit as commit_module
 from tunesmith.exec.queue import lease as lease_module
 from tunesmith.exec.queue.commit import Ending, commit_checkpoint, end, read_checkpoints, take_back
 from tunesmith.exec.queue.control import (
@@ -26,11 +28,13 @@ from tunesmith.exec.queue.control import (
     resume,
 )
 from tunesmith.exec.queue.lease import Said, Watch, beat, claim
-from tunesmith.exec.queue.retention import collect
-from tunesmith.exec.queue.submit import Submission, set_limits, submit
+from tunesmith.exec.queue.retention import collect, delete_job
+from tunesmith.exec.queue.submit import Submission, read_limits, set_limits, submit
+from tunesmith.store.backup import backup, restore
+from tunesmith.store.records import open_records
 from tunesmith.store.schema import events, jobs, models, projects
 from tunesmith.store.schema import files as files_table
-from tunesmith.store.stores import keep, know_project, use
+from tunesmith.store.stores import keep, know_project, open_stores, use
 
 pytestmark = pytest.mark.usefixtures("connections")
 
@@ -97,10 +101,25 @@ def test_a_project_may_have_so_many_jobs_and_bytes(stores):
     claimed(records)
     submit(records, replace(JOB, project="a"))  # one runs
     cancel(records, last)
-    set_limits(records, "a", None, 3)
+    set_limits(records, "a", None, 5)
+    assert read_limits(records, "a") == (None, 5)
     submit(records, replace(JOB, project="a", inputs=put(stores, "rows")))
-    with pytest.raises(LimitReached, match="it holds 4 bytes, and may hold 3"):
-        submit(records, replace(JOB, project="a"))
+    with pytest.raises(LimitReached, match="it holds 4 bytes, and may hold 5; this job needs 6 more"):
+        submit(records, replace(JOB, project="a", inputs=put(stores, "others")))
+    submit(records, replace(JOB, project="a"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"project": "a b"}, "project 'a b': must be letters"), ({"project": "x" * 65}, "at most 64"),
+        ({"label": "../x"}, "must be the name of a folder"), ({"label": ""}, "must be the name of a folder"),
+        ({"label": "x" * 101}, "at most 100 characters"), ({"key": "x" * 256}, "must have 1 to 255 characters"),
+    ],
+)  # fmt: skip
+def test_names_that_nobody_could_bear_are_refused(records, wrong, reason):
+    with pytest.raises(ConfigError, match=reason):
+        submit(records, replace(JOB, **wrong))
 
 
 def test_inputs_that_were_deleted_meanwhile_are_no_inputs(stores):
@@ -371,6 +390,53 @@ def test_retention_takes_what_nobody_can_need(stores):
         "input-succeeded", "input-failed", "input-stopped", "model", "state-failed", "state-stopped", "file-kept"
     }  # fmt: skip
     assert len(list_jobs(records)) == 3
+
+
+def test_a_job_that_has_ended_can_be_deleted_with_all_that_is_its(stores):
+    records = stores.records
+    id = submit(records, replace(JOB, inputs=put(stores, "input")))
+    with pytest.raises(ConfigError, match=r"it is queued\. Cancel it first"):
+        delete_job(records, id)
+    lease = claimed(records)
+    commit_checkpoint(records, lease, 1, put(stores, "state"), [step(1)])
+    end(records, lease, Ending("succeeded", files=put(stores, "model")))
+    delete_job(records, id[:12])
+    assert list_jobs(records) == []
+    assert collect(stores, grace=0.0).contents == 3
+    assert list(stores.blobs.all()) == []
+
+
+def test_the_inputs_of_a_cancelled_job_go(stores):
+    cancel(stores.records, submit(stores.records, replace(JOB, inputs=put(stores, "input"))))
+    assert collect(stores, days=0, grace=0.0).contents == 1
+
+
+def test_who_held_a_lease_before_a_restore_can_write_nothing_after_it(database, postgres, tmp_path):
+    """Though the job had not been claimed yet when the backup was made, so that both would hold token 1."""
+    stores = open_stores(database, str(tmp_path / "blobs"))
+    id = submit(stores.records, JOB)
+    backup(stores, tmp_path / "backup")
+    late = claimed(stores.records)
+    here = stores.records.sqlite is not None
+    target = f"sqlite:///{tmp_path / 'new.sqlite'}" if here else new_database(postgres)
+    restore(tmp_path / "backup", target, str(tmp_path / "new"))
+    records = open_records(target)
+    lease = claimed(records)
+    assert beat(records, [(late, [])]) == [None]
+    with pytest.raises(LeaseLost):
+        end(records, late, Ending("succeeded"))
+    assert end(records, lease, Ending("succeeded")) == "succeeded"
+    assert find_job(records, id).state == "succeeded"
+
+
+def test_who_waited_for_the_database_takes_nothing_over(records, monkeypatch):
+    id = submit(records, JOB)
+    claimed(records, seconds=8.0)
+    clock = iter([0.0, 3.0])  # before and after the wait for the lock
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(commit_module.time, "monotonic", lambda: next(clock))
+        assert take_back(records, id, 1, 0) is None
+    assert find_job(records, id).state == "running"
 
 
 def test_projects_are_made_as_they_are_named(records):

@@ -17,6 +17,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, insert, select, text
 
 from tunesmith.core.errors import ConfigError, MissingError, StoreError, TunesmithError
+from tunesmith.store import backup as backup_module
 from tunesmith.store import records as records_module
 from tunesmith.store.backup import backup, restore
 from tunesmith.store.blobs import Damaged, Missing, open_blobs
@@ -194,14 +195,57 @@ def test_a_stream_that_breaks_or_is_too_long_leaves_nothing(blobs):
         blobs.put_stream([b"123456"] * 3, most=10)
     assert list(blobs.all()) == []
     if blobs.local:
-        assert [path for path in blobs.local.rglob("*") if path.is_file()] == []
+        assert [path.name for path in blobs.local.rglob("*") if path.is_file()] == ["records.txt"]
 
 
 def test_blobs_belong_to_one_database(blobs):
-    blobs.bind("one")
-    blobs.bind("one")
+    blobs.bind("tests")
+    blobs.bind("tests", known=True)
     with pytest.raises(ConfigError, match="they belong to other records"):
         blobs.bind("two")
+
+
+def test_a_disk_that_is_not_mounted_is_no_empty_store(database, tmp_path):
+    """Neither a blob that is missing, nor a place to begin anew: whoever met it waits."""
+    stores = open_stores(database, str(tmp_path / "blobs"))
+    sha256 = stores.blobs.put_bytes(b"x")
+    (tmp_path / "blobs").rename(tmp_path / "unmounted")
+    for root in (None, tmp_path / "blobs"):
+        if root is not None:
+            root.mkdir()  # the mount point
+        for act in (lambda: stores.blobs.size(sha256), lambda: list(stores.blobs.read(sha256))):
+            with pytest.raises(StoreError, match=r"are not there .* Is the address right, and the disk mounted"):
+                act()
+        with pytest.raises(StoreError):
+            stores.blobs.put_bytes(b"y")
+        with pytest.raises(StoreError, match="are not there"):
+            open_stores(database, str(tmp_path / "blobs"))
+
+
+def test_a_store_whose_owner_was_killed_while_it_said_so_is_free(tmp_path):
+    blobs = open_blobs(str(tmp_path / "blobs"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.link", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            blobs.bind("one")
+    blobs.bind("two")
+
+
+def test_what_is_damaged_is_put_aside_and_can_be_put_there_again(blobs, tmp_path):
+    sha256 = blobs.put_bytes(b"what it was")
+    blobs.files.pipe_file(blobs._path(sha256), b"what it is.")
+    with pytest.raises(Damaged):
+        blobs.fetch(sha256, tmp_path / "none")
+    assert blobs.put_bytes(b"what it was") == sha256
+    blobs.fetch(sha256, tmp_path / "found")
+    assert (tmp_path / "found").read_bytes() == b"what it was"
+    assert list(blobs.all()) == [sha256]
+
+
+def test_a_file_that_cannot_be_written_is_no_damage(blobs, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreError, match="cannot be written"):
+        blobs.fetch(blobs.put_bytes(b"x"), tmp_path / "file" / "inside")
 
 
 def test_what_a_killed_writer_left_is_taken_away(tmp_path):
@@ -230,7 +274,7 @@ def test_a_full_disk_is_an_error_with_its_reason(tmp_path):
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full")
     blobs = open_blobs(str(tmp_path / "blobs"))
-    (tmp_path / "blobs").mkdir()
+    blobs.bind("one")
 
     def full(*arguments):
         os.write(os.open("/dev/full", os.O_WRONLY), b"x")
@@ -240,7 +284,7 @@ def test_a_full_disk_is_an_error_with_its_reason(tmp_path):
         (tmp_path / "file").write_text("x")
         with pytest.raises(StoreError, match="No space left on device"):
             blobs.put(tmp_path / "file")
-    assert [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()] == []
+    assert list(blobs.all()) == []
 
 
 # Both
@@ -362,6 +406,7 @@ def test_a_backup_comes_back_into_empty_stores(database, postgres, tmp_path):
         assert connection.scalar(select(settings.c.value).where(settings.c.name == "colour")) == "blue"
         assert connection.scalars(select(uses.c.sha256)).all() == [used["file"][0]]
     assert list(again.blobs.all()) == [used["file"][0]]
+    again.records.close()
     with pytest.raises(ConfigError, match=r"there are (records|tables) already"):
         restore(tmp_path / "backup", target, str(tmp_path / "new-blobs"))
     other = new_database(postgres) if sqlite else f"sqlite:///{tmp_path / 'other.sqlite'}"
@@ -375,10 +420,37 @@ def test_a_backup_that_lacks_something_is_none(tmp_path):
     with stores.records.write() as connection:
         use(connection, "file:1", used.values())
     stores.blobs.delete(used["file"][0])
-    with pytest.raises(TunesmithError, match="the backup is not whole, 1 contents lack"):
+    with pytest.raises(TunesmithError, match="not whole, 1 contents lack"):
         backup(stores, tmp_path / "backup")
     with pytest.raises(MissingError, match="no whole backup"):
         restore(tmp_path / "backup", f"sqlite:///{tmp_path / 'n.sqlite'}", str(tmp_path / "n"))
+
+
+def test_a_backup_that_fails_leaves_the_one_before_it(tmp_path):
+    stores = open_stores(f"sqlite:///{tmp_path / 'r.sqlite'}", str(tmp_path / "blobs"))
+    backup(stores, tmp_path / "backup")
+    used = put(stores, "used")
+    with stores.records.write() as connection:
+        use(connection, "file:1", used.values())
+    stores.blobs.delete(used["file"][0])
+    with pytest.raises(TunesmithError, match="not whole"):
+        backup(stores, tmp_path / "backup")
+    assert restore(tmp_path / "backup", f"sqlite:///{tmp_path / 'n.sqlite'}", str(tmp_path / "n")).contents == 0
+
+
+def test_a_restore_that_was_broken_off_is_done_again(tmp_path, monkeypatch):
+    stores = open_stores(f"sqlite:///{tmp_path / 'r.sqlite'}", str(tmp_path / "blobs"))
+    used = put(stores, "used")
+    with stores.records.write() as connection:
+        use(connection, "file:1", used.values())
+    backup(stores, tmp_path / "backup")
+    target = (f"sqlite:///{tmp_path / 'n.sqlite'}", str(tmp_path / "n"))
+    monkeypatch.setattr(backup_module, "_free_leases", lambda engine: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        restore(tmp_path / "backup", *target)
+    monkeypatch.undo()
+    restore(tmp_path / "backup", *target)
+    assert open_stores(*target).blobs.size(used["file"][0]) == 4
 
 
 def test_a_backup_of_sqlite_is_a_database(tmp_path):

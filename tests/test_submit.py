@@ -87,6 +87,7 @@ def test_a_recipe_is_queued_trained_and_fetched(tmp_path, tiny):
     )
     assert isinstance(load(run), Chat)
     assert re.search(r"small +succeeded", tunesmith(tmp_path, "runs"))
+    assert "0 different" in tunesmith(tmp_path, "merge", "runs/small", "--output", "merged")  # finds the run's rows
     assert "it is succeeded already" in tunesmith(tmp_path, "cancel", id, code=1)
     assert "indexed 1 run of runs" in tunesmith(tmp_path, "runs", "--rebuild")
     assert "runs/small" in tunesmith(tmp_path, "runs", "--indexed")
@@ -114,6 +115,21 @@ def test_mistakes_are_one_sentence(tmp_path, arguments, reason):
     words = tunesmith(tmp_path, *arguments, code=1)
     assert reason in words
     assert "Traceback" not in words
+
+
+def test_a_job_that_is_only_trained_is_fetched_and_gone_on_with(tmp_path, tiny):
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in many_rows(40)))
+    (tmp_path / "small.yaml").write_text(
+        f"model: {{base: '{tiny}'}}\ndata: {{train: rows.jsonl, test: 0}}\nprecision: fp32\n"
+        "optim: {steps: 2, batch_size: 8}\n"
+    )
+    id = tunesmith(tmp_path, "submit", "small.yaml", "--until", "trained").split()[0]
+    tunesmith(tmp_path, "worker", "--until-empty")
+    (tmp_path / "rows.jsonl").unlink()
+    assert "train --resume runs/small" in tunesmith(tmp_path, "fetch", id)
+    words = tunesmith(tmp_path, "train", "--resume", "runs/small", "--until", "exported")
+    assert "going on after step 2" in words
+    assert (tmp_path / "runs" / "small" / "model" / "adapter_config.json").exists()
 
 
 def test_what_was_not_published_cannot_be_fetched(tmp_path):

@@ -15,7 +15,7 @@ from tunesmith.cli.evaluate import evaluate
 from tunesmith.cli.lineage import lineage
 from tunesmith.cli.merge import merge
 from tunesmith.cli.push import push
-from tunesmith.cli.queue.jobs import cancel, fetch, jobs, logs, pause, resume, submit
+from tunesmith.cli.queue.jobs import cancel, delete, fetch, jobs, logs, pause, resume, submit
 from tunesmith.cli.queue.keeping import backup, gc, limits, restore
 from tunesmith.cli.queue.worker import worker
 from tunesmith.cli.runs import runs, show
@@ -33,7 +33,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 ON_FILES = (demo, check, train, evaluate, chat, runs, show, compare, merge, lineage, push)
-ON_JOBS = (submit, worker, jobs, logs, fetch, cancel, pause, resume, limits, gc, backup, restore)
+ON_JOBS = (submit, worker, jobs, logs, fetch, cancel, pause, resume, delete, limits, gc, backup, restore)
 for command in (*ON_FILES, *ON_JOBS):
     app.command()(command)
 

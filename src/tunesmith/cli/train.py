@@ -41,15 +41,15 @@ def train(
     say_next(str(run.folder), until)
 
 
-def say_next(folder: str, until: str = "evaluated") -> None:
-    """What to type after a run that went so far."""
+def say_next(folder: str, until: str = "evaluated", again: bool = True) -> None:
+    """What to type after a run that went so far; `again`, where its recipe can be trained from here."""
     from tunesmith.cli.screen import console
 
     lines = {
         f"report  {folder}/report/report.html": until == "evaluated",
         f"go on   tunesmith train --resume {folder}": until != "evaluated",
         f"chat    tunesmith chat {folder}": until != "trained",
-        f"again   tunesmith train {folder}/config.yaml --set optim.learning_rate=...": True,
+        f"again   tunesmith train {folder}/config.yaml --set optim.learning_rate=...": again,
     }
     console.print()
     for line, said in lines.items():

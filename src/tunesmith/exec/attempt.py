@@ -22,7 +22,7 @@ from tunesmith.core.events import Event, to_attempts
 from tunesmith.exec.executor import Executor, Outcome
 from tunesmith.exec.queue.commit import Ending, commit_checkpoint, end, read_checkpoints
 from tunesmith.exec.queue.lease import Lease, Said
-from tunesmith.exec.snapshot import bring, freeze, whole, without_checkpoints
+from tunesmith.exec.snapshot import bring, freeze, what_is_made, whole
 from tunesmith.exec.supervise import supervise
 from tunesmith.store.blobs import Damaged, Missing
 from tunesmith.store.records import now, persistently
@@ -195,8 +195,8 @@ class Attempt:
         return self.wish.lost or self.wish.now or (early and self.wish.stop)
 
     def _cancelled(self) -> bool:
-        """Whether the job is to stop; what is lost, or to end at once, is killed by the exception."""
-        if self.wish.lost or self.wish.now:
+        """Whether the job is to stop; what is lost, cancelled or to end at once is killed by the exception."""
+        if self.wish.lost or self.wish.now or self.wish.people == "cancel":
             self._refuse_early()
         return self.wish.stop
 
@@ -240,8 +240,9 @@ class Attempt:
                 self.wanted(None)
             except StoreError:  # nobody waits for it any more
                 pass
-            except (OSError, TunesmithError) as error:
-                self._hear(events.Warning(f"a checkpoint was not kept ({error}). The next one is tried."))
+            except Exception as error:  # noqa: BLE001  whatever it was, the next checkpoint may be kept
+                reason = f"{type(error).__name__}: {error}"
+                self._hear(events.Warning(f"a checkpoint was not kept ({reason}). The next one is tried."))
             finally:
                 shutil.rmtree(frozen, ignore_errors=True)
 
@@ -264,7 +265,7 @@ class Attempt:
         if isinstance(outcome, events.Done):
             frozen = self._root / "made"
             freeze(self.folder, frozen, self.lease.inputs)
-            paths = without_checkpoints(whole(frozen)[0])
+            paths = what_is_made(whole(frozen)[0])
             files = self._persist(lambda: keep(self._stores, paths))
             result = {name: value for name, value in outcome.result.items() if name != "folder"}
             return Ending("succeeded", files=files, result=result)

@@ -51,12 +51,12 @@ class LocalExecutor:
         grace: seconds that a child has to end once its work is done, and again once its pipe is closed; then it is
             killed.
         cores: that its children may use, and nobody else who asks; all that are free when they start if None.
-        program: what a child is started with; the job's name follows.
+        program: what a child is started with, and the job's name follows; this Python's `tunesmith.jobs` if None.
     """
 
     grace: float = GRACE
     cores: tuple[int, ...] | None = None
-    program: tuple[str, ...] = (sys.executable, "-m", "tunesmith.jobs")
+    program: tuple[str, ...] | None = None
 
     def start(self, job: Job, folder: Path) -> LocalRunning:
         """Start the children of a job."""
@@ -146,7 +146,7 @@ class LocalRunning:
             arguments = {**arguments, "rank": rank, "ranks": job.processes, "meeting": f"{self._meeting.name}/store"}
         with self._log.open("a", encoding="utf-8") as log_file:
             process = subprocess.Popen(
-                [*place.program, job.name],
+                [*(place.program or (sys.executable, "-m", "tunesmith.jobs")), job.name],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log_file,
@@ -183,8 +183,11 @@ class LocalRunning:
         self._children[0].say(STOP)
 
     def kill(self) -> None:
-        """End them now."""
+        """End them now, and what they have started, which may hold their pipe though they have ended."""
         _end_all(self._children)
+        for child in self._children:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.process.pid, signal.SIGKILL)
         self.outcome()
 
     def outcome(self) -> Outcome:

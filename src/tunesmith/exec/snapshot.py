@@ -84,9 +84,10 @@ def whole(frozen: Path) -> tuple[dict[str, Path], dict[str, str], int | None]:
     return paths, hashes, max(steps, default=None)
 
 
-def without_checkpoints(paths: dict[str, Path]) -> dict[str, Path]:
-    """What a success publishes."""
-    return {name: path for name, path in paths.items() if not name.startswith(f"{CHECKPOINTS}/")}
+def what_is_made(paths: dict[str, Path]) -> dict[str, Path]:
+    """What a success publishes: all but its checkpoints, or all where no model was to be made."""
+    rest = {name: path for name, path in paths.items() if not name.startswith(f"{CHECKPOINTS}/")}
+    return rest if any(name.startswith("model/") for name in rest) else paths
 
 
 def bring(blobs: Blobs, files: Files, folder: Path, before: Callable[[], None] = lambda: None) -> None:

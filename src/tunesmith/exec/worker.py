@@ -29,7 +29,7 @@ from tunesmith.exec.cores import allowed_cores
 from tunesmith.exec.executor import Executor
 from tunesmith.exec.local import LocalExecutor
 from tunesmith.exec.queue.commit import take_back
-from tunesmith.exec.queue.lease import Watch, beat, claim
+from tunesmith.exec.queue.lease import Watch, any_queued, beat, claim
 from tunesmith.exec.supervise import PATIENCE
 from tunesmith.store.blobs import STALE
 from tunesmith.store.stores import Stores
@@ -88,7 +88,7 @@ class Worker:
     def run(self) -> None:
         """Work until `drain` was called and every job is given back."""
         self._stores.blobs.clean(time.time() - STALE)
-        with self._folder() as folder:
+        with self._folder() as folder, self._ending_all():
             watch, last_beat = Watch(), 0.0
             while not (self._draining and not self._held):
                 for attempt, _ in self._held.values():
@@ -96,17 +96,17 @@ class Worker:
                 self._forget_ended()
                 try:
                     if self._held and time.monotonic() - last_beat >= self._settings.lease / 6:
-                        last_beat = time.monotonic()
                         self._beat()
+                        last_beat = time.monotonic()
                     self._take_back(watch)
                     waits = not self._draining and self._claim(folder)
                     self._trouble = ""
                 except StoreError as error:
-                    waits = False
+                    waits, watch = False, Watch()  # nobody knows who else could not write
                     if not self._trouble:
-                        self._say(f"waiting: {error}")
+                        self._tell(f"waiting: {error}")
                     self._trouble = str(error)
-                if self._settings.until_empty and not self._held and not waits and not self._trouble:
+                if self._settings.until_empty and not self._held and not waits and self._nothing_waits():
                     return
                 if not waits:
                     time.sleep(self._settings.look)
@@ -119,12 +119,26 @@ class Worker:
             return False
         place = folder / f"{lease.id}-{lease.token}"
         executor = self._settings.executor(self._cores[slot])
-        attempt = Attempt(self._stores, lease, executor, place, self._say, self._settings.patience)
+        attempt = Attempt(self._stores, lease, executor, place, self._tell, self._settings.patience)
         thread = threading.Thread(target=attempt.run, name=lease.id)
-        self._held[slot] = (attempt, thread)
-        self._say(f"{lease.id}: taken ({lease.label}, attempt {lease.token})")
         thread.start()
+        self._held[slot] = (attempt, thread)
+        self._tell(f"{lease.id}: taken ({lease.label})")
         return True
+
+    def _nothing_waits(self) -> bool:
+        """Whether the queue was read, and is empty; jobs that another is about to take are none of ours."""
+        if self._trouble:
+            return False
+        try:
+            return not any_queued(self._stores.records)
+        except StoreError:
+            return False
+
+    def _tell(self, sentence: str) -> None:
+        """Say it, if it can be said: a full disk under a log, or a reader that has left, is no reason to stop."""
+        with contextlib.suppress(OSError, ValueError):
+            self._say(sentence)
 
     def _beat(self) -> None:
         """Say that all leases are held, and hear what people want of their jobs."""
@@ -135,6 +149,16 @@ class Worker:
         for attempt, events, people in zip(attempts, said, wanted, strict=True):
             attempt.written(events)
             attempt.wanted(people)
+
+    @contextlib.contextmanager
+    def _ending_all(self) -> Generator[None]:
+        """Whatever ends the block, no job goes on without a thread that beats for it."""
+        try:
+            yield
+        finally:
+            for attempt, thread in self._held.values():
+                attempt.ending(True, True)
+                thread.join()
 
     def _forget_ended(self) -> None:
         for slot, (_, thread) in list(self._held.items()):
@@ -147,7 +171,7 @@ class Worker:
         for job, token, beats in watch.silent(self._stores.records):
             state = take_back(self._stores.records, job, token, beats)
             if state is not None:
-                self._say(f"{job}: its worker fell silent, and it is {state} now")
+                self._tell(f"{job}: its worker fell silent, and it is {state} now")
 
     @contextlib.contextmanager
     def _folder(self) -> Generator[Path]:
@@ -156,7 +180,8 @@ class Worker:
         for other in parent.glob("*.lock"):
             lock = FileLock(other)
             with contextlib.suppress(Timeout, OSError), lock.acquire(timeout=0):
-                shutil.rmtree(other.with_suffix(""), ignore_errors=True)
+                if other.with_suffix("").exists():
+                    shutil.rmtree(other.with_suffix(""))
                 other.unlink()
         with FileLock(parent / f"{self.name}.lock"):
             folder = make_folder(parent / self.name, "jobs")
@@ -164,7 +189,8 @@ class Worker:
                 yield folder
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
-        (parent / f"{self.name}.lock").unlink(missing_ok=True)
+                if not folder.exists():
+                    (parent / f"{self.name}.lock").unlink(missing_ok=True)
 
 
 def shares(cores: list[int], slots: int) -> list[tuple[int, ...] | None]:

@@ -69,11 +69,11 @@ def parts_of(prompts: Sequence[Conversation]) -> list[Sequence[Conversation]]:
     return [prompts[start : start + TOGETHER] for start in range(0, len(prompts), TOGETHER)]
 
 
-def key_of(speaker: Speaker, prompts: Sequence[Conversation]) -> str:
-    """32 digits that stand for everything that decides what is answered."""
+def key_of(speaker: Speaker, prompts: Sequence[Conversation], here: bool = True) -> str:
+    """32 digits that stand for everything that decides what is answered; `here`: in which precision and where, too."""
     asked = [openai_turns(prompt) for prompt in prompts]
     sampling = {name: getattr(OPTIONS, name) for name in ("max_new_tokens", "temperature", "top_p", "seed")}
-    computed = [str(answering().dtype), answering().device]
+    computed = [str(answering().dtype), answering().device] if here else []
     parts = [LAYOUT, speaker.id, speaker.contract.id, sampling, computed, asked]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 

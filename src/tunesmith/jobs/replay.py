@@ -132,7 +132,8 @@ def answered(
 ) -> Path:
     """The file in the run's folder that holds the base model's answers; it is empty if it ends too few of them."""
     speaker = speaker_of(recipe, base, contract)
-    path = folder / f"replayed-{key_of(speaker, source.prompts)[:16]}.jsonl"
+    # A run that goes on elsewhere goes on with the answers that it has.
+    path = folder / f"replayed-{key_of(speaker, source.prompts, here=False)[:16]}.jsonl"
     if ranks.leads and not path.exists():
         report(events.Phase(f"the base model answers {len(source.prompts)} prompts of {source.name}"))
         answers = own_answers(speaker, source.prompts, longest_row(recipe, base), report)

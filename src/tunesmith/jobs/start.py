@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from tunesmith.prompt.base import resolve
 from tunesmith.registry.runs import UNTIL, read_run
 from tunesmith.train.recipe import Recipe, read_recipe
 
+INPUTS = "inputs"  # folder in a run's that holds what its recipe names, where that goes along with it
 TRAINING = "training"  # the phase in which smaller micro-batches help where there is no room
 EXECUTOR: Executor = LocalExecutor()
 
@@ -105,7 +106,9 @@ def resume(
     folder = Path(folder)
     if read_run(folder).status == "succeeded":
         raise ConfigError(f"{folder}: this run is finished. To train further, start a run from its model.")
-    refuse_missing(read_recipe(folder / "config.yaml"))
+    recipe = read_recipe(folder / "config.yaml")
+    with contextlib.chdir(folder) if brings_inputs(folder) else contextlib.nullcontext():
+        refuse_missing(recipe)
     wanted = {"accept_change": accept_change, "allow_inexact": allow_inexact, "until": until}
     return _run(folder, {"resume": True, **wanted}, report)
 
@@ -118,7 +121,8 @@ def _run(folder: Path, options: dict[str, Any], report: Report) -> Run:
     except Timeout:
         raise JobError(f"{folder}: another process works on this run. Wait for it, or stop it first.") from None
     report(events.Folder(str(folder)))
-    job = finetuning(read_recipe(folder / "config.yaml"), {"folder": str(folder), **options})
+    job = finetuning(read_recipe(folder / "config.yaml"), {"folder": str(folder.absolute()), **options})
+    job = replace(job, inside=brings_inputs(folder))
     note = to_attempts(folder)
     try:
         outcome = supervise(EXECUTOR, job, folder, report, note)
@@ -134,6 +138,11 @@ def _run(folder: Path, options: dict[str, Any], report: Report) -> Run:
     finally:
         lock.release()
     return Run(folder)
+
+
+def brings_inputs(folder: Path) -> bool:
+    """Whether what a run's recipe names lies in its own folder, as in one that was queued and fetched."""
+    return (folder / INPUTS).is_dir()
 
 
 def finetuning(recipe: Recipe, arguments: dict[str, Any]) -> Job:

@@ -22,13 +22,11 @@ from tunesmith.data.source import find_files, is_here
 from tunesmith.exec.queue.control import find_job, read_model
 from tunesmith.exec.queue.submit import Submission, submit
 from tunesmith.exec.snapshot import bring
-from tunesmith.jobs.start import finetuning, free_folder, refuse_missing, refuse_unknown_end
+from tunesmith.jobs.start import INPUTS, finetuning, free_folder, refuse_missing, refuse_unknown_end
 from tunesmith.model.layout import ADAPTER, CARD, WEIGHTS, adapter_folder
 from tunesmith.prompt.base import EMBEDDED, WANTED, resolve
 from tunesmith.store.stores import Stores, keep
 from tunesmith.train.recipe import Recipe
-
-INPUTS = "inputs"
 
 
 def submit_recipe(stores: Stores, recipe: Recipe, wanted: Submission, until: str = "evaluated") -> str:
@@ -76,6 +74,8 @@ def gather(recipe: Recipe) -> tuple[Recipe, dict[str, Path]]:
         wanted = [path for path in folder.iterdir() if any(fnmatch(path.name, pattern) for pattern in WANTED)]
         paths |= {f"{INPUTS}/base/{path.name}": path for path in wanted}
         model = model.model_copy(update={"base": f"{INPUTS}/base"})
+    elif (commit := resolve(model.base, model.revision).commit) is not None:  # the same for each attempt
+        model = model.model_copy(update={"revision": commit})
     if (start := getattr(method, "continue_from", None)) is not None:
         folder = adapter_folder(start)
         there = [name for name in (ADAPTER, WEIGHTS, CARD) if (folder / name).exists()]
@@ -126,20 +126,21 @@ def fetch_run(stores: Stores, id: str, parent: Path) -> Path:
     folder = free_folder(parent, record.label)
     try:
         bring(stores.blobs, {**record.inputs, **found[1]}, folder)
-        for adapter in (folder / "model", folder / "adapter"):
-            _name_base(adapter, folder)
+        for model in (folder / "model", folder / "adapter"):
+            _at_home(model, folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return folder
 
 
-def _name_base(adapter: Path, run: Path) -> None:
-    """Let an adapter that was made elsewhere name its base model as it is found here."""
-    if not (adapter / ADAPTER).exists() or not (adapter / CARD).exists():
+def _at_home(model: Path, run: Path) -> None:
+    """Let a model that was made elsewhere name its base, and the folder that its recipe is about, as they are here."""
+    if not (model / CARD).exists():
         return
-    card = read_object(adapter / CARD)["base"]
-    if card["commit"] is None:
-        config, own = read_object(adapter / ADAPTER), run / card["name"]
-        base = resolve(str(own) if own.is_dir() else card["name"])
-        write_json(adapter / ADAPTER, {**config, "base_model_name_or_path": base.reference})
+    card = read_object(model / CARD)
+    write_json(model / CARD, {**card, "directory": str(run.absolute())})
+    if (model / ADAPTER).exists() and card["base"]["commit"] is None:
+        config, own = read_object(model / ADAPTER), run / card["base"]["name"]
+        base = resolve(str(own) if own.is_dir() else card["base"]["name"])
+        write_json(model / ADAPTER, {**config, "base_model_name_or_path": base.reference})

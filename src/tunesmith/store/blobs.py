@@ -66,6 +66,7 @@ class Blobs:
             try:
                 return int(self.files.info(self._path(sha256))["size"])
             except FileNotFoundError:
+                self._refuse_absent()
                 return None
 
     def put(self, path: Path, sha256: str | None = None) -> str:
@@ -103,7 +104,9 @@ class Blobs:
         """
         with self._spool() as spool:
             digest, size = hashlib.sha256(), 0
-            with spool.open("wb") as file:
+            with self._attributed(self.root):
+                file = spool.open("wb")
+            with file:
                 for chunk in chunks:
                     size += len(chunk)
                     if most is not None and size > most:
@@ -126,6 +129,7 @@ class Blobs:
             try:
                 file = self.files.open(self._path(sha256), "rb")
             except FileNotFoundError:
+                self._refuse_absent()
                 raise Missing(f"{self.name}: blob {sha256} is not there. Bring it back from a backup.") from None
         with file:
             while True:
@@ -145,18 +149,37 @@ class Blobs:
     def fetch(self, sha256: str, target: Path) -> None:
         """Write a blob to a file, whole and verified, or not at all.
 
+        One that is damaged, read twice, is put aside, so that whoever has its content can put it there again.
+
         Raises:
             Missing, Damaged: as `read`.
+            StoreError: the file cannot be written, too.
         """
-        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._fetch(sha256, target)
+        except Damaged:
+            try:
+                self._fetch(sha256, target)
+            except Damaged:
+                with self._attributed(sha256):
+                    self.files.mv(self._path(sha256), f"{self._path(sha256)}.damaged")
+                raise
+
+    def _fetch(self, sha256: str, target: Path) -> None:
         temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
         try:
+            target.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
                 for chunk in self.read(sha256):
                     file.write(chunk)
             temporary.replace(target)
+        except StoreError:
+            raise
+        except OSError as error:
+            raise StoreError(f"{target}: cannot be written ({error.strerror or error}). Make room.") from None
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
     def delete(self, sha256: str) -> None:
         """Take a blob away, if it is there."""
@@ -175,23 +198,49 @@ class Blobs:
             if re.fullmatch("[0-9a-f]{64}", name) and folder.endswith("/" + name[:2]):
                 yield name
 
-    def bind(self, id: str) -> None:
+    def bind(self, id: str, known: bool = False) -> None:
         """Say that these blobs belong to the records called `id`, so that no other's retention deletes them.
+
+        Args:
+            id: of the records.
+            known: whether they were bound before: then these must be they.
 
         Raises:
             ConfigError: they belong to others.
+            StoreError: they were bound, and are not there.
         """
         path = f"{self.root}/{OWNER}"
+        if known:
+            self._refuse_absent(everywhere=True)
         with self._attributed(OWNER):
             if not self.files.exists(path):
                 if self.local is not None:
-                    self.local.mkdir(parents=True, exist_ok=True)
-                self.files.pipe_file(path, id.encode())
+                    self._own_here(id)
+                else:
+                    self.files.pipe_file(path, id.encode())
             owner = self.files.cat_file(path).decode(errors="replace").strip()
         if owner != id:
             raise ConfigError(
                 f"blobs {self.name}: they belong to other records ({owner}, and these are {id}). Each database needs "
                 "blobs of its own: name another folder or bucket."
+            )
+
+    def _own_here(self, id: str) -> None:
+        """Write the owner whole, unless another was first."""
+        assert self.local is not None
+        self.local.mkdir(parents=True, exist_ok=True)
+        with self._spool() as spool:
+            spool.write_text(id)
+            to_disk(spool)
+            with contextlib.suppress(FileExistsError):
+                os.link(spool, self.local / OWNER)
+
+    def _refuse_absent(self, everywhere: bool = False) -> None:
+        """Tell a blob that is not there from a store that is not: a disk that is not mounted, a wrong address."""
+        if (everywhere or self.local is not None) and not self.files.exists(f"{self.root}/{OWNER}"):
+            raise StoreError(
+                f"{self.name}: the blobs of these records are not there ({OWNER} is missing). Is the address right, "
+                "and the disk mounted?"
             )
 
     def clean(self, older: float) -> None:
@@ -208,7 +257,7 @@ class Blobs:
     def _put_here(self, path: Path, sha256: str) -> None:
         """Copy a file into the folder: on the disk before it has its name."""
         target = Path(self._path(sha256))
-        target.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(exist_ok=True)
         with self._spool() as spool:
             shutil.copyfile(path, spool)
             if sha256_of(spool) != sha256:
@@ -221,8 +270,6 @@ class Blobs:
     def _spool(self) -> Generator[Path]:
         """A file to write to, in the same folder as the blobs where they are in one; gone at the end."""
         folder = self.local or Path(tempfile.gettempdir())
-        with self._attributed("spool"):
-            folder.mkdir(parents=True, exist_ok=True)
         path = folder / f".{os.getpid()}-{secrets.token_hex(6)}.tmp"
         try:
             yield path

@@ -123,7 +123,7 @@ def open_records(url: str) -> Records:
         make_folder(path.parent, "records")
         with FileLock(path.with_name(f".{path.name}.opening")):  # SQLite lets only one process change to WAL
             return _opened(Records(_sqlite(parsed), name))
-    return _opened(Records(_postgres(parsed), name.replace("+psycopg", "")))
+    return _opened(Records(postgres_engine(parsed), name.replace("+psycopg", "")))
 
 
 def parsed_url(url: str) -> URL:
@@ -163,13 +163,22 @@ def _sqlite(url: URL) -> Engine:
     return engine
 
 
-def _postgres(url: URL) -> Engine:
-    """Who is stopped in the middle of a transaction holds its locks no longer than the server lets it be idle."""
-    limits = "-c idle_in_transaction_session_timeout=10000 -c lock_timeout=20000"
+# Of a connection to Postgres. Who is stopped in the middle of a transaction holds its locks no longer than the server
+# lets it be idle; who hears nothing from a server takes it for gone.
+LIMITS = "-c idle_in_transaction_session_timeout=10000 -c lock_timeout=20000 -c statement_timeout=60000"
+KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
+
+
+def postgres_engine(url: URL) -> Engine:
+    """An engine for Postgres, with bounds on how long anything may take.
+
+    Raises:
+        ConfigError: the driver is not installed.
+    """
     try:
         return create_engine(
             url,
-            connect_args={"connect_timeout": 5, "application_name": "tunesmith", "options": limits},
+            connect_args={"connect_timeout": 5, "application_name": "tunesmith", "options": LIMITS, **KEEPALIVE},
             pool_pre_ping=True,
             **SETTINGS,
         )
@@ -178,6 +187,14 @@ def _postgres(url: URL) -> Engine:
 
 
 def _opened(records: Records) -> Records:
+    try:
+        return _brought_up_to_date(records)
+    except ProgrammingError as error:
+        reason = str(error.orig).strip().splitlines()[0]
+        raise ConfigError(f"{records.name}: its tables cannot be made or read ({reason}). Grant that first.") from None
+
+
+def _brought_up_to_date(records: Records) -> Records:
     with records.write() as connection:
         if connection.dialect.name == "postgresql" and _version(connection) != VERSION:
             connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": MIGRATING})

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, insert, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
@@ -22,7 +22,9 @@ from tunesmith.core.errors import StoreError
 from tunesmith.core.files import sha256_of
 from tunesmith.store.blobs import Blobs, open_blobs
 from tunesmith.store.records import Records, now, open_records
-from tunesmith.store.schema import blobs, projects, uses
+from tunesmith.store.schema import blobs, projects, settings, uses
+
+BOUND = "blobs"  # the setting that says that records have their blobs
 
 Files = dict[str, tuple[str, int]]  # path -> SHA-256 and bytes
 
@@ -48,7 +50,13 @@ def open_stores(records: str, blobs: str) -> Stores:
         StoreError: one of them cannot be reached.
     """
     opened = Stores(open_records(records), open_blobs(blobs))
-    opened.blobs.bind(opened.records.id)
+    bound = select(settings.c.value).where(settings.c.name == BOUND)
+    with opened.records.read() as connection:
+        known = connection.scalar(bound) is not None
+    opened.blobs.bind(opened.records.id, known)
+    if not known:
+        with opened.records.write() as connection:
+            upsert(connection, settings, {"name": BOUND, "value": opened.blobs.name}, ["name"], None)
     return opened
 
 
@@ -99,14 +107,13 @@ def release(connection: Connection, holder: str) -> None:
     connection.execute(delete(uses).where(uses.c.holder == holder))
 
 
-def sweep(stores: Stores, older: float, dry: bool = False, most: int = 10) -> tuple[int, int]:
+def sweep(stores: Stores, older: float, dry: bool = False) -> tuple[int, int]:
     """Delete contents that no record uses and nobody has touched since the Unix time `older`.
 
     Args:
         stores: of whose contents.
         older: who is putting something there has touched it later.
         dry: count only.
-        most: contents that are deleted in one transaction.
 
     Returns:
         How many, and their bytes.
@@ -124,16 +131,16 @@ def sweep(stores: Stores, older: float, dry: bool = False, most: int = 10) -> tu
     while True:
         try:
             with stores.records.write() as connection:
-                found = connection.execute(unused.limit(most).with_for_update(skip_locked=True)).all()
-                for row in found:
-                    connection.execute(delete(blobs).where(blobs.c.sha256 == row.sha256))
-                for row in found:  # once the database has agreed to each
-                    stores.blobs.delete(row.sha256)
-        except IntegrityError:  # one came into use while it was looked at
+                if connection.dialect.name == "postgresql":  # the store may be slow
+                    connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+                row = connection.execute(unused.limit(1).with_for_update(skip_locked=True)).one_or_none()
+                if row is None:
+                    return count, size
+                connection.execute(delete(blobs).where(blobs.c.sha256 == row.sha256))
+                stores.blobs.delete(row.sha256)  # once the database has agreed, while nobody else can have the row
+        except IntegrityError:  # it came into use while it was looked at
             continue
-        count, size = count + len(found), size + sum(row.bytes for row in found)
-        if not found:
-            return count, size
+        count, size = count + 1, size + row.bytes
 
 
 def upsert(

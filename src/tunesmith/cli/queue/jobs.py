@@ -11,6 +11,7 @@ import typer
 from tunesmith.cli.queue.stores import Blobs, Records, opened, opened_records
 
 if TYPE_CHECKING:
+    from tunesmith.core.events import Json, Report
     from tunesmith.exec.queue.control import JobRecord
 
 Id = Annotated[str, typer.Argument(help="A job's id, or the beginning of one.")]
@@ -21,10 +22,11 @@ def submit(
     recipe: Annotated[Path, typer.Argument(help="YAML recipe; `recipes/` holds examples.")],
     set: Annotated[list[str], typer.Option(help="section.field=value, set over the recipe; repeatable.")] = [],  # noqa: B006
     project: Annotated[str, typer.Option(help="Whose job it is; projects take turns.")] = "default",
-    priority: Annotated[int, typer.Option(help="Higher ones go first.")] = 0,
+    priority: Annotated[int, typer.Option(help="Higher ones go first.", min=-1000, max=1000)] = 0,
     key: Annotated[str | None, typer.Option(help="Sent again with the same key, it is the same job.")] = None,
     attempts: Annotated[
-        int, typer.Option(help="Attempts in a row that bring it no further, after which it has failed.", min=1)
+        int,
+        typer.Option(help="Attempts in a row that bring it no further, after which it has failed.", min=1, max=1000),
     ] = 3,
     until: Annotated[str, typer.Option(help="How far to go: trained, exported or evaluated.")] = "evaluated",
     records: Records = None,
@@ -52,6 +54,7 @@ def jobs(
     records: Records = None,
 ) -> None:
     """List queued jobs and those that have ended, the latest last."""
+    from rich.markup import escape
     from rich.table import Table
 
     from tunesmith.cli.screen import console
@@ -75,7 +78,8 @@ def jobs(
     table.add_column("", overflow="fold")
     for job in reversed(found):
         step = "" if job.step is None else str(job.step)
-        table.add_row(job.id, job.label, job.project, _state(job), step, str(job.attempts), _span(job), job.sentence)
+        words = [job.id, job.label, job.project, _state(job), step, str(job.attempts), _span(job), job.sentence]
+        table.add_row(*map(escape, words))
     console.print(table)
 
 
@@ -107,7 +111,6 @@ def logs(
 ) -> None:
     """Show what a job has said so far, as `tunesmith train` would have."""
     from tunesmith.cli.screen import console, live_screen
-    from tunesmith.core.events import from_json
     from tunesmith.exec.queue.control import ENDED, find_job, read_attempts, read_said
 
     database, last = opened_records(records), 0
@@ -117,7 +120,7 @@ def logs(
             job = find_job(database, job.id)  # before its events, or its last ones might be missed
             while said := read_said(database, job.id, last):
                 for one in said:
-                    screen(from_json(one.body))
+                    show_event(screen, one.body)
                 last = said[-1].number
             if not follow or job.state in ENDED:
                 break
@@ -129,6 +132,23 @@ def logs(
         if attempt.log and attempt.outcome in ("failed", "crashed"):
             console.print(attempt.log.rstrip(), markup=False, style="dim", soft_wrap=True)
     _say(job)
+
+
+def show_event(screen: Report, body: Json) -> None:
+    """Show an event as records have it: numbers that were none are null there; of a newer worker it may be unknown."""
+    from tunesmith.core.events import KINDS, from_json
+
+    if body["kind"] in KINDS:
+        numbers = body["kind"] in ("step", "validation")
+        screen(from_json({name: float("nan") if numbers and value is None else value for name, value in body.items()}))
+
+
+def delete(id: Id, records: Records = None) -> None:
+    """Delete a job that has ended, with what it has published; tunesmith gc then frees the room."""
+    from tunesmith.exec.queue.retention import delete_job
+
+    delete_job(opened_records(records), id)
+    typer.echo(f"{id}: deleted")
 
 
 def fetch(
@@ -143,7 +163,7 @@ def fetch(
 
     run = fetch_run(opened(records, blobs), id, folder)
     report = (run / "report" / "report.html").exists()
-    say_next(str(run), "evaluated" if report else "exported" if (run / "model").exists() else "trained")
+    say_next(str(run), "evaluated" if report else "exported" if (run / "model").exists() else "trained", False)
 
 
 def _state(job: JobRecord) -> str:

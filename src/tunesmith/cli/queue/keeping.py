@@ -7,20 +7,24 @@ from typing import Annotated
 
 import typer
 
-from tunesmith.cli.queue.stores import Blobs, Records, addresses, opened
+from tunesmith.cli.queue.stores import Blobs, Records, addresses, opened, opened_records
 
 
 def limits(
     project: Annotated[str, typer.Argument(help="A project; `default` is that of jobs that name none.")],
-    queued: Annotated[int | None, typer.Option(help="Most jobs that wait; no limit if not given.", min=0)] = None,
-    bytes: Annotated[int | None, typer.Option(help="Most bytes in the store; no limit if not given.", min=0)] = None,
+    queued: Annotated[int | None, typer.Option(help="Most jobs that may wait.", min=0, max=2**31 - 1)] = None,
+    bytes: Annotated[int | None, typer.Option(help="Most bytes in the store.", min=0, max=2**62)] = None,
+    none: Annotated[bool, typer.Option(help="Lift those that are not given.")] = False,
     records: Records = None,
-    blobs: Blobs = None,
 ) -> None:
-    """Set how much of the queue and of the store a project may take."""
-    from tunesmith.exec.queue.submit import set_limits
+    """Show how much of the queue and of the store a project may take, and set it."""
+    from tunesmith.exec.queue.submit import read_limits, set_limits
 
-    set_limits(opened(records, blobs).records, project, queued, bytes)
+    database = opened_records(records)
+    before = (None, None) if none else read_limits(database, project)
+    queued = before[0] if queued is None else queued
+    bytes = before[1] if bytes is None else bytes
+    set_limits(database, project, queued, bytes)
     jobs = "any number of jobs" if queued is None else f"at most {queued} jobs"
     size = "any number of bytes" if bytes is None else f"at most {bytes:,} bytes"
     typer.echo(f"{project}: {jobs} may wait, and it may hold {size}")

@@ -37,6 +37,8 @@ def addresses(records: str | None, blobs: str | None) -> tuple[str, str]:
     from tunesmith.core.files import data_home
 
     records = records or f"sqlite:///{data_home().absolute() / 'records.sqlite'}"
+    if blobs is None and not records.removeprefix("sqlite:///").rstrip("/"):
+        raise ConfigError(f"--records {records!r}: a file is missing. Write sqlite:///path/to/records.sqlite.")
     if blobs is None and not records.startswith("sqlite:///"):
         raise ConfigError("--blobs is missing: name the folder or bucket that every worker of this database reaches.")
     return records, blobs or str(Path(records.removeprefix("sqlite:///")).with_name("blobs"))

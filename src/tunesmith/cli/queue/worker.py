@@ -18,6 +18,9 @@ def worker(
     lease: Annotated[
         float, typer.Option(help="Seconds of silence after which another worker takes a job over.", min=1)
     ] = 30.0,
+    patience: Annotated[
+        float, typer.Option(help="Seconds that a job has to stop at a checkpoint, before it is killed.", min=0)
+    ] = 600.0,
     until_empty: Annotated[bool, typer.Option(help="End when no job waits.")] = False,
     work: Annotated[Path | None, typer.Option(help="Folder for jobs under way; the user's cache if not given.")] = None,
 ) -> None:
@@ -28,7 +31,7 @@ def worker(
         typer.echo(f"{time.strftime('%H:%M:%S')} {sentence}")
 
     stores = opened(records, blobs)
-    settings = Settings(slots=slots, lease=lease, until_empty=until_empty, work=work)
+    settings = Settings(slots=slots, lease=lease, patience=patience, until_empty=until_empty, work=work)
     one = Worker(stores, settings, say)
     say(f"worker {one.name}: {slots} job{'s' if slots > 1 else ''} at once from {stores.records.name}")
     with heeding_signals(one):

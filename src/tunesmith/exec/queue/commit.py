@@ -7,6 +7,7 @@ does nothing for a holder whose token is an earlier one.
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from tunesmith.core.errors import LeaseLost
 from tunesmith.core.events import Json
-from tunesmith.exec.queue.lease import Lease, Said, fence, write_events
+from tunesmith.exec.queue.lease import GAP, Lease, Said, fence, write_events
 from tunesmith.store.records import Records, as_text, now
 from tunesmith.store.schema import attempts, checkpoints, jobs, models
 from tunesmith.store.stores import Files, as_files, release, upsert, use
@@ -140,11 +141,15 @@ def given_up(times: int, sentence: str) -> str:
 
 
 def take_back(records: Records, job: str, token: int, beats: int) -> str | None:
-    """End the lease of a holder that is silent; returns the job's state, or None if it was not silent after all."""
+    """End the lease of a holder that is silent; returns the job's state, or None if it was not silent after all.
+
+    Who had to wait for the database does not know whether the holder could have reached it.
+    """
+    asked = time.monotonic()
     with records.write() as connection:
         same = (jobs.c.id == job) & (jobs.c.token == token) & (jobs.c.beats == beats) & (jobs.c.state == "running")
         row = connection.execute(update(jobs).where(same).values(beats=beats + 1).returning(jobs)).one_or_none()
-        if row is None:
+        if row is None or time.monotonic() - asked > row.lease * GAP:
             return None
         why = f"worker {row.worker} fell silent (it was killed, cut off, or its machine stood still)."
         state, sentence = _becomes(row, Ending("crashed", why))

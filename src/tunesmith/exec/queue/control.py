@@ -109,6 +109,11 @@ def _row(connection: Connection, id: str, lock: bool = False) -> Any:
     return found[0]
 
 
+def locked_row(connection: Connection, id: str) -> Any:
+    """A job's row, which nobody else changes until the transaction ends; `id` as `find_job` takes it."""
+    return _row(connection, id, lock=True)
+
+
 def _record(connection: Connection, row: Any) -> JobRecord:
     tries = connection.scalar(select(func.count()).where(attempts.c.job == row.id)) or 0
     step = connection.scalar(select(func.max(checkpoints.c.step)).where(checkpoints.c.job == row.id))
@@ -126,7 +131,7 @@ def cancel(records: Records, id: str) -> JobRecord:
         ConfigError: it has succeeded already.
     """
     with records.write() as connection:
-        row = _row(connection, id, lock=True)
+        row = locked_row(connection, id)
         if row.state == "succeeded":
             raise ConfigError(f"{row.id}: it is {row.state} already.")
         if row.state == "running":
@@ -143,7 +148,7 @@ def pause(records: Records, id: str) -> JobRecord:
         ConfigError: it has ended already, or shall be cancelled.
     """
     with records.write() as connection:
-        row = _row(connection, id, lock=True)
+        row = locked_row(connection, id)
         if row.state in ENDED or row.wanted == "cancel":
             raise ConfigError(f"{row.id}: it is {'about to be cancelled' if row.state == 'running' else row.state}.")
         if row.state == "running":
@@ -160,7 +165,7 @@ def resume(records: Records, id: str) -> JobRecord:
         ConfigError: it has succeeded, or was cancelled.
     """
     with records.write() as connection:
-        row = _row(connection, id, lock=True)
+        row = locked_row(connection, id)
         if row.state in ("succeeded", "cancelled") or row.wanted == "cancel":
             raise ConfigError(f"{row.id}: it is {row.state}, and cannot go on. Submit it anew.")
         if row.state == "running":

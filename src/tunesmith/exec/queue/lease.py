@@ -64,9 +64,8 @@ def claim(records: Records, worker: str, seconds: float) -> Lease | None:
         worker: who takes it, for people.
         seconds: of silence after which others may take it.
     """
-    with records.read() as connection:  # most often nothing waits, and nobody need be locked out to see that
-        if connection.scalar(select(jobs.c.number).where(jobs.c.state == "queued").limit(1)) is None:
-            return None
+    if not any_queued(records):  # as most often, and nobody need be locked out to see that
+        return None
     with records.write() as connection:
         number = _whose_turn(connection)
         if number is None:
@@ -86,6 +85,12 @@ def claim(records: Records, worker: str, seconds: float) -> Lease | None:
     return Lease(
         taken.id, taken.token, taken.project, taken.label, Job(**taken.job), as_files(taken.inputs), number + 1
     )
+
+
+def any_queued(records: Records) -> bool:
+    """Whether a job waits."""
+    with records.read() as connection:
+        return connection.scalar(select(jobs.c.number).where(jobs.c.state == "queued").limit(1)) is not None
 
 
 def _whose_turn(connection: Connection) -> int | None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 
+from tunesmith.core.errors import ConfigError
 from tunesmith.exec.queue.commit import drop_checkpoint
-from tunesmith.store.records import now
-from tunesmith.store.schema import checkpoints, files, jobs
+from tunesmith.exec.queue.control import ENDED, locked_row
+from tunesmith.store.records import Records, now
+from tunesmith.store.schema import attempts, checkpoints, events, files, jobs, models
 from tunesmith.store.stores import Stores, release, sweep
 
 OVER = ("succeeded", "cancelled")  # states that a job never leaves; a failed one may be resumed, and needs what it has
@@ -30,7 +32,8 @@ def collect(stores: Stores, days: float = 7.0, grace: float = DAY, dry: bool = F
 
     Args:
         stores: from where.
-        days: since a job succeeded or was cancelled, after which its checkpoints go; its model stays.
+        days: since a job succeeded or was cancelled, after which its checkpoints go, and the inputs of a cancelled one;
+            what was published stays, with its inputs.
         grace: seconds since anybody has last put a content there, within which it stays whatever records say. More than
             the longest upload takes, and by how much clocks are apart.
         dry: only say what would go; contents that only such records need are not counted.
@@ -41,11 +44,16 @@ def collect(stores: Stores, days: float = 7.0, grace: float = DAY, dry: bool = F
         .join(jobs, jobs.c.id == checkpoints.c.job)
         .where(jobs.c.state.in_(OVER), jobs.c.ended < moment - days * DAY)
     )
+    given_up = select(jobs.c.id).where(jobs.c.state == "cancelled", jobs.c.ended < moment - days * DAY)
     expired = select(files.c.id).where(files.c.expires < moment)
     with stores.records.read() as connection:
         old = [(row.job, row.step) for row in connection.execute(ended)]
-        gone = list(connection.scalars(expired))
+        gone, ids = list(connection.scalars(expired)), list(connection.scalars(given_up))
     if not dry:
+        for id in ids:
+            with stores.records.write() as connection:
+                release(connection, f"inputs:{id}")
+                connection.execute(update(jobs).where(jobs.c.id == id).values(bytes=0))
         for job, step in old:
             with stores.records.write() as connection:
                 drop_checkpoint(connection, job, step)
@@ -55,3 +63,25 @@ def collect(stores: Stores, days: float = 7.0, grace: float = DAY, dry: bool = F
                 release(connection, f"file:{id}")
     count, size = sweep(stores, moment - grace, dry)
     return Collected(len(old), len(gone), count, size)
+
+
+def delete_job(records: Records, id: str) -> str:
+    """Delete a job that has ended, with all that is written of it and its model; returns its id.
+
+    Raises:
+        MissingError: there is none.
+        ConfigError: it has not ended.
+    """
+    with records.write() as connection:
+        row = locked_row(connection, id)
+        if row.state not in ENDED:
+            raise ConfigError(f"{row.id}: it is {row.state}. Cancel it first.")
+        for step in connection.scalars(select(checkpoints.c.step).where(checkpoints.c.job == row.id)).all():
+            drop_checkpoint(connection, row.id, step)
+        for model in connection.scalars(select(models.c.id).where(models.c.job == row.id)).all():
+            release(connection, f"model:{model}")
+        release(connection, f"inputs:{row.id}")
+        for table in (models, events, attempts):
+            connection.execute(delete(table).where(table.c.job == row.id))
+        connection.execute(delete(jobs).where(jobs.c.id == row.id))
+    return row.id

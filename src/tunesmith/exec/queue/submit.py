@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 from dataclasses import asdict, dataclass, field
 
@@ -18,7 +19,7 @@ from tunesmith.store.stores import Files, know_project, use
 
 DEFAULT = "default"  # the project of who names none
 FRUITLESS = 3  # attempts in a row that bring a job no further, after which it has failed
-OPEN = ("queued", "running", "paused")  # states of jobs that have not ended
+PROJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,15 @@ def submit(records: Records, wanted: Submission) -> str:
         LimitReached: the project has too many jobs that wait, or too much in the store.
         StoreError: the records cannot be reached, or an input was deleted since it was kept.
     """
+    refuse_odd_names(wanted)
     with records.write() as connection:
         know_project(connection, wanted.project)
         # On Postgres, too, submissions of one project come one after another, so that its limits are kept.
         project = connection.execute(select(projects).where(projects.c.name == wanted.project).with_for_update()).one()
         if wanted.key is not None and (first := _first(connection, wanted)) is not None:
             return first
-        _refuse_too_many(connection, wanted.project, project.most_queued, project.most_bytes)
+        size = sum(size for _, size in wanted.inputs.values())
+        refuse_too_much(connection, wanted.project, project.most_queued, project.most_bytes, size)
         id = f"ftjob-{secrets.token_hex(12)}"
         connection.execute(
             insert(jobs).values(
@@ -74,7 +77,7 @@ def submit(records: Records, wanted: Submission) -> str:
                 label=wanted.label,
                 job=asdict(wanted.job),
                 inputs=wanted.inputs,
-                bytes=sum(size for _, size in wanted.inputs.values()),
+                bytes=size,
                 details=wanted.details,
                 state="queued",
                 wanted="run",
@@ -103,7 +106,28 @@ def _first(connection: Connection, wanted: Submission) -> str | None:
     return None if found is None else found.id
 
 
-def _refuse_too_many(connection: Connection, project: str, most_queued: int | None, most_bytes: int | None) -> None:
+def refuse_odd_names(wanted: Submission) -> None:
+    """Names that a database, a folder or a person could not bear.
+
+    Raises:
+        ConfigError: it says which.
+    """
+    if not PROJECT.fullmatch(wanted.project):
+        raise ConfigError(f"project {wanted.project!r}: must be letters, digits, dots and dashes, at most 64.")
+    if len(wanted.label) > 100 or not wanted.label or wanted.label.startswith(".") or "/" in wanted.label:
+        raise ConfigError(f"name {wanted.label!r}: must be the name of a folder, of at most 100 characters.")
+    if wanted.key is not None and not 0 < len(wanted.key) <= 255:
+        raise ConfigError(f"key {wanted.key[:40]!r}: must have 1 to 255 characters.")
+
+
+def refuse_too_much(
+    connection: Connection, project: str, most_queued: int | None, most_bytes: int | None, size: int
+) -> None:
+    """Keep a project within its limits, with a job of so many bytes more.
+
+    Raises:
+        LimitReached: it says what it has.
+    """
     if most_queued is not None:
         waiting = select(func.count()).where(jobs.c.project == project, jobs.c.state.in_(("queued", "paused")))
         if (count := connection.scalar(waiting) or 0) >= most_queued:
@@ -111,10 +135,10 @@ def _refuse_too_many(connection: Connection, project: str, most_queued: int | No
                 f"project {project!r}: {count} jobs wait, and it may have {most_queued}. Wait, cancel some, or raise "
                 "the limit: tunesmith limits."
             )
-    if most_bytes is not None and (held := bytes_of(connection, project)) > most_bytes:
+    if most_bytes is not None and (held := bytes_of(connection, project)) + size > most_bytes:
         raise LimitReached(
-            f"project {project!r}: it holds {held:,} bytes, and may hold {most_bytes:,}. Delete files and jobs, then "
-            "run tunesmith gc; or raise the limit: tunesmith limits."
+            f"project {project!r}: it holds {held:,} bytes, and may hold {most_bytes:,}; this job needs {size:,} more. "
+            "Delete jobs (tunesmith delete), or raise the limit (tunesmith limits)."
         )
 
 
@@ -129,6 +153,14 @@ def bytes_of(connection: Connection, project: str) -> int:
         .where(jobs.c.project == project),
     )
     return sum(connection.scalar(statement) or 0 for statement in own)
+
+
+def read_limits(records: Records, project: str) -> tuple[int | None, int | None]:
+    """How many jobs of a project may wait, and how many bytes it may hold; None is no limit."""
+    with records.read() as connection:
+        wanted = select(projects.c.most_queued, projects.c.most_bytes).where(projects.c.name == project)
+        row = connection.execute(wanted).one_or_none()
+    return (None, None) if row is None else (row.most_queued, row.most_bytes)
 
 
 def set_limits(records: Records, project: str, most_queued: int | None, most_bytes: int | None) -> None:
