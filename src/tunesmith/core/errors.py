@@ -19,6 +19,10 @@ class DataError(TunesmithError, ValueError):
     """A data file, or rows of it, cannot be used."""
 
 
+class TooFewRows(DataError):  # noqa: N818  what they are
+    """There are fewer rows than somebody has asked for."""
+
+
 class ModelError(TunesmithError, ValueError):
     """A base model, a template or an exported model cannot be used."""
 

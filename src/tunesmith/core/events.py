@@ -141,10 +141,14 @@ class Stopped(Event):
 
 @dataclass(frozen=True)
 class Failed(Event):
-    """It failed. The sentence is empty where the mistake is ours; `error` says what it was."""
+    """It failed. The sentence is empty where the mistake is ours; `error` says what it was.
+
+    `reason` is the name of the class of a mistake that the user can mend.
+    """
 
     sentence: str
     error: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True)

@@ -278,7 +278,9 @@ class Attempt:
         if isinstance(outcome, events.Stopped) or self.wish.stop:
             return Ending("stopped", log=tail)
         crashed = isinstance(outcome, events.OutOfMemory) or bool(getattr(outcome, "error", ""))
-        return Ending("crashed" if crashed else "failed", sentence, log=tail)
+        reason = getattr(outcome, "reason", "")
+        result = {"reason": reason} if reason else None
+        return Ending("crashed" if crashed else "failed", sentence, result=result, log=tail)
 
     def _end(self, ending: Ending) -> None:
         """Write the end, whatever that takes."""

@@ -50,7 +50,7 @@ def serve(work: Work) -> int:
         report(events.OutOfMemory(str(error)))
         return 1
     except TunesmithError as error:
-        report(events.Failed(str(error)))
+        report(events.Failed(str(error), reason=type(error).__name__))
         return 1
     except Exception as error:  # noqa: BLE001  whatever it was, the parent must hear that the job failed
         traceback.print_exc()

@@ -283,7 +283,7 @@ def outcome_of(children: Sequence[_Child], watch: MemoryWatch, log: Path) -> Out
             return last
     for last in ended:
         if isinstance(last, events.Failed) and last.sentence:
-            return events.Failed(last.sentence)
+            return events.Failed(last.sentence, reason=last.reason)
     if isinstance(ended[0], events.Done | events.Stopped):
         return ended[0]
     codes = [child.process.returncode for child in children if not child.ended]

@@ -24,7 +24,7 @@ from tunesmith.evaluate.report import Story, render_page
 from tunesmith.jobs.card import make_card
 from tunesmith.jobs.final_evaluation import Found, evaluate_both
 from tunesmith.jobs.merge import export_merged, rows_to_compare
-from tunesmith.jobs.preflight import doubts, refuse_unknown_tokens, refuse_what_cannot_teach
+from tunesmith.jobs.preflight import doubts, refuse_too_few, refuse_unknown_tokens, refuse_what_cannot_teach
 from tunesmith.jobs.replay import with_replay
 from tunesmith.jobs.resume import begin_plan, go_back, made_from
 from tunesmith.jobs.start import TRAINING
@@ -106,6 +106,7 @@ def walk(
     splits = load_splits(recipe.data, contract, longest_row(recipe, base), objective.reads)
 
     # 4. What is trained on, what is validated on, what is kept for the end.
+    refuse_too_few(splits, arguments.get("least_rows", 0))
     refuse_what_cannot_teach(recipe, splits, contract)
     refuse_unknown_tokens(splits, contract, read_config(base.folder).get_text_config().vocab_size)
     splits = with_replay(recipe, folder, base, contract, splits, ranks, report)

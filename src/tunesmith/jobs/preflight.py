@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunesmith.core.errors import ConfigError, DataError, ModelError
+from tunesmith.core.errors import ConfigError, DataError, ModelError, TooFewRows
 from tunesmith.core.names import counted
 from tunesmith.data.dataset import Subset
 from tunesmith.data.split import Splits
@@ -39,6 +39,16 @@ def _refuse_no_validation(recipe: Recipe, splits: Splits) -> None:
 def _lost_by_length(splits: Splits) -> bool:
     """Whether a part may be without rows because rows that are held out are never cut."""
     return bool(splits.train.dataset.column("cut").any())
+
+
+def refuse_too_few(splits: Splits, least: int) -> None:
+    """Refuse a file with fewer training rows than whoever asked for the run has set.
+
+    Raises:
+        TooFewRows: in the words that OpenAI's users know.
+    """
+    if (count := len(splits.train)) < least:
+        raise TooFewRows(f"Training file has {count} example(s), but must have at least {least} examples.")
 
 
 def refuse_unknown_tokens(splits: Splits, contract: Contract, words: int) -> None:

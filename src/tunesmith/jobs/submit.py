@@ -19,13 +19,13 @@ from tunesmith.core.errors import MissingError
 from tunesmith.core.files import expanded, read_object, write_json
 from tunesmith.data.config import OwnAnswers
 from tunesmith.data.source import find_files, is_here
-from tunesmith.exec.queue.control import find_job, read_model
+from tunesmith.exec.queue.control import JobRecord, find_job, read_model
 from tunesmith.exec.queue.submit import Submission, submit
 from tunesmith.exec.snapshot import bring
 from tunesmith.jobs.start import INPUTS, finetuning, free_folder, refuse_missing, refuse_unknown_end
 from tunesmith.model.layout import ADAPTER, CARD, WEIGHTS, adapter_folder
 from tunesmith.prompt.base import EMBEDDED, WANTED, resolve
-from tunesmith.store.stores import Stores, keep
+from tunesmith.store.stores import Files, Stores, keep
 from tunesmith.train.recipe import Recipe
 
 
@@ -44,12 +44,17 @@ def submit_recipe(stores: Stores, recipe: Recipe, wanted: Submission, until: str
     refuse_unknown_end(until)
     refuse_missing(recipe)
     recipe, paths = gather(recipe)
+    inputs = keep(stores, paths) | config_input(stores, recipe)
+    job = finetuning(recipe, {"until": until})
+    return submit(stores.records, replace(wanted, job=job, inputs=inputs, label=recipe.output.name or "run"))
+
+
+def config_input(stores: Stores, recipe: Recipe) -> Files:
+    """The recipe as the file of a job's folder, in the store."""
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "config.yaml"
         config.write_text(to_yaml(recipe), encoding="utf-8")
-        inputs = keep(stores, {"config.yaml": config, **paths})
-    job = finetuning(recipe, {"until": until})
-    return submit(stores.records, replace(wanted, job=job, inputs=inputs, label=recipe.output.name or "run"))
+        return keep(stores, {config.name: config})
 
 
 def gather(recipe: Recipe) -> tuple[Recipe, dict[str, Path]]:
@@ -125,13 +130,18 @@ def fetch_run(stores: Stores, id: str, parent: Path) -> Path:
         raise MissingError(f"{record.id}: it is {record.state}, and has published nothing yet.")
     folder = free_folder(parent, record.label)
     try:
-        bring(stores.blobs, {**record.inputs, **found[1]}, folder)
-        for model in (folder / "model", folder / "adapter"):
-            _at_home(model, folder)
+        bring_run(stores, record, found[1], folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return folder
+
+
+def bring_run(stores: Stores, record: JobRecord, files: Files, folder: Path) -> None:
+    """Write what a job has published into a folder, with its inputs, so that it can be used from there."""
+    bring(stores.blobs, {**record.inputs, **files}, folder)
+    for model in (folder / "model", folder / "adapter"):
+        _at_home(model, folder)
 
 
 def _at_home(model: Path, run: Path) -> None:

@@ -160,6 +160,20 @@ models = Table(
     Index("ix_models_project", "project"),
 )
 
+# Who may use the API: `hash` is SHA-256 of a secret, which is kept nowhere.
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("project", String(100), ForeignKey("projects.name"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("role", String(20), nullable=False),
+    Column("start", String(20), nullable=False),
+    Column("hash", String(64), nullable=False, unique=True),
+    Column("created", Float, nullable=False),
+    Column("revoked", Float),
+)
+
 # Run folders of the command line, as `tunesmith runs --rebuild` has found them: an index, which can be made again.
 runs = Table(
     "runs",

@@ -34,7 +34,7 @@ class Ending:
             may not; `stopped`, since somebody wanted that; `released`, without having worked on it.
         sentence: why, for people.
         files: what a success publishes, in the store already.
-        result: what the job made.
+        result: what the job made, or what its failure was of.
         log: the last lines of what it printed.
     """
 
@@ -112,9 +112,8 @@ def end(records: Records, lease: Lease, ending: Ending, said: Sequence[Said] = (
         values: dict[str, Any] = {"state": state, "sentence": as_text(sentence), "fruitless": fruitless}
         values["wanted"] = "run"
         if state in ("succeeded", "failed", "cancelled"):
-            values["ended"] = now()
+            values |= {"ended": now(), "result": ending.result}
         if state == "succeeded":
-            values["result"] = ending.result
             _publish(connection, row, ending.files or {})
         connection.execute(update(jobs).where(jobs.c.id == lease.id).values(**values))
         _close_attempt(connection, lease.id, lease.token, ending.outcome, ending.sentence, ending.log)

@@ -1,0 +1,109 @@
+"""`tunesmith serve`: the OpenAI-compatible API and its workers; `tunesmith keys`: who may use it."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tunesmith.cli.queue.stores import Blobs, Records, addresses, opened_records
+
+keys = typer.Typer(help="Keys of the API: create, list, revoke.", no_args_is_help=True, rich_markup_mode=None)
+WORKER = [sys.executable, "-c", "from tunesmith.cli.main import run; run()", "worker", "--with-parent"]
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8000,
+    home: Annotated[Path | None, typer.Option(help="Folder for records, files and models.")] = None,
+    model: Annotated[
+        list[str], typer.Option(help="A base that may be tuned and asked: NAME, or NAME=BASE; repeatable.")
+    ] = ["ember"],  # noqa: B006
+    workers: Annotated[int, typer.Option(help="Workers on this machine; 0 if they are elsewhere.", min=0)] = 1,
+    allow_host: Annotated[list[str], typer.Option(help="Another name that clients reach it by; repeatable.")] = [],  # noqa: B006
+    records: Records = None,
+    blobs: Blobs = None,
+) -> None:
+    """Serve the API that OpenAI's clients use: files, fine-tuning jobs, models, chat."""
+    from importlib.util import find_spec
+
+    from tunesmith.core.errors import ConfigError
+    from tunesmith.core.files import data_home
+
+    if any(find_spec(name) is None for name in ("fastapi", "uvicorn", "multipart")):
+        raise ConfigError("the server needs an extra: pip install 'tunesmith[serve]'.")
+    import uvicorn
+
+    from tunesmith.serve.app import make_app
+    from tunesmith.serve.engines import Engines
+    from tunesmith.serve.keys import create_key, list_keys
+    from tunesmith.serve.names import read_bases
+    from tunesmith.serve.server import Server
+    from tunesmith.store.stores import open_stores
+
+    home = (home or data_home()).absolute()
+    records = records or f"sqlite:///{home / 'records.sqlite'}"
+    where = addresses(records, blobs)
+    stores = open_stores(*where)
+    server = Server(stores, read_bases(model), Engines(), home / "models")
+    if not list_keys(stores.records):
+        _, secret = create_key(stores.records, "first", "default", "admin")
+        typer.echo(f"your API key, shown this once: {secret}")
+    url = f"http://{host}:{port}/v1"
+    typer.echo(f"serving {url}, models {', '.join(server.bases.table)}")
+    typer.echo(f"  curl {url}/models -H 'Authorization: Bearer YOUR_KEY'")
+    typer.echo(f"  Python: OpenAI(base_url='{url}', api_key='YOUR_KEY')")
+    hosts = ["*"] if host == "0.0.0.0" else [host, "localhost", "127.0.0.1", *allow_host]
+    with _workers(workers, where):
+        uvicorn.run(make_app(server, hosts), host=host, port=port, log_level="warning")
+
+
+@contextlib.contextmanager
+def _workers(count: int, where: tuple[str, str]) -> Generator[None]:
+    """Workers in processes of their own, which end when this one does, however it does."""
+    command = [*WORKER, "--records", where[0], "--blobs", where[1]]
+    started = [subprocess.Popen(command, stdin=subprocess.PIPE) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in started:
+            process.terminate()
+        for process in started:
+            process.wait()
+
+
+@keys.command("create")
+def create(
+    name: Annotated[str, typer.Argument(help="What it is for.")],
+    project: Annotated[str, typer.Option(help="Whose files, jobs and models it opens.")] = "default",
+    role: Annotated[str, typer.Option(help="member or admin.")] = "member",
+    records: Records = None,
+) -> None:
+    """Make a key; its secret is shown once."""
+    from tunesmith.serve.keys import create_key
+
+    key, secret = create_key(opened_records(records), name, project, role)
+    typer.echo(f"{key.id} ({key.role} of {key.project}): {secret}")
+
+
+@keys.command("list")
+def list_all(records: Records = None) -> None:
+    """List all keys."""
+    from tunesmith.serve.keys import list_keys
+
+    for key in list_keys(opened_records(records)):
+        state = "revoked" if key.revoked else key.role
+        typer.echo(f"{key.id}  {key.start}...  {state:8} {key.project}  {key.name}")
+
+
+@keys.command("revoke")
+def revoke(id: Annotated[str, typer.Argument(help="Of the key.")], records: Records = None) -> None:
+    """Let a key open nothing any more."""
+    from tunesmith.serve.keys import revoke_key
+
+    typer.echo(f"{revoke_key(opened_records(records), id).id}: revoked")

@@ -1,0 +1,1 @@
+"""The OpenAI-compatible API: files, fine-tuning jobs, models and chat over HTTP."""

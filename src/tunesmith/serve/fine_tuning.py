@@ -1,0 +1,258 @@
+"""`/v1/fine_tuning/jobs`: a job of the queue, in the words of OpenAI's API."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Query
+from pydantic import BaseModel, Field
+
+from tunesmith.core.config import validate, with_overrides
+from tunesmith.core.errors import ConfigError, MissingError
+from tunesmith.data.source import SUFFIXES
+from tunesmith.exec.queue import control
+from tunesmith.exec.queue.commit import read_checkpoints
+from tunesmith.exec.queue.control import JobRecord, find_job, list_jobs, read_said
+from tunesmith.exec.queue.submit import Submission, submit
+from tunesmith.jobs.start import finetuning
+from tunesmith.jobs.submit import config_input, gather
+from tunesmith.model.methods.table import method_for
+from tunesmith.serve.errors import not_found, refused
+from tunesmith.serve.files import RESULTS, find_file
+from tunesmith.serve.names import tuned_name
+from tunesmith.serve.results import ALL, events_of, steps_of
+from tunesmith.serve.server import LEAST_ROWS, Caller, Here, Server, page_of
+from tunesmith.store.stores import keep
+from tunesmith.train.recipe import Recipe
+
+router = APIRouter(prefix="/v1/fine_tuning/jobs")
+EPOCHS = 3  # where `auto` is asked for
+CODES = {"TooFewRows": "invalid_n_examples", "DataError": "invalid_training_file"}
+OURS = "tunesmith"  # the key of what OpenAI does not have: any section of a recipe
+
+
+class Hyperparameters(BaseModel):
+    """What a client may set; `auto` is ours to choose."""
+
+    n_epochs: Literal["auto"] | Annotated[int, Field(ge=1, le=50)] = "auto"
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = "auto"
+    learning_rate_multiplier: Literal["auto"] | Annotated[float, Field(gt=0, le=1000)] = "auto"
+
+
+class Supervised(BaseModel):
+    """Supervised fine-tuning."""
+
+    hyperparameters: Hyperparameters = Hyperparameters()
+
+
+class Method(BaseModel):
+    """How to learn."""
+
+    type: Literal["supervised", "dpo", "reinforcement"]
+    supervised: Supervised = Supervised()
+
+
+class Create(BaseModel):
+    """A request for a job. What else a client sends is passed over, as OpenAI does."""
+
+    model: str
+    training_file: str
+    validation_file: str | None = None
+    hyperparameters: Hyperparameters | None = None
+    method: Method | None = None
+    suffix: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^:/\s]+$")] | None = None
+    seed: Annotated[int, Field(ge=0, le=2_147_483_647)] | None = None
+    metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]] | None = None
+    integrations: list[dict[str, Any]] | None = None
+    tunesmith: dict[str, Any] | None = None
+
+
+@router.post("")
+def create(
+    here: Here, key: Caller, body: Create, idempotency_key: Annotated[str | None, Header()] = None
+) -> dict[str, Any]:
+    """Queue a fine-tuning."""
+    if body.method is not None and body.method.type != "supervised":
+        raise refused(f"method.type = {body.method.type}: only supervised fine-tuning is here today.", "method.type")
+    if body.metadata is not None and len(body.metadata) > 16:
+        raise refused("metadata may have at most 16 keys.", "metadata")
+    if body.model not in here.bases.table:
+        message = f"Model {body.model} is not available for fine-tuning here. Available: {', '.join(here.bases.table)}."
+        raise refused(message, "model", "model_not_available")
+    asked = body.method.supervised.hyperparameters if body.method else body.hyperparameters or Hyperparameters()
+    given = {
+        part: find_file(here.stores, key.project, id, name)
+        for part, name, id in (
+            ("train", "training_file", body.training_file), ("validation", "validation_file", body.validation_file)
+        )
+        if id is not None
+    }  # fmt: skip
+    try:
+        recipe = recipe_of(here, body, asked)
+        recipe, paths = gather(recipe)
+    except ConfigError as error:
+        raise refused(str(error), OURS) from None
+    inputs = {f"inputs/{part}/rows{_suffix(row.name)}": (row.sha256, row.bytes) for part, row in given.items()}
+    changes: dict[str, Any] = {name.split("/")[1]: name for name in inputs}
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"validation": 0.0, **changes})})
+    inputs |= keep(here.stores, paths) | config_input(here.stores, recipe)
+    job = finetuning(recipe, {"until": "exported", "least_rows": LEAST_ROWS})
+    details = body.model_dump(exclude={"tunesmith"}) | {
+        "api": True, "asked": asked.model_dump(), "batch_size": recipe.optim.batch_size, "seed": recipe.seed,
+        "learning_rate_multiplier": 1.0 if asked.learning_rate_multiplier == "auto" else asked.learning_rate_multiplier,
+    }  # fmt: skip
+    wanted = Submission(job, inputs, "run", key.project, key=idempotency_key, details=details)
+    return describe(here, find_job(here.stores.records, submit(here.stores.records, wanted)))
+
+
+def recipe_of(here: Server, body: Create, asked: Hyperparameters) -> Recipe:
+    """The recipe that a request stands for; its files are named later.
+
+    Raises:
+        ConfigError: what it sets of ours makes no sense.
+    """
+    values: dict[str, Any] = {
+        "model": {"base": here.bases.table[body.model]},
+        "method": {"type": "lora"},
+        "data": {"train": "hotel", "validation": 0, "test": 0, "replay": "off"},
+        "optim": {"epochs": float(EPOCHS if asked.n_epochs == "auto" else asked.n_epochs)},
+        "evaluate": {"general_ability": "off"},
+        "seed": body.seed or 0,
+    }
+    values = with_overrides(values, body.tunesmith or {})
+    recipe = validate(Recipe, values, f"{OURS}:")
+    changes: dict[str, Any] = {}
+    if asked.batch_size != "auto":
+        changes["batch_size"] = asked.batch_size
+    if asked.learning_rate_multiplier != "auto":
+        usual = recipe.optim.learning_rate or method_for(recipe.method).learning_rate
+        changes["learning_rate"] = min(0.1, usual * asked.learning_rate_multiplier)
+    return recipe.model_copy(update={"optim": recipe.optim.model_copy(update=changes)})
+
+
+def _suffix(name: str) -> str:
+    ending = "." + name.rpartition(".")[2].lower()
+    return ending if ending in SUFFIXES else ".jsonl"
+
+
+def describe(here: Server, job: JobRecord) -> dict[str, Any]:
+    """A job as clients see it. A paused one is `queued` to them: their types know no other word."""
+    asked, said = job.details, read_said(here.stores.records, job.id, most=ALL)
+    kinds = {one.body["kind"] for one in said}
+    status = {"paused": "queued", "running": "running" if "data" in kinds else "validating_files"}.get(
+        job.state, job.state
+    )
+    hyperparameters = {
+        "n_epochs": EPOCHS if asked["asked"]["n_epochs"] == "auto" else asked["asked"]["n_epochs"],
+        "batch_size": asked["batch_size"],
+        "learning_rate_multiplier": asked["learning_rate_multiplier"],
+    }
+    failed, done = job.state == "failed", job.state == "succeeded"
+    code = CODES.get((job.result or {}).get("reason", ""), "server_error" if failed else "")
+    param = "training_file" if code in CODES.values() else None
+    return {
+        "id": job.id,
+        "object": "fine_tuning.job",
+        "created_at": int(job.created),
+        "error": {"code": code, "message": job.sentence, "param": param} if failed else None,
+        "fine_tuned_model": tuned(job) if done else None,
+        "finished_at": None if job.ended is None else int(job.ended),
+        "hyperparameters": hyperparameters,
+        "method": {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
+        "model": asked["model"],
+        "organization_id": job.project,
+        "result_files": [RESULTS + job.id.removeprefix(control.PREFIX)] if done else [],
+        "seed": asked["seed"],
+        "status": status,
+        "trained_tokens": sum(step["tokens"] for step in steps_of(said).values()) if done else None,
+        "training_file": asked["training_file"],
+        "validation_file": asked["validation_file"],
+        "integrations": [],
+        "metadata": asked["metadata"],
+        "estimated_finish": None,
+        "user_provided_suffix": asked["suffix"],
+        "tunesmith": {"state": job.state, "step": job.step, "attempts": job.attempts, "sentence": job.sentence},
+    }
+
+
+def tuned(job: JobRecord, step: int | None = None) -> str:
+    """The name of what a job makes."""
+    return tuned_name(job.details["model"], job.project, job.details["suffix"], job.id, step)
+
+
+def find(here: Server, project: str, id: str) -> JobRecord:
+    """A project's job of the API.
+
+    Raises:
+        ApiError: it has none of this id.
+    """
+    try:
+        job = find_job(here.stores.records, id)
+    except (MissingError, ConfigError):
+        job = None
+    if job is None or job.id != id or job.project != project or not job.details.get("api"):
+        raise not_found(f"Could not find fine tune: {id}", "fine_tune_id", "fine_tune_not_found")
+    return job
+
+
+@router.get("")
+def list_all(
+    here: Here, key: Caller, after: str | None = None, limit: Annotated[int, Query(ge=0, le=1000)] = 20
+) -> dict[str, Any]:
+    """A project's jobs, the last one first."""
+    found = [job for job in list_jobs(here.stores.records, key.project, most=10_000) if job.details.get("api")]
+    page = page_of([{"id": job.id, "job": job} for job in found], after, limit)
+    jobs: Any = page["data"]
+    return {"object": "list", "data": [describe(here, one["job"]) for one in jobs], "has_more": page["has_more"]}
+
+
+@router.get("/{id}")
+def retrieve(here: Here, key: Caller, id: str) -> dict[str, Any]:
+    """One job."""
+    return describe(here, find(here, key.project, id))
+
+
+@router.post("/{id}/{action}")
+def act(here: Here, key: Caller, id: str, action: Literal["cancel", "pause", "resume"]) -> dict[str, Any]:
+    """Cancel, pause or resume a job."""
+    job = find(here, key.project, id)
+    try:
+        done = {"cancel": control.cancel, "pause": control.pause, "resume": control.resume}[action]
+        return describe(here, done(here.stores.records, job.id))
+    except ConfigError as error:
+        raise refused(str(error), "fine_tune_id") from None
+
+
+@router.get("/{id}/events")
+def list_events(
+    here: Here, key: Caller, id: str, after: str | None = None, limit: Annotated[int, Query(ge=0, le=10_000)] = 20
+) -> dict[str, Any]:
+    """What a job has said, the last first."""
+    job = find(here, key.project, id)
+    said = read_said(here.stores.records, job.id, most=ALL)
+    return page_of(events_of(job, job.details["training_file"], said, tuned(job)), after, limit)
+
+
+@router.get("/{id}/checkpoints")
+def list_checkpoints(
+    here: Here, key: Caller, id: str, after: str | None = None, limit: Annotated[int, Query(ge=0, le=1000)] = 10
+) -> dict[str, Any]:
+    """A job's kept checkpoints, the last first."""
+    job = find(here, key.project, id)
+    steps = steps_of(read_said(here.stores.records, job.id, most=ALL))
+    names = ("step", "train_loss", "train_mean_token_accuracy", "valid_loss", "valid_mean_token_accuracy")
+    found = [
+        {
+            "id": f"ftckpt_{job.id.removeprefix(control.PREFIX)}_{step}",
+            "object": "fine_tuning.job.checkpoint",
+            "created_at": int(job.created),
+            "fine_tuned_model_checkpoint": tuned(job, step),
+            "fine_tuning_job_id": job.id,
+            "step_number": step,
+            "metrics": {
+                name: steps.get(step, {}).get(name) for name in names if steps.get(step, {}).get(name) is not None
+            },
+        }
+        for step, _ in read_checkpoints(here.stores.records, job.id)
+    ]
+    return page_of(found, after, limit)

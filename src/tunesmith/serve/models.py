@@ -1,0 +1,124 @@
+"""`/v1/models`: bases that may be tuned and asked, and what a project's jobs have made."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import APIRouter
+from filelock import FileLock
+from sqlalchemy import delete, select
+
+from tunesmith.core.errors import ConfigError, MissingError
+from tunesmith.core.files import make_folder
+from tunesmith.exec.queue.control import JobRecord, find_job, list_jobs, read_model
+from tunesmith.jobs.submit import bring_run
+from tunesmith.serve.errors import ApiError, not_found, refused
+from tunesmith.serve.fine_tuning import tuned
+from tunesmith.serve.names import job_of
+from tunesmith.serve.server import Caller, Here, Server
+from tunesmith.store.schema import models
+from tunesmith.store.stores import release
+
+router = APIRouter(prefix="/v1/models")
+WHOLE = ".whole"  # marks a folder that everything was brought to
+
+
+def unknown(name: str) -> ApiError:
+    """There is no such model for whoever asks."""
+    return not_found(f"The model `{name}` does not exist or you do not have access to it.", "model", "model_not_found")
+
+
+def find_tuned(here: Server, project: str, name: str) -> tuple[JobRecord, Any] | None:
+    """The job that has made a model, and its files; None if no job of the project has, or it was deleted."""
+    known = job_of(name)
+    if known is None:
+        return None
+    try:
+        job = find_job(here.stores.records, known[0])
+    except (MissingError, ConfigError):
+        return None
+    found = read_model(here.stores.records, job.id)
+    mine = job.project == project and job.details.get("api") and found is not None
+    last = known[1] is None or known[1] == job.step  # the last checkpoint is the model
+    return (job, found[1]) if mine and found is not None and last and tuned(job, known[1]) == name else None
+
+
+def engine_of(here: Server, project: str, name: str) -> Any:
+    """What answers for a model: loaded, if it is not yet.
+
+    Raises:
+        ApiError: there is no such model for this project.
+        TunesmithError: it cannot be loaded.
+    """
+    if name in here.bases.table:
+        base = here.bases.table[name]
+        return here.engines.get(name, lambda: _loaded(base))
+    found = find_tuned(here, project, name)
+    if found is None:
+        raise unknown(name)
+    job, files = found
+
+    def load() -> Any:
+        folder = here.folder / job.id
+        make_folder(here.folder, "models")
+        with FileLock(here.folder / f".{job.id}.lock"):
+            if not (folder / WHOLE).exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                bring_run(here.stores, job, files, folder)
+                (folder / WHOLE).touch()
+        return _loaded(str(folder))
+
+    return here.engines.get(name, load)
+
+
+def _loaded(name: str) -> Any:
+    from tunesmith.infer.local import LocalEngine
+    from tunesmith.model.export import find_model
+
+    exported = find_model(name)
+    return LocalEngine(exported.load(), exported.contract())
+
+
+def _all(here: Server, project: str) -> Iterator[dict[str, Any]]:
+    for name in here.bases.table:
+        yield {"id": name, "object": "model", "created": 0, "owned_by": "tunesmith"}
+    with here.stores.records.read() as connection:
+        published = set(connection.scalars(select(models.c.job).where(models.c.project == project)))
+    for job in list_jobs(here.stores.records, project, ["succeeded"], most=10_000):
+        if job.id in published and job.details.get("api"):
+            yield {"id": tuned(job), "object": "model", "created": int(job.ended or 0), "owned_by": project}
+
+
+@router.get("")
+def list_models(here: Here, key: Caller) -> dict[str, Any]:
+    """All that this key may ask."""
+    return {"object": "list", "data": list(_all(here, key.project))}
+
+
+@router.get("/{name:path}")
+def retrieve(here: Here, key: Caller, name: str) -> dict[str, Any]:
+    """One model."""
+    for model in _all(here, key.project):
+        if model["id"] == name:
+            return model
+    raise unknown(name)
+
+
+@router.delete("/{name:path}")
+def delete_model(here: Here, key: Caller, name: str) -> dict[str, Any]:
+    """Take a tuned model away; its job stays."""
+    if name in here.bases.table:
+        raise refused(f"{name} is a base model of this server; its operator decides what it offers.", "model")
+    found = find_tuned(here, key.project, name)
+    if found is None:
+        raise unknown(name)
+    job, _ = found
+    with here.stores.records.write() as connection:
+        for id in connection.scalars(select(models.c.id).where(models.c.job == job.id)).all():
+            release(connection, f"model:{id}")
+            connection.execute(delete(models).where(models.c.id == id))
+    here.engines.forget(name)
+    shutil.rmtree(here.folder / job.id, ignore_errors=True)
+    return {"id": name, "object": "model", "deleted": True}

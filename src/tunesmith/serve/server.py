@@ -1,0 +1,77 @@
+"""What the routes of the API share: stores, bases, limits, and who asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import Depends, Header, Request
+
+from tunesmith.serve.engines import Engines
+from tunesmith.serve.errors import ApiError
+from tunesmith.serve.keys import Key, find_key
+from tunesmith.serve.names import Bases
+from tunesmith.store.stores import Stores
+
+LARGEST_FILE = 512 << 20  # bytes, as OpenAI has it
+LEAST_ROWS = 10  # of a training file, as OpenAI has it
+
+
+@dataclass(frozen=True)
+class Server:
+    """What an operator has set up.
+
+    Attributes:
+        stores: of records and blobs.
+        bases: models that may be tuned and asked.
+        engines: models that answer.
+        folder: for models that are brought here.
+        largest_file: bytes of an upload.
+    """
+
+    stores: Stores
+    bases: Bases
+    engines: Engines
+    folder: Path
+    largest_file: int = LARGEST_FILE
+
+
+def server_of(request: Request) -> Server:
+    """The server that a request reached."""
+    return request.app.state.server
+
+
+def who_asks(request: Request, authorization: Annotated[str | None, Header()] = None) -> Key:
+    """The key of a request.
+
+    Raises:
+        ApiError: there is none, or it opens nothing.
+    """
+    kind, _, secret = (authorization or "").partition(" ")
+    if kind.lower() != "bearer" or not secret.strip():
+        message = "You didn't provide an API key. Send it as a header: Authorization: Bearer YOUR_KEY."
+        raise ApiError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+    key = find_key(server_of(request).stores.records, secret.strip())
+    if key is None:
+        message = f"Incorrect API key provided: {shortened(secret.strip())}. `tunesmith keys create` makes one."
+        raise ApiError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+    return key
+
+
+def shortened(secret: str) -> str:
+    """Enough of a key to know it again, and too little to use it."""
+    return f"{secret[:6]}***" if len(secret) > 12 else "***"
+
+
+Here = Annotated[Server, Depends(server_of)]
+Caller = Annotated[Key, Depends(who_asks)]
+
+
+def page_of(items: list[dict[str, object]], after: str | None, limit: int) -> dict[str, object]:
+    """One page of a list, as OpenAI's clients turn its pages: what comes behind the item called `after`."""
+    ids = [item["id"] for item in items]
+    start = ids.index(after) + 1 if after in ids else 0
+    page = items[start : start + limit]
+    ends = {"first_id": page[0]["id"], "last_id": page[-1]["id"]} if page else {"first_id": None, "last_id": None}
+    return {"object": "list", "data": page, **ends, "has_more": start + limit < len(items)}
