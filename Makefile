@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all repetitions fuzz kills kill-jobs check bench docs update test-versions clean
+.PHONY: demo test test-all repetitions fuzz kills kill-jobs openai-conformance check bench docs update test-versions clean
 
 # Installed once, in the exact versions of constraints.txt; again when these or pyproject.toml change.
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
@@ -47,6 +47,11 @@ kills: $(VENV)/.test
 # About half an hour: of all who work with the queue, on both databases. Also resumable.
 kill-jobs: $(VENV)/.test
 	$(BIN)/python scripts/kill_jobs.py --passed $(PASSED)/kill_jobs
+
+# OpenAI's own tests of its client, against our server: about two minutes, and it fetches their source.
+openai-conformance: $(VENV)/.test
+	$(INSTALL) '.[conformance]'
+	$(BIN)/python scripts/openai_conformance.py
 
 test-all: test repetitions fuzz kills kill-jobs
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import threading
@@ -192,6 +193,46 @@ def test_files_are_kept_listed_and_deleted(client):
     assert client.files.delete(sent.id).deleted
     with pytest.raises(openai.NotFoundError, match=f"No such File object: {sent.id}"):
         client.files.retrieve(sent.id)
+
+
+def test_a_file_comes_in_parts(client):
+    content = rows(20)[1]
+    upload = client.uploads.create(
+        bytes=len(content), filename="a/rows.jsonl", mime_type="text/jsonl", purpose="fine-tune"
+    )
+    assert (upload.status, upload.filename) == ("pending", "rows.jsonl")
+    halves = [content[: len(content) // 2], content[len(content) // 2 :]]
+    second, first = (client.uploads.parts.create(upload.id, data=half) for half in reversed(halves))
+    with pytest.raises(openai.BadRequestError, match="were announced"):
+        client.uploads.complete(upload.id, part_ids=[first.id])
+    with pytest.raises(openai.BadRequestError, match="another MD5"):
+        client.uploads.complete(upload.id, part_ids=[first.id, second.id], md5="0" * 32)
+    done = client.uploads.complete(upload.id, part_ids=[first.id, second.id], md5=hashlib.md5(content).hexdigest())
+    assert done.status == "completed"
+    assert client.files.content(done.file.id).read() == content
+    with pytest.raises(openai.BadRequestError, match="is completed"):
+        client.uploads.parts.create(upload.id, data=b"x")
+    again = client.uploads.create(bytes=3, filename="x", mime_type="text/plain", purpose="batch")
+    assert client.uploads.cancel(again.id).status == "cancelled"
+    with pytest.raises(openai.NotFoundError):
+        client.uploads.cancel("upload_none")
+
+
+def test_a_model_is_shared_with_another_project(running, client, tuned):
+    admin, friend = running.client(role="admin"), running.client("friend")
+    asked = {"model": tuned.fine_tuned_model, "messages": [{"role": "user", "content": "Hi?"}], "max_tokens": 1}
+    permissions = client.fine_tuning.checkpoints.permissions
+    with pytest.raises(openai.PermissionDeniedError, match="admin"):
+        permissions.create(tuned.fine_tuned_model, project_ids=["friend"])
+    permissions = admin.fine_tuning.checkpoints.permissions
+    [made] = permissions.create(tuned.fine_tuned_model, project_ids=["friend"]).data
+    assert [one.project_id for one in permissions.list(tuned.fine_tuned_model).data] == ["friend"]
+    assert friend.chat.completions.create(**asked).usage.completion_tokens == 1
+    with pytest.raises(openai.NotFoundError):
+        friend.models.delete(tuned.fine_tuned_model)
+    assert permissions.delete(made.id, fine_tuned_model_checkpoint=tuned.fine_tuned_model).deleted
+    with pytest.raises(openai.NotFoundError):
+        friend.chat.completions.create(**asked)
 
 
 def test_a_key_that_is_sent_again_is_the_same_job(client):

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from tunesmith import __version__
-from tunesmith.serve import chat, files, fine_tuning, models
+from tunesmith.serve import chat, files, fine_tuning, models, permissions, uploads
 from tunesmith.serve.errors import error_body, handle_errors
 from tunesmith.serve.server import Server
 
@@ -27,7 +27,7 @@ def make_app(server: Server, hosts: list[str]) -> FastAPI:
     """
     app = FastAPI(title="tunesmith", version=__version__, docs_url="/docs", redoc_url=None)
     app.state.server = server
-    for module in (files, fine_tuning, models, chat):
+    for module in (files, uploads, fine_tuning, permissions, models, chat):
         app.include_router(module.router)
 
     @app.get("/healthz")

@@ -9,7 +9,7 @@ from typing import Annotated, Any, BinaryIO
 
 from fastapi import APIRouter, File, Form, Query, UploadFile
 from fastapi.responses import Response, StreamingResponse
-from sqlalchemy import delete, insert, select
+from sqlalchemy import Connection, delete, insert, select
 
 from tunesmith.core.errors import MissingError
 from tunesmith.exec.queue.control import find_job
@@ -63,22 +63,49 @@ def upload(
     lives: Annotated[int | None, Form(alias="expires_after[seconds]", ge=3600, le=2_592_000)] = None,
 ) -> dict[str, Any]:
     """Keep a file."""
-    if purpose not in PURPOSES:
-        raise refused(f"'{purpose}' is not one of {list(PURPOSES)} - 'purpose'", "purpose")
-    name = (file.filename or "upload").replace("\\", "/").rpartition("/")[2][:200] or "upload"
+    refuse_purpose(purpose)
     size = file.file.seek(0, SEEK_END)
     if size > here.largest_file:
         raise ApiError(413, f"The file has {size:,} bytes, and may have {here.largest_file:,}.", "file")
     if not size:
         raise refused("The file is empty.", "file")
     sha256 = keep_stream(here.stores, file.file)
-    moment = now()
-    id, expires = f"file-{secrets.token_hex(12)}", lives and moment + lives
-    values = {"project": key.project, "name": name, "purpose": purpose, "bytes": size, "sha256": sha256}
     with here.stores.records.write() as connection:
-        connection.execute(insert(files).values(id=id, **values, created=moment, expires=expires))
-        use(connection, f"file:{id}", [(sha256, size)])
+        id = add_file(connection, key.project, plain_name(file.filename), purpose, sha256, size, lives)
     return describe(find_file(here.stores, key.project, id))
+
+
+def refuse_purpose(purpose: str) -> None:
+    """Files are for something.
+
+    Raises:
+        ApiError: not for this.
+    """
+    if purpose not in PURPOSES:
+        raise refused(f"'{purpose}' is not one of {list(PURPOSES)} - 'purpose'", "purpose")
+
+
+def plain_name(given: str | None) -> str:
+    """The name of a file without the folders that a client may have sent along."""
+    return (given or "").replace("\\", "/").rpartition("/")[2][:200] or "upload"
+
+
+def add_file(
+    connection: Connection, project: str, name: str, purpose: str, sha256: str, size: int, lives: int | None
+) -> str:
+    """Write the record of a content that is in the store; returns its id.
+
+    Args:
+        connection: of a transaction that writes.
+        project, name, purpose: of the file.
+        sha256, size: of its content, which was touched.
+        lives: seconds after which it is no more.
+    """
+    id, moment = f"file-{secrets.token_hex(12)}", now()
+    values = {"project": project, "name": name, "purpose": purpose, "bytes": size, "sha256": sha256}
+    connection.execute(insert(files).values(id=id, **values, created=moment, expires=lives and moment + lives))
+    use(connection, f"file:{id}", [(sha256, size)])
+    return id
 
 
 @router.get("")

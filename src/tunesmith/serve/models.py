@@ -18,7 +18,8 @@ from tunesmith.serve.errors import ApiError, not_found, refused
 from tunesmith.serve.fine_tuning import tuned
 from tunesmith.serve.names import job_of
 from tunesmith.serve.server import Caller, Here, Server
-from tunesmith.store.schema import models
+from tunesmith.store.records import Records
+from tunesmith.store.schema import models, permissions
 from tunesmith.store.stores import release
 
 router = APIRouter(prefix="/v1/models")
@@ -40,9 +41,17 @@ def find_tuned(here: Server, project: str, name: str) -> tuple[JobRecord, Any] |
     except (MissingError, ConfigError):
         return None
     found = read_model(here.stores.records, job.id)
-    mine = job.project == project and job.details.get("api") and found is not None
+    mine = job.project == project or is_shared(here.stores.records, name, project)
+    mine = mine and job.details.get("api") and found is not None
     last = known[1] is None or known[1] == job.step  # the last checkpoint is the model
     return (job, found[1]) if mine and found is not None and last and tuned(job, known[1]) == name else None
+
+
+def is_shared(records: Records, name: str, project: str) -> bool:
+    """Whether a project may ask a model that is another's."""
+    shared = (permissions.c.model == name) & (permissions.c.project == project)
+    with records.read() as connection:
+        return connection.scalar(select(permissions.c.id).where(shared)) is not None
 
 
 def engine_of(here: Server, project: str, name: str) -> Any:
@@ -112,7 +121,7 @@ def delete_model(here: Here, key: Caller, name: str) -> dict[str, Any]:
     if name in here.bases.table:
         raise refused(f"{name} is a base model of this server; its operator decides what it offers.", "model")
     found = find_tuned(here, key.project, name)
-    if found is None:
+    if found is None or found[0].project != key.project:
         raise unknown(name)
     job, _ = found
     with here.stores.records.write() as connection:

@@ -174,6 +174,43 @@ keys = Table(
     Column("revoked", Float),
 )
 
+# Files that come in parts, and the parts that have come.
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("project", String(100), ForeignKey("projects.name"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("purpose", String(40), nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("status", String(20), nullable=False),
+    Column("created", Float, nullable=False),
+    Column("expires", Float, nullable=False),
+    Column("file", String(40)),
+)
+
+parts = Table(
+    "parts",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("upload", String(40), ForeignKey("uploads.id"), nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("created", Float, nullable=False),
+    Index("ix_parts_upload", "upload"),
+)
+
+# Which other projects may ask a tuned model or one of its checkpoints.
+permissions = Table(
+    "permissions",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("model", String(300), nullable=False),
+    Column("project", String(100), nullable=False),
+    Column("created", Float, nullable=False),
+    UniqueConstraint("model", "project"),
+)
+
 # Run folders of the command line, as `tunesmith runs --rebuild` has found them: an index, which can be made again.
 runs = Table(
     "runs",

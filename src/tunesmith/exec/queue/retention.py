@@ -10,7 +10,7 @@ from tunesmith.core.errors import ConfigError
 from tunesmith.exec.queue.commit import drop_checkpoint
 from tunesmith.exec.queue.control import ENDED, locked_row
 from tunesmith.store.records import Records, now
-from tunesmith.store.schema import attempts, checkpoints, events, files, jobs, models
+from tunesmith.store.schema import attempts, checkpoints, events, files, jobs, models, parts, uploads
 from tunesmith.store.stores import Stores, release, sweep
 
 OVER = ("succeeded", "cancelled")  # states that a job never leaves; a failed one may be resumed, and needs what it has
@@ -45,15 +45,21 @@ def collect(stores: Stores, days: float = 7.0, grace: float = DAY, dry: bool = F
         .where(jobs.c.state.in_(OVER), jobs.c.ended < moment - days * DAY)
     )
     given_up = select(jobs.c.id).where(jobs.c.state == "cancelled", jobs.c.ended < moment - days * DAY)
+    half = select(parts.c.id).join(uploads, uploads.c.id == parts.c.upload).where(uploads.c.expires < moment)
     expired = select(files.c.id).where(files.c.expires < moment)
     with stores.records.read() as connection:
         old = [(row.job, row.step) for row in connection.execute(ended)]
         gone, ids = list(connection.scalars(expired)), list(connection.scalars(given_up))
+        halves = list(connection.scalars(half))
     if not dry:
         for id in ids:
             with stores.records.write() as connection:
                 release(connection, f"inputs:{id}")
                 connection.execute(update(jobs).where(jobs.c.id == id).values(bytes=0))
+        for id in halves:
+            with stores.records.write() as connection:
+                release(connection, f"part:{id}")
+                connection.execute(delete(parts).where(parts.c.id == id))
         for job, step in old:
             with stores.records.write() as connection:
                 drop_checkpoint(connection, job, step)
