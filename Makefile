@@ -44,9 +44,10 @@ fuzz: $(VENV)/.test
 kills: $(VENV)/.test
 	$(PYTEST) -m kills --passed=$(PASSED)/kills
 
-# About half an hour: of all who work with the queue, on both databases. Also resumable.
+# About twenty minutes: of all who work with the queue, on both databases, and of the server. The first one is resumable.
 kill-jobs: $(VENV)/.test
 	$(BIN)/python scripts/kill_jobs.py --passed $(PASSED)/kill_jobs
+	$(BIN)/python scripts/kill_server.py
 
 # OpenAI's own tests of its client, against our server: about two minutes, and it fetches their source.
 openai-conformance: $(VENV)/.test

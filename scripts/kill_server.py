@@ -1,4 +1,4 @@
-"""Kill the server of the API in uploads, creates and streams: what was acknowledged is there, nothing else is half there.
+"""Kill the server in uploads, creates and streams: what was acknowledged is there, and nothing else is half there.
 
     python scripts/kill_server.py               60 kills, about four minutes
     python scripts/kill_server.py --kills 3

@@ -21,6 +21,7 @@ from tunesmith.serve.app import make_app
 from tunesmith.serve.engines import Engines
 from tunesmith.serve.keys import create_key, find_key, list_keys, revoke_key
 from tunesmith.serve.names import job_of, read_bases, tuned_name
+from tunesmith.serve.results import finish_of
 from tunesmith.serve.server import Server
 from tunesmith.store.stores import open_stores
 
@@ -133,6 +134,18 @@ def test_what_a_job_has_said_is_told_in_pages(client, tuned):
     assert len({event.id for event in client.fine_tuning.jobs.list_events(tuned.id, limit=3)}) == len(messages)
     metrics = [event.data for event in client.fine_tuning.jobs.list_events(tuned.id) if event.type == "metrics"]
     assert {"step", "total_steps", "train_loss"} <= set(metrics[0])
+
+
+def test_jobs_are_found_by_their_metadata(client, tuned):
+    assert [job.id for job in client.fine_tuning.jobs.list(metadata={"a": "b"})] == [tuned.id]
+    assert list(client.fine_tuning.jobs.list(metadata={"a": "c"})) == []
+    assert tuned.id not in {job.id for job in client.fine_tuning.jobs.list(extra_query={"metadata": "null"})}
+
+
+def test_the_finish_is_estimated_by_the_pace():
+    steps = {number: {"step": number, "total_steps": 10, "seconds": 2.0} for number in (1, 2, 3)}
+    assert finish_of(steps) == 14.0
+    assert finish_of({}) is None
 
 
 def test_results_and_checkpoints(client, tuned):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 from collections.abc import Generator
@@ -66,8 +67,8 @@ def serve(
 @contextlib.contextmanager
 def _workers(count: int, where: tuple[str, str]) -> Generator[None]:
     """Workers in processes of their own, which end when this one does, however it does."""
-    command = [*WORKER, "--records", where[0], "--blobs", where[1]]
-    started = [subprocess.Popen(command, stdin=subprocess.PIPE) for _ in range(count)]
+    given = {**os.environ, "TUNESMITH_RECORDS": where[0], "TUNESMITH_BLOBS": where[1]}  # a list of processes shows none
+    started = [subprocess.Popen(WORKER, stdin=subprocess.PIPE, env=given) for _ in range(count)]
     try:
         yield
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header, Query, Request
 from pydantic import BaseModel, Field
 
 from tunesmith.core.config import validate, with_overrides
@@ -20,8 +20,9 @@ from tunesmith.model.methods.table import method_for
 from tunesmith.serve.errors import not_found, refused
 from tunesmith.serve.files import RESULTS, find_file
 from tunesmith.serve.names import tuned_name
-from tunesmith.serve.results import ALL, events_of, steps_of
+from tunesmith.serve.results import ALL, events_of, finish_of, steps_of
 from tunesmith.serve.server import LEAST_ROWS, Caller, Here, Server, page_of
+from tunesmith.store.records import now
 from tunesmith.store.stores import keep
 from tunesmith.train.recipe import Recipe
 
@@ -148,6 +149,8 @@ def describe(here: Server, job: JobRecord) -> dict[str, Any]:
         "learning_rate_multiplier": asked["learning_rate_multiplier"],
     }
     failed, done = job.state == "failed", job.state == "succeeded"
+    steps = steps_of(said)
+    left = finish_of(steps) if job.state == "running" else None
     code = CODES.get((job.result or {}).get("reason", ""), "server_error" if failed else "")
     param = "training_file" if code in CODES.values() else None
     return {
@@ -164,12 +167,12 @@ def describe(here: Server, job: JobRecord) -> dict[str, Any]:
         "result_files": [RESULTS + job.id.removeprefix(control.PREFIX)] if done else [],
         "seed": asked["seed"],
         "status": status,
-        "trained_tokens": sum(step["tokens"] for step in steps_of(said).values()) if done else None,
+        "trained_tokens": sum(step["tokens"] for step in steps.values()) if done else None,
         "training_file": asked["training_file"],
         "validation_file": asked["validation_file"],
         "integrations": [],
         "metadata": asked["metadata"],
-        "estimated_finish": None,
+        "estimated_finish": None if left is None else int(now() + left),
         "user_provided_suffix": asked["suffix"],
         "tunesmith": {"state": job.state, "step": job.step, "attempts": job.attempts, "sentence": job.sentence},
     }
@@ -197,10 +200,17 @@ def find(here: Server, project: str, id: str) -> JobRecord:
 
 @router.get("")
 def list_all(
-    here: Here, key: Caller, after: str | None = None, limit: Annotated[int, Query(ge=0, le=1000)] = 20
-) -> dict[str, Any]:
-    """A project's jobs, the last one first."""
+    here: Here, key: Caller, request: Request, after: str | None = None,
+    limit: Annotated[int, Query(ge=0, le=1000)] = 20,
+) -> dict[str, Any]:  # fmt: skip
+    """A project's jobs, the last one first; `metadata[KEY]=VALUE` picks those with it, `metadata=null` the others."""
     found = [job for job in list_jobs(here.stores.records, key.project, most=10_000) if job.details.get("api")]
+    for name, value in request.query_params.items():
+        if name == "metadata" and value == "null":
+            found = [job for job in found if not job.details["metadata"]]
+        elif name.startswith("metadata[") and name.endswith("]"):
+            wanted = (name.removeprefix("metadata[")[:-1], value)
+            found = [job for job in found if wanted in (job.details["metadata"] or {}).items()]
     page = page_of([{"id": job.id, "job": job} for job in found], after, limit)
     jobs: Any = page["data"]
     return {"object": "list", "data": [describe(here, one["job"]) for one in jobs], "has_more": page["has_more"]}

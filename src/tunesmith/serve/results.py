@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import statistics
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from tunesmith.store.records import Records
 
 HEADER = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
 ALL = 1_000_000  # events of a job
+PACE = 20  # steps that the pace is taken of
 
 
 def steps_of(said: list[Said]) -> dict[int, dict[str, Any]]:
@@ -24,11 +26,20 @@ def steps_of(said: list[Said]) -> dict[int, dict[str, Any]]:
             found[body["step"]] = {
                 "step": body["step"], "total_steps": body["steps"], "train_loss": body["loss"],
                 "train_mean_token_accuracy": body.get("token_accuracy"), "tokens": body["trained_tokens"],
+                "seconds": body["seconds"],
             }  # fmt: skip
         elif body["kind"] == "validation" and body["step"] in found:
             accuracy = body.get("token_accuracy")
             found[body["step"]] |= {"valid_loss": body["loss"], "valid_mean_token_accuracy": accuracy}
     return found
+
+
+def finish_of(steps: dict[int, dict[str, Any]]) -> float | None:
+    """Seconds of training that are left, at the pace of the last steps; None before there is one."""
+    if not steps:
+        return None
+    last = [steps[number] for number in sorted(steps)[-PACE:]]
+    return (last[-1]["total_steps"] - last[-1]["step"]) * statistics.median(step["seconds"] for step in last)
 
 
 def csv_of(records: Records, job: str) -> str:
