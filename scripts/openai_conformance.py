@@ -95,7 +95,7 @@ class Seeds:
         details = {
             "api": True, "asked": {"n_epochs": "auto"}, "batch_size": 16, "learning_rate_multiplier": 1.0, "seed": 0,
             "model": "gpt-4o-mini", "training_file": FILES[0], "validation_file": None, "metadata": None,
-            "suffix": None,
+            "suffix": None, "root": "gpt-4o-mini",
         }  # fmt: skip
         with stores.records.write() as connection:
             know_project(connection, "default")

@@ -16,6 +16,7 @@ import uvicorn
 from openai import OpenAI
 
 from conftest import made_once, many_rows, save_tiny
+from tunesmith.exec.queue.control import read_model
 from tunesmith.exec.worker import Settings, Worker
 from tunesmith.serve.app import make_app
 from tunesmith.serve.engines import Engines
@@ -269,6 +270,37 @@ def test_a_model_is_deleted_and_its_job_stays(running):
     assert client.fine_tuning.jobs.retrieve(job.id).status == "succeeded"
     with pytest.raises(openai.BadRequestError, match="its operator decides"):
         client.models.delete("tiny")
+
+
+def test_a_job_goes_on_from_what_another_has_made(running, client, tuned):
+    file = client.files.create(file=rows(16), purpose="fine-tune")
+    job = client.fine_tuning.jobs.create(
+        model=tuned.fine_tuned_model, training_file=file.id, suffix="on", extra_body=OURS
+    )
+    done = wait_for_end(client, job.id)
+    assert (done.status, done.error) == ("succeeded", None)
+    assert done.model == tuned.fine_tuned_model
+    assert done.fine_tuned_model == f"ft:gpt-3.5-turbo:default:on:{done.id[6:14]}"
+    asked = {"messages": [{"role": "user", "content": "Hi?"}], "max_tokens": 2}
+    assert client.chat.completions.create(model=done.fine_tuned_model, **asked).usage.completion_tokens > 0
+    before, after = (read_model(running.stores.records, one.id)[1] for one in (tuned, done))
+    card = json.loads(b"".join(running.stores.blobs.read(after["model/tunesmith.json"][0])))
+    assert card["continue_from"]["sha256"] == before["model/adapter_model.safetensors"][0]
+
+
+@pytest.mark.parametrize(
+    "reach",
+    [
+        {"model": {"base": "/etc"}}, {"data": {"train": "/etc/passwd"}}, {"data.replay": "/etc/passwd"},
+        {"data": {"replay": "http://127.0.0.1:1/x"}}, {"data.validation": "/etc/passwd"},
+        {"evaluate": {"general_ability": ["/etc/passwd"]}}, {"method.continue_from": "/"}, {"processes": 64},
+        {"track": {"mlflow": "http://127.0.0.1:1"}}, {"data.test": ["hf:a/b"]}, {"model.revision": "main"},
+    ],
+)  # fmt: skip
+def test_a_client_cannot_reach_for_what_is_the_operators(client, reach):
+    file = client.files.create(file=rows(12), purpose="fine-tune")
+    with pytest.raises(openai.BadRequestError, match="cannot be set by a client of this server"):
+        client.fine_tuning.jobs.create(model="tiny", training_file=file.id, extra_body={"tunesmith": reach})
 
 
 # Whose it is

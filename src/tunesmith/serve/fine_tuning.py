@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Header, Query, Request
 from pydantic import BaseModel, Field
 
-from tunesmith.core.config import validate, with_overrides
 from tunesmith.core.errors import ConfigError, MissingError
 from tunesmith.data.source import SUFFIXES
 from tunesmith.exec.queue import control
@@ -16,28 +15,18 @@ from tunesmith.exec.queue.control import JobRecord, find_job, list_jobs, read_sa
 from tunesmith.exec.queue.submit import Submission, submit
 from tunesmith.jobs.start import finetuning
 from tunesmith.jobs.submit import config_input, gather
-from tunesmith.model.methods.table import method_for
 from tunesmith.serve.errors import not_found, refused
 from tunesmith.serve.files import RESULTS, find_file
-from tunesmith.serve.names import tuned_name
+from tunesmith.serve.recipes import EPOCHS, Hyperparameters, going_on, recipe_of
 from tunesmith.serve.results import ALL, events_of, finish_of, steps_of
 from tunesmith.serve.server import LEAST_ROWS, Caller, Here, Server, page_of
+from tunesmith.serve.tuned import find_tuned, tuned
 from tunesmith.store.records import now
-from tunesmith.store.stores import keep
+from tunesmith.store.stores import Files, keep
 from tunesmith.train.recipe import Recipe
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs")
-EPOCHS = 3  # where `auto` is asked for
 CODES = {"TooFewRows": "invalid_n_examples", "DataError": "invalid_training_file"}
-OURS = "tunesmith"  # the key of what OpenAI does not have: any section of a recipe
-
-
-class Hyperparameters(BaseModel):
-    """What a client may set; `auto` is ours to choose."""
-
-    n_epochs: Literal["auto"] | Annotated[int, Field(ge=1, le=50)] = "auto"
-    batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = "auto"
-    learning_rate_multiplier: Literal["auto"] | Annotated[float, Field(gt=0, le=1000)] = "auto"
 
 
 class Supervised(BaseModel):
@@ -77,10 +66,8 @@ def create(
         raise refused(f"method.type = {body.method.type}: only supervised fine-tuning is here today.", "method.type")
     if body.metadata is not None and len(body.metadata) > 16:
         raise refused("metadata may have at most 16 keys.", "metadata")
-    if body.model not in here.bases.table:
-        message = f"Model {body.model} is not available for fine-tuning here. Available: {', '.join(here.bases.table)}."
-        raise refused(message, "model", "model_not_available")
     asked = body.method.supervised.hyperparameters if body.method else body.hyperparameters or Hyperparameters()
+    root, start, changes, brought = _beginning(here, key.project, body.model)
     given = {
         part: find_file(here.stores, key.project, id, name)
         for part, name, id in (
@@ -88,47 +75,49 @@ def create(
         )
         if id is not None
     }  # fmt: skip
-    try:
-        recipe = recipe_of(here, body, asked)
-        recipe, paths = gather(recipe)
-    except ConfigError as error:
-        raise refused(str(error), OURS) from None
+    recipe, paths = gather(recipe_of(start, asked, body.seed or 0, body.tunesmith))
     inputs = {f"inputs/{part}/rows{_suffix(row.name)}": (row.sha256, row.bytes) for part, row in given.items()}
-    changes: dict[str, Any] = {name.split("/")[1]: name for name in inputs}
-    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"validation": 0.0, **changes})})
-    inputs |= keep(here.stores, paths) | config_input(here.stores, recipe)
+    recipe = _with_files(recipe, {name.split("/")[1]: name for name in inputs}, changes)
+    inputs |= brought | keep(here.stores, paths) | config_input(here.stores, recipe)
     job = finetuning(recipe, {"until": "exported", "least_rows": LEAST_ROWS})
     details = body.model_dump(exclude={"tunesmith"}) | {
-        "api": True, "asked": asked.model_dump(), "batch_size": recipe.optim.batch_size, "seed": recipe.seed,
+        "api": True, "root": root, "asked": asked.model_dump(), "seed": recipe.seed,
+        "batch_size": recipe.optim.batch_size,
         "learning_rate_multiplier": 1.0 if asked.learning_rate_multiplier == "auto" else asked.learning_rate_multiplier,
     }  # fmt: skip
     wanted = Submission(job, inputs, "run", key.project, key=idempotency_key, details=details)
     return describe(here, find_job(here.stores.records, submit(here.stores.records, wanted)))
 
 
-def recipe_of(here: Server, body: Create, asked: Hyperparameters) -> Recipe:
-    """The recipe that a request stands for; its files are named later.
+def _beginning(here: Server, project: str, name: str) -> tuple[str, dict[str, Any], dict[str, Any], Files]:
+    """What a job begins with: the name of the base, how its recipe begins, what changes in it later, and files.
 
     Raises:
-        ConfigError: what it sets of ours makes no sense.
+        ApiError: there is no such model to be tuned.
     """
-    values: dict[str, Any] = {
-        "model": {"base": here.bases.table[body.model]},
-        "method": {"type": "lora"},
-        "data": {"train": "hotel", "validation": 0, "test": 0, "replay": "off"},
-        "optim": {"epochs": float(EPOCHS if asked.n_epochs == "auto" else asked.n_epochs)},
-        "evaluate": {"general_ability": "off"},
-        "seed": body.seed or 0,
-    }
-    values = with_overrides(values, body.tunesmith or {})
-    recipe = validate(Recipe, values, f"{OURS}:")
-    changes: dict[str, Any] = {}
-    if asked.batch_size != "auto":
-        changes["batch_size"] = asked.batch_size
-    if asked.learning_rate_multiplier != "auto":
-        usual = recipe.optim.learning_rate or method_for(recipe.method).learning_rate
-        changes["learning_rate"] = min(0.1, usual * asked.learning_rate_multiplier)
-    return recipe.model_copy(update={"optim": recipe.optim.model_copy(update=changes)})
+    if name in here.bases.table:
+        return name, {"model": {"base": here.bases.table[name]}, "method": {"type": "lora"}}, {}, {}
+    found = find_tuned(here, project, name)
+    if found is None:
+        known = ", ".join(here.bases.table)
+        message = f"Model {name} is not available for fine-tuning here. Available: {known}, and what your jobs made."
+        raise refused(message, "model", "model_not_available")
+    return found[0].details["root"], *going_on(here, *found)
+
+
+def _with_files(recipe: Recipe, files: dict[str, str], changes: dict[str, Any]) -> Recipe:
+    """The recipe with the files of the job's folder, and the model that it goes on from."""
+    validation = files.get("validation", recipe.data.validation)
+    data = recipe.data.model_copy(update={"train": files["train"], "validation": validation})
+    method = {name: value for name, value in changes.items() if name == "continue_from"}
+    model = {name: value for name, value in changes.items() if name != "continue_from"}
+    return recipe.model_copy(
+        update={
+            "data": data,
+            "model": recipe.model.model_copy(update=model),
+            "method": recipe.method.model_copy(update=method),
+        }
+    )
 
 
 def _suffix(name: str) -> str:
@@ -176,11 +165,6 @@ def describe(here: Server, job: JobRecord) -> dict[str, Any]:
         "user_provided_suffix": asked["suffix"],
         "tunesmith": {"state": job.state, "step": job.step, "attempts": job.attempts, "sentence": job.sentence},
     }
-
-
-def tuned(job: JobRecord, step: int | None = None) -> str:
-    """The name of what a job makes."""
-    return tuned_name(job.details["model"], job.project, job.details["suffix"], job.id, step)
 
 
 def find(here: Server, project: str, id: str) -> JobRecord:

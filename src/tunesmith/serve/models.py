@@ -10,16 +10,13 @@ from fastapi import APIRouter
 from filelock import FileLock
 from sqlalchemy import delete, select
 
-from tunesmith.core.errors import ConfigError, MissingError
 from tunesmith.core.files import make_folder
-from tunesmith.exec.queue.control import JobRecord, find_job, list_jobs, read_model
+from tunesmith.exec.queue.control import list_jobs
 from tunesmith.jobs.submit import bring_run
 from tunesmith.serve.errors import ApiError, not_found, refused
-from tunesmith.serve.fine_tuning import tuned
-from tunesmith.serve.names import job_of
 from tunesmith.serve.server import Caller, Here, Server
-from tunesmith.store.records import Records
-from tunesmith.store.schema import models, permissions
+from tunesmith.serve.tuned import find_tuned, tuned
+from tunesmith.store.schema import models
 from tunesmith.store.stores import release
 
 router = APIRouter(prefix="/v1/models")
@@ -29,29 +26,6 @@ WHOLE = ".whole"  # marks a folder that everything was brought to
 def unknown(name: str) -> ApiError:
     """There is no such model for whoever asks."""
     return not_found(f"The model `{name}` does not exist or you do not have access to it.", "model", "model_not_found")
-
-
-def find_tuned(here: Server, project: str, name: str) -> tuple[JobRecord, Any] | None:
-    """The job that has made a model, and its files; None if no job of the project has, or it was deleted."""
-    known = job_of(name)
-    if known is None:
-        return None
-    try:
-        job = find_job(here.stores.records, known[0])
-    except (MissingError, ConfigError):
-        return None
-    found = read_model(here.stores.records, job.id)
-    mine = job.project == project or is_shared(here.stores.records, name, project)
-    mine = mine and job.details.get("api") and found is not None
-    last = known[1] is None or known[1] == job.step  # the last checkpoint is the model
-    return (job, found[1]) if mine and found is not None and last and tuned(job, known[1]) == name else None
-
-
-def is_shared(records: Records, name: str, project: str) -> bool:
-    """Whether a project may ask a model that is another's."""
-    shared = (permissions.c.model == name) & (permissions.c.project == project)
-    with records.read() as connection:
-        return connection.scalar(select(permissions.c.id).where(shared)) is not None
 
 
 def engine_of(here: Server, project: str, name: str) -> Any:

@@ -10,8 +10,9 @@ from pydantic import BaseModel, Field
 from sqlalchemy import delete, insert, select
 
 from tunesmith.serve.errors import ApiError, not_found
-from tunesmith.serve.models import find_tuned, unknown
+from tunesmith.serve.models import unknown
 from tunesmith.serve.server import Caller, Here, Key, Server, page_of
+from tunesmith.serve.tuned import find_tuned
 from tunesmith.store.records import now
 from tunesmith.store.schema import permissions
 

@@ -1,0 +1,121 @@
+"""The recipe that a request for a job stands for: its hyperparameters, its base, and what of ours it sets."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, Field
+
+from tunesmith.core.config import validate, with_overrides
+from tunesmith.core.errors import ConfigError
+from tunesmith.data.config import OwnAnswers
+from tunesmith.data.source import EMBEDDED
+from tunesmith.exec.queue.control import JobRecord
+from tunesmith.model.layout import ADAPTER, CARD, WEIGHTS
+from tunesmith.model.methods.table import method_for
+from tunesmith.serve.errors import refused
+from tunesmith.serve.server import Server
+from tunesmith.store.stores import Files
+from tunesmith.track.trackers import TrackConfig
+from tunesmith.train.recipe import Recipe
+
+EPOCHS = 3  # where `auto` is asked for
+OURS = "tunesmith"  # the key of what OpenAI does not have: sections of a recipe
+PLACEHOLDER = "hotel"  # stands where the job's file will
+
+
+class Hyperparameters(BaseModel):
+    """What a client may set; `auto` is ours to choose."""
+
+    n_epochs: Literal["auto"] | Annotated[int, Field(ge=1, le=50)] = "auto"
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = "auto"
+    learning_rate_multiplier: Literal["auto"] | Annotated[float, Field(gt=0, le=1000)] = "auto"
+
+
+def recipe_of(start: dict[str, Any], asked: Hyperparameters, seed: int, ours: dict[str, Any] | None) -> Recipe:
+    """A recipe whose files are named later.
+
+    Args:
+        start: `model` and `method` to begin with.
+        asked: hyperparameters in OpenAI's words.
+        seed: of the run.
+        ours: sections that are set over it.
+
+    Raises:
+        ApiError: what is set of ours makes no sense, or would reach for what is not the client's.
+    """
+    values: dict[str, Any] = {
+        **start,
+        "data": {"train": PLACEHOLDER, "validation": 0, "test": 0, "replay": "off"},
+        "optim": {"epochs": float(EPOCHS if asked.n_epochs == "auto" else asked.n_epochs)},
+        "evaluate": {"general_ability": "off"},
+        "seed": seed,
+    }
+    try:
+        recipe = validate(Recipe, with_overrides(values, ours or {}), f"{OURS}:")
+    except ConfigError as error:
+        raise refused(str(error), OURS) from None
+    refuse_reaching_out(recipe, values)
+    changes: dict[str, Any] = {}
+    if asked.batch_size != "auto":
+        changes["batch_size"] = asked.batch_size
+    if asked.learning_rate_multiplier != "auto":
+        usual = recipe.optim.learning_rate or method_for(recipe.method).learning_rate
+        changes["learning_rate"] = min(0.1, usual * asked.learning_rate_multiplier)
+    return recipe.model_copy(update={"optim": recipe.optim.model_copy(update=changes)})
+
+
+def refuse_reaching_out(recipe: Recipe, values: dict[str, Any]) -> None:
+    """Keep a client from files, addresses and processes of the machines that do the work: those are the operator's.
+
+    Raises:
+        ApiError: with the setting.
+    """
+    replay, general = recipe.data.replay, recipe.evaluate.general_ability
+    prompts = replay.prompts if isinstance(replay, OwnAnswers) else replay
+    allowed = {
+        "model.base": recipe.model.base == values["model"]["base"] and recipe.model.revision is None,
+        "method.continue_from": getattr(recipe.method, "continue_from", None) is None,
+        "data.train": recipe.data.train == PLACEHOLDER,
+        "data.validation": isinstance(recipe.data.validation, int | float),
+        "data.test": isinstance(recipe.data.test, int | float),
+        "data.replay": prompts in ("auto", "off") or prompts in EMBEDDED,
+        "evaluate.general_ability": isinstance(general, str) or all(name in EMBEDDED for name in general),
+        "track": recipe.track == TrackConfig(),
+        "processes": recipe.processes == 1,
+    }
+    for name, fine in allowed.items():
+        if not fine:
+            raise refused(f"{OURS}: {name} cannot be set by a client of this server; its operator can.", OURS)
+
+
+def going_on(here: Server, job: JobRecord, files: Files) -> tuple[dict[str, Any], dict[str, Any], Files]:
+    """How a job goes on from what another has made.
+
+    Args:
+        here: whose stores have it.
+        job: the other one.
+        files: that it has published.
+
+    Returns:
+        `model` and `method` to begin a recipe with; changes of both once it is read, which name files of the job's
+        folder; and these files.
+    """
+    text = b"".join(here.stores.blobs.read(job.inputs["config.yaml"][0]))
+    before = yaml.safe_load(text)
+    method = {name: value for name, value in before["method"].items() if name != "continue_from"}
+    base = before["model"]["base"]
+    own = {path: content for path, content in job.inputs.items() if path.startswith("inputs/base/")}
+    if f"model/{ADAPTER}" not in files:  # all weights were trained: the model is the base
+        model = {
+            f"inputs/base/{path.removeprefix('model/')}": at for path, at in files.items() if path.startswith("model/")
+        }
+        return {"model": {"base": "ember"}, "method": method}, {"base": "inputs/base"}, model
+    wanted = {f"inputs/adapter/{name}": files[f"model/{name}"] for name in (ADAPTER, WEIGHTS, CARD)}
+    changes = {"base": base, "revision": before["model"]["revision"], "continue_from": "inputs/adapter"}
+    return (
+        {"model": {"base": "ember", "template": before["model"]["template"]}, "method": method},
+        changes,
+        own | wanted,
+    )
