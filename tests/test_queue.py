@@ -171,26 +171,28 @@ def test_each_job_is_claimed_once_however_many_want_it(records):
 
 
 def test_a_holder_that_was_taken_over_can_write_nothing(stores):
-    records = stores.records
+    records, found = stores.records, put(stores, "model")
     id = submit(records, JOB)
-    late, found = claimed(records), put(stores, "model")
-    assert take_back(records, id, late.token, 0) == "queued"
-    for holder in (late, late):
-        for act in (
-            lambda lease: commit_checkpoint(records, lease, 4, found),
-            lambda lease: end(records, lease, Ending("succeeded", files=found)),
-            lambda lease: end(records, lease, Ending("stopped")),
-        ):
+    late = claimed(records)
+
+    def refused():
+        with pytest.raises(LeaseLost):
+            commit_checkpoint(records, late, 4, found)
+        for ending in (Ending("succeeded", files=found), Ending("stopped")):
             with pytest.raises(LeaseLost):
-                act(holder)
-        assert beat(records, [(holder, [step(1)])]) == [None]
-        now = claimed(records) if holder is late and find_job(records, id).state == "queued" else now  # noqa: F821
-    end(records, now, Ending("succeeded", files=found))
-    with pytest.raises(LeaseLost):
-        end(records, late, Ending("succeeded", files=found))
+                end(records, late, ending)
+        assert beat(records, [(late, [step(1)])]) == [None]
+
+    assert take_back(records, id, late.token, 0) == "queued"
+    refused()  # while nobody has it
+    lease = claimed(records)
+    refused()  # while another works on it
+    end(records, lease, Ending("succeeded", files=found))
+    refused()  # and once it is done
     with records.read() as connection:
         assert connection.execute(select(events)).all() == []
         assert len(connection.execute(select(models)).all()) == 1
+    assert read_checkpoints(records, id) == []
     assert [one.outcome for one in read_attempts(records, id)] == ["silent", "succeeded"]
 
 

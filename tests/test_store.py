@@ -14,7 +14,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, insert, select, text
+from sqlalchemy import insert, select, text
 
 from tunesmith.core.errors import ConfigError, MissingError, StoreError, TunesmithError
 from tunesmith.store import backup as backup_module
@@ -474,4 +474,3 @@ def test_engines_are_let_go(records):
     records.close()
     with records.read() as connection:  # and a closed one opens again
         assert connection.scalar(select(settings.c.value).where(settings.c.name == "id")) == records.id
-    assert create_engine("sqlite://") is not None

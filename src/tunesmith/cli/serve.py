@@ -6,6 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Generator
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +17,7 @@ from tunesmith.cli.queue.stores import Blobs, Records, addresses, opened_records
 
 keys = typer.Typer(help="Keys of the API: create, list, revoke.", no_args_is_help=True, rich_markup_mode=None)
 WORKER = [sys.executable, "-c", "from tunesmith.cli.main import run; run()", "worker", "--with-parent"]
+LOOK = 5.0  # seconds between two looks at whether they live
 
 
 def serve(
@@ -66,12 +68,28 @@ def serve(
 
 @contextlib.contextmanager
 def _workers(count: int, where: tuple[str, str]) -> Generator[None]:
-    """Workers in processes of their own, which end when this one does, however it does."""
+    """Workers in processes of their own: started again when they die, ended when this process ends, however it does."""
     given = {**os.environ, "TUNESMITH_RECORDS": where[0], "TUNESMITH_BLOBS": where[1]}  # a list of processes shows none
-    started = [subprocess.Popen(WORKER, stdin=subprocess.PIPE, env=given) for _ in range(count)]
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(WORKER, stdin=subprocess.PIPE, env=given)
+
+    started, over = [start() for _ in range(count)], threading.Event()
+
+    def watch() -> None:
+        while not over.wait(LOOK):
+            for number, process in enumerate(started):
+                if process.poll() is not None:
+                    typer.echo(f"a worker ended with code {process.returncode}; another is started", err=True)
+                    started[number] = start()
+
+    watching = threading.Thread(target=watch, daemon=True)
+    watching.start()
     try:
         yield
     finally:
+        over.set()
+        watching.join()
         for process in started:
             process.terminate()
         for process in started:

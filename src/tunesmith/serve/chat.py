@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field
 
 from tunesmith.core.errors import TunesmithError
-from tunesmith.infer.generator import Answering, Completion, Delta, Options
+from tunesmith.infer.generator import Answering, Completion, Delta
 from tunesmith.serve.asked import Sampling, conversation_of
 from tunesmith.serve.errors import refused
 from tunesmith.serve.models import engine_of
@@ -49,7 +49,7 @@ def chat(here: Here, key: Caller, body: ChatRequest) -> Any:
     conversation = conversation_of(body.messages)
     most = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
     tools = tuple(tool["function"] for tool in body.tools or () if isinstance(tool.get("function"), dict))
-    answering = _begin(engine, conversation, body.options(most, bool(body.logprobs), tools))
+    answering: Answering = engine.submit(conversation, body.options(most, bool(body.logprobs), tools))
     frame = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(now()), "model": body.model}
     if body.stream:
         usage = bool((body.stream_options or {}).get("include_usage"))
@@ -95,7 +95,7 @@ def complete(here: Here, key: Caller, body: TextRequest) -> Any:
         raise refused("prompt: one text, or the ids of one, is answered at a time.", "prompt")
     engine = engine_of(here, key.project, body.model)
     given: Any = prompts if prompts and isinstance(prompts[0], int) else engine.contract.tokenizer.encode(prompts[0])
-    answering = _begin(engine, given, body.options(16 if body.max_tokens is None else body.max_tokens))
+    answering: Answering = engine.submit(given, body.options(16 if body.max_tokens is None else body.max_tokens))
     frame = {"id": f"cmpl-{secrets.token_hex(12)}", "object": "text_completion", "created": int(now())}
     frame["model"] = body.model
     if body.stream:
@@ -109,10 +109,6 @@ def complete(here: Here, key: Caller, body: TextRequest) -> Any:
         for index, choice in enumerate(done.choices)
     ]  # fmt: skip
     return {**frame, "choices": choices, "usage": _usage(done)}
-
-
-def _begin(engine: Any, prompt: Any, options: Options) -> Answering:
-    return engine.submit(prompt, options)
 
 
 def _whole(answering: Answering) -> Completion:
