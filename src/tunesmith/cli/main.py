@@ -19,7 +19,7 @@ from tunesmith.cli.queue.jobs import cancel, delete, fetch, jobs, logs, pause, r
 from tunesmith.cli.queue.keeping import backup, gc, limits, restore
 from tunesmith.cli.queue.worker import worker
 from tunesmith.cli.runs import runs, show
-from tunesmith.cli.serve import keys, serve
+from tunesmith.cli.serve import audit, keys, serve
 from tunesmith.cli.train import train
 from tunesmith.core.errors import Stopped, TunesmithError
 from tunesmith.core.quiet import hush_libraries
@@ -35,7 +35,7 @@ app = typer.Typer(
 )
 ON_FILES = (demo, check, train, evaluate, chat, runs, show, compare, merge, lineage, push)
 ON_JOBS = (submit, worker, jobs, logs, fetch, cancel, pause, resume, delete, limits, gc, backup, restore)
-for command in (*ON_FILES, *ON_JOBS, serve):
+for command in (*ON_FILES, *ON_JOBS, serve, audit):
     app.command()(command)
 app.add_typer(keys, name="keys")
 

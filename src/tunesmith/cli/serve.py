@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import Generator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tunesmith.cli.queue.stores import Blobs, Records, addresses, opened_records
 
+if TYPE_CHECKING:
+    from tunesmith.store.records import Records as Database
+
 keys = typer.Typer(help="Keys of the API: create, list, revoke.", no_args_is_help=True, rich_markup_mode=None)
 WORKER = [sys.executable, "-c", "from tunesmith.cli.main import run; run()", "worker", "--with-parent"]
+Home = Annotated[Path | None, typer.Option(help="The server's --home, where it has no --records.")]
 LOOK = 5.0  # seconds between two looks at whether they live
+
+
+class Log(enum.StrEnum):
+    """How requests are logged."""
+
+    text = "text"
+    json = "json"
+    none = "none"
 
 
 def serve(
@@ -29,6 +42,16 @@ def serve(
     ] = ["ember"],  # noqa: B006
     workers: Annotated[int, typer.Option(help="Workers on this machine; 0 if they are elsewhere.", min=0)] = 1,
     allow_host: Annotated[list[str], typer.Option(help="Another name that clients reach it by; repeatable.")] = [],  # noqa: B006
+    allow_origin: Annotated[
+        list[str], typer.Option(help="A site whose pages may ask it, as in https://app.example; repeatable.")
+    ] = [],  # noqa: B006
+    allow_integration: Annotated[
+        list[str], typer.Option(help="A tracker that clients may send metrics to: wandb; repeatable.")
+    ] = [],  # noqa: B006
+    allow_private_webhooks: Annotated[
+        bool, typer.Option(help="Let webhooks be in your own networks, and without TLS.")
+    ] = False,
+    log: Annotated[Log, typer.Option(help="How each request is written to stderr.")] = Log.text,
     records: Records = None,
     blobs: Blobs = None,
 ) -> None:
@@ -45,15 +68,20 @@ def serve(
     from tunesmith.serve.app import make_app
     from tunesmith.serve.engines import Engines
     from tunesmith.serve.keys import create_key, list_keys
+    from tunesmith.serve.logs import write_log
     from tunesmith.serve.names import read_bases
     from tunesmith.serve.server import Server
     from tunesmith.store.stores import open_stores
 
+    if unknown := set(allow_integration) - {"wandb"}:
+        raise ConfigError(f"--allow-integration {min(unknown)}: wandb is the one that OpenAI's API has.")
     home = (home or data_home()).absolute()
-    records = records or f"sqlite:///{home / 'records.sqlite'}"
-    where = addresses(records, blobs)
+    where = addresses(records or _records_of(home), blobs)
     stores = open_stores(*where)
-    server = Server(stores, read_bases(model), Engines(), home / "models")
+    server = Server(
+        stores, read_bases(model), Engines(), home / "models", private_webhooks=allow_private_webhooks,
+        integrations=tuple(allow_integration),
+    )  # fmt: skip
     if not list_keys(stores.records):
         _, secret = create_key(stores.records, "first", "default", "admin")
         typer.echo(f"your API key, shown this once: {secret}")
@@ -62,8 +90,14 @@ def serve(
     typer.echo(f"  curl {url}/models -H 'Authorization: Bearer YOUR_KEY'")
     typer.echo(f"  Python: OpenAI(base_url='{url}', api_key='YOUR_KEY')")
     hosts = ["*"] if host == "0.0.0.0" else [host, "localhost", "127.0.0.1", *allow_host]
+    write_log(log)
     with _workers(workers, where):
-        uvicorn.run(make_app(server, hosts), host=host, port=port, log_level="warning")
+        app = make_app(server, hosts, allow_origin)
+        uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, timeout_graceful_shutdown=30)
+
+
+def _records_of(home: Path) -> str:
+    return f"sqlite:///{home.absolute() / 'records.sqlite'}"
 
 
 @contextlib.contextmanager
@@ -101,28 +135,63 @@ def create(
     name: Annotated[str, typer.Argument(help="What it is for.")],
     project: Annotated[str, typer.Option(help="Whose files, jobs and models it opens.")] = "default",
     role: Annotated[str, typer.Option(help="member or admin.")] = "member",
+    per_minute: Annotated[int | None, typer.Option(help="Requests that it may make.", min=1)] = None,
+    largest_file: Annotated[int | None, typer.Option(help="Bytes of a file that it may send.", min=1)] = None,
+    home: Home = None,
     records: Records = None,
 ) -> None:
     """Make a key; its secret is shown once."""
+    from tunesmith.serve.audit import by_operator
     from tunesmith.serve.keys import create_key
 
-    key, secret = create_key(opened_records(records), name, project, role)
+    opened = _opened(home, records)
+    key, secret = create_key(opened, name, project, role, per_minute, largest_file)
+    by_operator(opened, project, "create", key.id)
     typer.echo(f"{key.id} ({key.role} of {key.project}): {secret}")
 
 
 @keys.command("list")
-def list_all(records: Records = None) -> None:
+def list_all(home: Home = None, records: Records = None) -> None:
     """List all keys."""
     from tunesmith.serve.keys import list_keys
 
-    for key in list_keys(opened_records(records)):
+    for key in list_keys(_opened(home, records)):
         state = "revoked" if key.revoked else key.role
-        typer.echo(f"{key.id}  {key.start}...  {state:8} {key.project}  {key.name}")
+        limits = f"{key.per_minute} a minute" if key.per_minute else ""
+        limits += f", files to {key.largest_file:,} bytes" if key.largest_file else ""
+        typer.echo(
+            f"{key.id}  {key.start}...  {state:8} {key.project}  {key.name}  {limits.removeprefix(', ')}".rstrip()
+        )
 
 
 @keys.command("revoke")
-def revoke(id: Annotated[str, typer.Argument(help="Of the key.")], records: Records = None) -> None:
+def revoke(id: Annotated[str, typer.Argument(help="Of the key.")], home: Home = None, records: Records = None) -> None:
     """Let a key open nothing any more."""
+    from tunesmith.serve.audit import by_operator
     from tunesmith.serve.keys import revoke_key
 
-    typer.echo(f"{revoke_key(opened_records(records), id).id}: revoked")
+    opened = _opened(home, records)
+    key = revoke_key(opened, id)
+    by_operator(opened, key.project, "revoke", key.id)
+    typer.echo(f"{key.id}: revoked")
+
+
+def audit(
+    days: Annotated[float, typer.Option(help="How far back.", min=0)] = 1.0,
+    project: Annotated[str | None, typer.Option(help="Of one project alone.")] = None,
+    most: Annotated[int, typer.Option(help="Lines, the last ones.", min=1)] = 1000,
+    home: Home = None,
+    records: Records = None,
+) -> None:
+    """Show who has changed what through the API: one JSON object a line."""
+    import json
+    import time
+
+    from tunesmith.serve.audit import read
+
+    for entry in read(_opened(home, records), time.time() - days * 24 * 3600, project, most):
+        typer.echo(json.dumps(vars(entry)))
+
+
+def _opened(home: Path | None, records: str | None) -> Database:
+    return opened_records(records or (_records_of(home) if home is not None else None))

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
-import secrets
+import contextlib
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
+from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from tunesmith import __version__
-from tunesmith.serve import chat, files, fine_tuning, models, permissions, uploads
+from tunesmith.serve import chat, files, fine_tuning, models, permissions, uploads, webhooks
+from tunesmith.serve.deliver import Deliverer
 from tunesmith.serve.errors import error_body, handle_errors
+from tunesmith.serve.gate import Gate
 from tunesmith.serve.server import Server
 
-JSON_BYTES = 16 << 20  # of a body that is no upload
-SPARE = 1 << 20  # bytes of an upload around its file
 
-
-def make_app(server: Server, hosts: list[str]) -> FastAPI:
+def make_app(server: Server, hosts: list[str], origins: list[str] | None = None) -> FastAPI:
     """The API of a server.
 
     Args:
         server: what an operator has set up.
         hosts: names that requests may come to it by; `*` for any.
+        origins: pages of other sites, such as `https://app.example`, whose scripts may ask it.
     """
-    app = FastAPI(title="tunesmith", version=__version__, docs_url="/docs", redoc_url=None)
+
+    @contextlib.asynccontextmanager
+    async def living(app: FastAPI) -> AsyncGenerator[None]:
+        deliverer = Deliverer(server.stores.records, server.private_webhooks)
+        deliverer.start()
+        yield
+        deliverer.stop()
+
+    app = FastAPI(title="tunesmith", version=__version__, docs_url="/docs", redoc_url=None, lifespan=living)
     app.state.server = server
-    for module in (files, uploads, fine_tuning, permissions, models, chat):
+    for module in (files, uploads, fine_tuning, permissions, models, chat, webhooks):
         app.include_router(module.router)
 
     @app.get("/healthz")
@@ -43,48 +53,26 @@ def make_app(server: Server, hosts: list[str]) -> FastAPI:
         return JSONResponse({"status": "ok"})
 
     handle_errors(app)
+    if origins:
+        app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
+    app.add_middleware(Origins, allowed=tuple(origins or ()))
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
-    app.add_middleware(Bounded, largest_file=server.largest_file)
+    app.add_middleware(Gate, records=server.stores.records, largest_file=server.largest_file)
     return app
 
 
-class Bounded:
-    """Names each request, and refuses a body that is too long: by what it says of itself, and by what comes."""
+class Origins:
+    """Refuses what pages of other sites have a browser send: it may hold a key that they have not."""
 
-    def __init__(self, app: Any, largest_file: int) -> None:
-        self.app, self.largest_file = app, largest_file
+    def __init__(self, app: Any, allowed: tuple[str, ...]) -> None:
+        self.app, self.allowed = app, allowed
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Pass a request on."""
-        if scope["type"] != "http":
+        headers = dict(scope.get("headers", ()))
+        origin, host = (headers.get(name, b"").decode("latin-1") for name in (b"origin", b"host"))
+        if not origin or origin in self.allowed or origin.partition("://")[2] == host:
             await self.app(scope, receive, send)
-            return
-        headers = dict(scope["headers"])
-        upload = headers.get(b"content-type", b"").startswith(b"multipart/")
-        most = self.largest_file + SPARE if upload else JSON_BYTES
-        said = headers.get(b"content-length", b"0")
-        seen, id = 0, f"req_{secrets.token_hex(12)}".encode()
-
-        async def named(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", id)]
-            await send(message)
-
-        async def bounded() -> Any:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > most:
-                raise TooLong
-            return message
-
-        try:
-            if said.isdigit() and int(said) > most:
-                raise TooLong
-            await self.app(scope, bounded, named)
-        except TooLong:
-            await error_body(413, f"The body may have at most {most:,} bytes.")(scope, receive, named)
-
-
-class TooLong(Exception):  # noqa: N818  a signal between two functions of this file
-    """The body is longer than it may be."""
+        else:
+            message = f"Origin {origin[:100]!r} is another site. The operator can allow it: --allow-origin."
+            await error_body(403, message, code="origin_not_allowed")(scope, receive, send)

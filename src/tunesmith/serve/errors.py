@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import DataError
 from starlette.exceptions import HTTPException
 
 from tunesmith.core.errors import LimitReached, MissingError, StoreError, TunesmithError
@@ -79,6 +80,9 @@ def handle_errors(app: FastAPI) -> None:
             return error_body(429, str(error), code="rate_limit_exceeded", headers={"Retry-After": RETRY_AFTER})
         return error_body(404 if isinstance(error, MissingError) else 400, str(error))
 
+    def unwritable(request: Request, error: Any) -> JSONResponse:
+        return error_body(400, "A text holds characters that cannot be kept: NUL, or half of a pair (surrogates).")
+
     def unforeseen(request: Request, error: Any) -> JSONResponse:
         log.error("%s %s failed", request.method, request.url.path, exc_info=error)
         return error_body(500, "The server made a mistake; its log has the details.")
@@ -87,4 +91,6 @@ def handle_errors(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, validation)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(TunesmithError, ours)
+    app.add_exception_handler(UnicodeEncodeError, unwritable)
+    app.add_exception_handler(DataError, unwritable)
     app.add_exception_handler(Exception, unforeseen)

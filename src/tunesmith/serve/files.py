@@ -65,8 +65,8 @@ def upload(
     """Keep a file."""
     refuse_purpose(purpose)
     size = file.file.seek(0, SEEK_END)
-    if size > here.largest_file:
-        raise ApiError(413, f"The file has {size:,} bytes, and may have {here.largest_file:,}.", "file")
+    if size > (most := here.largest_of(key)):
+        raise ApiError(413, f"The file has {size:,} bytes, and may have {most:,}.", "file")
     if not size:
         raise refused("The file is empty.", "file")
     sha256 = keep_stream(here.stores, file.file)

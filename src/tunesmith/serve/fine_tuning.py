@@ -23,6 +23,7 @@ from tunesmith.serve.server import LEAST_ROWS, Caller, Here, Server, page_of
 from tunesmith.serve.tuned import find_tuned, tuned
 from tunesmith.store.records import now
 from tunesmith.store.stores import Files, keep
+from tunesmith.track.trackers import TrackConfig
 from tunesmith.train.recipe import Recipe
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs")
@@ -42,6 +43,28 @@ class Method(BaseModel):
     supervised: Supervised = Supervised()
 
 
+class Wandb(BaseModel):
+    """A project on Weights & Biases."""
+
+    project: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^/]+$")]
+    name: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    entity: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^/]+$")] | None = None
+    tags: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=50)] | None = None
+
+
+class Integration(BaseModel):
+    """Where a job's metrics go, too."""
+
+    type: Literal["wandb"]
+    wandb: Wandb
+
+    def tracking(self) -> TrackConfig:
+        """The same as a recipe has it."""
+        asked = self.wandb
+        project = f"{asked.entity}/{asked.project}" if asked.entity else asked.project
+        return TrackConfig(wandb=project, name=asked.name, tags=asked.tags or [])
+
+
 class Create(BaseModel):
     """A request for a job. What else a client sends is passed over, as OpenAI does."""
 
@@ -53,7 +76,7 @@ class Create(BaseModel):
     suffix: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^:/\s]+$")] | None = None
     seed: Annotated[int, Field(ge=0, le=2_147_483_647)] | None = None
     metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]] | None = None
-    integrations: list[dict[str, Any]] | None = None
+    integrations: Annotated[list[Integration], Field(max_length=5)] | None = None
     tunesmith: dict[str, Any] | None = None
 
 
@@ -66,6 +89,7 @@ def create(
         raise refused(f"method.type = {body.method.type}: only supervised fine-tuning is here today.", "method.type")
     if body.metadata is not None and len(body.metadata) > 16:
         raise refused("metadata may have at most 16 keys.", "metadata")
+    refuse_integrations(here, body.integrations or [])
     asked = body.method.supervised.hyperparameters if body.method else body.hyperparameters or Hyperparameters()
     root, start, changes, brought = _beginning(here, key.project, body.model)
     given = {
@@ -77,6 +101,8 @@ def create(
     }  # fmt: skip
     recipe, paths = gather(recipe_of(start, asked, body.seed or 0, body.tunesmith))
     inputs = {f"inputs/{part}/rows{_suffix(row.name)}": (row.sha256, row.bytes) for part, row in given.items()}
+    if body.integrations:
+        recipe = recipe.model_copy(update={"track": body.integrations[0].tracking()})
     recipe = _with_files(recipe, {name.split("/")[1]: name for name in inputs}, changes)
     inputs |= brought | keep(here.stores, paths) | config_input(here.stores, recipe)
     job = finetuning(recipe, {"until": "exported", "least_rows": LEAST_ROWS})
@@ -87,6 +113,20 @@ def create(
     }  # fmt: skip
     wanted = Submission(job, inputs, "run", key.project, key=idempotency_key, details=details)
     return describe(here, find_job(here.stores.records, submit(here.stores.records, wanted)))
+
+
+def refuse_integrations(here: Server, asked: list[Integration]) -> None:
+    """Metrics leave the machine only where the operator lets them, and to one place.
+
+    Raises:
+        ApiError: they may not.
+    """
+    for one in asked:
+        if one.type not in here.integrations:
+            message = f"The operator of this server has not set up {one.type}: --allow-integration {one.type}."
+            raise refused(message, "integrations")
+    if len(asked) > 1:
+        raise refused("A job can have one integration here.", "integrations")
 
 
 def _beginning(here: Server, project: str, name: str) -> tuple[str, dict[str, Any], dict[str, Any], Files]:
@@ -102,7 +142,9 @@ def _beginning(here: Server, project: str, name: str) -> tuple[str, dict[str, An
         known = ", ".join(here.bases.table)
         message = f"Model {name} is not available for fine-tuning here. Available: {known}, and what your jobs made."
         raise refused(message, "model", "model_not_available")
-    return found[0].details["root"], *going_on(here, *found)
+    if found.step is not None:
+        raise refused(f"{name} is a checkpoint: training goes on from what a job has published.", "model")
+    return found.job.details["root"], *going_on(here, found.job, found.files)
 
 
 def _with_files(recipe: Recipe, files: dict[str, str], changes: dict[str, Any]) -> Recipe:
@@ -159,7 +201,7 @@ def describe(here: Server, job: JobRecord) -> dict[str, Any]:
         "trained_tokens": sum(step["tokens"] for step in steps.values()) if done else None,
         "training_file": asked["training_file"],
         "validation_file": asked["validation_file"],
-        "integrations": [],
+        "integrations": asked.get("integrations") or [],
         "metadata": asked["metadata"],
         "estimated_finish": None if left is None else int(now() + left),
         "user_provided_suffix": asked["suffix"],

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import insert, select, update
 
 from tunesmith.core.errors import ConfigError, MissingError
+from tunesmith.exec.queue.submit import PROJECT
 from tunesmith.store.records import Records, now
 from tunesmith.store.schema import keys
 from tunesmith.store.stores import know_project
@@ -21,7 +22,15 @@ START = "sk-ts-"
 
 @dataclass(frozen=True)
 class Key:
-    """A key, without its secret."""
+    """A key, without its secret.
+
+    Attributes:
+        id, project, name, role: its own, and whose it is.
+        start: of the secret, to know it again.
+        created, revoked: Unix seconds.
+        per_minute: requests that it may make; any number if None.
+        largest_file: bytes of an upload; as many as the server takes if None.
+    """
 
     id: str
     project: str
@@ -30,18 +39,26 @@ class Key:
     start: str
     created: float
     revoked: float | None
+    per_minute: int | None = None
+    largest_file: int | None = None
 
 
-def create_key(records: Records, name: str, project: str, role: str = "member") -> tuple[Key, str]:
+def create_key(
+    records: Records, name: str, project: str, role: str = "member", per_minute: int | None = None,
+    largest_file: int | None = None,
+) -> tuple[Key, str]:  # fmt: skip
     """A new key and its secret, which nobody can ever see again.
 
     Raises:
-        ConfigError: there is no such role.
+        ConfigError: there is no such role, or no project can have this name.
     """
     if role not in ROLES:
         raise ConfigError(f"role {role!r}: must be one of {', '.join(ROLES)}.")
+    if not PROJECT.fullmatch(project):
+        raise ConfigError(f"project {project!r}: letters, digits, '.', '_' and '-' make a name, at most 64 of them.")
     secret = START + secrets.token_urlsafe(32)
-    key = Key(f"key-{secrets.token_hex(8)}", project, name, role, secret[: len(START) + 4], now(), None)
+    start = secret[: len(START) + 4]
+    key = Key(f"key-{secrets.token_hex(8)}", project, name, role, start, now(), None, per_minute, largest_file)
     with records.write() as connection:
         know_project(connection, project)
         connection.execute(insert(keys).values(**vars(key), hash=_hash(secret)))
@@ -78,7 +95,9 @@ def revoke_key(records: Records, id: str) -> Key:
 
 
 def _key(row: Any) -> Key:
-    return Key(row.id, row.project, row.name, row.role, row.start, row.created, row.revoked)
+    return Key(
+        row.id, row.project, row.name, row.role, row.start, row.created, row.revoked, row.per_minute, row.largest_file
+    )
 
 
 def _hash(secret: str) -> str:

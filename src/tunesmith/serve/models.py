@@ -12,6 +12,7 @@ from sqlalchemy import delete, select
 
 from tunesmith.core.files import make_folder
 from tunesmith.exec.queue.control import list_jobs
+from tunesmith.jobs.checkpoint import export_checkpoint
 from tunesmith.jobs.submit import bring_run
 from tunesmith.serve.errors import ApiError, not_found, refused
 from tunesmith.serve.server import Caller, Here, Server
@@ -41,15 +42,16 @@ def engine_of(here: Server, project: str, name: str) -> Any:
     found = find_tuned(here, project, name)
     if found is None:
         raise unknown(name)
-    job, files = found
 
     def load() -> Any:
-        folder = here.folder / job.id
+        folder = here.folder / (found.job.id if found.step is None else f"{found.job.id}-step-{found.step}")
         make_folder(here.folder, "models")
-        with FileLock(here.folder / f".{job.id}.lock"):
+        with FileLock(here.folder / f".{folder.name}.lock"):
             if not (folder / WHOLE).exists():
                 shutil.rmtree(folder, ignore_errors=True)
-                bring_run(here.stores, job, files, folder)
+                bring_run(here.stores, found.job, found.files, folder)
+                if found.step is not None:
+                    export_checkpoint(folder, found.step)
                 (folder / WHOLE).touch()
         return _loaded(str(folder))
 
@@ -95,9 +97,11 @@ def delete_model(here: Here, key: Caller, name: str) -> dict[str, Any]:
     if name in here.bases.table:
         raise refused(f"{name} is a base model of this server; its operator decides what it offers.", "model")
     found = find_tuned(here, key.project, name)
-    if found is None or found[0].project != key.project:
+    if found is None or found.job.project != key.project:
         raise unknown(name)
-    job, _ = found
+    job = found.job
+    if found.step is not None:
+        raise refused(f"{name} is a checkpoint, which goes with its job. Delete {tuned(job)}.", "model")
     with here.stores.records.write() as connection:
         for id in connection.scalars(select(models.c.id).where(models.c.job == job.id)).all():
             release(connection, f"model:{id}")

@@ -36,7 +36,7 @@ def refuse_others(here: Server, key: Key, name: str) -> None:
     if key.role != "admin":
         raise ApiError(403, "This needs an admin's key: tunesmith keys create NAME --role admin.", code="admin_needed")
     found = find_tuned(here, key.project, name)
-    if found is None or found[0].project != key.project:
+    if found is None or found.job.project != key.project:
         raise unknown(name)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +12,7 @@ from tunesmith.serve.engines import Engines
 from tunesmith.serve.errors import ApiError
 from tunesmith.serve.keys import Key, find_key
 from tunesmith.serve.names import Bases
+from tunesmith.serve.rates import Rates
 from tunesmith.store.stores import Stores
 
 LARGEST_FILE = 512 << 20  # bytes, as OpenAI has it
@@ -28,6 +29,9 @@ class Server:
         engines: models that answer.
         folder: for models that are brought here.
         largest_file: bytes of an upload.
+        private_webhooks: whether webhooks may be in networks of the operator's own.
+        integrations: trackers that clients may ask for.
+        rates: how often keys have asked.
     """
 
     stores: Stores
@@ -35,6 +39,13 @@ class Server:
     engines: Engines
     folder: Path
     largest_file: int = LARGEST_FILE
+    private_webhooks: bool = False
+    integrations: tuple[str, ...] = ()
+    rates: Rates = field(default_factory=Rates)
+
+    def largest_of(self, key: Key) -> int:
+        """Bytes of an upload with this key."""
+        return min(self.largest_file, self.largest_file if key.largest_file is None else key.largest_file)
 
 
 def server_of(request: Request) -> Server:
@@ -46,7 +57,7 @@ def who_asks(request: Request, authorization: Annotated[str | None, Header()] = 
     """The key of a request.
 
     Raises:
-        ApiError: there is none, or it opens nothing.
+        ApiError: there is none, it opens nothing, or it asks too often.
     """
     kind, _, secret = (authorization or "").partition(" ")
     if kind.lower() != "bearer" or not secret.strip():
@@ -56,6 +67,8 @@ def who_asks(request: Request, authorization: Annotated[str | None, Header()] = 
     if key is None:
         message = f"Incorrect API key provided: {shortened(secret.strip())}. `tunesmith keys create` makes one."
         raise ApiError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+    request.state.key = key
+    request.state.headers = server_of(request).rates.take(key)
     return key
 
 

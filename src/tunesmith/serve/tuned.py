@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from sqlalchemy import select
 
 from tunesmith.core.errors import ConfigError, MissingError
+from tunesmith.exec.queue.commit import read_checkpoints
 from tunesmith.exec.queue.control import JobRecord, find_job, read_model
 from tunesmith.serve.names import job_of, tuned_name
 from tunesmith.serve.server import Server
@@ -18,8 +21,23 @@ def tuned(job: JobRecord, step: int | None = None) -> str:
     return tuned_name(job.details["root"], job.project, job.details["suffix"], job.id, step)
 
 
-def find_tuned(here: Server, project: str, name: str) -> tuple[JobRecord, Files] | None:
-    """The job that has made a model, and its files; None if no job of the project has, or it was deleted."""
+@dataclass(frozen=True)
+class Tuned:
+    """What a job has made.
+
+    Attributes:
+        job: that has made it.
+        files: the model's, or those of the checkpoint.
+        step: of the checkpoint; None for the model.
+    """
+
+    job: JobRecord
+    files: Files
+    step: int | None
+
+
+def find_tuned(here: Server, project: str, name: str) -> Tuned | None:
+    """The model of a name, or the checkpoint; None if no job of the project has made it, or it was deleted."""
     known = job_of(name)
     if known is None:
         return None
@@ -27,11 +45,15 @@ def find_tuned(here: Server, project: str, name: str) -> tuple[JobRecord, Files]
         job = find_job(here.stores.records, known[0])
     except (MissingError, ConfigError):
         return None
-    found = read_model(here.stores.records, job.id)
-    mine = job.project == project or is_shared(here.stores.records, name, project)
-    mine = mine and job.details.get("api") and found is not None
-    last = known[1] is None or known[1] == job.step  # the last checkpoint is the model
-    return (job, found[1]) if mine and found is not None and last and tuned(job, known[1]) == name else None
+    if not job.details.get("api") or tuned(job, known[1]) != name:
+        return None
+    if job.project != project and not is_shared(here.stores.records, name, project):
+        return None
+    published, step = read_model(here.stores.records, job.id), known[1]
+    if step is None or (published is not None and step == job.step):  # the last checkpoint is the model
+        return None if published is None else Tuned(job, published[1], None)
+    kept = dict(read_checkpoints(here.stores.records, job.id)).get(step)
+    return None if kept is None else Tuned(job, kept, step)
 
 
 def is_shared(records: Records, name: str, project: str) -> bool:

@@ -79,6 +79,8 @@ def find(here: Server, project: str, id: str, pending: bool = True) -> Any:
 def create(here: Here, key: Caller, body: Create) -> dict[str, Any]:
     """Begin."""
     refuse_purpose(body.purpose)
+    if key.largest_file is not None and body.bytes > key.largest_file:
+        raise ApiError(413, f"{body.bytes:,} bytes are announced, and this key may send {key.largest_file:,}.", "bytes")
     id, moment = f"upload_{secrets.token_hex(12)}", now()
     values = {"project": key.project, "name": plain_name(body.filename), "purpose": body.purpose, "bytes": body.bytes}
     with here.stores.records.write() as connection:

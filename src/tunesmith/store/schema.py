@@ -160,7 +160,8 @@ models = Table(
     Index("ix_models_project", "project"),
 )
 
-# Who may use the API: `hash` is SHA-256 of a secret, which is kept nowhere.
+# Who may use the API: `hash` is SHA-256 of a secret, which is kept nowhere. Requests a minute and bytes of an upload
+# are not limited for this key where they are null.
 keys = Table(
     "keys",
     metadata,
@@ -172,6 +173,8 @@ keys = Table(
     Column("hash", String(64), nullable=False, unique=True),
     Column("created", Float, nullable=False),
     Column("revoked", Float),
+    Column("per_minute", Integer),
+    Column("largest_file", BigInteger),
 )
 
 # Files that come in parts, and the parts that have come.
@@ -209,6 +212,57 @@ permissions = Table(
     Column("project", String(100), nullable=False),
     Column("created", Float, nullable=False),
     UniqueConstraint("model", "project"),
+)
+
+# Addresses that hear of the ends of a project's jobs. What is sent is signed with `secret`, and with `old_secret` until
+# `old_until`.
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("project", String(100), ForeignKey("projects.name"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("types", JSON, nullable=False),
+    Column("secret", String(80), nullable=False),
+    Column("old_secret", String(80)),
+    Column("old_until", Float),
+    Column("created", Float, nullable=False),
+    Column("updated", Float, nullable=False),
+    Index("ix_webhooks_project", "project"),
+)
+
+# What an address was, or is to be, told: once for each end of a job, which `token` tells from its other ends. `due` is
+# when it is told next; `done` when nothing more is sent, with `sentence` where it was not taken.
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("webhook", String(40), ForeignKey("webhooks.id"), nullable=False),
+    Column("job", String(40), nullable=False),
+    Column("type", String(60), nullable=False),
+    Column("token", BigInteger, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("due", Float, nullable=False),
+    Column("done", Float),
+    Column("sentence", Text),
+    UniqueConstraint("webhook", "job", "type", "token"),
+    Index("ix_deliveries_due", "done", "due"),
+)
+
+# Who has changed what: one line for each request that changes something, and each key that is made or revoked.
+audit = Table(
+    "audit",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("time", Float, nullable=False),
+    Column("request", String(40), nullable=False),
+    Column("key", String(40), nullable=False),
+    Column("project", String(100), nullable=False),
+    Column("action", String(10), nullable=False),
+    Column("what", String(300), nullable=False),
+    Column("status", Integer, nullable=False),
 )
 
 # Run folders of the command line, as `tunesmith runs --rebuild` has found them: an index, which can be made again.

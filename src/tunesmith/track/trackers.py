@@ -38,12 +38,15 @@ class TrackConfig(Section):
         pattern=r"^(databricks$|[a-z][a-z0-9+.-]*://.+)",
     )
     wandb: str | None = option(
-        None, "Project on Weights & Biases; nothing leaves the machine under WANDB_MODE=offline.", min_length=1
+        None,
+        "Project on Weights & Biases, or ENTITY/PROJECT; nothing leaves the machine under WANDB_MODE=offline.",
+        pattern=r"^[^/]+(/[^/]+)?$",
     )
     experiment: str | None = option(
         None, "MLflow's experiment, `tunesmith` if absent; the runs' group on Weights & Biases.", min_length=1
     )
     name: str | None = option(None, "Name shown for the run; the run folder's if absent.", min_length=1)
+    tags: list[str] = option([], "Tags of the run on Weights & Biases.")
 
 
 class Trackers:
@@ -153,7 +156,9 @@ def _mlflow(config: TrackConfig, uri: str, folder: Path, facts: Mapping[str, Any
 def _wandb(config: TrackConfig, project: str, folder: Path, facts: Mapping[str, Any]) -> Sink:
     place = {"project": project}
     run = _kept(folder, "wandb", place)
-    sink = track_wandb.open_wandb(project, config.experiment, config.name or folder.name, folder, facts, run)
+    sink = track_wandb.open_wandb(
+        project, config.experiment, config.name or folder.name, folder, facts, run, config.tags
+    )
     _keep(folder, "wandb", {**place, "run": sink.run})
     return sink
 

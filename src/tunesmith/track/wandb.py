@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,17 +60,19 @@ class WandbSink:
 
 
 def open_wandb(
-    project: str, group: str | None, name: str, folder: Path, facts: Mapping[str, Any], run: str | None
-) -> WandbSink:
+    project: str, group: str | None, name: str, folder: Path, facts: Mapping[str, Any], run: str | None,
+    tags: Sequence[str] = (),
+) -> WandbSink:  # fmt: skip
     """The run in the project, new or gone on with.
 
     Args:
-        project: made if it is not there.
+        project: made if it is not there; ENTITY/PROJECT for that of a team.
         group: under which runs are shown together, if any.
         name: of the run.
         folder: the run's; the library's files go into `wandb/` there.
         facts: its config.
         run: id of the run to go on with, if there is one.
+        tags: of the run.
 
     Raises:
         TunesmithError: the package is not installed, nobody is logged in, or the server does not take the run.
@@ -79,9 +81,12 @@ def open_wandb(
         import wandb
     except ImportError:
         raise TunesmithError("track.wandb: the package is not installed. Run: pip install 'tunesmith[wandb]'") from None
+    entity, _, plain = project.rpartition("/")
     try:
         handle = wandb.init(
-            project=project,
+            entity=entity or None,
+            project=plain,
+            tags=list(tags),
             group=group,
             name=name,
             id=run or uuid.uuid4().hex[:12],

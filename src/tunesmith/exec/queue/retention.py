@@ -10,11 +10,12 @@ from tunesmith.core.errors import ConfigError
 from tunesmith.exec.queue.commit import drop_checkpoint
 from tunesmith.exec.queue.control import ENDED, locked_row
 from tunesmith.store.records import Records, now
-from tunesmith.store.schema import attempts, checkpoints, events, files, jobs, models, parts, uploads
+from tunesmith.store.schema import attempts, audit, checkpoints, deliveries, events, files, jobs, models, parts, uploads
 from tunesmith.store.stores import Stores, release, sweep
 
 OVER = ("succeeded", "cancelled")  # states that a job never leaves; a failed one may be resumed, and needs what it has
 DAY = 24 * 3600.0
+MONTH, YEAR = 31 * DAY, 366 * DAY  # that deliveries of webhooks and lines of the audit log are kept
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,9 @@ def collect(stores: Stores, days: float = 7.0, grace: float = DAY, dry: bool = F
             with stores.records.write() as connection:
                 connection.execute(delete(files).where(files.c.id == id))
                 release(connection, f"file:{id}")
+        with stores.records.write() as connection:
+            connection.execute(delete(deliveries).where(deliveries.c.done < moment - MONTH))
+            connection.execute(delete(audit).where(audit.c.time < moment - YEAR))
     count, size = sweep(stores, moment - grace, dry)
     return Collected(len(old), len(gone), count, size)
 

@@ -1,0 +1,58 @@
+"""The model of a checkpoint: what a run would have exported, had it ended there."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+from tunesmith.core.errors import TrainingError
+from tunesmith.jobs.finetune import changed_model
+from tunesmith.model.export import export
+from tunesmith.model.load import LoadSpec, answering, load
+from tunesmith.model.methods.method import trainable
+from tunesmith.model.methods.table import method_for
+from tunesmith.prompt.base import resolve
+from tunesmith.prompt.load import load_contract
+from tunesmith.train.checkpoint import EMA, WEIGHTS, find_step, put_weights
+from tunesmith.train.objectives.table import objective_for
+from tunesmith.train.recipe import read_recipe
+
+
+def export_checkpoint(folder: Path, step: int) -> Path:
+    """Export the model of one of a run's checkpoints, without what was measured of it; returns the model's folder.
+
+    Args:
+        folder: the run's: config.yaml, the inputs that it names there, and `checkpoints/`.
+        step: of the checkpoint.
+
+    Raises:
+        TunesmithError: the checkpoint is not there, is damaged, or belongs to another base or prompt contract.
+    """
+    recipe = read_recipe(folder / "config.yaml")
+    own = folder / recipe.model.base
+    base = resolve(str(own) if own.is_dir() else recipe.model.base, recipe.model.revision)
+    contract = load_contract(base.folder, recipe.model.template, recipe.data.train_on)
+    checkpoint = find_step(folder / "checkpoints", step)
+    made_from = checkpoint.state["made_from"]
+    if (made_from["base model"], made_from["tokenizer and template"]) != (base.fingerprint(), contract.id):
+        raise TrainingError(f"{checkpoint.folder}: it was trained on another base model, or under another template.")
+    method, task = method_for(recipe.method), objective_for(recipe.objective).task
+    spec = replace(answering(recipe.device) if method.base_untouched else LoadSpec(), task=task)
+    start = copy.copy(recipe)
+    if (adapter := getattr(recipe.method, "continue_from", None)) is not None and (folder / adapter).is_dir():
+        start = recipe.model_copy(
+            update={"method": recipe.method.model_copy(update={"continue_from": str(folder / adapter)})}
+        )
+    model = changed_model(load(base.folder, spec).model, start)
+    put_weights(trainable(model), checkpoint, EMA if recipe.optim.ema else WEIGHTS)
+    card = {
+        "base": {"name": recipe.model.base, "commit": base.commit, "sha256": base.fingerprint()},
+        "method": recipe.method.model_dump(mode="json"),
+        "task": task,
+        "contract": {"id": contract.id, "train_on": contract.train_on, "stop_ids": list(contract.stop_ids)},
+        "steps": step,
+        "recipe": recipe.model_dump(mode="json"),
+    }
+    export(model, base, contract, folder / "model", card)
+    return folder / "model"
