@@ -6,55 +6,18 @@ import csv
 import hashlib
 import io
 import json
-import threading
 import time
 
 import httpx
 import openai
 import pytest
-import uvicorn
-from openai import OpenAI
 
-from conftest import made_once, many_rows, save_tiny
+from conftest import made_once, save_tiny
+from serving import OURS, Running, rows, wait_for_end
 from tunesmith.exec.queue.control import read_model
-from tunesmith.exec.worker import Settings, Worker
-from tunesmith.serve.app import make_app
-from tunesmith.serve.engines import Engines
 from tunesmith.serve.keys import create_key, find_key, list_keys, revoke_key
-from tunesmith.serve.names import job_of, read_bases, tuned_name
+from tunesmith.serve.names import job_of, tuned_name
 from tunesmith.serve.results import finish_of
-from tunesmith.serve.server import Server
-from tunesmith.store.stores import open_stores
-
-OURS = {"tunesmith": {"precision": "fp32", "output": {"checkpoint_every": 3}, "optim": {"batch_size": 8}}}
-
-
-class Running:
-    """A server of its own, in threads of this process."""
-
-    def __init__(self, folder, base):
-        self.stores = open_stores(f"sqlite:///{folder / 'records.sqlite'}", str(folder / "blobs"))
-        bases = read_bases([f"tiny={base}", f"gpt-3.5-turbo={base}"])
-        self.app = make_app(Server(self.stores, bases, Engines(), folder / "models", 1 << 20), ["127.0.0.1"])
-        self.server = uvicorn.Server(uvicorn.Config(self.app, port=0, log_level="error"))
-        self.worker = Worker(self.stores, Settings(look=0.05, work=folder / "work"), lambda sentence: None)
-        self.threads = [threading.Thread(target=one.run) for one in (self.server, self.worker)]
-        for thread in self.threads:
-            thread.start()
-        while not self.server.started:
-            time.sleep(0.01)
-        self.url = f"http://127.0.0.1:{self.server.servers[0].sockets[0].getsockname()[1]}"
-
-    def client(self, project="default", role="member"):
-        _, secret = create_key(self.stores.records, "test", project, role)
-        return OpenAI(base_url=f"{self.url}/v1", api_key=secret, max_retries=0, _strict_response_validation=True)
-
-    def stop(self):
-        self.server.should_exit = True
-        self.worker.drain()
-        for thread in self.threads:
-            thread.join(60)
-        self.stores.records.close()
 
 
 @pytest.fixture(scope="module")
@@ -67,18 +30,6 @@ def running(tmp_path_factory):
 @pytest.fixture(scope="module")
 def client(running):
     return running.client()
-
-
-def rows(count):
-    return ("rows.jsonl", "".join(json.dumps(row) + "\n" for row in many_rows(count)).encode())
-
-
-def wait_for_end(client, id, states=("succeeded", "failed", "cancelled")):
-    deadline = time.monotonic() + 90
-    while (job := client.fine_tuning.jobs.retrieve(id)).status not in states:
-        assert time.monotonic() < deadline, job
-        time.sleep(0.1)
-    return job
 
 
 @pytest.fixture(scope="module")

@@ -38,14 +38,9 @@ HOLD = 60.0  # seconds that a try may take, after which another server may try
 class Deliverer:
     """A thread that tells, until it is stopped."""
 
-    def __init__(self, records: Records, private: bool, look: float = LOOK, first: float = FIRST) -> None:
-        """Args:
-        records: of jobs and webhooks.
-        private: whether addresses may be in the operator's own networks.
-        look: seconds between two looks.
-        first: seconds until the second try.
-        """
-        self._records, self._private, self._look, self._first = records, private, look, first
+    def __init__(self, records: Records, private: bool) -> None:
+        """Jobs and webhooks are in `records`; `private`: these may be in the operator's own networks."""
+        self._records, self._private = records, private
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="webhooks", daemon=True)
 
@@ -60,7 +55,7 @@ class Deliverer:
 
     def _run(self) -> None:
         with ThreadPoolExecutor(AT_ONCE, "webhooks") as pool:
-            while not self._over.wait(self._look):
+            while not self._over.wait(LOOK):
                 try:
                     self.note_ends()
                     for _ in pool.map(self._tell, self._due()):
@@ -107,7 +102,7 @@ class Deliverer:
         except (ConfigError, OSError) as error:
             sentence = str(error)
         values: dict[str, Any] = {"sentence": sentence or None}
-        pause = min(LONGEST, self._first * 2**row.tries)
+        pause = min(LONGEST, FIRST * 2**row.tries)
         if not sentence or now() + pause > row.created + GIVE_UP:
             values["done"] = now()
         else:

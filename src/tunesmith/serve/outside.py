@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import ssl
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import SplitResult, urlsplit
 
+import certifi
 import httpx
 
 from tunesmith.core.errors import ConfigError
@@ -72,7 +75,7 @@ def post(url: str, body: bytes, headers: Mapping[str, str], private: bool) -> in
     """Send a body and return the status of the answer, which is not read; a redirection is one, and is not followed.
 
     The connection goes to the address that was looked at, whatever its name means a moment later; the certificate must
-    be the name's.
+    be the name's, by an authority of certifi's or of the file that `SSL_CERT_FILE` names.
 
     Raises:
         ConfigError: it may not be sent there.
@@ -83,9 +86,10 @@ def post(url: str, body: bytes, headers: Mapping[str, str], private: bool) -> in
     address = addresses_of(host, port, private)[0]
     where = httpx.URL(url).copy_with(host=address)
     sent = {**headers, "Host": parts.netloc}
+    trusted = ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE") or certifi.where())
     try:
         with (
-            httpx.Client(timeout=TIMEOUT, trust_env=False) as client,
+            httpx.Client(timeout=TIMEOUT, trust_env=False, verify=trusted) as client,
             client.stream("POST", where, content=body, headers=sent, extensions={"sni_hostname": host}) as answer,
         ):
             return answer.status_code
