@@ -31,7 +31,7 @@ class Running:
         self.app = make_app(server, ["127.0.0.1"], list(origins))
         self.server = uvicorn.Server(uvicorn.Config(self.app, port=0, log_level="error"))
         self.worker = Worker(self.stores, Settings(look=0.05, work=folder / "work"), lambda sentence: None)
-        self.clients = []
+        self.folder, self.clients = folder, []
         self.threads = [threading.Thread(target=one.run) for one in (self.server, self.worker)]
         for thread in self.threads:
             thread.start()

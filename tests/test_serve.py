@@ -11,9 +11,12 @@ import time
 import httpx
 import openai
 import pytest
+import torch
+from safetensors.torch import load, load_file
 
 from conftest import made_once, save_tiny
 from serving import OURS, Running, rows, wait_for_end
+from tunesmith.exec.queue.commit import read_checkpoints
 from tunesmith.exec.queue.control import read_model
 from tunesmith.serve.keys import create_key, find_key, list_keys, revoke_key
 from tunesmith.serve.names import job_of, tuned_name
@@ -114,6 +117,23 @@ def test_results_and_checkpoints(client, tuned):
     assert last.usage.completion_tokens <= 2
 
 
+def test_each_kept_checkpoint_answers_as_it_was(running, client, tuned):
+    name = f"{tuned.fine_tuned_model}:ckpt-step-3"
+    asked = {"messages": [{"role": "user", "content": "Hi?"}], "temperature": 0, "max_tokens": 5, "logprobs": True}
+    answers = {one: client.chat.completions.create(model=one, **asked) for one in (name, tuned.fine_tuned_model)}
+    first, last = ([token.logprob for token in one.choices[0].logprobs.content] for one in answers.values())
+    assert first[0] != last[0]
+    files = dict(read_checkpoints(running.stores.records, tuned.id))[3]
+    kept = load(b"".join(running.stores.blobs.read(files["checkpoints/step-000003/trainable.safetensors"][0])))
+    made = load_file(running.folder / "models" / f"{tuned.id}-step-3" / "model" / "adapter_model.safetensors")
+    assert {name.replace(".default", ""): True for name in kept} == dict.fromkeys(made, True)
+    assert all(torch.equal(made[name.replace(".default", "")], value) for name, value in kept.items())
+    with pytest.raises(openai.BadRequestError, match="is a checkpoint"):
+        client.models.delete(name)
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.create(model=f"{tuned.fine_tuned_model}:ckpt-step-4", **asked)
+
+
 def test_bad_files_end_in_a_failed_job(client):
     few = client.files.create(file=rows(3), purpose="fine-tune")
     broken = client.files.create(file=("x.jsonl", b'{"messages": [{"role": "user"}]}\n' * 12), purpose="fine-tune")
@@ -133,6 +153,12 @@ def test_a_job_is_paused_resumed_and_cancelled(client):
     long = {"tunesmith": {**OURS["tunesmith"], "optim": {"batch_size": 1, "steps": 5000}}}
     job = client.fine_tuning.jobs.create(model="tiny", training_file=file.id, extra_body=long)
     wait_for_end(client, job.id, ("running",))
+    deadline = time.monotonic() + 60
+    while not (found := client.fine_tuning.jobs.checkpoints.list(job.id).data):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    asked = {"messages": [{"role": "user", "content": "Hi?"}], "max_tokens": 1}  # while it is trained on
+    client.chat.completions.create(model=found[0].fine_tuned_model_checkpoint, **asked)
     client.fine_tuning.jobs.pause(job.id)
     deadline = time.monotonic() + 60
     while client.fine_tuning.jobs.retrieve(job.id).model_extra["tunesmith"]["state"] != "paused":
