@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -82,18 +83,42 @@ def serve(
         stores, read_bases(model), Engines(), home / "models", private_webhooks=allow_private_webhooks,
         integrations=tuple(allow_integration),
     )  # fmt: skip
+    listening = _bound(host, port)
     if not list_keys(stores.records):
         _, secret = create_key(stores.records, "first", "default", "admin")
         typer.echo(f"your API key, shown this once: {secret}")
-    url = f"http://{host}:{port}/v1"
+    address = f"[{host}]" if ":" in host else host
+    url = f"http://{address}:{listening.getsockname()[1]}/v1"
     typer.echo(f"serving {url}, models {', '.join(server.bases.table)}")
     typer.echo(f"  curl {url}/models -H 'Authorization: Bearer YOUR_KEY'")
     typer.echo(f"  Python: OpenAI(base_url='{url}', api_key='YOUR_KEY')")
-    hosts = ["*"] if host == "0.0.0.0" else [host, "localhost", "127.0.0.1", *allow_host]
+    hosts = ["*"] if host in ("0.0.0.0", "::") else [host, "localhost", "127.0.0.1", *allow_host]
     write_log(log)
     with _workers(workers, where):
-        app = make_app(server, hosts, allow_origin)
-        uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, timeout_graceful_shutdown=30)
+        config = uvicorn.Config(
+            make_app(server, hosts, allow_origin), log_level="warning", access_log=False, timeout_graceful_shutdown=30
+        )
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket at an address; port 0 takes a free one.
+
+    Raises:
+        ConfigError: it is taken, or is not this machine's.
+    """
+    from tunesmith.core.errors import ConfigError
+
+    try:
+        made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((host, port))
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(
+            f"--host {host} --port {port}: cannot listen there ({reason}). Take another --port."
+        ) from None
+    return made
 
 
 def _records_of(home: Path) -> str:
