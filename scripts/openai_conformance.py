@@ -93,7 +93,7 @@ class Seeds:
         sha256 = stores.blobs.put_bytes(content)
         touch(stores.records, [(sha256, len(content))])
         details = {
-            "api": True, "asked": {"n_epochs": "auto"}, "batch_size": 16, "learning_rate_multiplier": 1.0, "seed": 0,
+            "api": True, "n_epochs": 3, "batch_size": 16, "learning_rate_multiplier": 1.0, "seed": 0,
             "model": "gpt-4o-mini", "training_file": FILES[0], "validation_file": None, "metadata": None,
             "suffix": None, "root": "gpt-4o-mini",
         }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request
@@ -17,7 +18,7 @@ from tunesmith.jobs.start import finetuning
 from tunesmith.jobs.submit import config_input, gather
 from tunesmith.serve.errors import not_found, refused
 from tunesmith.serve.files import RESULTS, find_file
-from tunesmith.serve.recipes import EPOCHS, Hyperparameters, going_on, recipe_of
+from tunesmith.serve.recipes import Hyperparameters, going_on, recipe_of, rows_of
 from tunesmith.serve.results import ALL, events_of, finish_of, steps_of
 from tunesmith.serve.server import LEAST_ROWS, Caller, Here, Server, page_of
 from tunesmith.serve.tuned import find_tuned, tuned
@@ -99,7 +100,8 @@ def create(
         )
         if id is not None
     }  # fmt: skip
-    recipe, paths = gather(recipe_of(start, asked, body.seed or 0, body.tunesmith))
+    rows, base = rows_of(here.stores.blobs, given["train"]), here.bases.table.get(root, "")
+    recipe, paths = gather(recipe_of(start, asked, body.seed or 0, body.tunesmith, rows, base))
     inputs = {f"inputs/{part}/rows{_suffix(row.name)}": (row.sha256, row.bytes) for part, row in given.items()}
     if body.integrations:
         recipe = recipe.model_copy(update={"track": body.integrations[0].tracking()})
@@ -107,7 +109,7 @@ def create(
     inputs |= brought | keep(here.stores, paths) | config_input(here.stores, recipe)
     job = finetuning(recipe, {"until": "exported", "least_rows": LEAST_ROWS})
     details = body.model_dump(exclude={"tunesmith"}) | {
-        "api": True, "root": root, "asked": asked.model_dump(), "seed": recipe.seed,
+        "api": True, "root": root, "seed": recipe.seed, "n_epochs": math.ceil(recipe.optim.epochs),
         "batch_size": recipe.optim.batch_size,
         "learning_rate_multiplier": 1.0 if asked.learning_rate_multiplier == "auto" else asked.learning_rate_multiplier,
     }  # fmt: skip
@@ -175,7 +177,7 @@ def describe(here: Server, job: JobRecord) -> dict[str, Any]:
         job.state, job.state
     )
     hyperparameters = {
-        "n_epochs": EPOCHS if asked["asked"]["n_epochs"] == "auto" else asked["asked"]["n_epochs"],
+        "n_epochs": asked["n_epochs"],
         "batch_size": asked["batch_size"],
         "learning_rate_multiplier": asked["learning_rate_multiplier"],
     }

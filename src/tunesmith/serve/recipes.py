@@ -14,14 +14,20 @@ from tunesmith.data.source import EMBEDDED
 from tunesmith.exec.queue.control import JobRecord
 from tunesmith.model.layout import ADAPTER, CARD, WEIGHTS
 from tunesmith.model.methods.table import method_for
+from tunesmith.prompt.base import EMBEDDED as BASE
 from tunesmith.serve.errors import refused
 from tunesmith.serve.server import Server
+from tunesmith.store.blobs import Blobs
 from tunesmith.store.stores import Files
 from tunesmith.track.trackers import TrackConfig
 from tunesmith.train.recipe import Recipe
 
-EPOCHS = 3  # where `auto` is asked for
+EPOCHS, MOST_EPOCHS = 3, 25  # where `auto` is asked for: more for files of few rows
+SEEN = 100  # rows that are seen at least, one more than once
+STEPS_AN_EPOCH, BATCH = 40, 16  # smaller batches for files of few rows, so that there are steps enough
+TINY = 30  # times the usual learning rate that the embedded model takes: it is tiny
 OURS = "tunesmith"  # the key of what OpenAI does not have: sections of a recipe
+LINES = (".jsonl", ".ndjson", ".csv", ".tsv", ".txt")
 PLACEHOLDER = "hotel"  # stands where the job's file will
 
 
@@ -33,12 +39,16 @@ class Hyperparameters(BaseModel):
     learning_rate_multiplier: Literal["auto"] | Annotated[float, Field(gt=0, le=1000)] = "auto"
 
 
-def recipe_of(start: dict[str, Any], asked: Hyperparameters, seed: int, ours: dict[str, Any] | None) -> Recipe:
+def recipe_of(
+    start: dict[str, Any], asked: Hyperparameters, seed: int, ours: dict[str, Any] | None, rows: int, base: str
+) -> Recipe:
     """A recipe whose files are named later.
 
     Args:
         start: `model` and `method` to begin with.
         asked: hyperparameters in OpenAI's words.
+        rows: of the training file, about.
+        base: what the model is in the end.
         seed: of the run.
         ours: sections that are set over it.
 
@@ -48,7 +58,7 @@ def recipe_of(start: dict[str, Any], asked: Hyperparameters, seed: int, ours: di
     values: dict[str, Any] = {
         **start,
         "data": {"train": PLACEHOLDER, "validation": 0, "test": 0, "replay": "off"},
-        "optim": {"epochs": float(EPOCHS if asked.n_epochs == "auto" else asked.n_epochs)},
+        "optim": {"epochs": float(usual_epochs(rows) if asked.n_epochs == "auto" else asked.n_epochs)},
         "evaluate": {"general_ability": "off"},
         "seed": seed,
     }
@@ -60,10 +70,24 @@ def recipe_of(start: dict[str, Any], asked: Hyperparameters, seed: int, ours: di
     changes: dict[str, Any] = {}
     if asked.batch_size != "auto":
         changes["batch_size"] = asked.batch_size
-    if asked.learning_rate_multiplier != "auto":
-        usual = recipe.optim.learning_rate or method_for(recipe.method).learning_rate
-        changes["learning_rate"] = min(0.1, usual * asked.learning_rate_multiplier)
+    elif "batch_size" not in recipe.optim.model_fields_set:
+        changes["batch_size"] = min(BATCH, max(1, rows // STEPS_AN_EPOCH))
+    usual = method_for(recipe.method).learning_rate * (TINY if base == BASE else 1)
+    times = 1.0 if asked.learning_rate_multiplier == "auto" else asked.learning_rate_multiplier
+    changes["learning_rate"] = min(0.1, (recipe.optim.learning_rate or usual) * times)
     return recipe.model_copy(update={"optim": recipe.optim.model_copy(update=changes)})
+
+
+def usual_epochs(rows: int) -> int:
+    """Passes over a file where nobody says: enough for rows to be seen `SEEN` times in all."""
+    return min(MOST_EPOCHS, max(EPOCHS, -(-SEEN // max(rows, 1))))
+
+
+def rows_of(blobs: Blobs, file: Any) -> int:
+    """About how many rows a file (its record) has: its lines. Packed and binary ones are taken for longer ones."""
+    if not file.name.lower().endswith(LINES):
+        return SEEN * STEPS_AN_EPOCH
+    return max(1, sum(piece.count(b"\n") for piece in blobs.read(file.sha256)))
 
 
 def refuse_reaching_out(recipe: Recipe, values: dict[str, Any]) -> None:
