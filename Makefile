@@ -74,6 +74,7 @@ SFT := $(BIN)/python benchmarks/sft_cpu.py --rows $(ROWS) --write
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/start.py --write
 	$(BIN)/python benchmarks/job_queue.py --write
+	$(BIN)/python benchmarks/api_files.py --write
 	$(SFT) --size 10m --steps 6
 	ONEDNN_MAX_CPU_ISA=AVX2 $(SFT) --size 10m --steps 6 --precision fp32 --only tunesmith bfd
 	$(SFT) --size 135m --steps 3

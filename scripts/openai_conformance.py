@@ -29,9 +29,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, MARKS = ROOT / "docs" / "serve.md", re.compile(r"(<!-- methods -->\n).*(<!-- /methods -->\n)", re.DOTALL)
 SUITES = ("test_files.py", "test_uploads.py", "uploads", "fine_tuning", "test_models.py", "chat", "test_completions.py")
+SUITES = (*SUITES, "test_webhooks.py", "webhooks")
 DROPPED = ("tools", "functions", "tool_choice", "function_call", "md5")  # ember has no tools; the MD5 is none
 FILES, JOB = ("file-abc123", "file_id"), "ft-AF1WoRqd3aJAHsqc9NY7iL8F"
 MODELS = ("ft:gpt-4o-mini:acemeco:suffix:abc123", "ft:gpt-4o-mini-2024-07-18:org:weather:B7R9VjQd")
+WEBHOOK, NOWHERE = "whe_123", "https://"  # the tests' address is none: that of the server's health stands for it
 UPLOAD, PART, PERMISSION = "upload_abc123", "string", "cp_zc4Q7MP6XxulcVzj4MZdwsAB"
 BASES = ["gpt-4o-mini=ember", "gpt-5.4=ember", "gpt-6-astra=ember", "gpt-3.5-turbo-instruct=ember", "string=ember"]
 
@@ -40,7 +42,7 @@ class Seeds:
     """Makes what a test names, before its request."""
 
     def __init__(self, app: Any, stores: Any) -> None:
-        self.app, self.stores, self.count = app, stores, 0
+        self.app, self.stores, self.told = app, stores, ""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -60,6 +62,8 @@ class Seeds:
                     break
             if body:
                 values = {key: value for key, value in json.loads(body).items() if key not in DROPPED}
+                if values.get("url") == NOWHERE:
+                    values["url"] = self.told
                 body = json.dumps(values).encode()
             scope["headers"] = [
                 (key, str(len(body)).encode() if key == b"content-length" else value) for key, value in scope["headers"]
@@ -86,6 +90,7 @@ class Seeds:
         from tunesmith.exec.queue.lease import claim
         from tunesmith.exec.queue.submit import Submission, submit
         from tunesmith.serve.names import tuned_name
+        from tunesmith.serve.signing import new_secret
         from tunesmith.store import schema
         from tunesmith.store.stores import know_project, touch, use
 
@@ -110,6 +115,11 @@ class Seeds:
                 }
                 connection.execute(insert(schema.files).values(**row, sha256=sha256, created=time.time()))
                 use(connection, f"file:{id}", [(sha256, len(content))])
+            connection.execute(delete(schema.deliveries))
+            connection.execute(delete(schema.webhooks))
+            row = {"id": WEBHOOK, "project": "default", "name": "n", "url": self.told, "types": ["batch.completed"]}
+            row |= {"secret": new_secret(), "created": time.time(), "updated": time.time()}
+            connection.execute(insert(schema.webhooks).values(**row))
             connection.execute(delete(schema.parts).where(schema.parts.c.upload == UPLOAD))
             connection.execute(delete(schema.uploads).where(schema.uploads.c.id == UPLOAD))
             row = {"name": "rows.jsonl", "purpose": "fine-tune", "bytes": len(content), "created": time.time()}
@@ -162,12 +172,18 @@ def serve(folder: Path) -> tuple[Any, str]:
         with stores.records.write() as connection:
             hashed = hashlib.sha256(name.encode()).hexdigest()
             connection.execute(update(schema.keys).where(schema.keys.c.id == key.id).values(hash=hashed))
-    app = make_app(Server(stores, read_bases(BASES), Engines(), folder / "models"), ["127.0.0.1"])
-    server = uvicorn.Server(uvicorn.Config(Seeds(app, stores), port=0, log_level="error"))
+    models = folder / "models"
+    about = Server(
+        stores, read_bases(BASES), Engines(), models, private_webhooks=True, integrations=("wandb",)
+    )  # fmt: skip
+    seeds = Seeds(make_app(about, ["127.0.0.1"]), stores)
+    server = uvicorn.Server(uvicorn.Config(seeds, port=0, log_level="error"))
     threading.Thread(target=server.run, daemon=True).start()
     while not server.started:
         time.sleep(0.01)
-    return server, f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/v1"
+    url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    seeds.told = f"{url}/healthz"
+    return server, f"{url}/v1"
 
 
 def fetch(folder: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import subprocess
 import sys
 from contextlib import closing
 from itertools import islice
@@ -14,6 +15,7 @@ from unittest.mock import create_autospec
 import pytest
 import torch
 
+from conftest import many_rows
 from tunesmith.infer.engine import network
 from tunesmith.train.planning import compiled
 from tunesmith.train.planning.compiled import why_not_compiled
@@ -163,6 +165,13 @@ def test_a_queue_with_many_jobs(load, tmp_path):
     assert all(f"| {what} " in text for what in ("submit", "claim", "beat for 8 leases", "end"))
 
 
+def test_files_of_the_api(load, tmp_path):
+    bench = load("api_files")
+    results = bench.measure(2, tmp_path)
+    assert set(results) == {"upload", "upload in parts of 32 MB", "download"}
+    assert columns(bench.table(results, 2)) == {6}
+
+
 def test_results_are_put_between_their_marks(load, tmp_path, monkeypatch):
     bench = load("results")
     monkeypatch.setattr(bench, "RESULTS", tmp_path / "RESULTS.md")
@@ -173,6 +182,19 @@ def test_results_are_put_between_their_marks(load, tmp_path, monkeypatch):
 
 
 # Scripts
+
+
+def test_the_walk_of_openais_users(tmp_path, tiny, write_rows):
+    """As a user has it: a server and a worker in processes of their own, the unmodified client, each step."""
+    rows = write_rows(many_rows(40))
+    command = [sys.executable, str(ROOT / "scripts" / "openai_walkthrough.py"), "--file", str(rows)]
+    done = subprocess.run([*command, "--model", f"tiny={tiny}"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    steps = [line for line in done.stdout.splitlines() if line[:1].isdigit()]
+    assert [line[0] for line in steps] == list("12345678")
+    assert "4. succeeded" in done.stdout
+    assert "but " not in done.stdout
+    assert steps[-1] == "8. deleted: True"
 
 
 def script(name):

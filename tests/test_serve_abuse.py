@@ -42,7 +42,7 @@ def there(client):
     file = client.files.create(file=rows(12), purpose="fine-tune")
     job = client.fine_tuning.jobs.create(model="tiny", training_file=file.id, extra_body=OURS)
     upload = client.uploads.create(bytes=10, filename="x", mime_type="text/plain", purpose="batch")
-    return {"files": file.id, "jobs": job.id, "uploads": upload.id, "webhook_endpoints": "we_none"}
+    return {"files": file.id, "jobs": job.id, "uploads": upload.id, "webhook_endpoints": "whe_none"}
 
 
 def test_no_route_breaks(running, client, there):

@@ -131,6 +131,9 @@ def test_webhooks_are_listed_changed_tried_and_deleted(running):
         assert made.signing_secret.startswith(made.signing_secret_hint.removesuffix("..."))
         assert [one.id for one in client.webhooks.list()] == [made.id]
         assert client.webhooks.update(made.id, name="b").name == "b"
+        assert client.webhooks.event_types.list().data[0] == "fine_tuning.job.succeeded"
+        with pytest.raises(openai.BadRequestError, match="is not one of"):
+            client.webhooks.update(made.id, event_types=["fine_tuning.job.suceeded"])
         tried = client.webhooks.test(made.id, event_type="fine_tuning.job.cancelled")
         assert tried.status_code == 204
         turned = client.webhooks.rotate_secret(made.id, keep_old_secret_active_for_24_hours=True)
@@ -166,11 +169,11 @@ def test_two_servers_tell_each_end_once_and_nothing_that_was_over(records, monke
         know_project(connection, "p")
     ended(records, "p")
     with Receiver(200) as receiver:
-        row = {"id": "we_1", "project": "p", "name": "n", "url": receiver.url, "secret": new_secret()}
+        row = {"id": "whe_1", "project": "p", "name": "n", "url": receiver.url, "secret": new_secret()}
         row |= {"types": ["fine_tuning.job.failed"], "created": now(), "updated": now()}
         with records.write() as connection:
             connection.execute(webhooks.insert().values(**row))
-            deliver.know_ended(connection, "we_1")
+            deliver.know_ended(connection, "whe_1")
         both = [Deliverer(records, True) for _ in range(2)]
         for one in both:
             one.start()
@@ -190,7 +193,7 @@ def test_who_never_answers_is_given_up(records, monkeypatch):
     monkeypatch.setattr(deliver, "GIVE_UP", 1.0)
     with records.write() as connection:
         know_project(connection, "p")
-        row = {"id": "we_1", "project": "p", "name": "n", "url": "http://127.0.0.1:1/", "secret": new_secret()}
+        row = {"id": "whe_1", "project": "p", "name": "n", "url": "http://127.0.0.1:1/", "secret": new_secret()}
         row |= {"types": ["fine_tuning.job.failed"], "created": now(), "updated": now()}
         connection.execute(webhooks.insert().values(**row))
     one = Deliverer(records, True)

@@ -39,6 +39,7 @@ def make_app(server: Server, hosts: list[str], origins: list[str] | None = None)
     app.state.server = server
     for module in (files, uploads, fine_tuning, permissions, models, chat, webhooks):
         app.include_router(module.router)
+    app.include_router(webhooks.types)
 
     @app.get("/healthz")
     def alive() -> dict[str, str]:

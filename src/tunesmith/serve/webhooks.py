@@ -6,11 +6,11 @@ import secrets
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 from sqlalchemy import delete, func, insert, select, update
 
 from tunesmith.core.errors import ConfigError
-from tunesmith.serve.deliver import event_of, know_ended, tell
+from tunesmith.serve.deliver import TYPE, event_of, know_ended, tell
 from tunesmith.serve.errors import not_found, refused
 from tunesmith.serve.outside import addresses_of, refuse_address
 from tunesmith.serve.server import Caller, Here, Server, page_of
@@ -19,11 +19,27 @@ from tunesmith.store.records import now
 from tunesmith.store.schema import deliveries, webhooks
 
 router = APIRouter(prefix="/v1/webhook_endpoints")
+types = APIRouter(prefix="/v1/webhook_event_types")
 MOST = 20  # of a project
 DAY = 24 * 3600.0
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Url = Annotated[str, Field(min_length=1, max_length=2000)]
-Types = Annotated[list[Annotated[str, Field(max_length=60)]], Field(min_length=1, max_length=50)]
+HERE = tuple(TYPE + state for state in ("succeeded", "failed", "cancelled"))
+
+
+def known(type: str) -> str:
+    """A type of event; of what is not fine-tuning, any: nothing of it happens here.
+
+    Raises:
+        ValueError: there is no such type.
+    """
+    if type.startswith("fine_tuning.") and type not in HERE:
+        raise ValueError(f"{type!r} is not one of {list(HERE)}")
+    return type
+
+
+Type = Annotated[str, Field(max_length=60, pattern=r"^[a-z_]+(\.[a-z_]+)+$"), AfterValidator(known)]
+Types = Annotated[list[Type], Field(min_length=1, max_length=50)]
 
 
 class Create(BaseModel):
@@ -51,7 +67,7 @@ class Rotate(BaseModel):
 class Sample(BaseModel):
     """What a sample is of."""
 
-    event_type: Annotated[str, Field(max_length=60)]
+    event_type: Type
 
 
 def shown(here: Server, row: Any, secret: str | None = None) -> dict[str, Any]:
@@ -103,7 +119,7 @@ def create(here: Here, key: Caller, body: Create) -> dict[str, Any]:
     refuse(here, body.url)
     secret, moment = new_secret(), now()
     row = {"project": key.project, "name": body.name, "url": body.url, "types": body.event_types, "secret": secret}
-    id = f"we_{secrets.token_hex(12)}"
+    id = f"whe_{secrets.token_hex(12)}"
     with here.stores.records.write() as connection:
         count = connection.scalar(select(func.count()).where(webhooks.c.project == key.project)) or 0
         if count >= MOST:
@@ -111,6 +127,12 @@ def create(here: Here, key: Caller, body: Create) -> dict[str, Any]:
         connection.execute(insert(webhooks).values(id=id, **row, created=moment, updated=moment))
         know_ended(connection, id)
     return shown(here, find(here, key.project, id), secret)
+
+
+@types.get("")
+def list_types(here: Here, key: Caller) -> dict[str, Any]:
+    """What can be heard of."""
+    return {"object": "list", "data": list(HERE)}
 
 
 @router.get("")
