@@ -12,6 +12,7 @@ from tunesmith.cli.check import check
 from tunesmith.cli.compare import compare
 from tunesmith.cli.demo import demo
 from tunesmith.cli.evaluate import evaluate
+from tunesmith.cli.keys import audit, keys
 from tunesmith.cli.lineage import lineage
 from tunesmith.cli.merge import merge
 from tunesmith.cli.push import push
@@ -19,7 +20,7 @@ from tunesmith.cli.queue.jobs import cancel, delete, fetch, jobs, logs, pause, r
 from tunesmith.cli.queue.keeping import backup, gc, limits, restore
 from tunesmith.cli.queue.worker import worker
 from tunesmith.cli.runs import runs, show
-from tunesmith.cli.serve import audit, keys, serve
+from tunesmith.cli.serve import serve
 from tunesmith.cli.train import train
 from tunesmith.core.errors import Stopped, TunesmithError
 from tunesmith.core.quiet import hush_libraries
