@@ -337,6 +337,10 @@ def test_keys_are_kept_as_hashes(running):
 # What cannot be done
 
 
+TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nonsense"}}}
+
+
 def chat(*messages, **more):
     return lambda client: client.chat.completions.create(model="tiny", messages=list(messages), **more)
 
@@ -369,7 +373,14 @@ def send(content, purpose="batch"):
         (chat({"role": "user", "content": "x"}, temperature=9), 400, "temperature"),
         (chat({"role": "user", "content": [{"type": "image_url"}]}), 400, "text alone"),
         (chat({"role": "user", "content": "x " * 3000}), 400, "512"),
-        (chat({"role": "user", "content": "x"}, response_format={"type": "json_object"}), 400, "only text"),
+        (chat({"role": "user", "content": "x"}, response_format={"type": "xml"}), 400, "must be text, json_object"),
+        (chat({"role": "user", "content": "x"}, tools=[{"type": "function"}]), 400, "no function with a name"),
+        (chat({"role": "user", "content": "x"}, tools=TOOLS, tool_choice="required"), 400, "no call can be forced"),
+        (chat({"role": "user", "content": "x"}, tools=TOOLS), 400, "has no tools"),
+        (chat({"role": "user", "content": "x"}, logit_bias={"x": 1}), 400, "ids of tokens"),
+        (chat({"role": "user", "content": "x"}, logit_bias={"99999999": 1}), 400, "is none of the model"),
+        (chat({"role": "user", "content": "x"}, frequency_penalty=3), 400, "frequency_penalty"),
+        (chat({"role": "user", "content": "x"}, response_format=SCHEMA), 400, "schema"),
     ],
 )
 def test_errors_are_what_the_client_expects(client, ask, status, said):

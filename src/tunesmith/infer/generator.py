@@ -20,6 +20,7 @@ LEAST_TEMPERATURE = 1e-5  # below, logits divided by it are no numbers any more
 BEAT_SECONDS = 1.0  # between two signs of life, at each of which whoever listens may end the work
 
 Prompt = Conversation | Sequence[int]
+Tops = list[tuple[int, float]]  # tokens and log probabilities, the likeliest first
 
 
 class Full(TunesmithError, RuntimeError):  # noqa: N818  nothing went wrong
@@ -42,7 +43,12 @@ class Options:
         n: answers to the prompt.
         stop: an answer ends before the first of these strings that it completes.
         logprobs: whether the log probability of each token is wanted: under the model's own distribution, before
-            temperature and nucleus.
+            temperature and nucleus, before penalties and biases.
+        top_logprobs: how many of the likeliest tokens are told beside each, with the same.
+        frequency_penalty, presence_penalty: what a token's logit loses for each time that it has come in the answer,
+            and once it has come.
+        logit_bias: what is added to the logits of tokens, by their ids.
+        schema: JSON schema that the answer must match; any text if None.
         tools: functions that the model may call, for a prompt that is a conversation.
         adapter: name of a loaded adapter, "" for the base model, None for the one that the model came with.
 
@@ -59,6 +65,11 @@ class Options:
     logprobs: bool = False
     tools: Tools = ()
     adapter: str | None = None
+    top_logprobs: int = 0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    schema: str | None = None
 
     def __post_init__(self) -> None:
         strings = isinstance(self.stop, tuple) and all(isinstance(one, str) and one for one in self.stop)
@@ -70,6 +81,10 @@ class Options:
             ("seed", abs(self.seed) < 2**62, "a number of at most 62 bits"),
             ("n", self.n >= 1, "at least 1"),
             ("stop", strings, "a tuple of strings, none of them empty"),
+            ("top_logprobs", 0 <= self.top_logprobs <= 20, "between 0 and 20"),
+            ("frequency_penalty", abs(self.frequency_penalty) <= 2, "between -2 and 2"),
+            ("presence_penalty", abs(self.presence_penalty) <= 2, "between -2 and 2"),
+            ("logit_bias", all(abs(bias) <= 100 for _, bias in self.logit_bias), "numbers between -100 and 100"),
         ):  # fmt: skip
             if not fits:
                 raise ConfigError(f"{name} = {getattr(self, name)!r}: must be {allowed}.")
@@ -92,12 +107,14 @@ class Choice:
         finish_reason: `stop` (a stop token or string), `length` or `cancelled`; a remote model has others as well.
         ids: all tokens that were drawn, the stop token among them; empty where a remote model does not tell.
         logprobs: of each of these tokens; None where nobody asked, or nobody tells.
+        tops: the likeliest tokens beside each of these, with their log probabilities; None as above.
     """
 
     text: str
     finish_reason: str
     ids: list[int] = field(default_factory=list[int])
     logprobs: list[float] | None = None
+    tops: list[Tops] | None = None
 
     @property
     def ended(self) -> bool:
@@ -136,6 +153,7 @@ class Delta:
         ids: tokens; empty where a remote model does not tell.
         logprobs: of each of these, where asked for.
         finish_reason: of the last delta of an answer; None before.
+        tops: the likeliest tokens beside each of these, where asked for.
     """
 
     index: int
@@ -143,6 +161,7 @@ class Delta:
     ids: list[int] = field(default_factory=list[int])
     logprobs: list[float] | None = None
     finish_reason: str | None = None
+    tops: list[Tops] | None = None
 
 
 class Answering(Protocol):
@@ -328,4 +347,4 @@ class Answered:
 def deltas_of(completion: Completion) -> Iterator[Delta]:
     """Each whole answer as the only delta of its index."""
     for index, choice in enumerate(completion.choices):
-        yield Delta(index, choice.text, choice.ids, choice.logprobs, choice.finish_reason)
+        yield Delta(index, choice.text, choice.ids, choice.logprobs, choice.finish_reason, choice.tops)

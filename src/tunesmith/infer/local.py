@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -27,12 +27,14 @@ from tunesmith.infer.engine.plain import PlainBatch
 from tunesmith.infer.engine.request import Request
 from tunesmith.infer.engine.scheduler import Scheduler
 from tunesmith.infer.engine.scoring import score_rows
+from tunesmith.infer.engine.steer import Grammars, refuse_bias, steer_of
 from tunesmith.infer.generator import Options, Prompt, RowScore, is_conversation
 from tunesmith.infer.text import TextStream
 from tunesmith.prompt.contract import Contract
 
 LOGITS_A_PASS = 2**28  # most that are built at once: 1 GiB in fp32
 COMPILE_AFTER = 10.0  # seconds of uncompiled decoding after which compiling is likely to pay for itself
+FREE = ""  # the name of a place that an adapter may take
 MOST_WAITING = 1024  # answers that wait for a place in the batch
 
 
@@ -88,6 +90,7 @@ class LocalEngine:
         self._graphs: LayerGraphs | None = None
         self._outdated: LayerGraphs | None = None
         self._lock = threading.Lock()
+        self._grammars = Grammars(contract, config.vocab_size)
         self._decided: DecodePath | None = None
 
     @property
@@ -100,7 +103,7 @@ class LocalEngine:
     def adapters(self) -> list[str]:
         """Names of the adapters that answers can use."""
         self._path()
-        return [adapter.name for adapter in self._adapters]
+        return [adapter.name for adapter in self._adapters if adapter.name != FREE]
 
     def submit(
         self,
@@ -117,6 +120,7 @@ class LocalEngine:
 
         Raises:
             Full: too many wait already.
+            ConfigError: a bias of a token that is none, or a schema that makes no sense.
             ModelError: the prompt fills all positions that the model has, or cannot be computed; or there is no such
                 adapter.
         """
@@ -129,9 +133,19 @@ class LocalEngine:
                 f"the conversation has {longest} tokens and the model takes at most {self.positions}. Shorten it."
             )
         path, limit = self._path(), min(room, options.max_new_tokens)
+        refuse_bias(options.logit_bias, self.model.config.get_text_config().vocab_size)
         adapter = self._active if options.adapter is None else self._number(options.adapter)
         requests = [
-            Request(ids, options, limit, adapter, embeddings, self._watch(options), options.seed + index)
+            Request(
+                ids,
+                options,
+                limit,
+                adapter,
+                embeddings,
+                self._watch(options),
+                options.seed + index,
+                steer_of(options, self._grammars),
+            )
             for index in range(options.n)
         ]
         path.scheduler.submit(requests)
@@ -172,7 +186,7 @@ class LocalEngine:
             ModelError: it is no plain LoRA of this base; or it is new and has no `config`; or the model itself decodes.
         """
         network = self._network(f"adapter {name!r}")
-        known = {adapter.name: adapter for adapter in self._adapters}
+        known = {adapter.name: adapter for adapter in self._adapters if adapter.name != FREE}
         if config is None and name not in known:
             raise ModelError(
                 f"adapter {name!r} is new: give its LoraConfig along, from which its scaling follows. "
@@ -183,15 +197,20 @@ class LocalEngine:
         except CannotStack as error:
             raise ModelError(f"adapter {name!r}: {error}.") from None
 
-    def add_adapter(self, name: str, folder: Path) -> None:
+    def add_adapter(self, name: str, folder: Path, instead: str | None = None) -> None:
         """Let answers use the LoRA adapter in `folder` from now on.
+
+        Args:
+            name: how a request asks for it.
+            folder: that peft has written.
+            instead: another one that it takes the place of; no answer under way may use that.
 
         Raises:
             ModelError: it cannot be read, is of another base, or the model itself decodes.
         """
         network = self._network(str(folder))
         try:
-            self._put(network, read_adapter(name, folder))
+            self._put(network, read_adapter(name, folder), instead)
         except CannotStack as error:
             raise ModelError(f"{folder}: {error}. It belongs to another base.") from None
 
@@ -201,18 +220,24 @@ class LocalEngine:
             raise ModelError(f"{what}: {path.reason} Load it as a model of its own.")
         return path.network
 
-    def _put(self, network: Network, adapter: Adapter) -> None:
+    def _put(self, network: Network, adapter: Adapter, instead: str | None = None) -> None:
         """Have an adapter, in the place of the one that was so called: answers under way keep their numbers."""
 
         def put() -> None:
             names = [old.name for old in self._adapters]
-            place = names.index(adapter.name) if adapter.name in names else len(names)
+            taken = [name for name in (adapter.name, instead, FREE) if name in names]
+            place = names.index(taken[0]) if taken else len(names)
             self._stack(network, [*self._adapters[:place], adapter, *self._adapters[place + 1 :]])
 
         self._path().scheduler.exclusively(put)
 
     def _stack(self, network: Network, adapters: list[Adapter]) -> None:
-        """Only while no step is under way. What was compiled for other shapes is out of date."""
+        """Only while no step is under way. What was compiled for other shapes is out of date.
+
+        Places are doubled, so that shapes change seldom however many adapters come.
+        """
+        if len(adapters) > 1:
+            adapters = [*adapters, *[Adapter(FREE, {}, {})] * ((1 << (len(adapters) - 1).bit_length()) - len(adapters))]
         if not network.load(adapters):
             self._outdated, self._graphs = self._graphs, None
         self._adapters = adapters
@@ -220,6 +245,10 @@ class LocalEngine:
     def drive(self, stop: threading.Event) -> None:
         """Compute for all readers until `stop` is set; meant for a thread of a server that does nothing else."""
         self._path().scheduler.drive(stop)
+
+    def listen(self, heard: Callable[[], None]) -> None:
+        """Have `heard` called after each step, by the thread that computes: it must return at once."""
+        self._path().scheduler.heard = heard
 
     def compile(self) -> None:
         """Compile now and wait until it is done, as a server does before it opens."""
@@ -254,10 +283,9 @@ class LocalEngine:
     def _number(self, adapter: str) -> int:
         if adapter == "":
             return -1
-        names = self.adapters
-        if adapter not in names:
+        if adapter not in (names := self.adapters):
             raise ModelError(f"no adapter is called {adapter!r}; {did_you_mean(adapter, names)}")
-        return names.index(adapter)
+        return [one.name for one in self._adapters].index(adapter)
 
     def _path(self) -> DecodePath:
         """How answers are decoded; decided at the first one."""

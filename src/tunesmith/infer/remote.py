@@ -146,6 +146,7 @@ class RemoteModel:
             **({"n": options.n} if options.n > 1 else {}),
             **({"stop": list(options.stop)} if options.stop else {}),
             **({"logprobs": True} if options.logprobs else {}),
+            **{name: value for name, value in _steering(options).items() if value},
         }
 
     def _run(self, work: Callable[[httpx.AsyncClient], Awaitable[Value]]) -> Value:
@@ -226,6 +227,17 @@ def read_choice(value: Any) -> Choice | None:
     text = (content or "").encode("utf-8", "replace").decode()  # half a surrogate pair could not be written down
     reason = value.get("finish_reason")
     return Choice(text, reason if isinstance(reason, str) else "", [], read_logprobs(value.get("logprobs")))
+
+
+def _steering(options: Options) -> Body:
+    """What changes logits; a server takes it or not."""
+    schema = options.schema and {"name": "answer", "schema": json.loads(options.schema), "strict": True}
+    return {
+        "top_logprobs": options.top_logprobs, "frequency_penalty": options.frequency_penalty,
+        "presence_penalty": options.presence_penalty,
+        "logit_bias": {str(token): bias for token, bias in options.logit_bias},
+        "response_format": schema and {"type": "json_schema", "json_schema": schema},
+    }  # fmt: skip
 
 
 def read_logprobs(value: Any) -> list[float] | None:

@@ -12,7 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from tunesmith import __version__
-from tunesmith.serve import chat, files, fine_tuning, models, permissions, uploads, webhooks
+from tunesmith.serve import chat, completions, files, fine_tuning, models, permissions, uploads, webhooks
 from tunesmith.serve.deliver import Deliverer
 from tunesmith.serve.errors import error_body, handle_errors
 from tunesmith.serve.gate import Gate
@@ -32,12 +32,15 @@ def make_app(server: Server, hosts: list[str], origins: list[str] | None = None)
     async def living(app: FastAPI) -> AsyncGenerator[None]:
         deliverer = Deliverer(server.stores.records, server.private_webhooks)
         deliverer.start()
+        server.ticks.bind()
+        server.engines.listen(server.ticks)
         yield
+        server.engines.close()
         deliverer.stop()
 
     app = FastAPI(title="tunesmith", version=__version__, docs_url="/docs", redoc_url=None, lifespan=living)
     app.state.server = server
-    for module in (files, uploads, fine_tuning, permissions, models, chat, webhooks):
+    for module in (files, uploads, fine_tuning, permissions, models, chat, completions, webhooks):
         app.include_router(module.router)
     app.include_router(webhooks.types)
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
+from tunesmith.infer.engine.steer import OBJECT
 from tunesmith.infer.generator import LEAST_TEMPERATURE, Options
 from tunesmith.prompt.messages import Conversation, Message, ToolCall
 from tunesmith.serve.errors import refused
@@ -27,13 +28,22 @@ class Sampling(BaseModel):
     n: Annotated[int, Field(ge=1, le=128)] | None = None
     stop: str | Annotated[list[str], Field(max_length=4)] | None = None
     seed: int | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
     stream: bool | None = None
     stream_options: dict[str, Any] | None = None
 
-    def options(self, most: int | None, logprobs: bool = False, tools: tuple[Any, ...] = ()) -> Options:
-        """The same for our engine; `most` new tokens, or a usual number."""
+    def options(self, most: int | None, **more: Any) -> Options:
+        """The same for our engine; `most` new tokens, or a usual number; `more` of its own.
+
+        Raises:
+            ApiError: a bias is of no token.
+        """
         stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
         temperature = 1.0 if self.temperature is None else self.temperature
+        if not all(token.isdecimal() and len(token) < 10 for token in self.logit_bias or {}):
+            raise refused("logit_bias: its keys must be ids of tokens.", "logit_bias")
         return Options(
             max_new_tokens=USUAL if most is None else max(1, most),
             temperature=0.0 if temperature < LEAST_TEMPERATURE else temperature,
@@ -41,9 +51,73 @@ class Sampling(BaseModel):
             seed=random.getrandbits(31) if self.seed is None else self.seed % 2**31,
             n=self.n or 1,
             stop=tuple(one for one in stop if one),
-            logprobs=logprobs,
-            tools=tools,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            presence_penalty=self.presence_penalty or 0.0,
+            logit_bias=tuple((int(token), bias) for token, bias in (self.logit_bias or {}).items()),
+            **more,
         )
+
+
+class ChatRequest(Sampling):
+    """A chat completion."""
+
+    messages: list[dict[str, Any]]
+    max_completion_tokens: Annotated[int, Field(ge=0)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: Any = None
+    response_format: dict[str, Any] | None = None
+
+    def functions(self) -> tuple[dict[str, Any], ...]:
+        """What may be called, by name.
+
+        Raises:
+            ApiError: a tool is none, or one must be called, which is not done here.
+        """
+        if self.tool_choice == "none" or not self.tools:
+            return ()
+        if self.tool_choice not in (None, "auto"):
+            raise refused("tool_choice: auto and none are what there is here; no call can be forced.", "tool_choice")
+        for number, tool in enumerate(self.tools):
+            function = tool.get("function")
+            if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
+                raise refused(f"no function with a name - 'tools.[{number}]'", f"tools.[{number}]")
+        return tuple(tool["function"] for tool in self.tools)
+
+    def answer_schema(self) -> str | None:
+        """The JSON schema that the answer must match.
+
+        Raises:
+            ApiError: the format is none.
+        """
+        asked = self.response_format or {}
+        match asked.get("type", "text"):
+            case "text":
+                return None
+            case "json_object":
+                return OBJECT
+            case "json_schema":
+                schema = (asked.get("json_schema") or {}).get("schema")
+                if not isinstance(schema, dict):
+                    raise refused("response_format.json_schema.schema must be an object.", "response_format")
+                return json.dumps(schema)
+            case other:
+                known = "text, json_object or json_schema"
+                raise refused(f"response_format.type = {other!r}: must be {known}.", "response_format")
+
+    @property
+    def most(self) -> int | None:
+        """New tokens at most."""
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+
+class TextRequest(Sampling):
+    """A plain completion."""
+
+    prompt: str | list[str] | list[int] = "\n"
+    echo: bool | None = None
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
 
 
 def conversation_of(messages: list[dict[str, Any]]) -> Conversation:

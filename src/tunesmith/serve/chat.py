@@ -1,150 +1,139 @@
-"""`/v1/chat/completions` and `/v1/completions`: a model answers, at once or piece by piece."""
+"""`/v1/chat/completions`: a model answers, at once or piece by piece, in text, in JSON, or with calls of functions."""
 
 from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterator
-from typing import Annotated, Any
+from collections.abc import AsyncIterator
+from typing import Any
 
-from fastapi import APIRouter
-from fastapi.responses import StreamingResponse
-from pydantic import Field
+from fastapi import APIRouter, Request
 
-from tunesmith.core.errors import TunesmithError
-from tunesmith.infer.generator import Answering, Completion, Delta
-from tunesmith.serve.asked import Sampling, conversation_of
+from tunesmith.infer.generator import Choice, Completion, Options, Prompt
+from tunesmith.prompt.calls import CallFormat, CallStream, call_format, calls_in
+from tunesmith.prompt.contract import Contract
+from tunesmith.prompt.messages import ToolCall
+from tunesmith.serve.answers import Answers, answered, unless_gone
+from tunesmith.serve.asked import ChatRequest, conversation_of
+from tunesmith.serve.engines import Serving
 from tunesmith.serve.errors import refused
-from tunesmith.serve.models import engine_of
 from tunesmith.serve.server import Caller, Here
+from tunesmith.serve.spelled import chat_logprobs
+from tunesmith.serve.stream import FINISHED, frame_of, stream, usage_of
 from tunesmith.store.records import now
 
 router = APIRouter(prefix="/v1")
-FINISHED = {"cancelled": "stop"}  # how an answer ended, in words that clients know
 
 
-class ChatRequest(Sampling):
-    """A chat completion."""
+class Chat:
+    """A conversation to be answered: what was asked, and how calls look in the model's words."""
 
-    messages: list[dict[str, Any]]
-    max_completion_tokens: Annotated[int, Field(ge=0)] | None = None
-    logprobs: bool | None = None
-    tools: list[dict[str, Any]] | None = None
-    response_format: dict[str, Any] | None = None
+    def __init__(self, body: ChatRequest) -> None:
+        """Read what is asked.
 
+        Raises:
+            ApiError: it makes no sense.
+        """
+        self.body, self.functions, self.schema = body, body.functions(), body.answer_schema()
+        self.conversation = conversation_of(body.messages)
+        self.names = [function["name"] for function in self.functions]
+        self.form: CallFormat | None = None
 
-class TextRequest(Sampling):
-    """A plain completion."""
+    def prepare(self, serving: Serving) -> tuple[Prompt, Options]:
+        """Prompt and options for what answers.
 
-    prompt: str | list[str] | list[int] = "\n"
-    echo: bool | None = None
+        Raises:
+            ApiError: the model cannot chat, or writes no calls.
+        """
+        contract: Contract = serving.engine.contract
+        if contract.template is None:
+            raise refused(f"The model `{self.body.model}` has no chat template: ask /v1/completions.", "model")
+        tools: tuple[Any, ...] = ()
+        if self.functions:
+            self.form = call_format(contract)
+            if self.form is None or not contract.shows["tools"]:
+                raise refused(f"The chat template of `{self.body.model}` has no tools, or no calls as JSON.", "tools")
+            tools = tuple({"type": "function", "function": function} for function in self.functions)
+        body = self.body
+        options = body.options(
+            body.most, logprobs=bool(body.logprobs), top_logprobs=body.top_logprobs or 0 if body.logprobs else 0,
+            tools=tools, schema=self.schema, adapter=serving.adapter,
+        )  # fmt: skip
+        return self.conversation, options
+
+    def calls(self, text: str) -> tuple[str, list[ToolCall]]:
+        """Text without calls, and these."""
+        return (text, []) if self.form is None else calls_in(self.form, self.names, text)
+
+    def stream(self) -> CallStream | None:
+        """What finds calls while text comes."""
+        return None if self.form is None else CallStream(self.form, self.names)
 
 
 @router.post("/chat/completions")
-def chat(here: Here, key: Caller, body: ChatRequest) -> Any:
+async def chat(request: Request, here: Here, key: Caller, body: ChatRequest) -> Any:
     """Answer a conversation."""
-    if (body.response_format or {}).get("type", "text") != "text":
-        raise refused("response_format: only text is answered here today.", "response_format")
-    engine = engine_of(here, key.project, body.model)
-    conversation = conversation_of(body.messages)
-    most = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
-    tools = tuple(tool["function"] for tool in body.tools or () if isinstance(tool.get("function"), dict))
-    answering: Answering = engine.submit(conversation, body.options(most, bool(body.logprobs), tools))
-    frame = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(now()), "model": body.model}
+    asked = Chat(body)
+    begin = Answers.begin(here, key, body.model, body.n or 1, asked.prepare)
+    frame = frame_of("chatcmpl", body.model)
     if body.stream:
+        answers = await unless_gone(request, begin)
         usage = bool((body.stream_options or {}).get("include_usage"))
-        return _stream(_chat_pieces(frame, answering, usage))
-    done = _whole(answering)
-    choices = [
-        {
-            "index": index,
-            "message": {"role": "assistant", "content": choice.text, "refusal": None},
-            "logprobs": _logprobs(engine, choice.ids, choice.logprobs),
-            "finish_reason": FINISHED.get(choice.finish_reason, choice.finish_reason),
-        }
-        for index, choice in enumerate(done.choices)
-    ]
-    return {**frame, "object": "chat.completion", "choices": choices, "usage": _usage(done)}
+        return stream(answers, _pieces(frame, answers, asked, usage))
+    return await answered(request, begin, lambda answers, done: _whole(frame, answers, asked, done))
 
 
-def _chat_pieces(frame: dict[str, Any], answering: Answering, with_usage: bool) -> Iterator[dict[str, Any]]:
+def _whole(frame: dict[str, Any], answers: Answers, asked: Chat, done: Completion) -> dict[str, Any]:
+    choices = [_choice(answers, asked, index, choice) for index, choice in enumerate(done.choices)]
+    return {**frame, "object": "chat.completion", "choices": choices, "usage": usage_of(done)}
+
+
+def _choice(answers: Answers, asked: Chat, index: int, choice: Choice) -> dict[str, Any]:
+    text, calls = asked.calls(choice.text)
+    message: dict[str, Any] = {"role": "assistant", "content": text or (None if calls else ""), "refusal": None}
+    reason = FINISHED.get(choice.finish_reason, choice.finish_reason)
+    if calls:
+        message["tool_calls"] = [_call(call) for call in calls]
+        reason = "tool_calls"
+    logprobs = chat_logprobs(answers.serving.engine.contract, choice.ids, choice.logprobs, choice.tops)
+    return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": reason}
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": json.dumps(call.arguments, ensure_ascii=False)}
+    return {"id": f"call_{secrets.token_hex(12)}", "type": "function", "function": function}
+
+
+async def _pieces(
+    frame: dict[str, Any], answers: Answers, asked: Chat, with_usage: bool
+) -> AsyncIterator[dict[str, Any]]:
     """The chunks of a streamed chat completion."""
     begun: set[int] = set()
+    found: dict[int, CallStream | None] = {}
+    called: dict[int, int] = {}
     usage: dict[str, Any] = {"usage": None} if with_usage else {}
-    frame = {**frame, "object": "chat.completion.chunk"}
-    for delta in answering:
-        content: dict[str, Any] = {"content": delta.text} if delta.text else {}
-        if delta.index not in begun:
-            begun.add(delta.index)
-            content = {"role": "assistant", "content": delta.text}
-        yield {**frame, "choices": [_piece(delta, {"delta": content})], **usage}
+    frame = {**frame, "object": "chat.completion.chunk", "created": int(now())}
+    contract = answers.serving.engine.contract
+    async for delta in answers.deltas():
+        index, text, calls = delta.index, delta.text, list[ToolCall]()
+        if (finder := found.setdefault(index, asked.stream())) is not None:
+            text, calls = finder.add(text)
+            if delta.finish_reason is not None:
+                rest, more = finder.end()
+                text, calls = text + rest, calls + more
+        what: dict[str, Any] = {"content": text} if text else {}
+        if index not in begun:
+            begun.add(index)
+            what = {"role": "assistant", "content": text}
+        if calls:
+            first = called.get(index, 0)
+            what["tool_calls"] = [{"index": first + n, **_call(call)} for n, call in enumerate(calls)]
+            called[index] = first + len(calls)
+        reason = delta.finish_reason and FINISHED.get(delta.finish_reason, delta.finish_reason)
+        if reason and called.get(index):
+            reason = "tool_calls"
+        logprobs = chat_logprobs(contract, delta.ids, delta.logprobs, delta.tops)
+        choice = {"index": index, "delta": what, "logprobs": logprobs, "finish_reason": reason}
+        yield {**frame, "choices": [choice], **usage}
     if with_usage:
-        yield {**frame, "choices": [], "usage": _usage(answering.result())}
-
-
-def _piece(delta: Delta, what: dict[str, Any]) -> dict[str, Any]:
-    reason = delta.finish_reason and FINISHED.get(delta.finish_reason, delta.finish_reason)
-    return {"index": delta.index, **what, "logprobs": None, "finish_reason": reason}
-
-
-@router.post("/completions")
-def complete(here: Here, key: Caller, body: TextRequest) -> Any:
-    """Go on with a text."""
-    prompts = body.prompt if isinstance(body.prompt, list) else [body.prompt]
-    if len(prompts) != 1 and not all(isinstance(one, int) for one in prompts):
-        raise refused("prompt: one text, or the ids of one, is answered at a time.", "prompt")
-    engine = engine_of(here, key.project, body.model)
-    given: Any = prompts if prompts and isinstance(prompts[0], int) else engine.contract.tokenizer.encode(prompts[0])
-    answering: Answering = engine.submit(given, body.options(16 if body.max_tokens is None else body.max_tokens))
-    frame = {"id": f"cmpl-{secrets.token_hex(12)}", "object": "text_completion", "created": int(now())}
-    frame["model"] = body.model
-    if body.stream:
-        return _stream({**frame, "choices": [_piece(delta, {"text": delta.text})]} for delta in answering)
-    done, head = _whole(answering), str(prompts[0]) if body.echo else ""
-    choices = [
-        {
-            "index": index, "text": head + choice.text, "logprobs": None,
-            "finish_reason": FINISHED.get(choice.finish_reason, choice.finish_reason),
-        }
-        for index, choice in enumerate(done.choices)
-    ]  # fmt: skip
-    return {**frame, "choices": choices, "usage": _usage(done)}
-
-
-def _whole(answering: Answering) -> Completion:
-    try:
-        return answering.result()
-    finally:
-        answering.cancel()
-
-
-def _usage(done: Completion) -> dict[str, int]:
-    used = done.usage
-    prompt, answer = (used.prompt_tokens, used.completion_tokens) if used else (0, 0)
-    return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
-
-
-def _logprobs(engine: Any, ids: list[int], logprobs: list[float] | None) -> dict[str, Any] | None:
-    if logprobs is None:
-        return None
-    tokens = [engine.contract.decode([id]) for id in ids]
-    content = [
-        {"token": token, "logprob": value, "bytes": list(token.encode()), "top_logprobs": []}
-        for token, value in zip(tokens, logprobs, strict=True)
-    ]
-    return {"content": content, "refusal": None}
-
-
-def _stream(pieces: Iterator[dict[str, Any]]) -> StreamingResponse:
-    """Server-sent events; what goes wrong on the way is said in the stream, as clients expect it."""
-
-    def lines() -> Iterator[str]:
-        try:
-            for piece in pieces:
-                yield f"data: {json.dumps(piece)}\n\n"
-        except TunesmithError as error:
-            body = {"message": str(error), "type": "server_error", "param": None, "code": None}
-            yield f"data: {json.dumps({'error': body})}\n\n"
-        yield "data: [DONE]\n\n"
-
-    return StreamingResponse(lines(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        yield {**frame, "choices": [], "usage": usage_of(answers.result())}

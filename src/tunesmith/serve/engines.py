@@ -1,43 +1,209 @@
-"""Models that answer: loaded when they are first asked, and let go when others are asked more."""
+"""Models that answer, in memory: all adapters of one base share its weights and one running batch.
+
+An engine is a base and its prompt contract, with places for adapters; a model that cannot be stacked has one of its
+own. The least recently used engine, and the least recently used adapter of an engine, make room for others, unless
+somebody is being answered by them.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
 from typing import Any
 
-MOST_LOADED = 2  # models in memory
+from tunesmith.core.errors import ModelError
+from tunesmith.infer.generator import Full
+
+MOST_LOADED = 2  # engines in memory
+MOST_ADAPTERS = 16  # of one engine
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What answers for a model.
+
+    Attributes:
+        engine: a `LocalEngine`.
+        adapter: of the engine; "" for none, None for the one that its model came with.
+    """
+
+    engine: Any
+    adapter: str | None
+
+
+@dataclass
+class Loaded:
+    """An engine in memory.
+
+    Attributes:
+        engine: a `LocalEngine`.
+        adapters: that it has, the least recently used one first.
+        users: how many are being answered, by adapter ("" for none).
+        stop: ends the thread that computes.
+    """
+
+    engine: Any
+    adapters: OrderedDict[str, None] = field(default_factory=OrderedDict[str, None])
+    users: Counter[str] = field(default_factory=Counter[str])
+    stop: threading.Event = field(default_factory=threading.Event)
 
 
 class Engines:
     """Answering models by name; safe from any thread."""
 
-    def __init__(self, most: int = MOST_LOADED) -> None:
-        """Nothing is loaded; at most `most` models will be at once."""
-        self._most = most
-        self._loaded: OrderedDict[str, Any] = OrderedDict()
-        self._lock, self._loading = threading.Lock(), dict[str, threading.Lock]()
+    def __init__(self, most: int = MOST_LOADED, most_adapters: int = MOST_ADAPTERS, precision: str = "auto") -> None:
+        """Nothing is loaded.
 
-    def get(self, name: str, load: Callable[[], Any]) -> Any:
-        """The engine of a model; loaded by the first who asks, while others who ask for it wait."""
+        Args:
+            most: engines at once.
+            most_adapters: of one engine at once.
+            precision: of weights: `fp32`, `bf16`, or `auto` for what the device takes best.
+        """
+        self._most, self._most_adapters, self._precision = most, most_adapters, precision
+        self._heard: Callable[[], None] = lambda: None
+        self._loaded: OrderedDict[str, Loaded] = OrderedDict()
+        self._places: dict[str, tuple[str, str | None]] = {}  # model -> engine and adapter
+        self._lock, self._loading = threading.Lock(), threading.Lock()
+
+    def listen(self, heard: Callable[[], None]) -> None:
+        """Have `heard` called after each step of any engine, by the thread that computes."""
+        self._heard = heard
+
+    @property
+    def models(self) -> list[str]:
+        """Names of the models that are loaded."""
         with self._lock:
-            if name in self._loaded:
-                self._loaded.move_to_end(name)
-                return self._loaded[name]
-            loading = self._loading.setdefault(name, threading.Lock())
-        with loading:
+            return [name for name, (key, adapter) in self._places.items() if self._is_there(key, adapter)]
+
+    @contextlib.contextmanager
+    def borrow(self, name: str, find: Callable[[], Any]) -> Generator[Serving]:
+        """What answers for a model, loaded if it is not yet, and kept as long as the block runs.
+
+        Args:
+            name: of the model.
+            find: brings it here; returns an `ExportedModel`.
+
+        Raises:
+            Full: all places are in use.
+            TunesmithError: it cannot be loaded.
+        """
+        if (key := self._taken(name)) is None:
+            with self._loading:  # one at a time: each needs all the processor's cores
+                while (key := self._taken(name)) is None:
+                    self._load(name, find())
+        loaded, adapter = self._loaded[key], self._places[name][1]
+        try:
+            yield Serving(loaded.engine, adapter)
+        finally:
             with self._lock:
-                if name in self._loaded:
-                    return self._loaded[name]
-            engine = load()
-            with self._lock:
-                self._loaded[name] = engine
-                while len(self._loaded) > self._most:  # who still uses the oldest one keeps it until it is done
-                    self._loaded.popitem(last=False)
-            return engine
+                loaded.users[adapter or ""] -= 1
 
     def forget(self, name: str) -> None:
-        """Let a model go."""
+        """A model is no more: its place is the first to be taken."""
         with self._lock:
-            self._loaded.pop(name, None)
+            key, adapter = self._places.pop(name, ("", None))
+            if (loaded := self._loaded.get(key)) is not None and adapter in loaded.adapters:
+                loaded.adapters.move_to_end(adapter, last=False)
+
+    def close(self) -> None:
+        """Let the threads end that compute."""
+        with self._lock:
+            for loaded in self._loaded.values():
+                loaded.stop.set()
+
+    def _is_there(self, key: str, adapter: str | None) -> bool:
+        loaded = self._loaded.get(key)
+        return loaded is not None and (not adapter or adapter in loaded.adapters)
+
+    def _taken(self, name: str) -> str | None:
+        """The engine of a model, with one more user; None if it is not there."""
+        with self._lock:
+            key, adapter = self._places.get(name, ("", None))
+            if not self._is_there(key, adapter):
+                return None
+            self._loaded.move_to_end(key)
+            if adapter:
+                self._loaded[key].adapters.move_to_end(adapter)
+            self._loaded[key].users[adapter or ""] += 1
+            return key
+
+    def _load(self, name: str, exported: Any) -> None:
+        contract = exported.contract()
+        if exported.base is not None:
+            key = f"{exported.card.get('base', {}).get('sha256') or exported.base.fingerprint()} {contract.id}"
+            try:
+                self._add(name, key, exported, contract)
+                return
+            except ModelError:  # it cannot be stacked: it gets an engine of its own
+                key = str(exported.folder)
+        else:
+            key = f"{_fingerprint(exported)} {contract.id}"
+        if key not in self._loaded:
+            self._engine(key, exported, contract)
+        with self._lock:
+            self._places[name] = (key, "" if exported.base is None else None)
+
+    def _add(self, name: str, key: str, exported: Any, contract: Any) -> None:
+        """Put an adapter beside those of its base.
+
+        Raises:
+            ModelError: it cannot be stacked, or the base is another.
+        """
+        from tunesmith.infer.engine.adapters import read_adapter
+        from tunesmith.model.export import ExportedModel
+
+        read_adapter(name, exported.folder)  # before the base is loaded for it
+        if key not in self._loaded:
+            base = exported.base
+            if not base.commit and base.fingerprint() != key.partition(" ")[0]:
+                raise ModelError(
+                    f"{base.folder}: it has changed since {exported.folder} was trained on it. Restore it."
+                )
+            self._engine(key, ExportedModel(base.name, base.folder, None, {}), contract)
+        with self._lock:
+            loaded = self._loaded[key]
+            idle = [one for one in loaded.adapters if not loaded.users[one]]
+            instead = None
+            if name not in loaded.adapters and len(loaded.adapters) >= self._most_adapters:
+                if not idle:
+                    raise Full(f"all {self._most_adapters} adapters of this base are in use. Try again in a moment.")
+                instead = idle[0]
+                del loaded.adapters[instead]
+        loaded.engine.add_adapter(name, exported.folder, instead)
+        with self._lock:
+            loaded.adapters[name] = None
+            self._places[name] = (key, name)
+
+    def _engine(self, key: str, exported: Any, contract: Any) -> None:
+        """Load a model, and let a thread compute for it."""
+        from dataclasses import replace
+
+        from tunesmith.infer.local import LocalEngine
+        from tunesmith.model.load import answering
+
+        self._make_room()
+        spec = answering()
+        if self._precision != "auto":
+            spec = replace(spec, precision=self._precision)
+        loaded = Loaded(LocalEngine(exported.load_as(spec), contract))
+        loaded.engine.listen(self._heard)
+        threading.Thread(target=loaded.engine.drive, args=(loaded.stop,), name="engine", daemon=True).start()
+        with self._lock:
+            self._loaded[key] = loaded
+
+    def _make_room(self) -> None:
+        with self._lock:
+            while len(self._loaded) >= self._most:
+                idle = [key for key, loaded in self._loaded.items() if not loaded.users.total()]
+                if not idle:
+                    raise Full(f"all {self._most} models that memory is for are in use. Try again in a moment.")
+                self._loaded.pop(idle[0]).stop.set()
+
+
+def _fingerprint(exported: Any) -> str:
+    from tunesmith.prompt.base import Base
+
+    return Base(exported.name, exported.folder).fingerprint()

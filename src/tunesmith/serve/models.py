@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from fastapi import APIRouter
@@ -14,6 +14,7 @@ from tunesmith.core.files import make_folder
 from tunesmith.exec.queue.control import list_jobs
 from tunesmith.jobs.checkpoint import export_checkpoint
 from tunesmith.jobs.submit import bring_run
+from tunesmith.model.export import find_model
 from tunesmith.serve.errors import ApiError, not_found, refused
 from tunesmith.serve.server import Caller, Here, Server
 from tunesmith.serve.tuned import find_tuned, tuned
@@ -29,21 +30,25 @@ def unknown(name: str) -> ApiError:
     return not_found(f"The model `{name}` does not exist or you do not have access to it.", "model", "model_not_found")
 
 
-def engine_of(here: Server, project: str, name: str) -> Any:
-    """What answers for a model: loaded, if it is not yet.
+def finder_of(here: Server, project: str, name: str) -> tuple[str, Callable[[], Any]]:
+    """A model's name, and what brings it here and finds it; "" names the only one that there is.
 
     Raises:
         ApiError: there is no such model for this project.
-        TunesmithError: it cannot be loaded.
     """
+    if not name:
+        names = [str(model["id"]) for model in _all(here, project)]
+        if len(names) != 1:
+            raise refused(f"model: '' means the only one, and there are {len(names)}.", "model")
+        name = names[0]
     if name in here.bases.table:
         base = here.bases.table[name]
-        return here.engines.get(name, lambda: _loaded(base))
+        return name, lambda: find_model(base)
     found = find_tuned(here, project, name)
     if found is None:
         raise unknown(name)
 
-    def load() -> Any:
+    def find() -> Any:
         folder = here.folder / (found.job.id if found.step is None else f"{found.job.id}-step-{found.step}")
         make_folder(here.folder, "models")
         with FileLock(here.folder / f".{folder.name}.lock"):
@@ -53,17 +58,9 @@ def engine_of(here: Server, project: str, name: str) -> Any:
                 if found.step is not None:
                     export_checkpoint(folder, found.step)
                 (folder / WHOLE).touch()
-        return _loaded(str(folder))
+        return find_model(str(folder))
 
-    return here.engines.get(name, load)
-
-
-def _loaded(name: str) -> Any:
-    from tunesmith.infer.local import LocalEngine
-    from tunesmith.model.export import find_model
-
-    exported = find_model(name)
-    return LocalEngine(exported.load(), exported.contract())
+    return name, find
 
 
 def _all(here: Server, project: str) -> Iterator[dict[str, Any]]:

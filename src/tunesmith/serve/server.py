@@ -13,6 +13,8 @@ from tunesmith.serve.errors import ApiError
 from tunesmith.serve.keys import Key, find_key
 from tunesmith.serve.names import Bases
 from tunesmith.serve.rates import Rates
+from tunesmith.serve.ticks import Ticks
+from tunesmith.serve.turns import Turns
 from tunesmith.store.stores import Stores
 
 LARGEST_FILE = 512 << 20  # bytes, as OpenAI has it
@@ -32,6 +34,8 @@ class Server:
         private_webhooks: whether webhooks may be in networks of the operator's own.
         integrations: trackers that clients may ask for.
         rates: how often keys have asked.
+        turns: of answers.
+        ticks: tell of the engines' steps.
     """
 
     stores: Stores
@@ -42,6 +46,8 @@ class Server:
     private_webhooks: bool = False
     integrations: tuple[str, ...] = ()
     rates: Rates = field(default_factory=Rates)
+    turns: Turns = field(default_factory=Turns)
+    ticks: Ticks = field(default_factory=Ticks)
 
     def largest_of(self, key: Key) -> int:
         """Bytes of an upload with this key."""

@@ -29,16 +29,25 @@ class LocalAnswering:
             wait: returns when a condition on the requests holds; the batch runs meanwhile.
         """
         self.requests, self._contract, self._wait = requests, contract, wait
+        self._readers = [_Reader(index, request, contract) for index, request in enumerate(requests)]
 
     def __iter__(self) -> Iterator[Delta]:
-        readers = [_Reader(index, request, self._contract) for index, request in enumerate(self.requests)]
-        while readers:
-            self._wait(lambda: any(reader.has_news for reader in readers))
-            for reader in [one for one in readers if one.has_news]:
-                delta = reader.read()
-                if delta.finish_reason is not None:
-                    readers.remove(reader)
-                yield delta
+        while not self.over:
+            self._wait(lambda: any(reader.has_news for reader in self._readers))
+            yield from self.news()
+
+    def news(self) -> Iterator[Delta]:
+        """What has come since it was last read, without waiting: for who hears otherwise when there is some."""
+        for reader in [one for one in self._readers if one.has_news]:
+            delta = reader.read()
+            if delta.finish_reason is not None:
+                self._readers.remove(reader)
+            yield delta
+
+    @property
+    def over(self) -> bool:
+        """Whether all was read."""
+        return not self._readers
 
     def result(self, timeout: float | None = None) -> Completion:
         """Wait for all answers; see `Answering`."""
@@ -67,8 +76,9 @@ class LocalAnswering:
 
     def _choice(self, request: Request) -> Choice:
         text = "" if self._contract is None else whole_text(self._contract, request.ids, request.options.stop)
-        logprobs = list(request.logprobs) if request.options.logprobs else None
-        return Choice(text, request.finish_reason, list(request.ids), logprobs)
+        asked = request.options.logprobs
+        logprobs, tops = (list(request.logprobs), list(request.tops)) if asked else (None, None)
+        return Choice(text, request.finish_reason, list(request.ids), logprobs, tops)
 
 
 class _Reader:
@@ -100,5 +110,7 @@ class _Reader:
         text = ""
         if self._text is not None:
             text = "".join(map(self._text.add, ids)) + (self._text.end() if over else "")
-        logprobs = request.logprobs[taken:until] if request.options.logprobs else None
-        return Delta(self._index, text, ids, logprobs, request.finish_reason if over else None)
+        asked = request.options.logprobs
+        logprobs = request.logprobs[taken:until] if asked else None
+        tops = request.tops[taken:until] if asked else None
+        return Delta(self._index, text, ids, logprobs, request.finish_reason if over else None, tops)

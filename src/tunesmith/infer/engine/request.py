@@ -6,7 +6,8 @@ import time
 
 import torch
 
-from tunesmith.infer.generator import Options
+from tunesmith.infer.engine.steer import Steer
+from tunesmith.infer.generator import Options, Tops
 from tunesmith.infer.text import TextStream
 
 
@@ -20,7 +21,7 @@ class Request:
         adapter: index of its adapter, -1 for none.
         embeddings: soft prompt (tokens, width) before the prompt, or None.
         ids: its tokens so far, the stop token among them.
-        logprobs: of these tokens, if they were asked for; never fewer than there are ids.
+        logprobs, tops: of these tokens, if they were asked for; never fewer than there are ids.
         length: positions that its cache holds.
         cancelled: nobody waits for it any more.
         ended: nothing more will come.
@@ -38,6 +39,7 @@ class Request:
         embeddings: torch.Tensor | None = None,
         watch: TextStream | None = None,
         seed: int = 0,
+        steer: Steer | None = None,
     ) -> None:
         """Nothing runs yet.
 
@@ -49,12 +51,14 @@ class Request:
             embeddings: the same.
             watch: reads along, to end the answer at a stop string; None if there are none.
             seed: of this answer's own sampler.
+            steer: changes its logits; None if nothing is to be changed.
         """
         assert limit > 0
         self.prompt, self.options, self.limit, self.adapter = prompt, options, limit, adapter
         self.embeddings = embeddings
         self.ids: list[int] = []
         self.logprobs: list[float] = []
+        self.tops: list[Tops] = []
         self.length = 0
         self.cancelled = self.ended = False
         self.finish_reason = ""
@@ -62,7 +66,7 @@ class Request:
         self.seconds = 0.0
         self._begun = time.perf_counter()
         self._random = torch.Generator().manual_seed(seed)
-        self._watch = watch
+        self._watch, self.steer = watch, steer
 
     @property
     def last(self) -> int:
@@ -92,11 +96,14 @@ class Request:
         """The next number in [0, 1) of this answer's own sampler."""
         return float(torch.rand((), generator=self._random, dtype=torch.float64))
 
-    def add(self, token: int, logprob: float | None, stops: bool) -> None:
+    def add(self, token: int, logprob: float | None, stops: bool, tops: Tops = []) -> None:  # noqa: B006  it is read
         """Take the next token, which may be the last."""
         if logprob is not None:
             self.logprobs.append(logprob)
+            self.tops.append(tops)
         self.ids.append(token)
+        if self.steer is not None:
+            self.steer.took(token)
         if stops:
             self.end("stop")
             return

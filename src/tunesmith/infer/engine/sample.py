@@ -13,7 +13,7 @@ import torch
 
 from tunesmith.infer.engine.request import Request
 from tunesmith.infer.engine.scheduler import Next
-from tunesmith.infer.generator import Options
+from tunesmith.infer.generator import Options, Tops
 
 NUCLEUS_TOKENS = 512  # likeliest ones that nucleus sampling looks at before it sorts them all
 
@@ -29,18 +29,42 @@ def choose(rows: Sequence[Request], logits_BV: torch.Tensor) -> list[Next]:
     options = [request.options for request in rows]
     kept = list(range(len(rows)))
     try:
-        tokens = pick(logits_BV, options, draws)
+        tokens = pick(steered(rows, logits_BV), options, draws)
     except Exception:  # noqa: BLE001  whose fault it is shows when each is tried alone
         kept, tokens = [], []
         for row, request in enumerate(rows):
+            one_1V = logits_BV[row : row + 1]
             try:
-                tokens += pick(logits_BV[row : row + 1], options[row : row + 1], draws[row : row + 1])
+                tokens += pick(steered([request], one_1V), options[row : row + 1], draws[row : row + 1])
                 kept.append(row)
             except Exception as error:  # noqa: BLE001  it is this row's
                 request.end(error=error)
     asked = [(row, token) for row, token in zip(kept, tokens, strict=True) if options[row].logprobs]
     logprobs = dict(zip([row for row, _ in asked], log_probabilities(logits_BV, asked), strict=True))
-    return [Next(rows[row], token, logprobs.get(row)) for row, token in zip(kept, tokens, strict=True)]
+    tops = {row: likeliest_of(logits_BV[row], options[row].top_logprobs) for row, _ in asked}
+    return [
+        Next(rows[row], token, logprobs.get(row), tops.get(row, [])) for row, token in zip(kept, tokens, strict=True)
+    ]
+
+
+def steered(rows: Sequence[Request], logits_BV: torch.Tensor) -> torch.Tensor:
+    """The logits with what rows change in theirs; the same tensor where none does."""
+    if all(request.steer is None for request in rows):
+        return logits_BV
+    changed_BV = logits_BV.float() if logits_BV.dtype != torch.float32 else logits_BV.clone()
+    for row, request in enumerate(rows):
+        if request.steer is not None:
+            request.steer.change(changed_BV[row])
+    return changed_BV
+
+
+def likeliest_of(logits_V: torch.Tensor, count: int) -> Tops:
+    """The likeliest tokens of a row, with their log probabilities at temperature 1."""
+    if not count:
+        return []
+    logits_V = logits_V.float()
+    value_N, token_N = logits_V.topk(min(count, len(logits_V)))
+    return list(zip(token_N.tolist(), (value_N - logits_V.logsumexp(-1)).tolist(), strict=True))
 
 
 def log_probabilities(logits_BV: torch.Tensor, chosen: Sequence[tuple[int, int]]) -> list[float]:

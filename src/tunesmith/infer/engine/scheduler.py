@@ -17,17 +17,18 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import torch
 
 from tunesmith.infer.engine.request import Request
-from tunesmith.infer.generator import Full
+from tunesmith.infer.generator import Full, Tops
 
 Value = TypeVar("Value")
 
 
 class Next(NamedTuple):
-    """The next token of a row, and its log probability if that was asked for."""
+    """The next token of a row, and its log probability and the likeliest beside it if these were asked for."""
 
     request: Request
     token: int
     logprob: float | None
+    tops: Tops = []  # noqa: RUF012  nobody adds to it
 
 
 class Batch(Protocol):
@@ -71,6 +72,7 @@ class Scheduler:
         """
         self.batch = batch
         self._stop_ids, self._between, self._most_waiting = stop_ids, between, most_waiting
+        self.heard: Callable[[], None] = lambda: None  # called by the driving thread after each step
         self._changed = threading.Condition()
         self._waiting: deque[Request] = deque()
         self._actions: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
@@ -132,6 +134,7 @@ class Scheduler:
                 if ready():
                     return
                 self._once()
+                self.heard()
                 with self._changed:
                     self._changed.notify_all()
                     if self.batch.idle and not self._waiting and not self._actions and not ready():
@@ -178,9 +181,9 @@ class Scheduler:
             request.end("cancelled")
         if self.batch.idle:
             return
-        for request, token, logprob in self.batch.step():
+        for request, token, logprob, tops in self.batch.step():
             try:
-                request.add(token, logprob, token in self._stop_ids)
+                request.add(token, logprob, token in self._stop_ids, tops)
             except Exception as error:  # noqa: BLE001  its tokens cannot be spelled: nobody else's affair
                 request.end(error=error)
             if request.ended:

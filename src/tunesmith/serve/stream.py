@@ -1,0 +1,47 @@
+"""What answers of all kinds are told in: frames, usage, and server-sent events."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi.responses import StreamingResponse
+
+from tunesmith.core.errors import TunesmithError
+from tunesmith.infer.generator import Completion
+from tunesmith.serve.answers import Answers
+from tunesmith.store.records import now
+
+FINISHED = {"cancelled": "stop"}  # how an answer ended, in words that clients know
+
+
+def frame_of(kind: str, model: str) -> dict[str, Any]:
+    """What all pieces of an answer share."""
+    return {"id": f"{kind}-{secrets.token_hex(12)}", "created": int(now()), "model": model}
+
+
+def usage_of(done: Completion) -> dict[str, int]:
+    """Tokens of prompt and answers."""
+    used = done.usage
+    prompt, answer = (used.prompt_tokens, used.completion_tokens) if used else (0, 0)
+    return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
+
+
+def stream(answers: Answers, pieces: AsyncIterator[dict[str, Any]]) -> StreamingResponse:
+    """Server-sent events; what goes wrong on the way is said in the stream, as clients expect it."""
+
+    async def lines() -> AsyncIterator[str]:
+        try:
+            async for piece in pieces:
+                yield f"data: {json.dumps(piece)}\n\n"
+        except TunesmithError as error:
+            body = {"message": str(error), "type": "server_error", "param": None, "code": None}
+            yield f"data: {json.dumps({'error': body})}\n\n"
+        finally:
+            answers.close()
+        yield "data: [DONE]\n\n"
+
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(lines(), media_type="text/event-stream", headers=headers)
