@@ -28,6 +28,7 @@ class Running:
         self.stores = open_stores(records or f"sqlite:///{folder / 'records.sqlite'}", str(folder / "blobs"))
         bases = read_bases([f"tiny={base}", f"gpt-3.5-turbo={base}"])
         server = Server(self.stores, bases, Engines(), folder / "models", 1 << 20, **settings)
+        self.server_settings, self.base = server, base
         self.app = make_app(server, ["127.0.0.1"], list(origins))
         self.server = uvicorn.Server(uvicorn.Config(self.app, port=0, log_level="error"))
         self.worker = Worker(self.stores, Settings(look=0.05, work=folder / "work"), lambda sentence: None)
@@ -43,8 +44,8 @@ class Running:
         _, secret = create_key(self.stores.records, "test", project, role)
         return self.as_client(secret)
 
-    def as_client(self, secret):
-        client = OpenAI(base_url=f"{self.url}/v1", api_key=secret, max_retries=0, _strict_response_validation=True)
+    def as_client(self, secret, strict=True):
+        client = OpenAI(base_url=f"{self.url}/v1", api_key=secret, max_retries=0, _strict_response_validation=strict)
         self.clients.append(client)
         return client
 

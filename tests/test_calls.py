@@ -12,7 +12,7 @@ from tunesmith.prompt.messages import Message, ToolCall
 
 CHATML = CallFormat("<tool_call>", "</tool_call>", "name", "arguments")
 LLAMA = CallFormat("", "", "name", "parameters")
-MISTRAL = CallFormat("[TOOL_CALLS] [", "]", "name", "arguments")
+MISTRAL = CallFormat("[TOOL_CALLS]", "]", "name", "arguments")
 ONE = '{"name": "f", "arguments": {"a": [1, "}"]}}'
 CALL = ToolCall("f", {"a": [1, "}"]})
 
@@ -82,5 +82,5 @@ def test_calls_of_other_peoples_templates_are_found_again(name):
     turn = whole.removeprefix(start)
     text = contract.decode(contract.tokenizer.encode(turn, add_special_tokens=False))
     shown, [found] = calls_in(form, ["weather"], text)
-    assert not shown.strip()
+    assert not shown.replace("<think>", "").replace("</think>", "").strip()  # what it thought, which is nothing
     assert (found.name, found.arguments) == (call.name, call.arguments)

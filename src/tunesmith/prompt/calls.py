@@ -26,7 +26,7 @@ class CallFormat:
     """How calls look.
 
     Attributes:
-        before, behind: of the JSON of a call, without white space at the ends; may be empty.
+        before, behind: of the JSON of a call, without white space and the brackets of a list; may be empty.
         name, arguments: keys of the JSON.
     """
 
@@ -56,7 +56,8 @@ def call_format(contract: Contract) -> CallFormat | None:
             behind = turn[found[1] :]
             for token in contract.control_tokens:
                 behind = behind.partition(token)[0]
-            return CallFormat(turn[:place].strip(), behind.strip(), name, arguments)
+            frame = turn[:place].rstrip("[{ \n\t").split()  # what a template puts before that is no part of it
+            return CallFormat(frame[-1] if frame else "", behind.strip(), name, arguments)
     return None
 
 
@@ -89,7 +90,7 @@ class CallStream:
     def __init__(self, form: CallFormat, functions: Collection[str]) -> None:
         """Nothing has come yet; only calls of `functions` are calls."""
         self._form, self._functions = form, functions
-        self._opens = form.before.rstrip("[{ \n")  # the rest may be missing: it is no part of the frame
+        self._opens = form.before
         self._held = ""
         self._state: Literal["begin", "text", "called"] = "begin"
 

@@ -1,0 +1,361 @@
+"""Answers of the API: what may be asked of them, who is answered beside whom, and what happens when it is too much."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
+
+import httpx
+import openai
+import pytest
+import torch
+from pydantic import BaseModel
+
+from conftest import made_once, save_tiny
+from serving import OURS, Running, rows, wait_for_end
+from tunesmith.infer.generator import Full, Options
+from tunesmith.infer.local import LocalEngine
+from tunesmith.model.export import find_model
+from tunesmith.prompt.messages import Message
+from tunesmith.serve.engines import Engines
+from tunesmith.serve.errors import ApiError
+from tunesmith.serve.turns import Turns
+
+ASKED = [{"role": "user", "content": "Tell me of the pool."}]
+PRECISE = {"tunesmith": {**OURS["tunesmith"], "optim": {"batch_size": 8, "learning_rate": 0.01}}}
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "book",
+            "description": "Book a table.",
+            "parameters": {"type": "object", "properties": {"people": {"type": "integer"}}},
+        },
+    }
+]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return made_once(tmp_path_factory, "tiny", save_tiny)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory, base):
+    one = Running(tmp_path_factory.mktemp("serve"), base)
+    yield one
+    one.stop()
+
+
+@pytest.fixture(scope="module")
+def client(running):
+    return running.client()
+
+
+@pytest.fixture(scope="module")
+def tuned(client):
+    """Three models of one base."""
+    file = client.files.create(file=rows(16), purpose="fine-tune")
+    jobs = [
+        client.fine_tuning.jobs.create(
+            model="tiny", training_file=file.id, seed=seed, extra_body=PRECISE, hyperparameters={"n_epochs": 1}
+        )
+        for seed in range(3)
+    ]
+    return [wait_for_end(client, job.id).fine_tuned_model for job in jobs]
+
+
+def plain_engine(name):
+    exported = find_model(str(name))
+    return LocalEngine(exported.load(), exported.contract())
+
+
+def ask(client, model="tiny", **more):
+    settings = {"messages": ASKED, "temperature": 0, "max_tokens": 12, "seed": 1, **more}
+    return client.chat.completions.create(model=model, **settings)
+
+
+# What may be asked
+
+
+def test_streaming_says_what_an_answer_at_once_says(client):
+    settings = {"logprobs": True, "top_logprobs": 3, "n": 2, "temperature": 1.0, "stop": ["e"]}
+    whole = ask(client, **settings)
+    pieces = [piece for piece in ask(client, **settings, stream=True) if piece.choices]
+    for index, choice in enumerate(whole.choices):
+        mine = [piece.choices[0] for piece in pieces if piece.choices[0].index == index]
+        assert "".join(one.delta.content or "" for one in mine) == choice.message.content
+        assert [one for piece in mine if piece.logprobs for one in piece.logprobs.content] == choice.logprobs.content
+        assert mine[-1].finish_reason == choice.finish_reason
+    first = whole.choices[0].logprobs.content[0]
+    assert len(first.top_logprobs) == 3
+    assert first.top_logprobs[0].logprob >= first.top_logprobs[1].logprob
+    greedy = ask(client, logprobs=True, top_logprobs=1).choices[0].logprobs.content
+    assert all(one.top_logprobs[0].logprob == pytest.approx(one.logprob) for one in greedy)
+
+
+def test_the_bytes_of_tokens_make_the_text(client):
+    choice = ask(client, logprobs=True, max_tokens=20, temperature=1.5, seed=3).choices[0]
+    written = b"".join(bytes(one.bytes) for one in choice.logprobs.content)
+    assert written.decode("utf-8", "replace") == choice.message.content
+
+
+def test_penalties_and_biases_are_those_of_a_naive_decoder(client, base):
+    engine = plain_engine(base)
+    model, contract = engine.model, engine.contract
+    prompt = contract.prompt((Message("user", ASKED[0]["content"]),))
+    options = {"frequency_penalty": 1.5, "presence_penalty": 0.7, "logit_bias": {"70": 12.0, "71": 12.0}}
+    ids, came = list(prompt), []
+    for _ in range(12):
+        with torch.no_grad():
+            logits = model(torch.tensor([ids])).logits[0, -1].float()
+        for token in set(came):
+            logits[token] -= 1.5 * came.count(token) + 0.7
+        logits[70] += 12.0
+        logits[71] += 12.0
+        came.append(int(logits.argmax()))
+        ids.append(came[-1])
+        if came[-1] in contract.stop_ids:
+            break
+    said = ask(client, **options).choices[0].message.content
+    assert said == contract.decode([one for one in came if one not in contract.stop_ids])
+    assert 1 < came.count(70) + came.count(71) < 12
+
+
+def test_a_bias_can_force_a_token(client, base):
+    contract = find_model(str(base)).contract()
+    token = contract.tokenizer.encode("e", add_special_tokens=False)[0]
+    assert set(ask(client, logit_bias={str(token): 100}).choices[0].message.content) == {"e"}
+
+
+class Booking(BaseModel):
+    meal: Literal["lunch", "dinner"]
+    people: Literal[2, 4]
+    early: bool
+
+
+def test_answers_keep_to_a_schema(client):
+    parsed = client.chat.completions.parse(
+        model="tiny", messages=ASKED, response_format=Booking, temperature=1.0, seed=1, max_tokens=400
+    )
+    assert isinstance(parsed.choices[0].message.parsed, Booking)
+    kept = {
+        "type": "object",
+        "properties": {"a": {"enum": ["x", "y"]}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    asked = {"type": "json_schema", "json_schema": {"name": "n", "schema": kept, "strict": True}}
+    whole = ask(client, response_format=asked, max_tokens=60)
+    assert json.loads(whole.choices[0].message.content)["a"] in ("x", "y")
+    assert whole.choices[0].finish_reason == "stop"
+    pieces = ask(client, response_format=asked, max_tokens=60, stream=True)
+    assert "".join(piece.choices[0].delta.content or "" for piece in pieces) == whole.choices[0].message.content
+    text = ask(client, response_format={"type": "json_object"}, max_tokens=5).choices[0].message.content
+    assert text.startswith("{")
+
+
+def test_calls_are_read_back_and_streamed(client):
+    def row(number):
+        call = {"id": f"c{number}", "type": "function", "function": {"name": "book", "arguments": '{"people": 4}'}}
+        asked = {"role": "user", "content": f"A table for four, number {number}."}
+        return {"messages": [asked, {"role": "assistant", "content": None, "tool_calls": [call]}], "tools": TOOLS}
+
+    lines = [row(number) for number in range(12)]
+    lines += [
+        {"messages": [{"role": "user", "content": f"Hi {n}"}, {"role": "assistant", "content": "Hello."}]}
+        for n in range(6)
+    ]
+    file = client.files.create(file="".join(json.dumps(one) + "\n" for one in lines).encode(), purpose="fine-tune")
+    ours = {
+        "model": {"template": "chatml"},
+        "method": {"type": "full"},
+        "precision": "fp32",
+        "optim": {"batch_size": 6, "learning_rate": 0.01, "steps": 90},
+    }
+    job = client.fine_tuning.jobs.create(model="tiny", training_file=file.id, extra_body={"tunesmith": ours})
+    done = wait_for_end(client, job.id)
+    assert done.status == "succeeded", done.error
+    asked = {"messages": [{"role": "user", "content": "A table for four, number 3."}], "tools": TOOLS, "max_tokens": 60}
+    whole = ask(client, done.fine_tuned_model, **asked).choices[0]
+    assert whole.finish_reason == "tool_calls", whole
+    [call] = whole.message.tool_calls
+    assert (call.function.name, json.loads(call.function.arguments)) == ("book", {"people": 4})
+    assert whole.message.content is None
+    pieces = [piece.choices[0] for piece in ask(client, done.fine_tuned_model, **asked, stream=True)]
+    streamed = [one for piece in pieces for one in piece.delta.tool_calls or []]
+    assert [(one.function.name, one.function.arguments) for one in streamed] == [("book", call.function.arguments)]
+    assert pieces[-1].finish_reason == "tool_calls"
+    assert "".join(piece.delta.content or "" for piece in pieces) == ""
+    with client.chat.completions.stream(model=done.fine_tuned_model, temperature=0, **asked) as stream:
+        final = stream.get_final_completion()
+    assert final.choices[0].message.tool_calls[0].function.name == "book"
+    back = [
+        *asked["messages"],
+        whole.message.model_dump(),
+        {"role": "tool", "tool_call_id": call.id, "content": "done"},
+    ]
+    assert ask(client, done.fine_tuned_model, messages=back, tools=TOOLS).choices[0].message.role == "assistant"
+    silent = ask(client, done.fine_tuned_model, **asked, tool_choice="none").choices[0]
+    assert silent.message.tool_calls is None
+
+
+def test_plain_completions_tell_log_probabilities(running, client):
+    settings = {"model": "tiny", "prompt": "The pool", "max_tokens": 6, "temperature": 0, "logprobs": 2, "echo": True}
+    whole = client.completions.create(**settings)
+    told = whole.choices[0].logprobs
+    assert whole.choices[0].text.startswith("The pool")
+    assert len(told.tokens) == len(told.token_logprobs) == len(told.top_logprobs) == len(told.text_offset) == 6
+    assert told.text_offset[0] == len("The pool")
+    loose = running.as_client(client.api_key, strict=False)  # its types know no piece before the last one
+    pieces = list(loose.completions.create(**settings, stream=True))
+    assert "".join(piece.choices[0].text for piece in pieces) == whole.choices[0].text
+
+
+# Many models of one base
+
+
+def test_adapters_of_a_base_answer_in_one_batch_as_each_would_alone(running, client, tuned):
+    alone = {}
+    for name in ["tiny", *tuned]:
+        folder = running.folder / "models" / f"ftjob-{name[-8:]}" if name != "tiny" else None
+        ask(client, name, max_tokens=1)
+        found = next(running.folder.glob(f"models/ftjob-{name[-8:]}*")) if folder else running.base
+        engine = plain_engine(found)
+        options = Options(max_new_tokens=12)
+        alone[name] = engine.submit((Message("user", ASKED[0]["content"]),), options).result().choice.text
+    engines = running.server_settings.engines
+    before = len(engines._loaded)
+    with ThreadPoolExecutor(16) as pool:
+        names = [*alone] * 6
+        answers = list(pool.map(lambda name: ask(client, name).choices[0].message.content, names))
+    assert [alone[name] for name in names] == answers
+    assert before == len(engines._loaded)
+    assert max(len(loaded.adapters) for loaded in engines._loaded.values()) == len(tuned)
+    assert len(set(alone.values())) > 1
+    assert set(engines.models) >= set(alone)
+
+
+def test_adapters_make_room_for_others(running, client, tuned):
+    server = running.server_settings
+    engines = Engines(most=1, most_adapters=2)
+    from tunesmith.serve.models import finder_of
+
+    answers = []
+    for name in [*tuned, *tuned, tuned[0]]:
+        with engines.borrow(*finder_of(server, "default", name)) as serving:
+            options = Options(max_new_tokens=12, adapter=serving.adapter)
+            answers.append(serving.engine.submit((Message("user", ASKED[0]["content"]),), options).result().choice.text)
+            assert len(engines.models) <= 2
+    assert answers == [ask(client, name).choices[0].message.content for name in [*tuned, *tuned, tuned[0]]]
+    with (
+        engines.borrow(*finder_of(server, "default", tuned[0])),
+        engines.borrow(*finder_of(server, "default", tuned[1])),
+        pytest.raises(Full, match="in use"),
+        engines.borrow(*finder_of(server, "default", tuned[2])),
+    ):
+        pass
+    engines.close()
+
+
+def test_the_only_model_needs_no_name(running, client, tuned):
+    lone = running.client("lonely")
+    with pytest.raises(openai.BadRequestError, match="means the only one, and there are 2"):
+        ask(lone, "")
+    table = running.server_settings.bases.table
+    kept = table.pop("gpt-3.5-turbo")
+    assert ask(lone, "").choices[0].message.content == ask(client).choices[0].message.content
+    table["gpt-3.5-turbo"] = kept
+
+
+# Turns
+
+
+def test_keys_take_turns_and_who_would_wait_too_long_is_told():
+    async def play():
+        turns, order = Turns(running=2, waiting=6), []
+        held = [await turns.take("a", 1) for _ in range(2)]
+
+        async def want(key, answers=1):
+            size = await turns.take(key, answers)
+            order.append(key)
+            return size
+
+        waiting = [asyncio.create_task(want("a")) for _ in range(3)]
+        await asyncio.sleep(0)
+        with pytest.raises(ApiError) as much:
+            await turns.take("a", 1)
+        waiting += [asyncio.create_task(want(key)) for key in ("b", "b", "c")]
+        await asyncio.sleep(0)
+        with pytest.raises(ApiError) as full:
+            await turns.take("d", 1)
+        assert (much.value.status, full.value.status) == (429, 503)
+        assert much.value.headers["Retry-After"]
+        waiting[1].cancel()
+        await asyncio.sleep(0)
+        assert turns.waiting == 5
+        for size in held:
+            turns.give_back(size)
+        while order.__len__() < 5:
+            await asyncio.sleep(0)
+            if turns.running == 2 and turns.waiting:
+                turns.give_back(1)
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert order == ["a", "b", "c", "a", "b"]
+        while turns.running:
+            turns.give_back(1)
+        large = await turns.take("a", 100)
+        assert large == 2
+        turns.give_back(large)
+        assert (turns.running, turns.waiting) == (0, 0)
+
+    asyncio.run(play())
+
+
+def test_too_much_is_refused_and_nothing_is_left_behind(running, client):
+    server = running.server_settings
+    before = server.turns
+    object.__setattr__(server, "turns", Turns(running=2, waiting=4))
+    statuses = []
+
+    def hammer(number):
+        mine = running.client(f"p{number % 3}")
+        for _ in range(4):
+            try:
+                ask(mine, max_tokens=40)
+                statuses.append(200)
+            except openai.APIStatusError as error:
+                statuses.append(error.status_code)
+
+    threads = [threading.Thread(target=hammer, args=(number,)) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(statuses) <= {200, 429, 503}
+    assert statuses.count(200) >= 8
+    assert len(set(statuses)) > 1
+    assert (server.turns.running, server.turns.waiting) == (0, 0)
+    object.__setattr__(server, "turns", before)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_who_goes_away_frees_the_place(running, client, stream):
+    turns = running.server_settings.turns
+    body = {"model": "tiny", "messages": ASKED, "max_tokens": 480, "stream": stream, "logit_bias": {"5": 100}}
+    headers = {"Authorization": f"Bearer {client.api_key}"}
+    if stream:
+        with httpx.stream("POST", f"{running.url}/v1/chat/completions", json=body, headers=headers) as answer:
+            next(answer.iter_lines())
+            assert turns.running == 1
+    else:
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{running.url}/v1/chat/completions", json={**body, "n": 16}, headers=headers, timeout=0.2)
+    deadline = time.monotonic() + 5
+    while turns.running:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
