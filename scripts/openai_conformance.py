@@ -30,9 +30,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE, MARKS = ROOT / "docs" / "serve.md", re.compile(r"(<!-- methods -->\n).*(<!-- /methods -->\n)", re.DOTALL)
 SUITES = ("test_files.py", "test_uploads.py", "uploads", "fine_tuning", "test_models.py", "chat", "test_completions.py")
 SUITES = (*SUITES, "test_webhooks.py", "webhooks")
-DROPPED = ("tools", "functions", "tool_choice", "function_call", "md5")  # ember has no tools; the MD5 is none
+DROPPED = ("tools", "functions", "tool_choice", "function_call", "md5", "logit_bias")  # no tools; the last two are none
 FILES, JOB = ("file-abc123", "file_id"), "ft-AF1WoRqd3aJAHsqc9NY7iL8F"
 MODELS = ("ft:gpt-4o-mini:acemeco:suffix:abc123", "ft:gpt-4o-mini-2024-07-18:org:weather:B7R9VjQd")
+COMPLETION = "completion_id"
 WEBHOOK, NOWHERE = "whe_123", "https://"  # the tests' address is none: that of the server's health stands for it
 UPLOAD, PART, PERMISSION = "upload_abc123", "string", "cp_zc4Q7MP6XxulcVzj4MZdwsAB"
 BASES = ["gpt-4o-mini=ember", "gpt-5.4=ember", "gpt-6-astra=ember", "gpt-3.5-turbo-instruct=ember", "string=ember"]
@@ -115,6 +116,13 @@ class Seeds:
                 }
                 connection.execute(insert(schema.files).values(**row, sha256=sha256, created=time.time()))
                 use(connection, f"file:{id}", [(sha256, len(content))])
+            connection.execute(delete(schema.completions))
+            message = {"role": "assistant", "content": "x", "refusal": None}
+            choices = [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}]
+            answer = {"id": COMPLETION, "object": "chat.completion", "created": 0, "model": "m", "choices": choices}
+            row = {"id": COMPLETION, "project": "default", "model": "m", "created": time.time(), "metadata": {}}
+            asked = {"messages": [message]}
+            connection.execute(insert(schema.completions).values(**row, asked=asked, answer=answer))
             connection.execute(delete(schema.deliveries))
             connection.execute(delete(schema.webhooks))
             row = {"id": WEBHOOK, "project": "default", "name": "n", "url": self.told, "types": ["batch.completed"]}

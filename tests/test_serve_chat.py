@@ -359,3 +359,46 @@ def test_who_goes_away_frees_the_place(running, client, stream):
     while turns.running:
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+# What is kept, and what is counted
+
+
+def test_completions_are_kept_with_metadata(running):
+    client, other = running.client("keeper"), running.client("reader")
+    whole = ask(client, store=True, metadata={"a": "b"})
+    pieces = list(ask(client, store=True, stream=True))
+    ask(client)
+    assert [one.id for one in client.chat.completions.list()] == [whole.id, pieces[0].id]
+    assert client.chat.completions.list(order="desc", limit=1).data[0].id == pieces[0].id
+    assert [one.id for one in client.chat.completions.list(metadata={"a": "b"})] == [whole.id]
+    kept = [client.chat.completions.retrieve(id) for id in (whole.id, pieces[0].id)]
+    assert {one.choices[0].message.content for one in kept} == {whole.choices[0].message.content}
+    assert client.chat.completions.update(whole.id, metadata={"c": "d"}).metadata == {"c": "d"}
+    loose = running.as_client(client.api_key, strict=False)  # its types know no message of a user here
+    assert [one.content for one in loose.chat.completions.messages.list(whole.id)] == [ASKED[0]["content"]]
+    with pytest.raises(openai.NotFoundError):
+        other.chat.completions.retrieve(whole.id)
+    assert list(other.chat.completions.list()) == []
+    assert client.chat.completions.delete(whole.id).deleted
+    with pytest.raises(openai.NotFoundError, match="store=true"):
+        client.chat.completions.retrieve(whole.id)
+
+
+def test_what_the_server_does_is_counted(running, client):
+    ask(client)
+    with pytest.raises(openai.BadRequestError):
+        ask(client, messages=[{"role": "user", "content": "x " * 3000}])
+    admin = {"Authorization": f"Bearer {running.client(role='admin').api_key}"}
+    text = httpx.get(f"{running.url}/metrics", headers=admin).text
+    counted = {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in text.splitlines() if line[0] != "#"}
+    chat = 'gen_ai_operation_name="chat",gen_ai_request_model="tiny"'
+    assert counted[f'gen_ai_server_request_duration_seconds_count{{error_type="",{chat}}}'] >= 1
+    assert counted[f'gen_ai_server_request_duration_seconds_count{{error_type="ModelError",{chat}}}'] >= 1
+    assert counted[f"gen_ai_server_time_to_first_token_seconds_count{{{chat}}}"] >= 1
+    assert counted[f'gen_ai_client_token_usage_tokens_sum{{{chat},gen_ai_token_type="output"}}'] >= 12
+    route = 'method="POST",route="/v1/chat/completions"'
+    assert counted[f'tunesmith_http_requests_total{{{route},status="200"}}'] >= 1
+    assert counted["tunesmith_models_loaded"] >= 1
+    assert counted["process_resident_memory_bytes"] > 1e6
+    assert httpx.get(f"{running.url}/metrics", headers={"Authorization": f"Bearer {client.api_key}"}).status_code == 403

@@ -23,6 +23,14 @@ class Log(enum.StrEnum):
     none = "none"
 
 
+class Precision(enum.StrEnum):
+    """Of weights."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8000,
@@ -41,6 +49,9 @@ def serve(
     allow_private_webhooks: Annotated[
         bool, typer.Option(help="Let webhooks be in your own networks, and without TLS.")
     ] = False,
+    precision: Annotated[
+        Precision, typer.Option(help="Of the weights that answer: auto is fp32 on a CPU and bf16 on a GPU.")
+    ] = Precision.auto,
     log: Annotated[Log, typer.Option(help="How each request is written to stderr.")] = Log.text,
     records: Records = None,
     blobs: Blobs = None,
@@ -69,8 +80,8 @@ def serve(
     where = addresses(records or records_of(home), blobs)
     stores = open_stores(*where)
     server = Server(
-        stores, read_bases(model), Engines(), home / "models", private_webhooks=allow_private_webhooks,
-        integrations=tuple(allow_integration),
+        stores, read_bases(model), Engines(precision=precision.value), home / "models",
+        private_webhooks=allow_private_webhooks, integrations=tuple(allow_integration),
     )  # fmt: skip
     listening = bound(host, port)
     greet(server, host, listening.getsockname()[1])

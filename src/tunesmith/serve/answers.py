@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import anyio
 from fastapi import Request
 
+from tunesmith.core.errors import TunesmithError
 from tunesmith.infer.generator import Completion, Delta, Options, Prompt
 from tunesmith.serve.engines import Serving
 from tunesmith.serve.errors import ApiError
@@ -30,21 +31,27 @@ class Answers:
         model: its name.
         serving: what answers.
         options: how.
+        operation: `chat` or `text_completion`.
+        tokens, prompt_tokens: that have come, and that were read.
         queued: seconds until its turn had come.
         first: seconds from the request to the first token; None before.
     """
 
-    def __init__(self, here: Server, model: str, began: float) -> None:
+    def __init__(self, here: Server, model: str, operation: str) -> None:
         """Nothing is asked yet. Use `begin`."""
-        self._here, self.model, self._began = here, model, began
+        self._here, self.model, self.operation, self._began = here, model, operation, time.perf_counter()
         self._held = contextlib.ExitStack()
         self.queued, self.first = 0.0, None
+        self.tokens = self.prompt_tokens = 0
+        self._closed = False
         self.serving: Serving
         self.options: Options
         self._answering: Any = None
 
     @classmethod
-    async def begin(cls, here: Server, key: Key, model: str, answers: int, prepare: Prepare) -> Answers:
+    async def begin(
+        cls, here: Server, key: Key, model: str, answers: int, prepare: Prepare, operation: str = "chat"
+    ) -> Answers:
         """Wait for a turn, load the model if need be, and ask.
 
         Args:
@@ -53,21 +60,21 @@ class Answers:
             model: by name.
             answers: how many are asked for.
             prepare: makes prompt and options, once it is known what answers; in another thread.
+            operation: what it is in the metrics.
 
         Raises:
             ApiError: there is no such model, or too many wait.
             TunesmithError: it cannot be loaded, or cannot answer this.
         """
-        began = time.perf_counter()
         name, find = await anyio.to_thread.run_sync(finder_of, here, key.project, model)
-        made = cls(here, name, began)
-        size = await here.turns.take(key.id, answers)
-        made._held.callback(here.turns.give_back, size)
+        made = cls(here, name, operation)
         try:
-            made.queued = time.perf_counter() - began
+            size = await here.turns.take(key.id, answers)
+            made._held.callback(here.turns.give_back, size)
+            made.queued = time.perf_counter() - made._began
             await anyio.to_thread.run_sync(made._ask, find, prepare)
-        except BaseException:
-            made.close()
+        except BaseException as error:
+            made.close(error)
             raise
         return made
 
@@ -76,6 +83,7 @@ class Answers:
         prompt, self.options = prepare(self.serving)
         self._answering = self.serving.engine.submit(prompt, self.options)
         self._held.callback(self._answering.cancel)
+        self.prompt_tokens = len(self._answering.requests[0].prompt)
 
     async def deltas(self) -> AsyncIterator[Delta]:
         """What comes, as it comes."""
@@ -83,6 +91,7 @@ class Answers:
             for delta in self._answering.news():
                 if self.first is None:
                     self.first = time.perf_counter() - self._began
+                self.tokens += len(delta.ids)
                 yield delta
             if self._answering.over:
                 return
@@ -98,8 +107,13 @@ class Answers:
         """All of it, once `deltas` has ended."""
         return self._answering.result(0.0)
 
-    def close(self) -> None:
-        """Want no more of it, and let the next one have its turn."""
+    def close(self, error: BaseException | None = None) -> None:
+        """Want no more of it, and let the next one have its turn; `error` is why, where it went wrong."""
+        if not self._closed:
+            self._closed = True
+            gone = not error and not (self._answering is not None and self._answering.over)
+            kind = "gone" if gone else str(getattr(error, "status", type(error).__name__)) if error else ""
+            self._here.metrics.answered(self, time.perf_counter() - self._began, kind)
         self._held.close()
 
 
@@ -133,6 +147,9 @@ async def answered(request: Request, begin: Awaitable[Answers], shape: Callable[
         answers = await begin
         try:
             return await anyio.to_thread.run_sync(partial(shape, answers, await answers.whole()))
+        except TunesmithError as error:
+            answers.close(error)
+            raise
         finally:
             answers.close()
 

@@ -7,16 +7,16 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from tunesmith import __version__
-from tunesmith.serve import chat, completions, files, fine_tuning, models, permissions, uploads, webhooks
+from tunesmith.serve import chat, completions, files, fine_tuning, models, permissions, stored, uploads, webhooks
 from tunesmith.serve.deliver import Deliverer
-from tunesmith.serve.errors import error_body, handle_errors
+from tunesmith.serve.errors import ApiError, error_body, handle_errors
 from tunesmith.serve.gate import Gate
-from tunesmith.serve.server import Server
+from tunesmith.serve.server import Caller, Server
 
 
 def make_app(server: Server, hosts: list[str], origins: list[str] | None = None) -> FastAPI:
@@ -40,7 +40,7 @@ def make_app(server: Server, hosts: list[str], origins: list[str] | None = None)
 
     app = FastAPI(title="tunesmith", version=__version__, docs_url="/docs", redoc_url=None, lifespan=living)
     app.state.server = server
-    for module in (files, uploads, fine_tuning, permissions, models, chat, completions, webhooks):
+    for module in (files, uploads, fine_tuning, permissions, models, chat, stored, completions, webhooks):
         app.include_router(module.router)
     app.include_router(webhooks.types)
 
@@ -56,12 +56,22 @@ def make_app(server: Server, hosts: list[str], origins: list[str] | None = None)
             connection.exec_driver_sql("SELECT 1")
         return JSONResponse({"status": "ok"})
 
+    @app.get("/metrics")
+    def metrics(key: Caller) -> Response:
+        """Counts, for Prometheus with an admin's key."""
+        if key.role != "admin":
+            raise ApiError(
+                403, "This needs an admin's key: tunesmith keys create NAME --role admin.", code="admin_needed"
+            )
+        return Response(server.metrics.text(server), media_type="text/plain; version=0.0.4; charset=utf-8")
+
     handle_errors(app)
     if origins:
         app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
     app.add_middleware(Origins, allowed=tuple(origins or ()))
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
-    app.add_middleware(Gate, records=server.stores.records, largest_file=server.largest_file)
+    rules = {"records": server.stores.records, "largest_file": server.largest_file, "metrics": server.metrics}
+    app.add_middleware(Gate, **rules)
     return app
 
 

@@ -18,6 +18,9 @@ ROLES = {"system": "system", "developer": "system", "user": "user", "assistant":
          "function": "tool"}  # fmt: skip
 
 
+Metadata = dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]]
+
+
 class Sampling(BaseModel):
     """How to answer: what chat and plain completions share. Other keys are passed over."""
 
@@ -68,6 +71,8 @@ class ChatRequest(Sampling):
     tools: list[dict[str, Any]] | None = None
     tool_choice: Any = None
     response_format: dict[str, Any] | None = None
+    store: bool | None = None
+    metadata: Metadata | None = None
 
     def functions(self) -> tuple[dict[str, Any], ...]:
         """What may be called, by name.

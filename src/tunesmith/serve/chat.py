@@ -7,6 +7,7 @@ import secrets
 from collections.abc import AsyncIterator
 from typing import Any
 
+import anyio
 from fastapi import APIRouter, Request
 
 from tunesmith.infer.generator import Choice, Completion, Options, Prompt
@@ -17,8 +18,9 @@ from tunesmith.serve.answers import Answers, answered, unless_gone
 from tunesmith.serve.asked import ChatRequest, conversation_of
 from tunesmith.serve.engines import Serving
 from tunesmith.serve.errors import refused
-from tunesmith.serve.server import Caller, Here
+from tunesmith.serve.server import Caller, Here, Server
 from tunesmith.serve.spelled import chat_logprobs
+from tunesmith.serve.stored import keep
 from tunesmith.serve.stream import FINISHED, frame_of, stream, usage_of
 from tunesmith.store.records import now
 
@@ -28,12 +30,15 @@ router = APIRouter(prefix="/v1")
 class Chat:
     """A conversation to be answered: what was asked, and how calls look in the model's words."""
 
-    def __init__(self, body: ChatRequest) -> None:
+    def __init__(self, here: Server, project: str, body: ChatRequest) -> None:
         """Read what is asked.
 
         Raises:
             ApiError: it makes no sense.
         """
+        if body.metadata is not None and len(body.metadata) > 16:
+            raise refused("metadata may have at most 16 keys.", "metadata")
+        self._here, self._project = here, project
         self.body, self.functions, self.schema = body, body.functions(), body.answer_schema()
         self.conversation = conversation_of(body.messages)
         self.names = [function["name"] for function in self.functions]
@@ -61,6 +66,12 @@ class Chat:
         )  # fmt: skip
         return self.conversation, options
 
+    def kept(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """The answer, in the records if it shall be kept."""
+        if self.body.store:
+            keep(self._here, self._project, self.body, answer)
+        return answer
+
     def calls(self, text: str) -> tuple[str, list[ToolCall]]:
         """Text without calls, and these."""
         return (text, []) if self.form is None else calls_in(self.form, self.names, text)
@@ -73,14 +84,14 @@ class Chat:
 @router.post("/chat/completions")
 async def chat(request: Request, here: Here, key: Caller, body: ChatRequest) -> Any:
     """Answer a conversation."""
-    asked = Chat(body)
+    asked = Chat(here, key.project, body)
     begin = Answers.begin(here, key, body.model, body.n or 1, asked.prepare)
     frame = frame_of("chatcmpl", body.model)
     if body.stream:
         answers = await unless_gone(request, begin)
         usage = bool((body.stream_options or {}).get("include_usage"))
         return stream(answers, _pieces(frame, answers, asked, usage))
-    return await answered(request, begin, lambda answers, done: _whole(frame, answers, asked, done))
+    return await answered(request, begin, lambda answers, done: asked.kept(_whole(frame, answers, asked, done)))
 
 
 def _whole(frame: dict[str, Any], answers: Answers, asked: Chat, done: Completion) -> dict[str, Any]:
@@ -135,5 +146,7 @@ async def _pieces(
         logprobs = chat_logprobs(contract, delta.ids, delta.logprobs, delta.tops)
         choice = {"index": index, "delta": what, "logprobs": logprobs, "finish_reason": reason}
         yield {**frame, "choices": [choice], **usage}
+    if asked.body.store:
+        await anyio.to_thread.run_sync(lambda: asked.kept(_whole(frame, answers, asked, answers.result())))
     if with_usage:
         yield {**frame, "choices": [], "usage": usage_of(answers.result())}

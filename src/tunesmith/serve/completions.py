@@ -40,7 +40,7 @@ async def complete(request: Request, here: Here, key: Caller, body: TextRequest)
             most, logprobs=told, top_logprobs=beside, adapter=serving.adapter
         )
 
-    begin = Answers.begin(here, key, body.model, body.n or 1, prepare)
+    begin = Answers.begin(here, key, body.model, body.n or 1, prepare, "text_completion")
     frame = {**frame_of("cmpl", body.model), "object": "text_completion"}
 
     async def pieces(answers: Answers) -> AsyncIterator[dict[str, Any]]:

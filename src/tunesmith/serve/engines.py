@@ -78,6 +78,11 @@ class Engines:
         with self._lock:
             return [name for name, (key, adapter) in self._places.items() if self._is_there(key, adapter)]
 
+    @property
+    def count(self) -> int:
+        """Engines in memory."""
+        return len(self._loaded)
+
     @contextlib.contextmanager
     def borrow(self, name: str, find: Callable[[], Any]) -> Generator[Serving]:
         """What answers for a model, loaded if it is not yet, and kept as long as the block runs.

@@ -14,6 +14,7 @@ import anyio
 
 from tunesmith.serve.audit import CHANGING, note, path_of
 from tunesmith.serve.errors import error_body
+from tunesmith.serve.metrics import Metrics
 from tunesmith.store.records import Records
 
 log = logging.getLogger("tunesmith.serve.access")
@@ -33,8 +34,8 @@ class Gate:
     A request that changes something is in the audit log before it is answered.
     """
 
-    def __init__(self, app: Any, records: Records, largest_file: int) -> None:
-        self.app, self.records, self.largest_file = app, records, largest_file
+    def __init__(self, app: Any, records: Records, largest_file: int, metrics: Metrics) -> None:
+        self.app, self.records, self.largest_file, self.metrics = app, records, largest_file, metrics
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Pass a request on."""
@@ -68,6 +69,7 @@ class Gate:
                 told["refused"] = 1
                 await error_body(*bounds.fault)(scope, receive, answered)
         finally:
+            self.metrics.requested(scope, told["status"])
             _log(scope, state, told, time.perf_counter() - began)
 
 

@@ -11,6 +11,7 @@ from fastapi import Depends, Header, Request
 from tunesmith.serve.engines import Engines
 from tunesmith.serve.errors import ApiError
 from tunesmith.serve.keys import Key, find_key
+from tunesmith.serve.metrics import Metrics
 from tunesmith.serve.names import Bases
 from tunesmith.serve.rates import Rates
 from tunesmith.serve.ticks import Ticks
@@ -36,6 +37,7 @@ class Server:
         rates: how often keys have asked.
         turns: of answers.
         ticks: tell of the engines' steps.
+        metrics: counts of what it does.
     """
 
     stores: Stores
@@ -48,6 +50,7 @@ class Server:
     rates: Rates = field(default_factory=Rates)
     turns: Turns = field(default_factory=Turns)
     ticks: Ticks = field(default_factory=Ticks)
+    metrics: Metrics = field(default_factory=Metrics)
 
     def largest_of(self, key: Key) -> int:
         """Bytes of an upload with this key."""

@@ -37,6 +37,7 @@ def stream(answers: Answers, pieces: AsyncIterator[dict[str, Any]]) -> Streaming
             async for piece in pieces:
                 yield f"data: {json.dumps(piece)}\n\n"
         except TunesmithError as error:
+            answers.close(error)
             body = {"message": str(error), "type": "server_error", "param": None, "code": None}
             yield f"data: {json.dumps({'error': body})}\n\n"
         finally:

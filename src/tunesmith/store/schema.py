@@ -265,6 +265,21 @@ audit = Table(
     Column("status", Integer, nullable=False),
 )
 
+# Chat completions that clients have asked to keep: what was asked and what was answered, as they have it.
+completions = Table(
+    "completions",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("id", String(60), nullable=False, unique=True),
+    Column("project", String(100), ForeignKey("projects.name"), nullable=False),
+    Column("model", String(300), nullable=False),
+    Column("created", Float, nullable=False),
+    Column("asked", JSON, nullable=False),
+    Column("answer", JSON, nullable=False),
+    Column("metadata", JSON, nullable=False),
+    Index("ix_completions_project", "project", "number"),
+)
+
 # Run folders of the command line, as `tunesmith runs --rebuild` has found them: an index, which can be made again.
 runs = Table(
     "runs",
