@@ -24,7 +24,8 @@ def bound(host: str, port: int) -> socket.socket:
     Raises:
         ConfigError: it is taken, or is not this machine's.
     """
-    made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio lets small packets wait without it
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((host, port))
