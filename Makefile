@@ -75,6 +75,7 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/start.py --write
 	$(BIN)/python benchmarks/job_queue.py --write
 	$(BIN)/python benchmarks/api_files.py --write
+	$(BIN)/python benchmarks/serve.py --write
 	$(SFT) --size 10m --steps 6
 	ONEDNN_MAX_CPU_ISA=AVX2 $(SFT) --size 10m --steps 6 --precision fp32 --only tunesmith bfd
 	$(SFT) --size 135m --steps 3

@@ -227,7 +227,8 @@ def main(arguments: list[str] | None = None) -> str:
     with tempfile.TemporaryDirectory() as name:
         found = measure(options, Path(name))
     here = f"2 cores of {processor()}, torch {version('torch')}, transformers {version('transformers')}"
-    rest = f"{here}, {datetime.now(UTC):%Y-%m-%d}, by `python benchmarks/serve.py`."
+    said = "transformers serve sends a first piece without a token at once; its first token comes later than that.\n\n"
+    rest = f"{said}{here}, {datetime.now(UTC):%Y-%m-%d}, by `python benchmarks/serve.py`."
     text = f"## Serving\n\n{table(found)}\n{rest}\n"
     print(text)
     if options.write:

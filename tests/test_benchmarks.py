@@ -172,6 +172,13 @@ def test_files_of_the_api(load, tmp_path):
     assert columns(bench.table(results, 2)) == {6}
 
 
+def test_serving(load):
+    short = ["--size", "tiny", "--seconds", "0.3", "--warm", "0.3", "--users", "1", "3"]
+    text = load("serve").main([*short, "--only", "tunesmith serve, 16 adapters"])
+    assert columns(text) == {9}
+    assert text.count("| tunesmith serve, 16 adapters | ") == 2
+
+
 def test_results_are_put_between_their_marks(load, tmp_path, monkeypatch):
     bench = load("results")
     monkeypatch.setattr(bench, "RESULTS", tmp_path / "RESULTS.md")
