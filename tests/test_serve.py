@@ -345,6 +345,10 @@ def chat(*messages, **more):
     return lambda client: client.chat.completions.create(model="tiny", messages=list(messages), **more)
 
 
+def text(prompt, **more):
+    return lambda client: client.completions.create(model="tiny", prompt=prompt, **more)
+
+
 def tune(model="tiny", training_file="x", **more):
     return lambda client: client.fine_tuning.jobs.create(model=model, training_file=training_file, **more)
 
@@ -378,6 +382,11 @@ def send(content, purpose="batch"):
         (chat({"role": "user", "content": "x"}, tools=TOOLS, tool_choice="required"), 400, "no call can be forced"),
         (chat({"role": "user", "content": "x"}, tools=TOOLS), 400, "has no tools"),
         (chat({"role": "user", "content": "x"}, logit_bias={"x": 1}), 400, "ids of tokens"),
+        (text([]), 400, "one text"),
+        (text(["a", "b"]), 400, "one text"),
+        (text([10**30]), 400, "prompt"),
+        (text([-1]), 400, "prompt"),
+        (text([10**8], echo=True), 400, "outside the model"),
         (chat({"role": "user", "content": "x"}, logit_bias={"99999999": 1}), 400, "is none of the model"),
         (chat({"role": "user", "content": "x"}, frequency_penalty=3), 400, "frequency_penalty"),
         (chat({"role": "user", "content": "x"}, response_format=SCHEMA), 400, "schema"),

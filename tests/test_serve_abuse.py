@@ -147,7 +147,8 @@ def test_tricks_in_paths_find_nothing(running, client, path):
         b'{"model": "tiny", "messages": [{"role": "user", "content": ' + b"[" * 900 + b"]" * 900 + b"}]}",
         b'{"model": "tiny", "messages": [{"role": "user", "content": 1e999}], "temperature": 1e999}',
         b'{"model": "tiny", "messages": [{"role": "user", "content": "x"}], "seed": ' + b"9" * 5000 + b"}",
-        b'{"model": "tiny", "messages": [{"role": "user", "content": "x"}], "max_tokens": 99999999999999999999999}',
+        b'{"model": "tiny", "messages": [{"role": "user", "content": "x"}], "max_tokens": 99999999999999999999999, '
+        b'"stop": ["e", "a", " ", "t"]}',
         b'{"model": "tiny", "training_file": "x", "tunesmith": ' + b'{"a":' * 900 + b"1" + b"}" * 900 + b"}",
     ],
     ids=range(15),

@@ -120,7 +120,7 @@ class ChatRequest(Sampling):
 class TextRequest(Sampling):
     """A plain completion."""
 
-    prompt: str | list[str] | list[int] = "\n"
+    prompt: str | list[str] | list[Annotated[int, Field(ge=0, lt=2**31)]] = "\n"
     echo: bool | None = None
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
 

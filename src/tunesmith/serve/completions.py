@@ -24,7 +24,7 @@ USUAL = 16  # tokens, as OpenAI has it
 async def complete(request: Request, here: Here, key: Caller, body: TextRequest) -> Any:
     """Go on with a text."""
     prompts = body.prompt if isinstance(body.prompt, list) else [body.prompt]
-    if len(prompts) != 1 and not all(isinstance(one, int) for one in prompts):
+    if not prompts or (len(prompts) != 1 and not all(isinstance(one, int) for one in prompts)):
         raise refused("prompt: one text, or the ids of one, is answered at a time.", "prompt")
     head = ""
 
@@ -32,8 +32,8 @@ async def complete(request: Request, here: Here, key: Caller, body: TextRequest)
         nonlocal head
         contract = serving.engine.contract
         ids = [one for one in prompts if isinstance(one, int)]
-        text = contract.decode(ids) if ids else str(prompts[0])
-        head = text if body.echo else ""
+        text = "" if ids else str(prompts[0])
+        head = (contract.decode(ids) if ids else text) if body.echo else ""
         most = USUAL if body.max_tokens is None else body.max_tokens
         told, beside = body.logprobs is not None, body.logprobs or 0
         return ids or contract.tokenizer.encode(text), body.options(
