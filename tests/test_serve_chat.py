@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ import openai
 import pytest
 import torch
 from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
 
 from conftest import made_once, save_tiny
 from serving import OURS, Running, rows, wait_for_end
@@ -23,6 +25,7 @@ from tunesmith.model.export import find_model
 from tunesmith.prompt.messages import Message
 from tunesmith.serve.engines import Engines
 from tunesmith.serve.errors import ApiError
+from tunesmith.serve.stream import Events
 from tunesmith.serve.turns import Turns
 
 ASKED = [{"role": "user", "content": "Tell me of the pool."}]
@@ -402,3 +405,40 @@ def test_what_the_server_does_is_counted(running, client):
     assert counted["tunesmith_models_loaded"] >= 1
     assert counted["process_resident_memory_bytes"] > 1e6
     assert httpx.get(f"{running.url}/metrics", headers={"Authorization": f"Bearer {client.api_key}"}).status_code == 403
+
+
+def test_who_goes_before_the_first_piece_frees_the_place(running, client):
+    turns, port = running.server_settings.turns, int(running.url.rpartition(":")[2])
+    body = json.dumps({"model": "tiny", "messages": ASKED, "max_tokens": 400, "stream": True}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {client.api_key}\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    for number in range(30):
+        with socket.create_connection(("127.0.0.1", port)) as raw:
+            raw.sendall(head.encode() + body)
+            time.sleep(0.001 * number)
+    deadline = time.monotonic() + 10
+    while turns.running or turns.waiting:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert not any(one.users.total() for one in running.server_settings.engines._loaded.values())
+
+
+def test_a_stream_that_never_begins_lets_go_of_its_answers():
+    closed = []
+
+    class Stub:
+        def close(self, error=None):
+            closed.append(error)
+
+    async def nothing():
+        yield "never"
+
+    async def gone(message):
+        raise OSError("the client has gone")
+
+    async def play():
+        with pytest.raises(ClientDisconnect):
+            await Events(Stub(), nothing())({"type": "http", "asgi": {"spec_version": "2.4"}}, None, gone)
+
+    asyncio.run(play())
+    assert closed

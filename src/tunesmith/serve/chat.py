@@ -22,7 +22,6 @@ from tunesmith.serve.server import Caller, Here, Server
 from tunesmith.serve.spelled import chat_logprobs
 from tunesmith.serve.stored import keep
 from tunesmith.serve.stream import FINISHED, frame_of, stream, usage_of
-from tunesmith.store.records import now
 
 router = APIRouter(prefix="/v1")
 
@@ -123,11 +122,13 @@ async def _pieces(
     found: dict[int, CallStream | None] = {}
     called: dict[int, int] = {}
     usage: dict[str, Any] = {"usage": None} if with_usage else {}
-    frame = {**frame, "object": "chat.completion.chunk", "created": int(now())}
+    frame = {**frame, "object": "chat.completion.chunk"}
     contract = answers.serving.engine.contract
     async for delta in answers.deltas():
         index, text, calls = delta.index, delta.text, list[ToolCall]()
-        if (finder := found.setdefault(index, asked.stream())) is not None:
+        if index not in found:
+            found[index] = asked.stream()
+        if (finder := found[index]) is not None:
             text, calls = finder.add(text)
             if delta.finish_reason is not None:
                 rest, more = finder.end()

@@ -11,11 +11,16 @@ import contextlib
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tunesmith.core.errors import ModelError
+from tunesmith.infer.engine.adapters import read_adapter
 from tunesmith.infer.generator import Full
+from tunesmith.infer.local import LocalEngine
+from tunesmith.model.export import ExportedModel
+from tunesmith.model.load import answering
+from tunesmith.prompt.base import Base
 
 MOST_LOADED = 2  # engines in memory
 MOST_ADAPTERS = 16  # of one engine
@@ -157,9 +162,6 @@ class Engines:
         Raises:
             ModelError: it cannot be stacked, or the base is another.
         """
-        from tunesmith.infer.engine.adapters import read_adapter
-        from tunesmith.model.export import ExportedModel
-
         read_adapter(name, exported.folder)  # before the base is loaded for it
         if key not in self._loaded:
             base = exported.base
@@ -184,11 +186,6 @@ class Engines:
 
     def _engine(self, key: str, exported: Any, contract: Any) -> None:
         """Load a model, and let a thread compute for it."""
-        from dataclasses import replace
-
-        from tunesmith.infer.local import LocalEngine
-        from tunesmith.model.load import answering
-
         self._make_room()
         spec = answering()
         if self._precision != "auto":
@@ -209,6 +206,4 @@ class Engines:
 
 
 def _fingerprint(exported: Any) -> str:
-    from tunesmith.prompt.base import Base
-
     return Base(exported.name, exported.folder).fingerprint()

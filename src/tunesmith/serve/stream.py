@@ -29,7 +29,23 @@ def usage_of(done: Completion) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
 
 
-def stream(answers: Answers, pieces: AsyncIterator[dict[str, Any]]) -> StreamingResponse:
+class Events(StreamingResponse):
+    """A stream that lets go of its answers however it ends, also before its first piece."""
+
+    def __init__(self, answers: Answers, lines: AsyncIterator[str]) -> None:
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(lines, media_type="text/event-stream", headers=headers)
+        self._answers = answers
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Send all of it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._answers.close()
+
+
+def stream(answers: Answers, pieces: AsyncIterator[dict[str, Any]]) -> Events:
     """Server-sent events; what goes wrong on the way is said in the stream, as clients expect it."""
 
     async def lines() -> AsyncIterator[str]:
@@ -40,9 +56,6 @@ def stream(answers: Answers, pieces: AsyncIterator[dict[str, Any]]) -> Streaming
             answers.close(error)
             body = {"message": str(error), "type": "server_error", "param": None, "code": None}
             yield f"data: {json.dumps({'error': body})}\n\n"
-        finally:
-            answers.close()
         yield "data: [DONE]\n\n"
 
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(lines(), media_type="text/event-stream", headers=headers)
+    return Events(answers, lines())
