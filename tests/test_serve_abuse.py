@@ -45,7 +45,7 @@ def there(client):
     return {"files": file.id, "jobs": job.id, "uploads": upload.id, "webhook_endpoints": "whe_none"}
 
 
-@pytest.mark.parametrize("examples", [8, pytest.param(100, marks=pytest.mark.fuzz)])
+@pytest.mark.parametrize("examples", [4, pytest.param(100, marks=pytest.mark.fuzz)])
 def test_no_route_breaks(running, client, there, examples):
     """What the routes say that they take, and what they say that they do not; half of it is about what is there."""
     schema, turn = schemathesis.openapi.from_url(f"{running.url}/openapi.json"), [0]

@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect
 
 from conftest import made_once, save_tiny
 from serving import OURS, Running, rows, wait_for_end
+from tunesmith.infer.engine.scheduler import Scheduler
 from tunesmith.infer.generator import Full, Options
 from tunesmith.infer.local import LocalEngine
 from tunesmith.model.export import find_model
@@ -347,13 +348,22 @@ def test_too_much_is_refused_and_nothing_is_left_behind(running, client):
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_who_goes_away_frees_the_place(running, client, stream):
+def test_who_goes_away_frees_the_place(running, client, stream, monkeypatch):
+    """Its answer would take half a minute: each step of the model is slowed."""
     turns = running.server_settings.turns
+    step = Scheduler._step
+
+    def slow(self):
+        time.sleep(0.06)
+        step(self)
+
+    monkeypatch.setattr(Scheduler, "_step", slow)
     body = {"model": "tiny", "messages": ASKED, "max_tokens": 480, "stream": stream, "logit_bias": {"5": 100}}
     headers = {"Authorization": f"Bearer {client.api_key}"}
     if stream:
         with httpx.stream("POST", f"{running.url}/v1/chat/completions", json=body, headers=headers) as answer:
-            next(answer.iter_lines())
+            lines = answer.iter_lines()  # held: the answer is closed with it
+            assert next(lines).startswith("data: {")
             assert turns.running == 1
     else:
         with pytest.raises(httpx.ReadTimeout):

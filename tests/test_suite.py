@@ -122,6 +122,12 @@ def test_names_are_without_the_groups_of_workers():
     assert plain("tests/test_it.py::test_it[a@b]") == "tests/test_it.py::test_it[a@b]"
 
 
+def test_the_tests_of_a_module_are_done_by_one_process(request):
+    """pytest 9.2 keeps from pytest-xdist 3.8, in silence, what it groups tests by; every fixture was then made twice."""
+    if hasattr(request.config, "workerinput"):
+        assert request.node.nodeid.endswith("@test_suite")
+
+
 def test_the_targets_that_resume_begin_again_beside_what_they_noted(tmp_path):
     (tmp_path / "kills").write_text("other code\n")
     shown = subprocess.run(
@@ -130,6 +136,7 @@ def test_the_targets_that_resume_begin_again_beside_what_they_noted(tmp_path):
     command = shown.stdout.splitlines()[-1].split(" -m pytest ")[1].split()
     assert f"{tmp_path}/kills" in command[-1]
     process = subprocess.run(
-        [sys.executable, "-m", "pytest", *command, "--collect-only"], cwd=ROOT, capture_output=True
-    )
+        [sys.executable, "-m", "pytest", *command, "--collect-only", "tests/test_kill_jobs.py", "tests/test_resume.py"],
+        cwd=ROOT, capture_output=True,
+    )  # fmt: skip
     assert process.returncode == 0, process.stdout
