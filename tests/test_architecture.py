@@ -10,7 +10,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "tunesmith"
 ORDER = [
     "core", "store", "exec", "track", "prompt", "data", "model", "infer", "score", "train", "evaluate", "registry",
-    "jobs", "search", "monitor", "serve", "retrain", "deploy", "cli", "web",
+    "jobs", "search", "monitor", "serve", "retrain", "deploy", "web", "cli",
 ]  # fmt: skip
 LIGHT = ["core", "store", "exec", "prompt", "data", "score", "cli"]  # rooms that never import torch themselves
 MODULES = sorted(SOURCE.rglob("*.py"))

@@ -123,7 +123,7 @@ def test_names_are_without_the_groups_of_workers():
 
 
 def test_the_tests_of_a_module_are_done_by_one_process(request):
-    """pytest 9.2 keeps from pytest-xdist 3.8, in silence, what it groups tests by; every fixture was then made twice."""
+    """pytest 9.2 keeps from pytest-xdist 3.8, in silence, what it groups tests by: fixtures were made twice."""
     if hasattr(request.config, "workerinput"):
         assert request.node.nodeid.endswith("@test_suite")
 

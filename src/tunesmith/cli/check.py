@@ -227,6 +227,6 @@ def _print_rendered(source: str, rendered: Any, contract: Contract) -> None:
 
     text = Text()
     for part in parts_of(rendered, contract):
-        text.append(part.text, style="bold green" if part.trained else "dim")
+        text.append(part["text"], style="bold green" if part["trained"] else "dim")
     console.rule(f"{source}  {counted(len(rendered.ids), 'token')}, {rendered.trained} trained", style="dim")
     console.print(text)

@@ -73,6 +73,7 @@ def serve(
     from tunesmith.serve.names import read_bases
     from tunesmith.serve.server import Server
     from tunesmith.store.stores import open_stores
+    from tunesmith.web.pages import add_pages
 
     if unknown := set(allow_integration) - {"wandb"}:
         raise ConfigError(f"--allow-integration {min(unknown)}: wandb is the one that OpenAI's API has.")
@@ -87,6 +88,7 @@ def serve(
     greet(server, host, listening.getsockname()[1])
     hosts = ["*"] if host in ("0.0.0.0", "::") else [host, "localhost", "127.0.0.1", *allow_host]
     app = make_app(server, hosts, allow_origin)
+    add_pages(app)
     rules: dict[str, Any] = {"access_log": False, "timeout_graceful_shutdown": 30}
     write_log(log)
     with workers_beside(workers, where):
@@ -101,6 +103,7 @@ def greet(server: Server, host: str, port: int) -> None:
         _, secret = create_key(server.stores.records, "first", "default", "admin")
         typer.echo(f"your API key, shown this once: {secret}")
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+    typer.echo(f"the page: {url.removesuffix('v1')}")
     typer.echo(f"serving {url}, models {', '.join(server.bases.table)}")
     typer.echo(f"  curl {url}/models -H 'Authorization: Bearer YOUR_KEY'")
     typer.echo(f"  Python: OpenAI(base_url='{url}', api_key='YOUR_KEY')")

@@ -70,13 +70,13 @@ def find_key(records: Records, secret: str) -> Key | None:
     hashed = _hash(secret)
     with records.read() as connection:
         row = connection.execute(select(keys).where(keys.c.hash == hashed, keys.c.revoked.is_(None))).one_or_none()
-    return _key(row) if row is not None and hmac.compare_digest(row.hash, hashed) else None
+    return key_of(row) if row is not None and hmac.compare_digest(row.hash, hashed) else None
 
 
 def list_keys(records: Records) -> list[Key]:
     """All keys, the latest last."""
     with records.read() as connection:
-        return [_key(row) for row in connection.execute(select(keys).order_by(keys.c.created))]
+        return [key_of(row) for row in connection.execute(select(keys).order_by(keys.c.created))]
 
 
 def revoke_key(records: Records, id: str) -> Key:
@@ -91,10 +91,11 @@ def revoke_key(records: Records, id: str) -> Key:
         row = connection.execute(select(keys).where(this)).one_or_none()
     if row is None:
         raise MissingError(f"key {id!r}: there is none. `tunesmith keys list` shows them.")
-    return _key(row)
+    return key_of(row)
 
 
-def _key(row: Any) -> Key:
+def key_of(row: Any) -> Key:
+    """A key of its row."""
     return Key(
         row.id, row.project, row.name, row.role, row.start, row.created, row.revoked, row.per_minute, row.largest_file
     )

@@ -14,6 +14,7 @@ from tunesmith.serve.keys import Key, find_key
 from tunesmith.serve.metrics import Metrics
 from tunesmith.serve.names import Bases
 from tunesmith.serve.rates import Rates
+from tunesmith.serve.sessions import COOKIE, PAGE, key_of_session
 from tunesmith.serve.ticks import Ticks
 from tunesmith.serve.turns import Turns
 from tunesmith.store.stores import Stores
@@ -68,14 +69,21 @@ def who_asks(request: Request, authorization: Annotated[str | None, Header()] = 
     Raises:
         ApiError: there is none, it opens nothing, or it asks too often.
     """
+    records = server_of(request).stores.records
+    if authorization is None and PAGE in request.headers and (token := request.cookies.get(COOKIE)):
+        return _asked_by(request, key_of_session(records, token), "Your session has ended. Log in again.")
     kind, _, secret = (authorization or "").partition(" ")
     if kind.lower() != "bearer" or not secret.strip():
         message = "You didn't provide an API key. Send it as a header: Authorization: Bearer YOUR_KEY."
         raise ApiError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
-    key = find_key(server_of(request).stores.records, secret.strip())
+    message = f"Incorrect API key provided: {shortened(secret.strip())}. `tunesmith keys create` makes one."
+    return _asked_by(request, find_key(records, secret.strip()), message)
+
+
+def _asked_by(request: Request, key: Key | None, otherwise: str) -> Key:
+    """Note whose a request is."""
     if key is None:
-        message = f"Incorrect API key provided: {shortened(secret.strip())}. `tunesmith keys create` makes one."
-        raise ApiError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+        raise ApiError(401, otherwise, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
     request.state.key = key
     request.state.headers = server_of(request).rates.take(key)
     return key

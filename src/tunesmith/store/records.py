@@ -33,7 +33,7 @@ from tunesmith.core.errors import ConfigError, StoreError
 from tunesmith.core.files import make_folder
 from tunesmith.store.schema import settings
 
-VERSION = "0005"  # of the tables: the last one in migrations/versions
+VERSION = "0006"  # of the tables: the last one in migrations/versions
 BUSY = 60.0  # seconds that a writer waits for the others
 CONNECTIONS = 32  # that one process holds at most
 MIGRATING = 7_391_604  # the number of Postgres's lock, while tables are changed

@@ -177,6 +177,15 @@ keys = Table(
     Column("largest_file", BigInteger),
 )
 
+# Browsers that a key has opened the page in; the token is theirs alone.
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("hash", String(64), primary_key=True),
+    Column("key", String(40), ForeignKey("keys.id"), nullable=False),
+    Column("expires", Float, nullable=False),
+)
+
 # Files that come in parts, and the parts that have come.
 uploads = Table(
     "uploads",

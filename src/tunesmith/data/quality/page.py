@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,16 +16,8 @@ from tunesmith.prompt.contract import Contract, Rendered
 HISTOGRAM_BARS = 40  # at most
 
 
-@dataclass(frozen=True)
-class Part:
-    """A stretch of a rendered row that is trained on, or is not."""
-
-    text: str
-    trained: bool
-
-
-def parts_of(rendered: Rendered, contract: Contract) -> Iterator[Part]:
-    """A rendered row as text, in stretches that are trained on or are not."""
+def parts_of(rendered: Rendered, contract: Contract) -> Iterator[dict[str, Any]]:
+    """A rendered row in stretches: their `text`, and whether they are `trained` on."""
     place = 0
     for begin, end in (*rendered.spans, (len(rendered.ids), len(rendered.ids))):
         for ids, trained in ((rendered.ids[place:begin], False), (rendered.ids[begin:end], True)):
@@ -34,31 +25,29 @@ def parts_of(rendered: Rendered, contract: Contract) -> Iterator[Part]:
                 text = contract.tokenizer.decode(
                     list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
                 )
-                yield Part(text, trained)
+                yield {"text": text, "trained": trained}
         place = end
 
 
 def report_page(found: DataReport, contract: Contract) -> str:
     """The page as HTML text. Everything from data is escaped."""
+    values = report_values(found, contract)
+    lead = ", ".join(file["name"] for file in values["files"])
+    return render("tunesmith.data.quality", "report.html.jinja", title="Data check", lead=lead, **values)
+
+
+def report_values(found: DataReport, contract: Contract) -> dict[str, Any]:
+    """What the page shows, as JSON takes it."""
     ledgers = found.reading.ledgers.values()
-    samples = [
-        {"source": str(row.source), "parts": list(parts_of(one, contract))}
-        for row, rendered in found.samples
-        for one in rendered
-    ]
-    return render(
-        "tunesmith.data.quality",
-        "report.html.jinja",
-        title="Data check",
-        lead=", ".join(ledger.file for ledger in ledgers),
-        tiles=[
+    return {
+        "tiles": [
             {"name": "rows to use", "value": f"{found.rows:,}"},
             {"name": "rows read", "value": f"{sum(ledger.read for ledger in ledgers):,}"},
             {"name": "tokens", "value": f"{sum(found.lengths):,}"},
             {"name": "trained tokens", "value": f"{sum(found.trained):,}"},
             {"name": f"longer than {found.max_length}", "value": f"{found.too_long:,}"},
         ],
-        pictures=[
+        "pictures": [
             _histogram(title, values)
             for title, values in (
                 ("Tokens a row", found.lengths),
@@ -67,14 +56,18 @@ def report_page(found: DataReport, contract: Contract) -> str:
             )
             if len(values)
         ],
-        outcomes=["read", *OUTCOMES],
-        files=[
+        "outcomes": ["read", *OUTCOMES],
+        "files": [
             {"name": ledger.file, "format": found.reading.formats[ledger.file].name, "counts": ledger.counts()}
             for ledger in ledgers
         ],
-        findings=_findings(found),
-        samples=samples,
-    )
+        "findings": _findings(found),
+        "samples": [
+            {"source": str(row.source), "parts": list(parts_of(one, contract))}
+            for row, rendered in found.samples
+            for one in rendered
+        ],
+    }
 
 
 def _histogram(title: str, values: Sequence[int]) -> dict[str, Any]:
