@@ -1,6 +1,7 @@
-"""Screens of the page, as `docs/page.md` shows them: a server of its own, a browser, and a user's road through it.
+"""Screens of the page, as `docs/web.md` shows them: a server of its own, a browser, and a user's road through it.
 
     python scripts/page_screens.py            # writes docs/images/page-*.png
+    python scripts/page_screens.py --output screens --all
 
 It needs a Chromium (`apt-get install chromium`) and `pip install playwright`.
 """
@@ -13,9 +14,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
@@ -24,6 +26,7 @@ SERVE = [sys.executable, "-c", "from tunesmith.cli.main import run; run()", "ser
 ROWS = ROOT / "src" / "tunesmith" / "assets" / "hotel"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 LONG = 600_000  # ms
+SHOWN = ("job", "chat", "file", "dark", "phone-chat")  # in the docs
 
 
 @contextmanager
@@ -36,16 +39,17 @@ def serving(home: Path) -> Iterator[tuple[str, str]]:
         said = "".join(process.stdout.readline() for _ in range(3))
         key = re.search(r"sk-ts-\S+", said)
         address = re.search(r"the page: (\S+)/", said)
-        assert key is not None and address is not None, said
+        assert key, said
+        assert address, said
         yield address[1], key[0]
     finally:
         process.terminate()
         process.wait()
 
 
-def opened(browser: Browser, url: str, key: str, **look: object) -> Page:
+def opened(browser: Browser, url: str, key: str, **look: Any) -> Page:
     """A browser's page after the login."""
-    page = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **look}).new_page()  # type: ignore[arg-type]
+    page = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **look}).new_page()
     page.goto(url)
     page.get_by_label("Your API key").fill(key)
     page.get_by_role("button", name="Log in").click()
@@ -53,7 +57,7 @@ def opened(browser: Browser, url: str, key: str, **look: object) -> Page:
     return page
 
 
-def tuned(page: Page, url: str, shoot: object) -> str:
+def tuned(page: Page, url: str, shoot: Callable[[Page, str], None]) -> str:
     """Bring a file, start a job, and wait for it; returns its address."""
     page.goto(f"{url}/files")
     page.locator("#file").set_input_files(ROWS / "test.jsonl")
@@ -62,13 +66,13 @@ def tuned(page: Page, url: str, shoot: object) -> str:
     page.locator("#file").set_input_files(ROWS / "train.jsonl")
     page.get_by_role("heading", name="As the model sees them").wait_for(timeout=LONG)
     page.get_by_label("Validation file").select_option("test.jsonl")
-    shoot(page, "file")  # type: ignore[operator]
+    shoot(page, "file")
     page.get_by_label("Name").fill("concierge")
     page.get_by_role("button", name="Start").click()
     page.wait_for_url("**/jobs/**")
     page.locator("#state.running").wait_for(timeout=LONG)
     expect(page.locator("#step")).to_have_text(re.compile(r"^([4-9]\d|\d{3,}) /"), timeout=LONG)
-    shoot(page, "job")  # type: ignore[operator]
+    shoot(page, "job")
     page.locator("#state.succeeded").wait_for(timeout=LONG)
     return page.url
 
@@ -77,11 +81,13 @@ def main() -> None:
     """Take them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "images")
+    parser.add_argument("--all", action="store_true", help="those that the docs do not show, too")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
 
     def shoot(page: Page, name: str) -> None:
-        page.screenshot(path=options.output / f"page-{name}.png")
+        if options.all or name in SHOWN:
+            page.screenshot(path=options.output / f"page-{name}.png")
 
     with (
         tempfile.TemporaryDirectory() as home,

@@ -17,6 +17,7 @@ from tunesmith.serve.keys import create_key
 from tunesmith.serve.names import read_bases
 from tunesmith.serve.server import Server
 from tunesmith.store.stores import open_stores
+from tunesmith.web.pages import add_pages
 
 OURS = {"tunesmith": {"precision": "fp32", "output": {"checkpoint_every": 3}, "optim": {"batch_size": 8}}}
 
@@ -30,6 +31,7 @@ class Running:
         server = Server(self.stores, bases, Engines(), folder / "models", 1 << 20, **settings)
         self.server_settings, self.base = server, base
         self.app = make_app(server, ["127.0.0.1"], list(origins))
+        add_pages(self.app)
         self.server = uvicorn.Server(uvicorn.Config(self.app, port=0, log_level="error"))
         self.worker = Worker(self.stores, Settings(look=0.05, work=folder / "work"), lambda sentence: None)
         self.folder, self.clients = folder, []

@@ -57,6 +57,7 @@ def serve(
     blobs: Blobs = None,
 ) -> None:
     """Serve the API that OpenAI's clients use: files, fine-tuning jobs, models, chat."""
+    # 1. what the options may not be is said before anything heavy is loaded
     from importlib.util import find_spec
 
     from tunesmith.cli.serving import bound, workers_beside
@@ -65,6 +66,8 @@ def serve(
 
     if any(find_spec(name) is None for name in ("fastapi", "uvicorn", "multipart")):
         raise ConfigError("the server needs an extra: pip install 'tunesmith[serve]'.")
+    if unknown := set(allow_integration) - {"wandb"}:
+        raise ConfigError(f"--allow-integration {min(unknown)}: wandb is the one that OpenAI's API has.")
     import uvicorn
 
     from tunesmith.serve.app import make_app
@@ -75,8 +78,7 @@ def serve(
     from tunesmith.store.stores import open_stores
     from tunesmith.web.pages import add_pages
 
-    if unknown := set(allow_integration) - {"wandb"}:
-        raise ConfigError(f"--allow-integration {min(unknown)}: wandb is the one that OpenAI's API has.")
+    # 2. stores, bases, and what answers
     home = (home or data_home()).absolute()
     where = addresses(records or records_of(home), blobs)
     stores = open_stores(*where)
@@ -84,8 +86,10 @@ def serve(
         stores, read_bases(model), Engines(precision=precision.value), home / "models",
         private_webhooks=allow_private_webhooks, integrations=tuple(allow_integration),
     )  # fmt: skip
+    # 3. an address, which is told before anybody can ask there
     listening = bound(host, port)
     greet(server, host, listening.getsockname()[1])
+    # 4. the app and its workers, until a signal ends them
     hosts = ["*"] if host in ("0.0.0.0", "::") else [host, "localhost", "127.0.0.1", *allow_host]
     app = make_app(server, hosts, allow_origin)
     add_pages(app)
