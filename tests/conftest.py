@@ -34,7 +34,7 @@ LONGEST_FIRST = (
     "test_ember", "test_ranks", "test_trl", "test_benchmarks", "test_recovery", "test_resume", "test_merge",
     "test_jobs", "test_cli", "test_decoding", "test_track", "test_lineage", "test_fast", "test_harness", "test_deploy",
     "test_worker", "test_serve_abuse", "test_serve", "test_serve_chat", "test_kill_jobs", "test_submit", "test_store",
-    "test_queue", "test_serve_operators",
+    "test_queue", "test_web", "test_serve_operators", "test_vllm",
 )  # fmt: skip
 TOGETHER = {"test_benchmarks": "test_trl"}  # modules that import the same heavy library are done by one process
 READS = frozenset({"chat", "text"})  # kinds of rows that supervised fine-tuning reads

@@ -25,10 +25,10 @@ OURS = {"tunesmith": {"precision": "fp32", "output": {"checkpoint_every": 3}, "o
 class Running:
     """A server of its own, in threads of this process."""
 
-    def __init__(self, folder, base, records=None, origins=(), **settings):
+    def __init__(self, folder, base, records=None, origins=(), engines=None, **settings):
         self.stores = open_stores(records or f"sqlite:///{folder / 'records.sqlite'}", str(folder / "blobs"))
         bases = read_bases([f"tiny={base}", f"gpt-3.5-turbo={base}"])
-        server = Server(self.stores, bases, Engines(), folder / "models", 1 << 20, **settings)
+        server = Server(self.stores, bases, engines or Engines(), folder / "models", 1 << 20, **settings)
         self.server_settings, self.base = server, base
         self.app = make_app(server, ["127.0.0.1"], list(origins))
         add_pages(self.app)

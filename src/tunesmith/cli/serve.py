@@ -31,6 +31,13 @@ class Precision(enum.StrEnum):
     bf16 = "bf16"
 
 
+class Engine(enum.StrEnum):
+    """What computes answers."""
+
+    local = "local"
+    vllm = "vllm"
+
+
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8000,
@@ -52,6 +59,13 @@ def serve(
     precision: Annotated[
         Precision, typer.Option(help="Of the weights that answer: auto is fp32 on a CPU and bf16 on a GPU.")
     ] = Precision.auto,
+    engine: Annotated[
+        Engine, typer.Option(help="What computes answers: this machine, or a vLLM server.")
+    ] = Engine.local,
+    url: Annotated[
+        str | None,
+        typer.Option(help="Address of the vLLM server, as in http://gpu:8000/v1; it reads our models' folder."),
+    ] = None,
     log: Annotated[Log, typer.Option(help="How each request is written to stderr.")] = Log.text,
     records: Records = None,
     blobs: Blobs = None,
@@ -68,10 +82,13 @@ def serve(
         raise ConfigError("the server needs an extra: pip install 'tunesmith[serve]'.")
     if unknown := set(allow_integration) - {"wandb"}:
         raise ConfigError(f"--allow-integration {min(unknown)}: wandb is the one that OpenAI's API has.")
+    if (url is None) != (engine is Engine.local) or (url and precision is not Precision.auto):
+        raise ConfigError("--engine vllm needs --url, which --engine local has not; vLLM chooses its own --precision.")
     import uvicorn
 
+    from tunesmith.infer.vllm import VllmServer
     from tunesmith.serve.app import make_app
-    from tunesmith.serve.engines import Engines
+    from tunesmith.serve.engines import Engines, by_vllm, local
     from tunesmith.serve.logs import write_log
     from tunesmith.serve.names import read_bases
     from tunesmith.serve.server import Server
@@ -80,10 +97,12 @@ def serve(
 
     # 2. stores, bases, and what answers
     home = (home or data_home()).absolute()
+    bases = read_bases(model)
+    make = local(precision.value) if url is None else by_vllm(VllmServer(url), bases.table)
     where = addresses(records or records_of(home), blobs)
     stores = open_stores(*where)
     server = Server(
-        stores, read_bases(model), Engines(precision=precision.value), home / "models",
+        stores, bases, Engines(make=make), home / "models",
         private_webhooks=allow_private_webhooks, integrations=tuple(allow_integration),
     )  # fmt: skip
     # 3. an address, which is told before anybody can ask there

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,10 +18,13 @@ from tunesmith.core.errors import ModelError
 from tunesmith.infer.engine.adapters import read_adapter
 from tunesmith.infer.generator import Full
 from tunesmith.infer.local import LocalEngine
+from tunesmith.infer.vllm import VllmEngine, VllmServer
 from tunesmith.model.export import ExportedModel
 from tunesmith.model.load import answering
-from tunesmith.prompt.base import Base
+from tunesmith.prompt.base import Base, resolve
+from tunesmith.prompt.contract import Contract
 
+Make = Callable[[ExportedModel, Contract], "LocalEngine | VllmEngine"]
 MOST_LOADED = 2  # engines in memory
 MOST_ADAPTERS = 16  # of one engine
 
@@ -31,7 +34,7 @@ class Serving:
     """What answers for a model.
 
     Attributes:
-        engine: a `LocalEngine`.
+        engine: a `LocalEngine` or a `VllmEngine`.
         adapter: of the engine; "" for none, None for the one that its model came with.
     """
 
@@ -44,7 +47,7 @@ class Loaded:
     """An engine in memory.
 
     Attributes:
-        engine: a `LocalEngine`.
+        engine: a `LocalEngine` or a `VllmEngine`.
         adapters: that it has, the least recently used one first.
         users: how many are being answered, by adapter ("" for none).
         stop: ends the thread that computes.
@@ -56,18 +59,53 @@ class Loaded:
     stop: threading.Event = field(default_factory=threading.Event)
 
 
+def local(precision: str = "auto") -> Make:
+    """What makes engines of this machine; of weights in `fp32` or `bf16`, or, `auto`, in what the device takes best."""
+
+    def make(exported: ExportedModel, contract: Contract) -> LocalEngine:
+        spec = answering()
+        spec = spec if precision == "auto" else replace(spec, precision=precision)
+        return LocalEngine(exported.load_as(spec), contract)
+
+    return make
+
+
+def by_vllm(server: VllmServer, bases: Mapping[str, str]) -> Make:
+    """What makes engines of those bases that a vLLM server has.
+
+    Args:
+        server: that computes.
+        bases: of ours, by the names that clients know.
+    """
+
+    def make(exported: ExportedModel, contract: Contract) -> VllmEngine:
+        if exported.base is not None:
+            raise ModelError(
+                f"{exported.name}: vLLM takes adapters that are plain LoRA, and this is none. `tunesmith merge` makes "
+                "a model of it that vLLM can be started with."
+            )
+        names = [exported.name, str(exported.folder)]
+        for alias, name in bases.items():  # a job brings a copy of its base along, which is the same by its content
+            base = resolve(name)
+            if name == exported.name or base.fingerprint() == _fingerprint(exported):
+                names = [name, alias, str(base.folder), *names]
+        return server.engine(names, contract)
+
+    return make
+
+
 class Engines:
     """Answering models by name; safe from any thread."""
 
-    def __init__(self, most: int = MOST_LOADED, most_adapters: int = MOST_ADAPTERS, precision: str = "auto") -> None:
+    def __init__(self, most: int = MOST_LOADED, most_adapters: int = MOST_ADAPTERS, make: Make | None = None) -> None:
         """Nothing is loaded.
 
         Args:
             most: engines at once.
             most_adapters: of one engine at once.
-            precision: of weights: `fp32`, `bf16`, or `auto` for what the device takes best.
+            make: an engine of an exported model and its contract; of this machine, `local()`, if None.
         """
-        self._most, self._most_adapters, self._precision = most, most_adapters, precision
+        self._most, self._most_adapters, self._make = most, most_adapters, make or local()
         self._heard: Callable[[], None] = lambda: None
         self._loaded: OrderedDict[str, Loaded] = OrderedDict()
         self._places: dict[str, tuple[str, str | None]] = {}  # model -> engine and adapter
@@ -187,10 +225,7 @@ class Engines:
     def _engine(self, key: str, exported: Any, contract: Any) -> None:
         """Load a model, and let a thread compute for it."""
         self._make_room()
-        spec = answering()
-        if self._precision != "auto":
-            spec = replace(spec, precision=self._precision)
-        loaded = Loaded(LocalEngine(exported.load_as(spec), contract))
+        loaded = Loaded(self._make(exported, contract))
         loaded.engine.listen(self._heard)
         threading.Thread(target=loaded.engine.drive, args=(loaded.stop,), name="engine", daemon=True).start()
         with self._lock:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DataError
 from starlette.exceptions import HTTPException
 
 from tunesmith.core.errors import LimitReached, MissingError, StoreError, TunesmithError
-from tunesmith.infer.generator import Full
+from tunesmith.infer.generator import Full, GivenUp
 
 log = logging.getLogger("tunesmith.serve")
 RETRY_AFTER = "5"  # seconds
@@ -78,6 +78,8 @@ def handle_errors(app: FastAPI) -> None:
             return error_body(503, "The stores cannot be reached now.", headers={"Retry-After": RETRY_AFTER})
         if isinstance(error, LimitReached | Full):
             return error_body(429, str(error), code="rate_limit_exceeded", headers={"Retry-After": RETRY_AFTER})
+        if isinstance(error, GivenUp):
+            return error_body(503, str(error), headers={"Retry-After": RETRY_AFTER})
         return error_body(404 if isinstance(error, MissingError) else 400, str(error))
 
     def unwritable(request: Request, error: Any) -> JSONResponse:
