@@ -189,7 +189,7 @@ def stack(network: torch.nn.Module, adapters: Sequence[Adapter]) -> tuple[torch.
         factors = [_padded(adapter.factors.get(name), layer, rank) for adapter in adapters] if changed else []
         down = torch.cat([down for down, _ in factors]) if changed else None
         up = torch.cat([up for _, up in factors]) if changed else None
-        in_place &= layer.set_low_rank(down, up)
+        in_place &= layer.set_low_rank(down, up, rank)
     return torch.arange(len(adapters)).repeat_interleave(rank), in_place
 
 

@@ -4,7 +4,7 @@ A step of decoding multiplies a few rows by every weight, and PyTorch hands oneD
 is rearranged or read slowly at each call. Rearranged once, beforehand, it needs no compiler; layers that read the
 same input (queries, keys and values; gate and up) become one product.
 
-Axes: B rows, T tokens, I inputs, O outputs, N low-rank columns of all adapters together.
+Axes: B rows, T tokens, I inputs, O outputs, N low-rank columns of all adapters together, R of one.
 """
 
 from __future__ import annotations
@@ -106,6 +106,9 @@ class SlotLinear(torch.nn.Module):
         weight: (O, I).
         down: (N, I), or None where no adapter changes this layer.
         up: (N, O), scaled.
+        down_handle, up_handle: numbers of both in the processor's layout and in the weights' precision, as `Product`
+            has one; None where the weights are not packed.
+        rank: columns of each adapter.
     """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, context: ForwardContext) -> None:
@@ -118,30 +121,72 @@ class SlotLinear(torch.nn.Module):
         self.begin = 0
         self.down: torch.Tensor | None
         self.up: torch.Tensor | None
-        self.register_buffer("down", None)
-        self.register_buffer("up", None)
+        self.down_handle: torch.Tensor | None
+        self.up_handle: torch.Tensor | None
+        for name in ("down", "up", "down_handle", "up_handle"):
+            self.register_buffer(name, None)
+        self.rank = 0
+        self.numbers: list[int] | None = None
 
-    def set_low_rank(self, down: torch.Tensor | None, up: torch.Tensor | None) -> bool:
+    def set_low_rank(self, down: torch.Tensor | None, up: torch.Tensor | None, rank: int) -> bool:
         """Change what adapters do here; whether the numbers went where others were before."""
         if down is None and self.down is None:
             return True
-        if down is not None and self.down is not None and down.shape == self.down.shape:
+        if down is not None and self.down is not None and (down.shape, rank) == (self.down.shape, self.rank):
             assert up is not None
             assert self.up is not None
             self.down.copy_(down)
             self.up.copy_(up)
+            self._repack_low_rank()
             return True
+        self.rank = rank
         self.down = None if down is None else torch.nn.Buffer(down)
         self.up = None if up is None else torch.nn.Buffer(up)
+        self.down_handle = self.up_handle = None
+        self.pack_low_rank(self.numbers)
         return False
+
+    def pack_low_rank(self, numbers: list[int] | None) -> None:
+        """Rearrange what adapters do here, too, from now on; new numbers are noted in `numbers`. Never if None."""
+        self.numbers = numbers
+        if numbers is None or self.down is None:
+            return
+        made = [next(_numbers), next(_numbers)]
+        numbers += made
+        self.down_handle, self.up_handle = (torch.nn.Buffer(torch.tensor(one), persistent=False) for one in made)
+        self._repack_low_rank()
+
+    def _repack_low_rank(self) -> None:
+        if self.down is None or self.up is None or self.down_handle is None or self.up_handle is None:
+            return
+        for handle, factor in ((self.down_handle, self.down), (self.up_handle, self.up.T)):
+            packed = factor.to(self.weight.dtype).contiguous()
+            _packed[int(handle)] = torch.ops.mkldnn._reorder_linear_weight(packed, PACKED_FOR_ROWS)
 
     def forward(self, x_BTI: torch.Tensor) -> torch.Tensor:
         """The layer's output (B, T, O), each row with its own adapter."""
-        y_BTO = self._base(x_BTI)
-        if self.down is None or self.up is None or self.context.own is None:
+        y_BTO, own = self._base(x_BTI), self.context.own
+        if self.down is None or self.up is None or own is None:
             return y_BTO
-        low_BTN = x_BTI.to(self.down.dtype) @ self.down.T
-        return y_BTO + (torch.where(self.context.own, low_BTN, 0.0) @ self.up).to(y_BTO.dtype)
+        if x_BTI.shape[0] * x_BTI.shape[1] == 1:
+            return y_BTO + self._of_one(x_BTI, own).to(y_BTO.dtype)
+        if self.down_handle is None or self.up_handle is None:
+            low_BTN = x_BTI.to(self.down.dtype) @ self.down.T
+            return y_BTO + (torch.where(own, low_BTN, 0.0) @ self.up).to(y_BTO.dtype)
+        low_BTN = torch.ops.tunesmith.packed_linear(x_BTI, self.down_handle, self.down.shape[0])
+        low_BTN = torch.where(own, low_BTN, 0.0)
+        return y_BTO + torch.ops.tunesmith.packed_linear(low_BTN, self.up_handle, self.out_features)
+
+    def _of_one(self, x_11I: torch.Tensor, own_11N: torch.Tensor) -> torch.Tensor:
+        """What its own adapter adds for one token: only that one's columns are read."""
+        assert self.down is not None
+        assert self.up is not None
+        mine = own_11N.view(-1, self.rank)[:, 0]
+        place = mine.to(torch.int8).argmax(0, keepdim=True)
+        down_RI = self.down.view(-1, self.rank, self.in_features).index_select(0, place)[0]
+        up_RO = self.up.view(-1, self.rank, self.out_features).index_select(0, place)[0]
+        low_R1 = (down_RI * x_11I.view(1, -1).to(down_RI.dtype)).sum(-1, keepdim=True)
+        return ((low_R1 * up_RO).sum(0) * mine.any()).view(1, 1, -1)
 
     def _base(self, x_BTI: torch.Tensor) -> torch.Tensor:
         cpu = x_BTI.device.type == "cpu"
@@ -181,6 +226,9 @@ def pack(network: torch.nn.Module) -> list[int]:
                     layer.product, layer.begin = product, begin
                     begin += layer.out_features
                 numbers.append(product.memory.number)
+        for layer in network.modules():
+            if isinstance(layer, SlotLinear):
+                layer.pack_low_rank(numbers)
     except BaseException:
         unpack(numbers)
         raise
