@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all repetitions fuzz kills kill-jobs openai-conformance check bench docs update test-versions clean
+.PHONY: demo test test-all repetitions fuzz kills kill-jobs openai-conformance other-clients check bench docs update test-versions clean
 
 # Installed once, in the exact versions of constraints.txt; again when these or pyproject.toml change.
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
@@ -53,6 +53,10 @@ kill-jobs: $(VENV)/.test
 openai-conformance: $(VENV)/.test
 	$(INSTALL) '.[conformance]'
 	$(BIN)/python scripts/openai_conformance.py
+
+# Conversations through LangChain, LlamaIndex and `llm`, in an environment of their own; minutes, the first time.
+other-clients: $(VENV)/.test
+	$(BIN)/python scripts/other_clients.py
 
 test-all: test repetitions fuzz kills kill-jobs
 
