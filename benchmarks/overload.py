@@ -4,9 +4,9 @@
     python benchmarks/overload.py --size tiny --seconds 3 --warm 1
 
 A Llama of 135 million random weights in bf16, keys of four projects, answers of 64 tokens. First as many users as it
-answers at once ask again and again: that is its capacity. Then questions come at random moments (Poisson) at that rate
-and at ten times that rate, whether or not those before are answered, and nobody asks again who was refused. It is said
-how answers ended, how long those took that were answered, and what memory grew by.
+answers at once ask again and again: that is its capacity. Then questions come at random moments (Poisson) at nine
+tenths of that rate and at ten times that rate, whether or not those before are answered, and nobody asks again who was
+refused. It is said how answers ended, how long those took that were answered, and what memory grew by.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ async def flood(served: Served, keys: list[str], rate: float, seconds: float) ->
 
 
 def measure(options: argparse.Namespace, folder: Path) -> list[Met]:
-    """At capacity, and at ten times that."""
+    """At capacity, by users that wait for their answers; a little below, and at ten times that, by some that do not."""
     make_model(folder / "model", options.size)
     home = folder / "home"
     command = [*OURS, "--precision", "bf16", "--model", f"base={folder / 'model'}", "--home", str(home)]
@@ -100,7 +100,8 @@ def measure(options: argparse.Namespace, folder: Path) -> list[Met]:
         closed = load(served, ["base"], 32, options.seconds / 2)
         rate = closed.requests / closed.seconds
         asyncio.run(flood(served, keys, TIMES * rate, options.warm / 8))  # its connections are part of its memory
-        return [asyncio.run(flood(served, keys, times * rate, options.seconds)) for times in (1, TIMES)]
+        full = Met(rate, Counter({200: closed.requests}), closed.whole, [], [closed.memory])
+        return [full, *(asyncio.run(flood(served, keys, times * rate, options.seconds)) for times in (0.9, TIMES))]
 
 
 def table(found: list[Met]) -> str:
@@ -125,12 +126,13 @@ def main(arguments: list[str] | None = None) -> str:
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as name:
         found = measure(options, Path(name))
-    at, over = found
-    grown = max(over.memory) / max(at.memory) - 1
+    at, below, over = found
+    grown = max(over.memory) / max(below.memory) - 1
     longer = statistics.median(over.seconds) / statistics.median(at.seconds)
+    before = max(below.memory) / 1e6
     said = (
         f"At {TIMES} times its capacity for {options.seconds:.0f} s, answers took {longer:.2f} times as long as at "
-        f"capacity (goal: at most 2), and memory grew by {100 * grown:.1f}% from {max(at.memory) / 1e6:.0f} MB "
+        f"capacity, the first line (goal: at most 2), and memory grew by {100 * grown:.1f}% from {before:.0f} MB "
         "(goal: at most 5%)."
     )
     here = f"2 cores of {processor()}, torch {version('torch')}, {datetime.now(UTC):%Y-%m-%d}"

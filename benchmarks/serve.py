@@ -46,6 +46,7 @@ class Measured:
     requests: int = 0
     seconds: float = 0.0
     first: list[float] = field(default_factory=list)
+    whole: list[float] = field(default_factory=list)
     memory: int = 0
 
     @property
@@ -150,6 +151,7 @@ def ask(client: httpx.Client, url: str, model: str, number: int, measured: Measu
         measured.requests += 1
         measured.tokens += tokens or chunks
         measured.first.append(first or 0.0)
+        measured.whole.append(time.perf_counter() - started)
 
 
 def load(served: Served, models: list[str], users: int, seconds: float) -> Measured:
@@ -194,7 +196,8 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, dict[int, Me
         with Served([*command, *home], key) as served:
             if len(models) > 1:
                 load(served, models, 8, 0.1 * len(models))
-            load(served, models, 8, options.warm if key == "" else min(options.warm, 10.0))
+            for users, share in ((8, 1.0), (1, 0.5)):  # graphs of one row and of many
+                load(served, models, users, share * options.warm if key == "" else min(share * options.warm, 10.0))
             found[name] = {users: load(served, models, users, options.seconds) for users in options.users}
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,8 @@ from tunesmith.cli.queue.stores import Blobs, Records, addresses
 
 if TYPE_CHECKING:
     from tunesmith.serve.server import Server
+
+SWITCH = 0.0005  # seconds that one thread may keep the others from the interpreter: what computes must soon go on
 
 
 class Log(enum.StrEnum):
@@ -114,6 +117,7 @@ def serve(
     add_pages(app)
     rules: dict[str, Any] = {"access_log": False, "timeout_graceful_shutdown": 30}
     write_log(log)
+    sys.setswitchinterval(SWITCH)
     with workers_beside(workers, where):
         uvicorn.Server(uvicorn.Config(app, log_level="warning", **rules)).run(sockets=[listening])
 

@@ -71,7 +71,7 @@ def make_app(server: Server, hosts: list[str], origins: list[str] | None = None)
     app.add_middleware(Origins, allowed=tuple(origins or ()))
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
     rules = {"records": server.stores.records, "largest_file": server.largest_file, "metrics": server.metrics}
-    app.add_middleware(Gate, **rules)
+    app.add_middleware(Gate, **rules, is_full=lambda: server.turns.is_full)
     return app
 
 

@@ -8,13 +8,15 @@ import json
 import logging
 import secrets
 import time
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import anyio
 
-from tunesmith.serve.audit import CHANGING, note, path_of
+from tunesmith.serve.audit import ASKING, CHANGING, note, path_of
 from tunesmith.serve.errors import error_body
 from tunesmith.serve.metrics import Metrics
+from tunesmith.serve.turns import FULL, RETRY
 from tunesmith.store.records import Records
 
 log = logging.getLogger("tunesmith.serve.access")
@@ -31,11 +33,15 @@ class Unbound(Exception):  # noqa: N818  a signal between two classes of this fi
 class Gate:
     """Names each request, refuses a body that is too long or too slow, logs without contents, writes the audit log.
 
-    A request that changes something is in the audit log before it is answered.
+    A request that changes something is in the audit log before it is answered. One that asks a model is refused here,
+    before it costs anything, where too many wait already.
     """
 
-    def __init__(self, app: Any, records: Records, largest_file: int, metrics: Metrics) -> None:
+    def __init__(
+        self, app: Any, records: Records, largest_file: int, metrics: Metrics, is_full: Callable[[], bool]
+    ) -> None:
         self.app, self.records, self.largest_file, self.metrics = app, records, largest_file, metrics
+        self.is_full = is_full
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Pass a request on."""
@@ -64,7 +70,10 @@ class Gate:
         try:
             with contextlib.suppress(Unbound):
                 bounds.refuse_said()
-                await self.app(scope, bounds, answered)
+                if scope["path"] in ASKING and scope["method"] == "POST" and self.is_full():
+                    await error_body(503, FULL, headers=RETRY)(scope, receive, answered)
+                else:
+                    await self.app(scope, bounds, answered)
             if bounds.fault is not None and not told["status"]:
                 told["refused"] = 1
                 await error_body(*bounds.fault)(scope, receive, answered)

@@ -10,6 +10,8 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
+from tunesmith.serve.audit import ASKING
+
 DURATION = tuple(0.01 * 2**k for k in range(14))
 FIRST = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 EACH = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
@@ -53,7 +55,7 @@ class Metrics:
 
     def requested(self, scope: Any, status: int) -> None:
         """A request was answered."""
-        route = getattr(scope.get("route"), "path", "none")
+        route = getattr(scope.get("route"), "path", scope["path"] if scope["path"] in ASKING else "none")
         self._requests.labels(scope["method"], route, str(status)).inc()
 
     def answered(self, answers: Any, seconds: float, error: str) -> None:

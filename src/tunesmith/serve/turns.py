@@ -8,8 +8,9 @@ from collections import OrderedDict, deque
 from tunesmith.serve.errors import ApiError
 
 RUNNING = 32  # answers at once, over all models
-WAITING = 32  # requests that wait, of all keys
+WAITING = 16  # requests that wait, of all keys: half of a batch, so that nobody waits longer than for an answer
 RETRY = {"Retry-After": "2"}
+FULL = "The server has as much to do as it can. Try again in a moment."
 
 
 class Turns:
@@ -20,6 +21,11 @@ class Turns:
         self._most, self._most_waiting, self._most_of_key = running, waiting, max(1, waiting // 2)
         self._queues: OrderedDict[str, deque[tuple[int, asyncio.Future[None]]]] = OrderedDict()
         self.running = self.waiting = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nobody more may wait, whoever it is."""
+        return self.waiting >= self._most_waiting
 
     async def take(self, key: str, answers: int) -> int:
         """Wait for a turn; returns what `give_back` is to be told.
@@ -39,8 +45,8 @@ class Turns:
         if len(queue) >= self._most_of_key:
             message = f"{len(queue)} requests of this key wait already. Try again in a moment."
             raise ApiError(429, message, code="rate_limit_exceeded", headers=RETRY)
-        if self.waiting >= self._most_waiting:
-            raise ApiError(503, "The server has as much to do as it can. Try again in a moment.", headers=RETRY)
+        if self.is_full:
+            raise ApiError(503, FULL, headers=RETRY)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queues.setdefault(key, queue).append((size, turn))
         self.waiting += 1
