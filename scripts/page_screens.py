@@ -36,9 +36,9 @@ def serving(home: Path) -> Iterator[tuple[str, str]]:
     process = subprocess.Popen([*SERVE, "--home", str(home), *models], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
-        said = "".join(process.stdout.readline() for _ in range(3))
+        said = "".join(process.stdout.readline() for _ in range(5))
         key = re.search(r"sk-ts-\S+", said)
-        address = re.search(r"the page: (\S+)/", said)
+        address = re.search(r"in a browser: (\S+)/", said)
         assert key, said
         assert address, said
         yield address[1], key[0]

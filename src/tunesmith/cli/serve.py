@@ -130,7 +130,7 @@ def greet(server: Server, host: str, port: int) -> None:
         _, secret = create_key(server.stores.records, "first", "default", "admin")
         typer.echo(f"your API key, shown this once: {secret}")
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
-    typer.echo(f"the page: {url.removesuffix('v1')}")
     typer.echo(f"serving {url}, models {', '.join(server.bases.table)}")
     typer.echo(f"  curl {url}/models -H 'Authorization: Bearer YOUR_KEY'")
     typer.echo(f"  Python: OpenAI(base_url='{url}', api_key='YOUR_KEY')")
+    typer.echo(f"  in a browser: {url.removesuffix('v1')}")
