@@ -379,7 +379,17 @@ def send(content, purpose="batch"):
         (chat({"role": "user", "content": "x " * 3000}), 400, "512"),
         (chat({"role": "user", "content": "x"}, response_format={"type": "xml"}), 400, "must be text, json_object"),
         (chat({"role": "user", "content": "x"}, tools=[{"type": "function"}]), 400, "no function with a name"),
-        (chat({"role": "user", "content": "x"}, tools=TOOLS, tool_choice="required"), 400, "no call can be forced"),
+        (chat({"role": "user", "content": "x"}, tools=TOOLS, tool_choice="must"), 400, "tool_choice must be one of"),
+        (chat({"role": "user", "content": "x"}, tool_choice="required"), 400, "there are no tools to choose from"),
+        (
+            chat(
+                {"role": "user", "content": "x"},
+                tools=TOOLS,
+                tool_choice={"type": "function", "function": {"name": "y"}},
+            ),
+            400,
+            "there is no function 'y'",
+        ),
         (chat({"role": "user", "content": "x"}, tools=TOOLS), 400, "has no tools"),
         (chat({"role": "user", "content": "x"}, logit_bias={"x": 1}), 400, "ids of tokens"),
         (text([]), 400, "one text"),

@@ -206,6 +206,22 @@ def test_calls_are_read_back_and_streamed(client):
     assert ask(client, done.fine_tuned_model, messages=back, tools=TOOLS).choices[0].message.role == "assistant"
     silent = ask(client, done.fine_tuned_model, **asked, tool_choice="none").choices[0]
     assert silent.message.tool_calls is None
+    people = {"type": "object", "properties": {"people": {"enum": [2, 4]}}, "required": ["people"]}
+    tools = [
+        {"type": "function", "function": {"name": name, "parameters": {**people, "additionalProperties": False}}}
+        for name in ("book", "cancel")
+    ]
+    greeted = {"messages": [{"role": "user", "content": "Hi 3"}], "tools": tools, "max_tokens": 60}
+    cancel = {"type": "function", "function": {"name": "cancel"}}
+    for choice, names in (("required", {"book", "cancel"}), (cancel, {"cancel"})):
+        forced = ask(client, done.fine_tuned_model, **greeted, tool_choice=choice).choices[0]
+        [call] = forced.message.tool_calls
+        assert call.function.name in names
+        assert json.loads(call.function.arguments)["people"] in (2, 4)
+        assert (forced.message.content, forced.finish_reason) == (None, "tool_calls")
+        pieces = ask(client, done.fine_tuned_model, **greeted, tool_choice=choice, stream=True)
+        [streamed] = [one for piece in pieces for one in piece.choices[0].delta.tool_calls or []]
+        assert streamed.function.arguments == call.function.arguments
 
 
 def test_plain_completions_tell_log_probabilities(running, client):

@@ -7,7 +7,7 @@ called, what stands behind. Models that write calls in another form than JSON ha
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -59,6 +59,23 @@ def call_format(contract: Contract) -> CallFormat | None:
             frame = turn[:place].rstrip("[{ \n\t").split()  # what a template puts before that is no part of it
             return CallFormat(frame[-1] if frame else "", behind.strip(), name, arguments)
     return None
+
+
+def forced(form: CallFormat, functions: Sequence[Mapping[str, Any]]) -> tuple[CallFormat, str]:
+    """How a call looks that must be made, and the JSON schema of it: the bare JSON, since nothing else can come."""
+    calls = [
+        {
+            "type": "object",
+            "properties": {
+                form.name: {"const": function["name"]},
+                form.arguments: function.get("parameters") or {"type": "object"},
+            },
+            "required": [form.name, form.arguments],
+            "additionalProperties": False,
+        }
+        for function in functions
+    ]
+    return CallFormat("", "", form.name, form.arguments), json.dumps(calls[0] if len(calls) == 1 else {"anyOf": calls})
 
 
 def _common(one: str, other: str) -> str:

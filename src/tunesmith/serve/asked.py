@@ -78,17 +78,37 @@ class ChatRequest(Sampling):
         """What may be called, by name.
 
         Raises:
-            ApiError: a tool is none, or one must be called, which is not done here.
+            ApiError: a tool is none, or one must be called and there is none.
         """
+        if not self.tools and self.tool_choice not in (None, "auto", "none"):
+            raise refused("tool_choice: there are no tools to choose from.", "tool_choice")
         if self.tool_choice == "none" or not self.tools:
             return ()
-        if self.tool_choice not in (None, "auto"):
-            raise refused("tool_choice: auto and none are what there is here; no call can be forced.", "tool_choice")
         for number, tool in enumerate(self.tools):
             function = tool.get("function")
             if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
                 raise refused(f"no function with a name - 'tools.[{number}]'", f"tools.[{number}]")
         return tuple(tool["function"] for tool in self.tools)
+
+    def must_call(self) -> tuple[dict[str, Any], ...]:
+        """The functions of which one must be called; none if none must.
+
+        Raises:
+            ApiError: the choice makes no sense, or names none of the functions.
+        """
+        match self.tool_choice:
+            case None | "auto" | "none":
+                return ()
+            case "required":
+                return self.functions()
+            case {"type": "function", "function": {"name": str() as name}}:
+                named = tuple(function for function in self.functions() if function["name"] == name)
+                if not named:
+                    raise refused(f"tool_choice: there is no function {name!r} in tools.", "tool_choice")
+                return named
+            case _:
+                known = "none, auto, required, or {'type': 'function', 'function': {'name': ...}}"
+                raise refused(f"tool_choice must be one of {known}.", "tool_choice")
 
     def answer_schema(self) -> str | None:
         """The JSON schema that the answer must match.

@@ -11,7 +11,7 @@ import anyio
 from fastapi import APIRouter, Request
 
 from tunesmith.infer.generator import Choice, Completion, Options, Prompt
-from tunesmith.prompt.calls import CallFormat, CallStream, call_format, calls_in
+from tunesmith.prompt.calls import CallFormat, CallStream, call_format, calls_in, forced
 from tunesmith.prompt.contract import Contract
 from tunesmith.prompt.messages import ToolCall
 from tunesmith.serve.answers import Answers, answered, unless_gone
@@ -39,6 +39,7 @@ class Chat:
             raise refused("metadata may have at most 16 keys.", "metadata")
         self._here, self._project = here, project
         self.body, self.functions, self.schema = body, body.functions(), body.answer_schema()
+        self.must_call = body.must_call()
         self.conversation = conversation_of(body.messages)
         self.names = [function["name"] for function in self.functions]
         self.form: CallFormat | None = None
@@ -57,6 +58,8 @@ class Chat:
             self.form = call_format(contract)
             if self.form is None or not contract.shows["tools"]:
                 raise refused(f"The chat template of `{self.body.model}` has no tools, or no calls as JSON.", "tools")
+            if self.must_call:
+                self.form, self.schema = forced(self.form, self.must_call)
             tools = tuple({"type": "function", "function": function} for function in self.functions)
         body = self.body
         options = body.options(
