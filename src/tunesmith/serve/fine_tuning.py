@@ -13,6 +13,7 @@ from tunesmith.data.source import SUFFIXES
 from tunesmith.exec.queue import control
 from tunesmith.exec.queue.commit import read_checkpoints
 from tunesmith.exec.queue.control import JobRecord, find_job, list_jobs, read_said
+from tunesmith.exec.queue.lease import Said
 from tunesmith.exec.queue.submit import Submission, submit
 from tunesmith.jobs.start import finetuning
 from tunesmith.jobs.submit import config_input, gather
@@ -169,9 +170,16 @@ def _suffix(name: str) -> str:
     return ending if ending in SUFFIXES else ".jsonl"
 
 
-def describe(here: Server, job: JobRecord) -> dict[str, Any]:
-    """A job as clients see it. A paused one is `queued` to them: their types know no other word."""
-    asked, said = job.details, read_said(here.stores.records, job.id, most=ALL)
+def describe(here: Server, job: JobRecord, said: list[Said] | None = None) -> dict[str, Any]:
+    """A job as clients see it. A paused one is `queued` to them: their types know no other word.
+
+    Args:
+        here: the server.
+        job: as it stands.
+        said: all that it has said, if that was read already.
+    """
+    asked = job.details
+    said = read_said(here.stores.records, job.id, most=ALL) if said is None else said
     kinds = {one.body["kind"] for one in said}
     status = {"paused": "queued", "running": "running" if "data" in kinds else "validating_files"}.get(
         job.state, job.state

@@ -11,6 +11,7 @@ import anyio
 
 from tunesmith.exec.queue.commit import read_checkpoints
 from tunesmith.exec.queue.control import JobRecord, find_job, read_said
+from tunesmith.exec.queue.lease import Said
 from tunesmith.serve.fine_tuning import describe, list_checkpoints
 from tunesmith.serve.keys import Key
 from tunesmith.serve.results import ALL, events_of, steps_of
@@ -39,6 +40,7 @@ class Watch:
             page: renders a template.
         """
         self._here, self._key, self._id, self._after, self._page = here, key, id, after, page
+        self._said: list[Said] = []
         self._shown: Any = None
         self._kept = -1
 
@@ -46,7 +48,8 @@ class Watch:
         """What is new, if anything is."""
         records = self._here.stores.records
         job = find_job(records, self._id)
-        said = read_said(records, self._id, self._after, ALL)
+        self._said += read_said(records, self._id, self._said[-1].number if self._said else 0, ALL)
+        said = [one for one in self._said if one.number > self._after]
         kept = len(read_checkpoints(records, self._id))
         shown = (job.state, job.wanted, job.sentence, kept)
         if not said and shown == self._shown:
@@ -60,13 +63,13 @@ class Watch:
             self._after = said[-1].number
         return {**news, "number": self._after}
 
-    def _news(self, job: JobRecord, said: list[Any], first: bool) -> dict[str, Any]:
-        described = describe(self._here, job)
+    def _news(self, job: JobRecord, said: list[Said], first: bool) -> dict[str, Any]:
+        described = describe(self._here, job, self._said)
         state, finish = state_of(job, described), described["estimated_finish"]
         words = events_of(job, job.details["training_file"], said, tuned(job))
         if not first or self._after:  # that it was created is known
             words = words[:-1]
-        steps = steps_of(read_said(self._here.stores.records, self._id, most=ALL)) if said else {}
+        steps = steps_of(self._said) if said else {}
         fresh = {one.body["step"] for one in said if one.body["kind"] in ("step", "validation")}
         failed = job.state == "failed"
         return {

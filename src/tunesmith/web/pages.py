@@ -23,11 +23,12 @@ from tunesmith.serve.server import Here, Server
 from tunesmith.serve.sessions import COOKIE, SECONDS, close_session, key_of_session, open_session
 from tunesmith.serve.tuned import find_tuned
 from tunesmith.web.checked import Checks
-from tunesmith.web.live import WATCHERS, Watch, told
+from tunesmith.web.live import OVER, WATCHERS, Watch, told
 from tunesmith.web.rendered import HEADERS, KINDS, content, page
 from tunesmith.web.shown import in_bytes, job_of, summary
 
 JOBS = 50  # that the list shows
+MOST_OVER = 1000  # jobs that are over, of which it is remembered how they are shown
 FILES = 200
 MONTH = "public, max-age=2592000, immutable"
 
@@ -89,7 +90,7 @@ def add_pages(app: FastAPI) -> None:
     """Put the page in front of an API."""
     here: Server = app.state.server
     app.state.checks = Checks(here.stores, here.folder.parent / "checks")
-    app.state.watchers = 0
+    app.state.watchers, app.state.over = 0, dict[str, dict[str, Any]]()
     app.include_router(router)
 
 
@@ -148,10 +149,21 @@ def static_file(name: str) -> Response:
 # Jobs
 
 
-def _jobs(here: Server, key: Key) -> dict[str, Any]:
+def _jobs(here: Server, key: Key, over: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The last jobs; of those that are over, what they are shown as is in `over`, or goes there."""
     found = [job for job in list_jobs(here.stores.records, key.project, most=10 * JOBS) if job.details.get("api")]
     names = {file["id"]: file["filename"] for file in _files(here, key)}
-    return {"jobs": [job_of(here, job, names) for job in found[:JOBS]], "more": len(found) > JOBS}
+    jobs: list[dict[str, Any]] = []
+    for job in found[:JOBS]:
+        if job.state not in OVER:
+            jobs.append(job_of(here, job, names))
+            continue
+        if len(over) > MOST_OVER:
+            over.clear()
+        known = f"{job.id} {job.ended}"
+        over[known] = over.get(known) or job_of(here, job, names)
+        jobs.append(over[known])
+    return {"jobs": jobs, "more": len(found) > JOBS}
 
 
 def _files(here: Server, key: Key) -> list[dict[str, Any]]:
@@ -159,15 +171,15 @@ def _files(here: Server, key: Key) -> list[dict[str, Any]]:
 
 
 @router.get("/")
-def jobs(here: Here, key: Visitor) -> Response:
+def jobs(request: Request, here: Here, key: Visitor) -> Response:
     """All jobs."""
-    return shown("jobs.html.jinja", "Jobs", "Jobs", key, **_jobs(here, key))
+    return shown("jobs.html.jinja", "Jobs", "Jobs", key, **_jobs(here, key, request.app.state.over))
 
 
 @router.get("/jobs/rows")
-def job_rows(here: Here, key: Visitor) -> Response:
+def job_rows(request: Request, here: Here, key: Visitor) -> Response:
     """The rows of the list, to be looked at again and again."""
-    return HTMLResponse(page("jobs.rows.html.jinja", **_jobs(here, key)), headers=HEADERS)
+    return HTMLResponse(page("jobs.rows.html.jinja", **_jobs(here, key, request.app.state.over)), headers=HEADERS)
 
 
 @router.get("/jobs/{id}")

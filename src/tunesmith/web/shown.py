@@ -67,9 +67,10 @@ def job_of(here: Server, job: JobRecord, names: Mapping[str, str]) -> dict[str, 
         job: as it stands.
         names: of files, by id.
     """
-    described = describe(here, job)
+    said = read_said(here.stores.records, job.id, most=ALL)
+    described = describe(here, job, said)
     state = state_of(job, described)
-    steps = steps_of(read_said(here.stores.records, job.id, most=ALL))
+    steps = steps_of(said)
     last = steps[max(steps)] if steps else {}
     losses = [steps[n]["train_loss"] for n in sorted(steps) if steps[n]["train_loss"] is not None]
     finish = described["estimated_finish"]
