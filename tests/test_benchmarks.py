@@ -179,6 +179,17 @@ def test_serving(load):
     assert text.count("| tunesmith serve, 16 adapters | ") == 2
 
 
+def test_overload(load):
+    """Ten times too much for a second: whoever is not answered is told so."""
+    text = load("overload").main(["--size", "tiny", "--seconds", "1", "--warm", "0.4"])
+    assert columns(text) == {9}
+    rows = [[part.strip() for part in line.split("|")] for line in text.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == 3
+    assert all(int(row[2]) > 0 for row in rows)
+    assert all(row[5] == "0" for row in rows), text
+    assert int(rows[2][3]) + int(rows[2][4]) > 0
+
+
 def test_results_are_put_between_their_marks(load, tmp_path, monkeypatch):
     bench = load("results")
     monkeypatch.setattr(bench, "RESULTS", tmp_path / "RESULTS.md")
