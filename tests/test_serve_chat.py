@@ -282,6 +282,43 @@ def test_adapters_make_room_for_others(running, client, tuned):
     engines.close()
 
 
+def test_adapters_leave_when_memory_is_short_and_one_that_cannot_be_put_costs_nobody_a_place(
+    running, client, tuned, monkeypatch
+):
+    from tunesmith.infer import local
+    from tunesmith.serve.models import finder_of
+
+    def answer(name: str) -> str:
+        with engines.borrow(*finder_of(running.server_settings, "default", name)) as serving:
+            options = Options(max_new_tokens=12, adapter=serving.adapter)
+            return serving.engine.submit((Message("user", ASKED[0]["content"]),), options).result().choice.text
+
+    engines = Engines()
+    first = answer(tuned[0])
+    [loaded] = engines._loaded.values()
+    monkeypatch.setattr(local, "free_bytes", lambda device: 0)
+    put = loaded.engine.add_adapter
+    loaded.engine.add_adapter = lambda *_: (_ for _ in ()).throw(OSError("the disk"))
+    with pytest.raises(OSError, match="the disk"):
+        answer(tuned[1])
+    loaded.engine.add_adapter = put
+    assert list(loaded.adapters) == [tuned[0]] == loaded.engine.adapters
+    for name in [*tuned, tuned[0]]:
+        assert answer(name) == ask(client, name).choices[0].message.content
+        assert list(loaded.adapters) == [name] == loaded.engine.adapters
+    assert answer(tuned[0]) == first
+    with (
+        engines.borrow(*finder_of(running.server_settings, "default", tuned[0])),
+        pytest.raises(Full, match="all 1 adapters of this base that memory is for are in use"),
+        engines.borrow(*finder_of(running.server_settings, "default", tuned[1])),
+    ):
+        pass
+    monkeypatch.undo()
+    answer(tuned[1])
+    assert list(loaded.adapters) == [tuned[0], tuned[1]]
+    engines.close()
+
+
 def test_the_only_model_needs_no_name(running, client, tuned):
     lone = running.client("lonely")
     with pytest.raises(openai.BadRequestError, match="means the only one, and there are 2"):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,11 +30,12 @@ from tunesmith.infer.engine.scoring import score_rows
 from tunesmith.infer.engine.steer import Grammars, refuse_bias, steer_of
 from tunesmith.infer.generator import Options, Prompt, RowScore, is_conversation
 from tunesmith.infer.text import TextStream
+from tunesmith.model.device import free_bytes
 from tunesmith.prompt.contract import Contract
 
 LOGITS_A_PASS = 2**28  # most that are built at once: 1 GiB in fp32
 COMPILE_AFTER = 10.0  # seconds of uncompiled decoding after which compiling is likely to pay for itself
-FREE = ""  # the name of a place that an adapter may take
+ADAPTER_SHARE = 0.25  # of the free memory, that one more adapter may take with the places that come with it
 MOST_WAITING = 1024  # answers that wait for a place in the batch
 
 
@@ -103,7 +104,7 @@ class LocalEngine:
     def adapters(self) -> list[str]:
         """Names of the adapters that answers can use."""
         self._path()
-        return [adapter.name for adapter in self._adapters if adapter.name != FREE]
+        return [adapter.name for adapter in self._adapters]
 
     def submit(
         self,
@@ -175,7 +176,8 @@ class LocalEngine:
                 raise CannotStack("the model has other adapters than it had when the first answer was given")
             self._active = active_of(self.model)
             network.refresh(self.model)
-            self._stack(network, [*own, *self._adapters[len(own) :]])
+            for place, adapter in enumerate(own):
+                self._place(network, place, adapter)
         except CannotStack as error:
             raise ModelError(f"{error}. Make a new engine for it.") from None
 
@@ -186,7 +188,7 @@ class LocalEngine:
             ModelError: it is no plain LoRA of this base; or it is new and has no `config`; or the model itself decodes.
         """
         network = self._network(f"adapter {name!r}")
-        known = {adapter.name: adapter for adapter in self._adapters if adapter.name != FREE}
+        known = {adapter.name: adapter for adapter in self._adapters}
         if config is None and name not in known:
             raise ModelError(
                 f"adapter {name!r} is new: give its LoraConfig along, from which its scaling follows. "
@@ -214,6 +216,13 @@ class LocalEngine:
         except CannotStack as error:
             raise ModelError(f"{folder}: {error}. It belongs to another base.") from None
 
+    def has_room(self, adapter: Adapter) -> bool:
+        """Whether there is memory for one more of this size. Where the model itself decodes, adding it will say why."""
+        network = self._path().network
+        if network is None:
+            return True
+        return network.more_bytes(len(self._adapters), adapter) <= ADAPTER_SHARE * free_bytes(network.device.type)
+
     def _network(self, what: str) -> Network:
         path = self._path()
         if path.network is None:
@@ -225,22 +234,16 @@ class LocalEngine:
 
         def put() -> None:
             names = [old.name for old in self._adapters]
-            taken = [name for name in (adapter.name, instead, FREE) if name in names]
-            place = names.index(taken[0]) if taken else len(names)
-            self._stack(network, [*self._adapters[:place], adapter, *self._adapters[place + 1 :]])
+            taken = [name for name in (adapter.name, instead) if name in names]
+            self._place(network, names.index(taken[0]) if taken else len(names), adapter)
 
         self._path().scheduler.exclusively(put)
 
-    def _stack(self, network: Network, adapters: list[Adapter]) -> None:
-        """Only while no step is under way. What was compiled for other shapes is out of date.
-
-        Places are doubled, so that shapes change seldom however many adapters come.
-        """
-        if len(adapters) > 1:
-            adapters = [*adapters, *[Adapter(FREE, {}, {})] * ((1 << (len(adapters) - 1).bit_length()) - len(adapters))]
-        if not network.load(adapters):
-            self._outdated, self._graphs = self._graphs, None
-        self._adapters = adapters
+    def _place(self, network: Network, place: int, adapter: Adapter) -> None:
+        """Only while no step is under way. What was compiled for other shapes is out of date."""
+        if not network.put(place, adapter):
+            self._outdated, self._graphs = self._graphs or self._outdated, None
+        self._adapters[place : place + 1] = [replace(adapter, factors={})]  # the network has the numbers
 
     def drive(self, stop: threading.Event) -> None:
         """Compute for all readers until `stop` is set; meant for a thread of a server that does nothing else."""
@@ -300,9 +303,10 @@ class LocalEngine:
         try:
             if reason := why_alone(config):
                 raise CannotStack(reason)
-            self._adapters, self._active = adapters_of(self.model), active_of(self.model)
-            self._own = [adapter.name for adapter in self._adapters]
-            network = Network(self.model, self._adapters)
+            own, self._active = adapters_of(self.model), active_of(self.model)
+            self._own = [adapter.name for adapter in own]
+            network = Network(self.model, own)
+            self._adapters = [replace(adapter, factors={}) for adapter in own]
             reason = why_logits_differ(network, self.model, self._active)
         except Exception as error:  # noqa: BLE001  whatever stands in the way of the copy, the model itself works
             reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -19,6 +19,7 @@ import httpx
 
 from tunesmith.core.errors import MissingError, ModelError
 from tunesmith.infer.endpoint import Body, Endpoint, Retry
+from tunesmith.infer.engine.adapters import Adapter
 from tunesmith.infer.engine.answering import LocalAnswering
 from tunesmith.infer.engine.request import Request
 from tunesmith.infer.generator import GivenUp, Options, Prompt, Tops, is_conversation
@@ -141,6 +142,10 @@ class VllmEngine:
         answering.portal = self._server.portal
         answering.futures = [self._start(request, index) for index, request in enumerate(requests)]
         return answering
+
+    def has_room(self, adapter: Adapter) -> bool:
+        """Whether the server has memory for one more: it was told so when it was started (`--max-cpu-loras`)."""
+        return True
 
     def add_adapter(self, name: str, folder: Path, instead: str | None = None) -> None:
         """Let answers use the LoRA adapter in `folder`, which the server must be able to read; see `LocalEngine`.

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tunesmith.core.errors import ModelError
-from tunesmith.infer.engine.adapters import read_adapter
+from tunesmith.infer.engine.adapters import Adapter, read_adapter
 from tunesmith.infer.generator import Full
 from tunesmith.infer.local import LocalEngine
 from tunesmith.infer.vllm import VllmEngine, VllmServer
@@ -26,7 +26,7 @@ from tunesmith.prompt.contract import Contract
 
 Make = Callable[[ExportedModel, Contract], "LocalEngine | VllmEngine"]
 MOST_LOADED = 2  # engines in memory
-MOST_ADAPTERS = 16  # of one engine
+MOST_ADAPTERS = 64  # of one engine, where there is memory for them
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ class Engines:
         Raises:
             ModelError: it cannot be stacked, or the base is another.
         """
-        read_adapter(name, exported.folder)  # before the base is loaded for it
+        adapter = read_adapter(name, exported.folder)  # before the base is loaded for it
         if key not in self._loaded:
             base = exported.base
             if not base.commit and base.fingerprint() != key.partition(" ")[0]:
@@ -208,19 +208,37 @@ class Engines:
                     f"{base.folder}: it has changed since {exported.folder} was trained on it. Restore it."
                 )
             self._engine(key, ExportedModel(base.name, base.folder, None, {}), contract)
-        with self._lock:
-            loaded = self._loaded[key]
-            idle = [one for one in loaded.adapters if not loaded.users[one]]
-            instead = None
-            if name not in loaded.adapters and len(loaded.adapters) >= self._most_adapters:
-                if not idle:
-                    raise Full(f"all {self._most_adapters} adapters of this base are in use. Try again in a moment.")
-                instead = idle[0]
-                del loaded.adapters[instead]
-        loaded.engine.add_adapter(name, exported.folder, instead)
+        loaded = self._loaded[key]
+        instead = self._leaving(loaded, name, adapter)
+        try:
+            loaded.engine.add_adapter(name, exported.folder, instead)
+        except BaseException:
+            with self._lock:
+                if instead is not None:  # it is still there
+                    loaded.adapters[instead] = None
+                    loaded.adapters.move_to_end(instead, last=False)
+            raise
         with self._lock:
             loaded.adapters[name] = None
             self._places[name] = (key, name)
+
+    def _leaving(self, loaded: Loaded, name: str, adapter: Adapter) -> str | None:
+        """The adapter that must leave for another, the least recently used one; None where there is room.
+
+        Raises:
+            Full: all are in use.
+        """
+        with self._lock:
+            have = len(loaded.adapters)
+            if name in loaded.adapters or (have < self._most_adapters and loaded.engine.has_room(adapter)):
+                return None
+            idle = [one for one in loaded.adapters if not loaded.users[one]]
+            if not idle and have:
+                raise Full(f"all {have} adapters of this base that memory is for are in use. Try again in a moment.")
+            if not idle:
+                raise Full("there is no memory for an adapter beside its base. Try again when other models have left.")
+            del loaded.adapters[idle[0]]
+            return idle[0]
 
     def _engine(self, key: str, exported: Any, contract: Any) -> None:
         """Load a model, and let a thread compute for it."""

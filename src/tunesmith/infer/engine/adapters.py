@@ -1,14 +1,14 @@
-"""LoRA adapters as the batch uses them: read from a peft model or a folder, stacked layer by layer.
+"""LoRA adapters as the batch uses them: read from a peft model or a folder.
 
-The A and B of all adapters stand above each other, ranks padded to the largest. Every row goes through all of them in
-two thin products and keeps only the columns of its own adapter, so any mixture is one batch; a row of the base
-keeps none. peft's own mixed batches loop over adapters in Python.
+In each layer the A and B of all adapters stand behind each other, ranks padded to the largest, and every row reads
+those of its own adapter (`SlotLinear`), so any mixture is one batch; a row of the base reads none. peft's own mixed
+batches loop over adapters in Python.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from tunesmith.core.errors import ModelError
-from tunesmith.infer.engine.linear import SlotLinear
+from tunesmith.infer.engine.linear import Factors, SlotLinear
 
 FACTOR = re.compile(
     r"base_model\.model\.(.+)\.lora_([AB])(?:\.[^.]+)?\.weight"
@@ -51,7 +51,7 @@ class Adapter:
     """
 
     name: str
-    factors: dict[str, tuple[torch.Tensor, torch.Tensor]]
+    factors: dict[str, Factors]
     scalings: dict[str, float]
 
     @property
@@ -170,29 +170,6 @@ def _scaling(config: Any, layer: str, rank: int) -> float:
     return alpha / (rank**0.5 if config.use_rslora else rank)
 
 
-def stack(network: torch.nn.Module, adapters: Sequence[Adapter]) -> tuple[torch.Tensor, bool]:
-    """Put all adapters into the linear layers of a network.
-
-    Returns:
-        The adapter's index of each low-rank column (N), and whether all tensors went where others were before, so
-        that whoever holds those has the new numbers.
-
-    Raises:
-        CannotStack: an adapter names a layer that the network lacks.
-    """
-    layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, SlotLinear)}
-    for adapter in adapters:
-        fit(adapter, layers)
-    rank, in_place = max((adapter.rank for adapter in adapters), default=0), True
-    for name, layer in layers.items():
-        changed = any(name in adapter.factors for adapter in adapters)
-        factors = [_padded(adapter.factors.get(name), layer, rank) for adapter in adapters] if changed else []
-        down = torch.cat([down for down, _ in factors]) if changed else None
-        up = torch.cat([up for _, up in factors]) if changed else None
-        in_place &= layer.set_low_rank(down, up, rank)
-    return torch.arange(len(adapters)).repeat_interleave(rank), in_place
-
-
 def fit(adapter: Adapter, layers: Mapping[str, SlotLinear]) -> None:
     """Raise CannotStack where an adapter is of another model."""
     for name, (down, up) in adapter.factors.items():
@@ -201,16 +178,3 @@ def fit(adapter: Adapter, layers: Mapping[str, SlotLinear]) -> None:
             raise CannotStack(f"the model has no linear layer {name!r}, which adapter {adapter.name!r} changes")
         if (down.shape[1], up.shape[0]) != (layer.in_features, layer.out_features):
             raise CannotStack(f"the model's layer {name!r} is not as large as adapter {adapter.name!r} takes it to be")
-
-
-def _padded(
-    factors: tuple[torch.Tensor, torch.Tensor] | None, layer: SlotLinear, rank: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """A (rank, I) and B turned (rank, O), with zeros below."""
-    dtype = layer.weight.dtype if factors is None else factors[0].dtype
-    down = layer.weight.new_zeros(rank, layer.in_features, dtype=dtype)
-    up = layer.weight.new_zeros(rank, layer.out_features, dtype=dtype)
-    if factors is not None:
-        down[: len(factors[0])] = factors[0]
-        up[: len(factors[0])] = factors[1].T
-    return down, up

@@ -4,7 +4,7 @@ A step of decoding multiplies a few rows by every weight, and PyTorch hands oneD
 is rearranged or read slowly at each call. Rearranged once, beforehand, it needs no compiler; layers that read the
 same input (queries, keys and values; gate and up) become one product.
 
-Axes: B rows, T tokens, I inputs, O outputs, N low-rank columns of all adapters together, R of one.
+Axes: B rows, T tokens, I inputs, O outputs, A places of adapters, R low-rank columns of one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from torch.nn.functional import linear
 
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 PACKED_FOR_ROWS = 8  # oneDNN chooses its layout for so many
+
+Factors = tuple[torch.Tensor, torch.Tensor]  # A (R, I), and B (O, R) with the scaling in it
 
 _packed: dict[int, torch.Tensor] = {}
 _numbers = itertools.count()
@@ -41,7 +43,7 @@ class ForwardContext:
 
     Attributes:
         one_each: whether it reads one token of each row, each at its own position.
-        own: (B, 1, N), whether a low-rank column belongs to the row's adapter; None where no adapter is loaded.
+        own: (B), the place of each row's adapter, -1 for none; None where no adapter is loaded.
     """
 
     def __init__(self) -> None:
@@ -104,11 +106,8 @@ class SlotLinear(torch.nn.Module):
 
     Attributes:
         weight: (O, I).
-        down: (N, I), or None where no adapter changes this layer.
-        up: (N, O), scaled.
-        down_handle, up_handle: numbers of both in the processor's layout and in the weights' precision, as `Product`
-            has one; None where the weights are not packed.
-        rank: columns of each adapter.
+        down: (A, R, I), with zeros below an adapter of a smaller rank; None where no adapter changes this layer.
+        up: (A, R, O), scaled.
     """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, context: ForwardContext) -> None:
@@ -121,86 +120,66 @@ class SlotLinear(torch.nn.Module):
         self.begin = 0
         self.down: torch.Tensor | None
         self.up: torch.Tensor | None
-        self.down_handle: torch.Tensor | None
-        self.up_handle: torch.Tensor | None
-        for name in ("down", "up", "down_handle", "up_handle"):
-            self.register_buffer(name, None)
-        self.rank = 0
-        self.numbers: list[int] | None = None
+        self.register_buffer("down", None)
+        self.register_buffer("up", None)
 
-    def set_low_rank(self, down: torch.Tensor | None, up: torch.Tensor | None, rank: int) -> bool:
-        """Change what adapters do here; whether the numbers went where others were before."""
-        if down is None and self.down is None:
+    def put(self, place: int, factors: Factors | None, places: int, rank: int) -> bool:
+        """Let the adapter at a place do this here from now on, and have room for so many places and columns of each.
+
+        Returns:
+            Whether the numbers went where others were before, so that whoever holds those has the new ones.
+        """
+        if factors is None and self.down is None:
             return True
-        if down is not None and self.down is not None and (down.shape, rank) == (self.down.shape, self.rank):
-            assert up is not None
-            assert self.up is not None
-            self.down.copy_(down)
-            self.up.copy_(up)
-            self._repack_low_rank()
-            return True
-        self.rank = rank
-        self.down = None if down is None else torch.nn.Buffer(down)
-        self.up = None if up is None else torch.nn.Buffer(up)
-        self.down_handle = self.up_handle = None
-        self.pack_low_rank(self.numbers)
-        return False
+        in_place = self.down is not None and self.down.shape[:2] == (places, rank)
+        if not in_place:
+            self.down = torch.nn.Buffer(self._roomier(self.down, places, rank, self.in_features))
+            self.up = torch.nn.Buffer(self._roomier(self.up, places, rank, self.out_features))
+        assert self.down is not None
+        assert self.up is not None
+        self.down[place], self.up[place] = 0, 0
+        if factors is not None:
+            down, up = factors
+            self.down[place, : len(down)], self.up[place, : len(down)] = down, up.T
+        return in_place
 
-    def pack_low_rank(self, numbers: list[int] | None) -> None:
-        """Rearrange what adapters do here, too, from now on; new numbers are noted in `numbers`. Never if None."""
-        self.numbers = numbers
-        if numbers is None or self.down is None:
-            return
-        made = [next(_numbers), next(_numbers)]
-        numbers += made
-        self.down_handle, self.up_handle = (torch.nn.Buffer(torch.tensor(one), persistent=False) for one in made)
-        self._repack_low_rank()
-
-    def _repack_low_rank(self) -> None:
-        if self.down is None or self.up is None or self.down_handle is None or self.up_handle is None:
-            return
-        for handle, factor in ((self.down_handle, self.down), (self.up_handle, self.up.T)):
-            packed = factor.to(self.weight.dtype).contiguous()
-            _packed[int(handle)] = torch.ops.mkldnn._reorder_linear_weight(packed, PACKED_FOR_ROWS)
+    def _roomier(self, old: torch.Tensor | None, places: int, rank: int, width: int) -> torch.Tensor:
+        new = self.weight.new_zeros(places, rank, width)
+        if old is not None:
+            new[: old.shape[0], : old.shape[1]] = old
+        return new
 
     def forward(self, x_BTI: torch.Tensor) -> torch.Tensor:
         """The layer's output (B, T, O), each row with its own adapter."""
-        y_BTO, own = self._base(x_BTI), self.context.own
-        if self.down is None or self.up is None or own is None:
+        y_BTO, own_B = self._base(x_BTI), self.context.own
+        if self.down is None or self.up is None or own_B is None:
             return y_BTO
-        if x_BTI.shape[0] * x_BTI.shape[1] == 1:
-            return y_BTO + self._of_one(x_BTI, own).to(y_BTO.dtype)
-        if self.down_handle is None or self.up_handle is None:
-            low_BTN = x_BTI.to(self.down.dtype) @ self.down.T
-            return y_BTO + (torch.where(own, low_BTN, 0.0) @ self.up).to(y_BTO.dtype)
-        low_BTN = torch.ops.tunesmith.packed_linear(x_BTI, self.down_handle, self.down.shape[0])
-        low_BTN = torch.where(own, low_BTN, 0.0)
-        return y_BTO + torch.ops.tunesmith.packed_linear(low_BTN, self.up_handle, self.out_features)
-
-    def _of_one(self, x_11I: torch.Tensor, own_11N: torch.Tensor) -> torch.Tensor:
-        """What its own adapter adds for one token: only that one's columns are read."""
-        assert self.down is not None
-        assert self.up is not None
-        mine = own_11N.view(-1, self.rank)[:, 0]
-        place = mine.to(torch.int8).argmax(0, keepdim=True)
-        down_RI = self.down.view(-1, self.rank, self.in_features).index_select(0, place)[0]
-        up_RO = self.up.view(-1, self.rank, self.out_features).index_select(0, place)[0]
-        low_R1 = (down_RI * x_11I.view(1, -1).to(down_RI.dtype)).sum(-1, keepdim=True)
-        return ((low_R1 * up_RO).sum(0) * mine.any()).view(1, 1, -1)
+        fused = torch.compiler.is_dynamo_compiling() and x_BTI.device.type == "cpu" and x_BTI.shape[1] == 1
+        place_B, adapted_B11 = own_B.clamp(min=0), (own_B >= 0)[:, None, None]
+        down_BRI, up_BRO = self.down[place_B], self.up[place_B]
+        if fused:  # as sums, which the compiler turns into loops that read each row's own factors where they are
+            x_B1I = _computed_once(x_BTI).view(-1, 1, self.in_features)
+            low_BR1 = torch.where(adapted_B11, (down_BRI.float() * x_B1I).sum(-1, keepdim=True), 0.0)
+            return y_BTO + (low_BR1 * up_BRO.float()).sum(1, keepdim=True).to(y_BTO.dtype)
+        low_BTR = torch.where(adapted_B11, x_BTI @ down_BRI.transpose(1, 2), 0.0)
+        return y_BTO + low_BTR @ up_BRO
 
     def _base(self, x_BTI: torch.Tensor) -> torch.Tensor:
         cpu = x_BTI.device.type == "cpu"
         if cpu and torch.compiler.is_dynamo_compiling() and x_BTI.shape[0] * x_BTI.shape[1] == 1:
-            # One row: a sum that the compiler vectorises reads plain weights as fast as memory gives them. A strided
-            # view keeps it from computing the input again for each output.
-            x_I = torch.as_strided(x_BTI.float().reshape(-1), (self.in_features,), (1,))
-            y_O = (self.weight.float() * x_I).sum(-1)
+            # One row: a sum that the compiler vectorises reads plain weights as fast as memory gives them.
+            y_O = (self.weight.float() * _computed_once(x_BTI)).sum(-1)
             y_O = y_O if self.bias is None else y_O + self.bias.float()
             return y_O.to(x_BTI.dtype).view(*x_BTI.shape[:-1], self.out_features)
         if self.product is None:
             return linear(x_BTI, self.weight, self.bias)
         y_BTO = self.product(x_BTI)[..., self.begin : self.begin + self.out_features]
         return y_BTO if self.bias is None else y_BTO + self.bias
+
+
+def _computed_once(x: torch.Tensor) -> torch.Tensor:
+    """All numbers in fp32, as a strided view: it keeps the compiler from computing them again for each output."""
+    return torch.as_strided(x.float().reshape(-1), (x.numel(),), (1,))
 
 
 def can_pack(dtype: torch.dtype) -> bool:
@@ -226,9 +205,6 @@ def pack(network: torch.nn.Module) -> list[int]:
                     layer.product, layer.begin = product, begin
                     begin += layer.out_features
                 numbers.append(product.memory.number)
-        for layer in network.modules():
-            if isinstance(layer, SlotLinear):
-                layer.pack_low_rank(numbers)
     except BaseException:
         unpack(numbers)
         raise

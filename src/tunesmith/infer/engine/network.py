@@ -3,9 +3,9 @@
 The copy shares every weight with the model that it is made from, which stays as it is. Linear layers become
 `SlotLinear`, attention goes through `slot_attention`. Whether all that computes what the model computes is not
 assumed: `why_logits_differ` compares them before the copy is used. What was copied all the same, weights in the
-processor's layout and stacked adapters, `refresh` and `load` copy again.
+processor's layout and adapters, `refresh` and `put` copy again.
 
-Axes: B rows, T tokens, V vocabulary, P positions, N low-rank columns.
+Axes: B rows, T tokens, V vocabulary, P positions.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from typing import Any
 import torch
 from peft.tuners.lora import LoraLayer
 
-from tunesmith.infer.engine.adapters import Adapter, CannotStack, fit, stack
+from tunesmith.infer.engine.adapters import Adapter, CannotStack, fit
 from tunesmith.infer.engine.library import cache_argument
 from tunesmith.infer.engine.linear import ForwardContext, SlotLinear, can_pack, pack, repack, unpack
 from tunesmith.infer.engine.slots import POSITION_MULTIPLE, SLOTS, SlotCache
 from tunesmith.model.device import free_bytes
 
+SEVERAL = 8  # places for adapters, once there is more than one
 PACKED_SHARE = 0.25  # most of the free memory that packed weights may take
 
 
@@ -51,25 +52,51 @@ class Network:
         self.version = 0
         replace_linear(self.model, self.context)
         self.bytes_per_position = 0
-        self.owner_N = torch.arange(0, device=self.device)
-        self.load(adapters)
+        self._places = self._rank = 0  # of adapters, and columns of each
+        for place, adapter in enumerate(adapters):
+            self.put(place, adapter)
         self.model.set_attn_implementation(SLOTS)
         self._pack()
 
-    def load(self, adapters: Sequence[Adapter]) -> bool:
-        """Use these adapters, in this order, in place of those before.
+    def put(self, place: int, adapter: Adapter) -> bool:
+        """Have an adapter at this place, instead of the one that may be there.
+
+        Places grow by doubling, and columns with the largest adapter: shapes change seldom, however many come.
 
         Returns:
-            Whether they went where those before were, so that twins have them too.
+            Whether its numbers went where others were before, so that what was compiled knows them too.
 
         Raises:
-            CannotStack: one does not fit.
+            CannotStack: it does not fit.
         """
+        layers = self._layers()
+        fit(adapter, layers)
         self.version += 1
-        before_N, (owner_N, in_place) = self.owner_N, stack(self.model, adapters)
-        self.owner_N = owner_N.to(self.device)
+        self._places, self._rank = self._room(place, adapter)
+        in_place = [layer.put(place, adapter.factors.get(name), self._places, self._rank)
+                    for name, layer in layers.items()]  # fmt: skip
         self.version += 1
-        return in_place and torch.equal(before_N, self.owner_N)
+        return all(in_place)
+
+    def more_bytes(self, place: int, adapter: Adapter) -> int:
+        """That putting it there would take."""
+        places, rank = self._room(place, adapter)
+        size = 0
+        for name, layer in self._layers().items():
+            have = 0 if layer.down is None else self._places * self._rank
+            need = places * rank if layer.down is not None or name in adapter.factors else 0
+            size += (need - have) * (layer.in_features + layer.out_features) * layer.weight.element_size()
+        return size
+
+    def _room(self, place: int, adapter: Adapter) -> tuple[int, int]:
+        """Places and columns that there must be for it."""
+        places = self._places
+        while places <= place:
+            places = max(SEVERAL, 2 * places) if places else 1
+        return places, max(self._rank, adapter.rank)
+
+    def _layers(self) -> dict[str, SlotLinear]:
+        return {name: part for name, part in self.model.named_modules() if isinstance(part, SlotLinear)}
 
     def refresh(self, model: Any) -> None:
         """Take the weights that `model` has now, adapters apart, here and in all twins.
@@ -93,10 +120,6 @@ class Network:
         if self._packs is not None:
             repack(self.model)
         self.version += 1
-
-    def check(self, adapter: Adapter) -> None:
-        """Raise CannotStack if an adapter does not fit."""
-        fit(adapter, {name: part for name, part in self.model.named_modules() if isinstance(part, SlotLinear)})
 
     def _pack(self) -> None:
         weights = [layer.weight for layer in self.model.modules() if isinstance(layer, SlotLinear)]
@@ -185,9 +208,7 @@ class Network:
         adapters: list[int],
         keep: int | torch.Tensor,
     ) -> torch.Tensor:
-        self.context.own = None
-        if len(self.owner_N):
-            self.context.own = torch.tensor(adapters, device=self.device)[:, None, None] == self.owner_N
+        self.context.own = torch.tensor(adapters, device=self.device) if self._places else None
         given = {"inputs_embeds": tokens} if tokens.is_floating_point() else {"input_ids": tokens}
         return self.model(
             **given,
