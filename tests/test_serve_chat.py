@@ -329,6 +329,25 @@ def test_the_only_model_needs_no_name(running, client, tuned):
     table["gpt-3.5-turbo"] = kept
 
 
+def test_a_prompt_that_begins_like_another_is_known_so_far_and_that_is_told(running, client):
+    long = [{"role": "system", "content": "You are the clerk of a hotel by the sea. " * 12}, *ASKED]
+    first = ask(client, messages=long)
+    again = ask(client, messages=long)
+    other = ask(client, messages=[*long[:1], {"role": "user", "content": "Is there a garden?"}])
+    assert first.usage.prompt_tokens_details.cached_tokens == 0
+    assert again.usage.prompt_tokens_details.cached_tokens == again.usage.prompt_tokens - 1
+    assert 64 <= other.usage.prompt_tokens_details.cached_tokens < again.usage.prompt_tokens - 1
+    assert again.choices[0].message.content == first.choices[0].message.content
+    stranger = running.client("elsewhere")
+    assert ask(stranger, messages=long).usage.prompt_tokens_details.cached_tokens == 0
+    told = httpx.get(
+        running.url + "/metrics", headers={"Authorization": f"Bearer {running.client(role='admin').api_key}"}
+    )
+    [line] = [line for line in told.text.splitlines() if line.startswith("tunesmith_prompt_tokens_cached_total{")
+              and '"tiny"' in line and '"chat"' in line]  # fmt: skip
+    assert float(line.split()[-1]) >= again.usage.prompt_tokens - 1 + 64
+
+
 # Turns
 
 

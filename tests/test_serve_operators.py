@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -377,3 +380,45 @@ def test_metrics_go_where_the_operator_lets_them(running, client, tmp_path, monk
     assert (done.status, done.error) == ("succeeded", None)
     with pytest.raises(openai.BadRequestError, match="one integration"):
         client.fine_tuning.jobs.create(model="tiny", training_file=file.id, integrations=asked * 2)
+
+
+# A restart
+
+
+def test_a_signal_lets_answers_end_and_sends_watchers_away(tmp_path, base):
+    command = [sys.executable, "-c", "from tunesmith.cli.main import run; run()", "serve", "--port", "0", "--workers",
+               "0", "--log", "none", "--home", str(tmp_path), "--model", f"tiny={base}"]  # fmt: skip
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+    ) as one:
+        secret, url = one.stdout.readline().split()[-1], one.stdout.readline().split()[1].rstrip(",")
+        client = OpenAI(base_url=url, api_key=secret, max_retries=10)
+        file = client.files.create(file=rows(10), purpose="fine-tune")
+        job = client.fine_tuning.jobs.create(model="tiny", training_file=file.id)
+        settings = {
+            "model": "tiny",
+            "messages": [{"role": "user", "content": "Tell."}],
+            "temperature": 0,
+            "max_tokens": 300,
+        }
+        whole = client.chat.completions.create(**settings)
+        page = url.removesuffix("v1")
+        with httpx.Client(base_url=page, timeout=20) as browser:
+            browser.post("login", data={"key": secret}, headers={"Origin": page.rstrip("/")})
+            with browser.stream("GET", f"jobs/{job.id}/live") as watched:
+                lines = watched.iter_lines()
+                assert next(lines).startswith("data: ")
+                pieces = client.chat.completions.create(**settings, stream=True, stream_options={"include_usage": True})
+                said = [next(pieces)]
+                began = time.monotonic()
+                one.terminate()
+                said += list(pieces)
+                list(lines)  # ends
+        assert said[-1].usage.completion_tokens == whole.usage.completion_tokens
+        text = "".join(piece.choices[0].delta.content or "" for piece in said if piece.choices)
+        assert text == whole.choices[0].message.content
+        assert one.wait(20) == 0
+        assert time.monotonic() - began < 20  # not the 30 s that answers may take
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(url)
+        client.close()

@@ -77,7 +77,6 @@ def serve(
     # 1. what the options may not be is said before anything heavy is loaded
     from importlib.util import find_spec
 
-    from tunesmith.cli.serving import bound, workers_beside
     from tunesmith.core.errors import ConfigError
     from tunesmith.core.files import data_home
 
@@ -89,6 +88,7 @@ def serve(
         raise ConfigError("--engine vllm needs --url, which --engine local has not; vLLM chooses its own --precision.")
     import uvicorn
 
+    from tunesmith.cli.serving import Draining, bound, workers_beside
     from tunesmith.infer.vllm import VllmServer
     from tunesmith.serve.app import make_app
     from tunesmith.serve.engines import Engines, by_vllm, local
@@ -119,7 +119,7 @@ def serve(
     write_log(log)
     sys.setswitchinterval(SWITCH)
     with workers_beside(workers, where):
-        uvicorn.Server(uvicorn.Config(app, log_level="warning", **rules)).run(sockets=[listening])
+        Draining(server.ending, uvicorn.Config(app, log_level="warning", **rules)).run(sockets=[listening])
 
 
 def greet(server: Server, host: str, port: int) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Generator
+from types import FrameType
 
 import typer
+import uvicorn
 
 from tunesmith.core.errors import ConfigError
 
@@ -36,6 +39,21 @@ def bound(host: str, port: int) -> socket.socket:
             f"--host {host} --port {port}: cannot listen there ({reason}). Take another --port."
         ) from None
     return made
+
+
+class Draining(uvicorn.Server):
+    """Lets who is being answered hear the end, and sends away who only watches."""
+
+    def __init__(self, ending: threading.Event, config: uvicorn.Config) -> None:
+        """`ending` is set as soon as a signal comes."""
+        super().__init__(config)
+        self._ending = ending
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal has come: to end then is no failure. A second Ctrl-C waits for nobody."""
+        self._ending.set()
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
 
 
 @contextlib.contextmanager

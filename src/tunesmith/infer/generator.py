@@ -51,6 +51,7 @@ class Options:
         schema: JSON schema that the answer must match; any text if None.
         tools: functions that the model may call, for a prompt that is a conversation.
         adapter: name of a loaded adapter, "" for the base model, None for the one that the model came with.
+        shared_by: among whom it may be noticed that prompts begin alike, which are then answered sooner.
 
     Raises:
         ConfigError: one of them makes no sense.
@@ -70,6 +71,7 @@ class Options:
     presence_penalty: float = 0.0
     logit_bias: tuple[tuple[int, float], ...] = ()
     schema: str | None = None
+    shared_by: str = ""
 
     def __post_init__(self) -> None:
         strings = isinstance(self.stop, tuple) and all(isinstance(one, str) and one for one in self.stop)
@@ -92,10 +94,17 @@ class Options:
 
 @dataclass(frozen=True)
 class Usage:
-    """What was computed: tokens of the prompt, and of all answers to it."""
+    """What was computed.
+
+    Attributes:
+        prompt_tokens: of the prompt.
+        completion_tokens: of all answers to it.
+        cached_tokens: of the prompt, those that were known from another that begins alike.
+    """
 
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True)

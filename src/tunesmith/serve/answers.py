@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -32,7 +33,7 @@ class Answers:
         serving: what answers.
         options: how.
         operation: `chat` or `text_completion`.
-        tokens, prompt_tokens: that have come, and that were read.
+        tokens, prompt_tokens: that have come, and that were asked.
         queued: seconds until its turn had come.
         first: seconds from the request to the first token; None before.
     """
@@ -72,18 +73,24 @@ class Answers:
             size = await here.turns.take(key.id, answers)
             made._held.callback(here.turns.give_back, size)
             made.queued = time.perf_counter() - made._began
-            await anyio.to_thread.run_sync(made._ask, find, prepare)
+            await anyio.to_thread.run_sync(made._ask, find, prepare, key.project)
         except BaseException as error:
             made.close(error)
             raise
         return made
 
-    def _ask(self, find: Callable[[], Any], prepare: Prepare) -> None:
+    def _ask(self, find: Callable[[], Any], prepare: Prepare, project: str) -> None:
         self.serving = self._held.enter_context(self._here.engines.borrow(self.model, find))
-        prompt, self.options = prepare(self.serving)
+        prompt, options = prepare(self.serving)
+        self.options = replace(options, shared_by=project)
         self._answering = self.serving.engine.submit(prompt, self.options)
         self._held.callback(self._answering.cancel)
         self.prompt_tokens = len(self._answering.requests[0].prompt)
+
+    @property
+    def cached_tokens(self) -> int:
+        """Of the prompt, those that were known from another that begins alike."""
+        return 0 if self._answering is None else self._answering.requests[0].copied
 
     async def deltas(self) -> AsyncIterator[Delta]:
         """What comes, as it comes."""

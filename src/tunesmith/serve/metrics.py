@@ -45,6 +45,10 @@ class Metrics:
             "gen_ai_client_token_usage_tokens", "Tokens of prompts and of answers.", (*LABELS, "gen_ai_token_type"),
             registry=own, buckets=TOKENS,
         )  # fmt: skip
+        self._cached = Counter(
+            "tunesmith_prompt_tokens_cached", "Tokens of prompts that were known from others that begin alike.", LABELS,
+            registry=own,
+        )  # fmt: skip
         self._requests = Counter(
             "tunesmith_http_requests", "Requests that were answered.", ("method", "route", "status"), registry=own
         )
@@ -76,6 +80,7 @@ class Metrics:
         if answers.tokens > count:
             self._each.labels(*labels).observe((seconds - answers.first) * count / (answers.tokens - count))
         self._tokens.labels(*labels, "input").observe(answers.prompt_tokens)
+        self._cached.labels(*labels).inc(answers.cached_tokens)
         self._tokens.labels(*labels, "output").observe(answers.tokens)
 
     def text(self, server: Any) -> bytes:

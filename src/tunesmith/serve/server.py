@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Annotated
 
 from fastapi import Depends, Header, Request
@@ -39,6 +40,7 @@ class Server:
         turns: of answers.
         ticks: tell of the engines' steps.
         metrics: counts of what it does.
+        ending: set when it takes no more requests, and those who only watch are to go.
     """
 
     stores: Stores
@@ -52,6 +54,7 @@ class Server:
     turns: Turns = field(default_factory=Turns)
     ticks: Ticks = field(default_factory=Ticks)
     metrics: Metrics = field(default_factory=Metrics)
+    ending: Event = field(default_factory=Event)
 
     def largest_of(self, key: Key) -> int:
         """Bytes of an upload with this key."""

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi.responses import StreamingResponse
 
 from tunesmith.core.errors import TunesmithError
-from tunesmith.infer.generator import Completion
+from tunesmith.infer.generator import Completion, Usage
 from tunesmith.serve.answers import Answers
 from tunesmith.store.records import now
 
@@ -22,11 +22,14 @@ def frame_of(kind: str, model: str) -> dict[str, Any]:
     return {"id": f"{kind}-{secrets.token_hex(12)}", "created": int(now()), "model": model}
 
 
-def usage_of(done: Completion) -> dict[str, int]:
+def usage_of(done: Completion) -> dict[str, Any]:
     """Tokens of prompt and answers."""
-    used = done.usage
-    prompt, answer = (used.prompt_tokens, used.completion_tokens) if used else (0, 0)
-    return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
+    used = done.usage or Usage(0, 0)
+    return {
+        "prompt_tokens": used.prompt_tokens, "completion_tokens": used.completion_tokens,
+        "total_tokens": used.prompt_tokens + used.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": used.cached_tokens},
+    }  # fmt: skip
 
 
 class Events(StreamingResponse):

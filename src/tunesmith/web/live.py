@@ -81,7 +81,7 @@ class Watch:
 
 
 async def told(watch: Watch, may: Callable[[], bool]) -> AsyncIterator[str]:
-    """Server-sent events of a job, until it is over or the watcher's session is.
+    """Server-sent events of a job, until it is over, or the watcher's session or the server is.
 
     Args:
         watch: what is told.
@@ -89,8 +89,8 @@ async def told(watch: Watch, may: Callable[[], bool]) -> AsyncIterator[str]:
     """
     silent = 0.0
     while True:
-        news = await anyio.to_thread.run_sync(lambda: watch.look() if may() else {"over": True})
-        if news is not None and "state" not in news:
+        allowed, news = await anyio.to_thread.run_sync(lambda: (True, watch.look()) if may() else (False, None))
+        if not allowed:
             return
         if news is not None:
             silent = 0.0

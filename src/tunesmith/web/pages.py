@@ -225,7 +225,7 @@ def live(request: Request, here: Here, key: Visitor, id: str, after: int = 0) ->
 
 
 def _is_open(here: Server, token: str) -> bool:
-    return key_of_session(here.stores.records, token) is not None
+    return not here.ending.is_set() and key_of_session(here.stores.records, token) is not None
 
 
 # Models and chat

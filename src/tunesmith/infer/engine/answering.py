@@ -65,7 +65,7 @@ class LocalAnswering:
         first = self.requests[0]
         return Completion(
             [self._choice(request) for request in self.requests],
-            Usage(len(first.prompt), sum(len(request.ids) for request in self.requests)),
+            Usage(len(first.prompt), sum(len(request.ids) for request in self.requests), first.copied),
             max(request.seconds for request in self.requests),
         )
 

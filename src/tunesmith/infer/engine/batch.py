@@ -1,7 +1,8 @@
 """The running batch: rows join with their prompts, take one token a step together, and leave.
 
 Decoding rows have slots 0 to n - 1, those whose prompts are being read the slots behind them. A prompt is read in
-pieces, between steps, so that a long one holds nobody up for long.
+pieces, between steps, so that a long one holds nobody up for long. Where a prompt begins like one that was read before,
+that much of it is copied (`prefixes.py`); prompts that begin alike wait for the first of them.
 
 What fails ends as few rows as possible. Where a step of several fails, each is tried alone; where there is no memory
 for more keys and values, all rows begin again from the tokens that they have, fewer together.
@@ -18,6 +19,7 @@ import torch
 
 from tunesmith.core.errors import ModelError
 from tunesmith.infer.engine.network import Network
+from tunesmith.infer.engine.prefixes import WORTH, Kept, Prefixes, as_ids, in_common
 from tunesmith.infer.engine.request import Request
 from tunesmith.infer.engine.sample import choose
 from tunesmith.infer.engine.scheduler import Next
@@ -52,6 +54,7 @@ class SlotBatch:
         network: decodes; may be replaced between steps by one that computes the same.
         rows: those that decode, in the order of their slots.
         prefill: those whose prompts are being read.
+        prefixes: what rows have read, for others that begin alike.
         seconds: spent in steps so far.
     """
 
@@ -65,6 +68,7 @@ class SlotBatch:
         """
         self.network = network
         self.cache = SlotCache()
+        self.prefixes = Prefixes(network.device.type)
         self.rows: list[Request] = []
         self.prefill: PrefillBatch | None = None
         self.seconds = 0.0
@@ -97,7 +101,29 @@ class SlotBatch:
         except Exception as error:  # noqa: BLE001  one of them cannot be embedded
             self._apart(error)
             return
-        self._grow(len(self.rows) + len(chosen), max(request.filled for request in chosen) + POSITION_MULTIPLE)
+        if self._grow(len(self.rows) + len(chosen), max(request.filled for request in chosen) + POSITION_MULTIPLE):
+            self._copy(self.prefill)
+
+    def _copy(self, prefill: PrefillBatch) -> None:
+        """Begin behind what all of these prompts have in common with others that were read."""
+        version = self.network.version
+        found = [self._known(request) for request in prefill.rows]
+        prefill.start = min(shared for _, shared in found)
+        for slot, (request, (kept, _)) in enumerate(zip(prefill.rows, found, strict=True), len(self.rows)):
+            request.version, request.copied = version, prefill.start
+            if kept is not None and prefill.start:
+                self.cache.write(slot, kept.states, prefill.start)
+
+    def _known(self, request: Request) -> tuple[Kept | None, int]:
+        """What was read that its prompt begins like, and how many tokens of it."""
+        if request.embeddings is not None:
+            return None, 0
+        return self.prefixes.of(self.network.version).best(request.tokens, request.reader)
+
+    def _keep(self, slot: int, request: Request) -> None:
+        """For those who begin alike."""
+        if request.version == self.network.version and request.error is None:
+            self.prefixes.of(request.version).keep(self.cache, slot, request.read, request.reader)
 
     def _take(self, queue: deque[Request], most: int) -> list[Request]:
         """The first of a queue for which there is memory, at most so many."""
@@ -110,11 +136,12 @@ class SlotBatch:
                 continue
             longest, needed = max(longest, request.filled), max(needed, request.longest)
             count = len(chosen) + 1
-            if chosen and longest * count > self._most_tokens:
+            if chosen and (longest * count > self._most_tokens or self._better_apart(chosen, request)):
                 break
             if not self._has_room(len(self.rows) + count, needed, CACHE_SHARE):
                 if self.rows or chosen:
                     break
+                self.prefixes.forget()
                 self.cache.forget()  # many short rows may have left it wide, and this one needs it long
                 if not self._has_room(1, needed, 1.0):
                     queue.popleft().end(error=too_long(needed))
@@ -122,6 +149,19 @@ class SlotBatch:
                     continue
             chosen.append(queue.popleft())
         return chosen
+
+    def _better_apart(self, chosen: Sequence[Request], request: Request) -> bool:
+        """Whether reading it with those would be to read much twice: what it has in common with one of them, or what
+        was read before for it, or for them.
+        """
+        known = self._known(request)[1]
+        if abs(known - self._known(chosen[0])[1]) >= WORTH:
+            return True
+        if request.embeddings is not None or request.filled <= known + WORTH:
+            return False
+        ids = as_ids(request.tokens)
+        alike = (one for one in chosen if one.reader == request.reader and one.embeddings is None)
+        return any(in_common(as_ids(one.tokens), ids) - known >= WORTH for one in alike)
 
     def _has_room(self, rows: int, positions: int, share: float) -> bool:
         """Whether this share of the free memory holds so many slots of so many positions."""
@@ -150,6 +190,7 @@ class SlotBatch:
         try:
             self.cache.ensure(slots, positions)
         except Exception as error:  # noqa: BLE001  each device has an error of its own for it
+            self.prefixes.forget()
             rows = [*self.rows, *(self.prefill.rows if self.prefill else ())]
             self.rows, self.prefill = [], None
             if len(rows) == 1:
@@ -233,8 +274,9 @@ class SlotBatch:
         prefill.start = end
         if end < length:
             return []
-        for request in prefill.rows:
+        for slot, request in enumerate(prefill.rows, len(self.rows)):
             request.length = request.filled
+            self._keep(slot, request)
         self.rows += prefill.rows
         self.prefill = None
         return choose(prefill.rows, torch.stack([prefill.logits[id(request)] for request in prefill.rows]))
@@ -242,6 +284,7 @@ class SlotBatch:
     def leave(self, request: Request) -> None:
         """Free a decoding row's slot: the last one moves there, and the last that is being read to where that was."""
         slot, last = self.rows.index(request), len(self.rows) - 1
+        self._keep(slot, request)
         if slot != last:
             self.cache.move(last, slot, self.rows[last].length)
             self.rows[slot] = self.rows[last]
@@ -254,6 +297,7 @@ class SlotBatch:
 
     def clear(self) -> list[Request]:
         """Drop all rows and return them."""
+        self.prefixes.forget()
         rows = [*self.rows, *(self.prefill.rows if self.prefill else ()), *self._again]
         self.rows, self.prefill = [], None
         self._again.clear()

@@ -35,7 +35,6 @@ class Network:
         model: transformers' model with our layers.
         device: where it computes.
         bytes_per_position: of a row's cache, in all layers; known once logits were compared.
-        version: grows whenever weights or adapters change, before and after they do.
     """
 
     def __init__(self, model: Any, adapters: Sequence[Adapter]) -> None:
@@ -49,7 +48,7 @@ class Network:
         self.device: torch.device = base.device
         self._argument = cache_argument(base)
         self.context = ForwardContext()
-        self.version = 0
+        self._changes = [0]  # of this and all twins
         replace_linear(self.model, self.context)
         self.bytes_per_position = 0
         self._places = self._rank = 0  # of adapters, and columns of each
@@ -57,6 +56,11 @@ class Network:
             self.put(place, adapter)
         self.model.set_attn_implementation(SLOTS)
         self._pack()
+
+    @property
+    def version(self) -> int:
+        """Grows whenever weights or adapters change, before and after they do."""
+        return self._changes[0]
 
     def put(self, place: int, adapter: Adapter) -> bool:
         """Have an adapter at this place, instead of the one that may be there.
@@ -71,11 +75,11 @@ class Network:
         """
         layers = self._layers()
         fit(adapter, layers)
-        self.version += 1
+        self._changes[0] += 1
         self._places, self._rank = self._room(place, adapter)
         in_place = [layer.put(place, adapter.factors.get(name), self._places, self._rank)
                     for name, layer in layers.items()]  # fmt: skip
-        self.version += 1
+        self._changes[0] += 1
         return all(in_place)
 
     def more_bytes(self, place: int, adapter: Adapter) -> int:
@@ -109,7 +113,7 @@ class Network:
         """
         base = model.get_base_model() if hasattr(model, "peft_config") else model
         named = {name.replace(".base_layer.", "."): weight for name, weight in parameters_of(base)}
-        self.version += 1
+        self._changes[0] += 1
         for name, weight in parameters_of(self.model):
             source = named.get(name)
             if source is not weight:
@@ -119,7 +123,7 @@ class Network:
                 raise CannotStack(changed(f"{name}.weight"))
         if self._packs is not None:
             repack(self.model)
-        self.version += 1
+        self._changes[0] += 1
 
     def _pack(self) -> None:
         weights = [layer.weight for layer in self.model.modules() if isinstance(layer, SlotLinear)]

@@ -23,6 +23,8 @@ class Request:
         ids: its tokens so far, the stop token among them.
         logprobs, tops: of these tokens, if they were asked for; never fewer than there are ids.
         length: positions that its cache holds.
+        copied: of these, how many were not read but copied from a prompt that began alike.
+        version: of the weights that read them.
         cancelled: nobody waits for it any more.
         ended: nothing more will come.
         finish_reason: why it ended; empty before, and where it failed.
@@ -59,7 +61,8 @@ class Request:
         self.ids: list[int] = []
         self.logprobs: list[float] = []
         self.tops: list[Tops] = []
-        self.length = 0
+        self.length = self.copied = 0
+        self.version = -1
         self.cancelled = self.ended = False
         self.finish_reason = ""
         self.error: BaseException | None = None
@@ -77,6 +80,16 @@ class Request:
     def tokens(self) -> list[int]:
         """What is to be read before the next token can be drawn: the prompt, and what has come already."""
         return self.prompt + self.ids
+
+    @property
+    def reader(self) -> tuple[int, str]:
+        """Whose keys and values it can use: its adapter's, among those who share prompts."""
+        return self.adapter, self.options.shared_by
+
+    @property
+    def read(self) -> list[int]:
+        """The tokens whose keys and values its slot holds; none where a soft prompt stands before them."""
+        return self.tokens[: self.length] if self.embeddings is None else []
 
     @property
     def filled(self) -> int:

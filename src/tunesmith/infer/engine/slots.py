@@ -12,6 +12,7 @@ of a head.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -97,9 +98,7 @@ class SlotCache(Cache):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write the new keys and values (B, K, T, D) and return all of those rows (B, K, P, D)."""
         until, start = self.relative.shape[-1], self._start
-        if layer_idx not in self.keys:
-            for store, new in ((self.keys, key_states), (self.values, value_states)):
-                store[layer_idx] = new.new_zeros(self.slots, new.shape[1], self.positions, new.shape[3])
+        self._allocate(layer_idx, key_states[0], value_states[0])
         if self._alone:
             return write_one(self.keys[layer_idx], self.values[layer_idx], key_states, value_states, self.places, until)
         rows = slice(self._first, self._first + self._rows)
@@ -107,6 +106,24 @@ class SlotCache(Cache):
         keys[:, :, start : start + key_states.shape[2]] = key_states
         values[:, :, start : start + key_states.shape[2]] = value_states
         return keys[:, :, :until], values[:, :, :until]
+
+    def _allocate(self, layer: int, *like: torch.Tensor) -> None:
+        """Have slots in a layer, for keys and values of such shapes (K, _, D)."""
+        if layer not in self.keys:
+            for store, new in zip((self.keys, self.values), like, strict=True):
+                store[layer] = new.new_zeros(self.slots, new.shape[0], self.positions, new.shape[2])
+
+    def copy_of(self, slot: int, length: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Keys and values (K, P, D) of each layer that a slot begins with."""
+        return [(self.keys[layer][slot, :, :length].clone(), self.values[layer][slot, :, :length].clone())
+                for layer in range(len(self.keys))]  # fmt: skip
+
+    def write(self, slot: int, states: Sequence[tuple[torch.Tensor, torch.Tensor]], length: int) -> None:
+        """Let a slot begin with so many positions of what `copy_of` returned."""
+        for layer, pair in enumerate(states):
+            self._allocate(layer, *pair)
+            for store, state in zip((self.keys, self.values), pair, strict=True):
+                store[layer][slot, :, :length] = state[:, :length]
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy one row's cache to another slot."""
