@@ -27,6 +27,7 @@ from typing import Any
 from results import put
 from sft_cpu import SIZES, make_model
 from start import processor
+from with_llama_cpp import build_bindings, write_gguf
 
 from tunesmith.exec.local import SETTINGS
 
@@ -110,9 +111,11 @@ def run_llama_cpp(options: argparse.Namespace) -> dict[str, Any]:
     most = max(TOGETHER)
     settings.n_ctx, settings.n_batch, settings.n_ubatch = most * (PROMPT + NEW), most * PROMPT, 512
     settings.n_seq_max, settings.n_threads, settings.n_threads_batch = most, os.cpu_count(), os.cpu_count()
+    path = write_gguf(load(options), Path(options.folder) / f"{options.dtype}.gguf")
     quiet = cpp.llama_log_callback(lambda level, text, data: None)
     cpp.llama_log_set(quiet, None)
-    model = cpp.llama_model_load_from_file(bytes(write_gguf(options)), cpp.llama_model_default_params())
+    path = write_gguf(load(options), Path(options.folder) / f"{options.dtype}.gguf")
+    model = cpp.llama_model_load_from_file(bytes(path), cpp.llama_model_default_params())
     context = cpp.llama_init_from_model(model, settings)
     batch = cpp.llama_batch_init(most * PROMPT, 0, most)
 
@@ -136,50 +139,6 @@ def run_llama_cpp(options: argparse.Namespace) -> dict[str, Any]:
         return len(asked) * NEW
 
     return fastest(answer)
-
-
-def write_gguf(options: argparse.Namespace) -> Path:
-    """The model as llama.cpp reads it; queries and keys stay in transformers' order, since only speed is measured."""
-    import gguf
-    import torch
-
-    model, path = load(options), Path(options.folder) / f"{options.dtype}.gguf"
-    config, writer = model.config, gguf.GGUFWriter(path, "llama")
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_dimension_count(config.head_dim)
-    writer.add_vocab_size(config.vocab_size)
-    writer.add_tokenizer_model("no_vocab")
-    names = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-             "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
-             "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
-             "model.embed_tokens": "token_embd", "model.norm": "output_norm", "model.layers": "blk"}  # fmt: skip
-    for name, weight in model.named_parameters():
-        for ours, theirs in names.items():
-            name = name.replace(ours, theirs)
-        if weight.ndim == 1 or options.dtype == "float32":
-            writer.add_tensor(name, weight.detach().float().numpy())
-        else:
-            bits = weight.detach().view(torch.uint16).numpy().view("uint8")
-            writer.add_tensor(name, bits, raw_dtype=gguf.GGMLQuantizationType.BF16)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
-
-
-def build_llama_cpp(folder: Path) -> None:
-    """Compile it for this processor."""
-    settings = {**os.environ, "CMAKE_ARGS": "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF"}
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder),
-               "llama-cpp-python", "gguf", "diskcache"]  # fmt: skip
-    subprocess.run(command, env=settings, check=True)
 
 
 def run_vllm(options: argparse.Namespace) -> dict[str, Any]:
@@ -257,7 +216,7 @@ def main() -> None:
         options.folder = folder
         make_model(Path(folder) / "model", options.size)
         if options.llama_cpp == "compile":
-            build_llama_cpp(Path(folder) / "llama")
+            build_bindings(Path(folder) / "llama")
         elif options.llama_cpp:
             (Path(folder) / "llama").symlink_to(options.llama_cpp)
         for dtype in [options.dtype] if options.dtype else ["bfloat16", "float32"]:

@@ -1,12 +1,16 @@
-"""Serving on this CPU: `tunesmith serve` beside `transformers serve`, both asked by the same users in the same run.
+"""Serving on this CPU: `tunesmith serve` beside other servers, all asked by the same users in the same run.
 
-    python benchmarks/serve.py --write              # about eight minutes; -> benchmarks/RESULTS.md
+    python benchmarks/serve.py --write                # about eight minutes; -> benchmarks/RESULTS.md
+    python benchmarks/serve.py --llama-cpp FOLDER     # llama.cpp's server too, compiled there (once, eight minutes)
     python benchmarks/serve.py --size tiny --seconds 2 --warm 1
+
+vLLM is asked too where it is installed.
 
 A Llama of 135 million random weights in bf16. Closed loop: 1, 8 and 32 users each ask again as soon as they are
 answered (about 32 tokens of prompt, 64 new ones, greedy, streamed). Sixteen LoRA adapters of rank 16: users ask them in
 turn.
-Each server is warmed for a while first, since ours compiles in the background.
+Each server is warmed for a while first, since ours compiles in the background. Adapters are cold when the first one
+asks for them: that first token is told apart.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
@@ -31,11 +36,24 @@ import psutil
 from results import put
 from sft_cpu import SIZES, make_model
 from start import processor
+from with_llama_cpp import VERSION as LLAMA_VERSION
+from with_llama_cpp import build_server, write_gguf
 
 USERS = (1, 8, 32)
+EACH_ITS_OWN = httpx.Limits(max_keepalive_connections=0)  # servers close kept ones as they like
 NEW, ADAPTERS = 64, 16
 OURS = [sys.executable, "-c", "from tunesmith.cli.main import run; run()", "serve", "--workers", "0", "--log", "none"]
-GOALS = {1: 2.0, 8: 4.0, 32: 4.0}
+TUNESMITH, MANY, THEIRS, LLAMA = (
+    "tunesmith serve",
+    "tunesmith serve, 16 adapters",
+    "transformers serve",
+    "llama-server",
+)
+GOALS = {  # whose tokens/s are compared with whose
+    (TUNESMITH, THEIRS): {1: 2.0, 8: 4.0, 32: 4.0},
+    (TUNESMITH, LLAMA): {1: 0.8, 8: 1.3, 32: 1.3},
+    (MANY, TUNESMITH): {1: 0.6, 8: 0.6, 32: 0.6},
+}
 
 
 @dataclass
@@ -102,7 +120,8 @@ class Served:
         deadline = time.monotonic() + 120
         while True:
             try:
-                httpx.get(f"http://127.0.0.1:{self.port}/v1/models", headers=self.headers, timeout=5)
+                url = f"http://127.0.0.1:{self.port}/v1/models"
+                httpx.get(url, headers=self.headers, timeout=5).raise_for_status()
                 return
             except httpx.HTTPError:
                 assert time.monotonic() < deadline, command
@@ -160,7 +179,7 @@ def load(served: Served, models: list[str], users: int, seconds: float) -> Measu
     url = f"http://127.0.0.1:{served.port}/v1/chat/completions"
 
     def user(number: int) -> None:
-        with httpx.Client(headers=served.headers, timeout=300) as client:
+        with httpx.Client(headers=served.headers, timeout=300, limits=EACH_ITS_OWN) as client:
             turn = number
             while time.perf_counter() - begun < seconds:
                 ask(client, url, models[turn % len(models)], turn, measured, lock)
@@ -184,37 +203,70 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, dict[int, Me
     ours = [*OURS, "--precision", "bf16", "--model", f"base={model}", *named]
     theirs = [str(Path(sys.executable).with_name("transformers")), "serve", str(model), "--dtype", "bfloat16"]
     contenders: dict[str, tuple[list[str], str, list[str]]] = {
-        "tunesmith serve": (ours, "", ["base"]),
-        "tunesmith serve, 16 adapters": (ours, "", [f"a{n}" for n in range(ADAPTERS)]),
-        "transformers serve": ([*theirs, "--device", "cpu"], "none", [str(model)]),
+        TUNESMITH: (ours, "", ["base"]),
+        MANY: (ours, "", [f"a{n}" for n in range(ADAPTERS)]),
+        THEIRS: ([*theirs, "--device", "cpu"], "none", [str(model)]),
     }
+    if options.llama_cpp:
+        contenders[LLAMA] = (llama(Path(options.llama_cpp).absolute(), model), "none", ["base"])
+    if find_spec("vllm") is not None:
+        vllm = [str(Path(sys.executable).with_name("vllm")), "serve", str(model), "--dtype", "bfloat16"]
+        contenders["vLLM"] = (vllm, "none", [str(model)])
     found: dict[str, dict[int, Measured]] = {}
     for name, (command, key, models) in contenders.items():
         if options.only and name not in options.only:
             continue
         home = [] if key else ["--home", str(folder / f"home of {name}")]
         with Served([*command, *home], key) as served:
-            if len(models) > 1:
-                load(served, models, 8, 0.1 * len(models))
+            if name == MANY:
+                found["cold"] = {1: load_cold(served, models)}
             for users, share in ((8, 1.0), (1, 0.5)):  # graphs of one row and of many
                 load(served, models, users, share * options.warm if key == "" else min(share * options.warm, 10.0))
             found[name] = {users: load(served, models, users, options.seconds) for users in options.users}
     return found
 
 
+def load_cold(served: Served, models: list[str]) -> Measured:
+    """Each adapter is asked once, when its base is there."""
+    measured, lock, url = Measured(), threading.Lock(), f"http://127.0.0.1:{served.port}/v1/chat/completions"
+    with httpx.Client(headers=served.headers, timeout=300) as client:
+        ask(client, url, "base", 0, Measured(), lock)
+        for number, model in enumerate(models):
+            ask(client, url, model, number, measured, lock)
+    return measured
+
+
+def llama(folder: Path, model: Path) -> list[str]:
+    """The command of llama.cpp's server for the same weights, with a slot for each user."""
+    program = build_server(folder)
+    sys.path.append(str(folder / "python"))
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    weights = AutoModelForCausalLM.from_pretrained(model, dtype="bfloat16")
+    file = write_gguf(weights, model.parent / "model.gguf", AutoTokenizer.from_pretrained(model))
+    most = max(USERS)
+    slots = ["--parallel", str(most), "--ctx-size", str(512 * most), "--threads", str(os.cpu_count())]
+    return [str(program), "--model", str(file), *slots]
+
+
 def table(found: dict[str, dict[int, Measured]]) -> str:
     lines = [
-        "| server | users | tokens/s | beside transformers | goal | requests/s | first token, ms | memory, MB |",
-        "|---|---|---|---|---|---|---|---|",
+        "| server | users | tokens/s | beside others (goal) | requests/s | first token, ms | memory, MB |",
+        "|---|---|---|---|---|---|---|",
     ]
-    theirs = found.get("transformers serve", {})
     for name, loads in found.items():
-        for users, one in loads.items():
-            beside = f"{one.rate / theirs[users].rate:.1f}" if theirs and name == "tunesmith serve" else ""
-            goal = f"{GOALS.get(users, 0):.0f}" if beside else ""
+        for users, one in loads.items() if name != "cold" else ():
+            beside = [
+                f"{one.rate / found[other][users].rate:.2f} of {other} ({goals.get(users, 0)})"
+                for (mine, other), goals in GOALS.items()
+                if mine == name and users in found.get(other, {})
+            ]
             first = statistics.median(one.first) * 1e3
-            rates = f"{one.rate:.0f} | {beside} | {goal} | {one.requests / one.seconds:.2f}"
+            rates = f"{one.rate:.0f} | {', '.join(beside)} | {one.requests / one.seconds:.2f}"
             lines.append(f"| {name} | {users} | {rates} | {first:.0f} | {one.memory / 1e6:.0f} |")
+    if "cold" in found:
+        first = found["cold"][1].first
+        lines += ["", f"First token of a cold adapter: {statistics.median(first):.2f} s, at most {max(first):.2f} s."]
     return "\n".join(lines) + "\n"
 
 
@@ -224,14 +276,17 @@ def main(arguments: list[str] | None = None) -> str:
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--warm", type=float, default=80.0)
     parser.add_argument("--users", type=int, nargs="+", default=list(USERS))
+    parser.add_argument("--llama-cpp", metavar="FOLDER", help="measure llama.cpp's server, compiled there if need be")
     parser.add_argument("--only", nargs="+", default=[])
     parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as name:
         found = measure(options, Path(name))
     here = f"2 cores of {processor()}, torch {version('torch')}, transformers {version('transformers')}"
-    said = "transformers serve sends a first piece without a token at once; its first token comes later than that.\n\n"
-    rest = f"{said}{here}, {datetime.now(UTC):%Y-%m-%d}, by `python benchmarks/serve.py`."
+    said = "transformers serve sends a first piece without a token at once; its first token comes later than that."
+    if LLAMA in found:
+        said += f" llama-server is that of llama-cpp-python {LLAMA_VERSION}, with a slot for each user."
+    rest = f"{said}\n\n{here}, {datetime.now(UTC):%Y-%m-%d}, by `python benchmarks/serve.py`."
     text = f"## Serving\n\n{table(found)}\n{rest}\n"
     print(text)
     if options.write:
