@@ -21,6 +21,7 @@ from tunesmith.serve.keys import Key
 from tunesmith.serve.models import finder_of
 from tunesmith.serve.server import Server
 
+PACE = 0.04  # seconds between two pieces of a stream: each costs the processor what a good part of a token does
 Value = TypeVar("Value")
 Prepare = Callable[[Serving], tuple[Prompt, Options]]
 
@@ -93,8 +94,9 @@ class Answers:
         return 0 if self._answering is None else self._answering.requests[0].copied
 
     async def deltas(self) -> AsyncIterator[Delta]:
-        """What comes, as it comes."""
+        """What comes, as it comes, but not in smaller pieces than anybody could read."""
         while True:
+            ended, read = self._answering.ended, time.perf_counter()
             for delta in self._answering.news():
                 if self.first is None:
                     self.first = time.perf_counter() - self._began
@@ -103,6 +105,8 @@ class Answers:
             if self._answering.over:
                 return
             await self._here.ticks.wait()
+            while self.first is not None and time.perf_counter() - read < PACE and self._answering.ended == ended:
+                await self._here.ticks.wait()
 
     async def whole(self) -> Completion:
         """All of it."""

@@ -45,6 +45,11 @@ class LocalAnswering:
             yield delta
 
     @property
+    def ended(self) -> int:
+        """How many of the answers have all their tokens, read or not."""
+        return sum(request.ended for request in self.requests)
+
+    @property
     def over(self) -> bool:
         """Whether all was read."""
         return not self._readers
