@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all repetitions fuzz kills kill-jobs openai-conformance other-clients check bench docs update test-versions clean
+.PHONY: demo test test-all repetitions fuzz kills kill-jobs methods-matrix openai-conformance other-clients check bench docs update test-versions clean
 
 # Installed once, in the exact versions of constraints.txt; again when these or pyproject.toml change.
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
@@ -49,6 +49,10 @@ kill-jobs: $(VENV)/.test
 	$(BIN)/python scripts/kill_jobs.py --passed $(PASSED)/kill_jobs
 	$(BIN)/python scripts/kill_server.py
 
+# Every method on every family of models, ten minutes.
+methods-matrix: $(VENV)/.test
+	$(BIN)/python scripts/methods_matrix.py --noted $(PASSED)/methods_matrix.json
+
 # OpenAI's own tests of its client, against our server: about two minutes, and it fetches their source.
 openai-conformance: $(VENV)/.test
 	$(INSTALL) '.[conformance]'
@@ -58,7 +62,7 @@ openai-conformance: $(VENV)/.test
 other-clients: $(VENV)/.test
 	$(BIN)/python scripts/other_clients.py
 
-test-all: test repetitions fuzz kills kill-jobs
+test-all: test repetitions fuzz kills kill-jobs methods-matrix
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -32,6 +32,8 @@ def type_name(annotation: Any) -> str:
         return ", ".join(f"`{value}`" for value in inner)
     if origin is Annotated:
         return type_name(inner[0])
+    if origin is dict:
+        return f"mapping of {type_name(inner[0])} to {type_name(inner[1])}"
     if origin in (list, tuple):
         return f"{origin.__name__} of {type_name(inner[0])}"
     if origin in (Union, UnionType):

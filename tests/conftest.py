@@ -154,6 +154,28 @@ def write_rows(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
+def save_adapters(base: Path, folder: Path, count: int) -> list[Path]:
+    """LoRA adapters of a base, each with random weights, as a run exports them."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from tunesmith.model.load import LoadSpec, load
+    from tunesmith.prompt.load import load_contract
+
+    config = LoraConfig(r=4, target_modules="all-linear", base_model_name_or_path=str(base), task_type="CAUSAL_LM")
+    made: list[Path] = []
+    for number in range(count):
+        torch.manual_seed(number)
+        model = get_peft_model(load(base, LoadSpec()).model, config)
+        for name, weight in model.named_parameters():
+            if "lora_" in name:
+                torch.nn.init.normal_(weight, std=0.2)
+        model.save_pretrained(folder / str(number))
+        load_contract(base).save(folder / str(number))
+        made.append(folder / str(number))
+    return made
+
+
 def save_tiny(folder: Path, **changes: Any) -> Path:
     """A two-layer Llama (grouped-query attention, random weights) with ember's tokenizer."""
     import torch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from contextlib import closing
@@ -175,7 +176,7 @@ def test_files_of_the_api(load, tmp_path):
 def test_serving(load):
     short = ["--size", "tiny", "--seconds", "0.3", "--warm", "0.3", "--users", "1", "3"]
     text = load("serve").main([*short, "--only", "tunesmith serve, 16 adapters"])
-    assert columns(text) == {7}
+    assert columns(text) == {8}
     assert text.count("| tunesmith serve, 16 adapters | ") == 2
     assert re.search(r"First token of a cold adapter: \d\.\d\d s, at most \d\.\d\d s\.", text)
 

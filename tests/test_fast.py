@@ -20,6 +20,7 @@ from conftest import READS, many_rows
 from tunesmith.data.load import load_rows
 from tunesmith.data.prepare import prepare
 from tunesmith.model.attention import PACKED, attend, packed_attention, row_by_row
+from tunesmith.model.layers import layers_of
 from tunesmith.model.load import LoadSpec, load
 from tunesmith.model.methods.full import FullConfig
 from tunesmith.model.methods.lora import LoraConfig
@@ -32,7 +33,7 @@ from tunesmith.train.learner import Learner
 from tunesmith.train.loss import at_targets, grade, linear_cross_entropy, why_loss_differs
 from tunesmith.train.objective import Draw, Models
 from tunesmith.train.objectives.sft import make_sft
-from tunesmith.train.planning.compiled import as_they_are, layers_of, why_layers_differ, why_not_compiled
+from tunesmith.train.planning.compiled import as_they_are, why_layers_differ, why_not_compiled
 from tunesmith.train.planning.estimates import why_checkpointing, why_compiling_does_not_pay
 from tunesmith.train.planning.memory import checkpoint_activations, kept_bytes
 from tunesmith.train.planning.plan import Plan

@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, LlamaConfig, MixtralConfig
 
 from conftest import NoSource, save_tiny
+from tunesmith.model.layers import layers_of
 from tunesmith.model.load import LoadSpec, load
 from tunesmith.model.methods.full import FullConfig
 from tunesmith.model.methods.lora import LoraConfig
@@ -22,7 +23,6 @@ from tunesmith.train.config import OptimConfig
 from tunesmith.train.learner import Learner
 from tunesmith.train.objective import Models
 from tunesmith.train.objectives.sft import make_sft
-from tunesmith.train.planning.compiled import layers_of
 from tunesmith.train.planning.estimates import largest_micro_batch
 from tunesmith.train.planning.memory import gathered_bytes, kept_bytes
 from tunesmith.train.planning.planner import Wishes, bytes_to_come, make_plan

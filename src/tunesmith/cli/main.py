@@ -15,6 +15,7 @@ from tunesmith.cli.evaluate import evaluate
 from tunesmith.cli.keys import audit, keys
 from tunesmith.cli.lineage import lineage
 from tunesmith.cli.merge import merge
+from tunesmith.cli.methods import methods
 from tunesmith.cli.push import push
 from tunesmith.cli.queue.jobs import cancel, delete, fetch, jobs, logs, pause, resume, submit
 from tunesmith.cli.queue.keeping import backup, gc, limits, restore
@@ -34,7 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-ON_FILES = (demo, check, train, evaluate, chat, runs, show, compare, merge, lineage, push)
+ON_FILES = (demo, check, train, evaluate, chat, runs, show, compare, merge, lineage, push, methods)
 ON_JOBS = (submit, worker, jobs, logs, fetch, cancel, pause, resume, delete, limits, gc, backup, restore)
 for command in (*ON_FILES, *ON_JOBS, serve, audit):
     app.command()(command)

@@ -16,11 +16,11 @@ import yaml
 
 from tunesmith.core.errors import ConfigError
 from tunesmith.data.quality.ledger import OUTCOMES
+from tunesmith.model.methods.table import METHODS
 from tunesmith.prompt.base import EMBEDDED
 from tunesmith.score.interval import show
 
 QUESTION = "Hello, what can you help me with?"  # of the code, where nothing of the data may be quoted
-METHODS = {"full": "full fine-tuning", "lora": "LoRA"}
 OBJECTIVES = {"sft": "supervised fine-tuning"}
 
 
@@ -70,6 +70,11 @@ class Facts:
         return self.recipe.get("objective", {}).get("type", "sft")
 
 
+def label_of(method: str) -> str:
+    """What people call a method."""
+    return METHODS[method].label if method in METHODS else method
+
+
 def write_card(facts: Facts) -> str:
     """The card as Markdown.
 
@@ -85,7 +90,7 @@ def write_card(facts: Facts) -> str:
     body = environment.from_string(template).render(
         facts=facts,
         title=facts.repo.partition("/")[2],
-        method=METHODS.get(facts.method, facts.method),
+        method=label_of(facts.method),
         objective=OBJECTIVES.get(facts.objective, facts.objective),
         embedded=facts.record.get("base", {}).get("name") == EMBEDDED,
         base_name=facts.base or facts.record.get("base", {}).get("name", "unknown"),
@@ -183,7 +188,7 @@ def training_table(facts: Facts) -> list[tuple[str, str]]:
     method = {name: value for name, value in record.get("method", {}).items() if name != "type"}
     rate = facts.learning_rate or optim.get("learning_rate")
     pairs: list[tuple[str, Any]] = [
-        ("method", f"{plain(METHODS.get(facts.method, facts.method))} {settings(method)}".strip()),
+        ("method", f"{plain(label_of(facts.method))} {settings(method)}".strip()),
         ("objective", plain(OBJECTIVES.get(facts.objective, facts.objective))),
         ("rows trained on", data.get("rows")),
         ("files", file_names(facts)),

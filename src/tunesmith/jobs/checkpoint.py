@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from pathlib import Path
 
 from tunesmith.core.errors import TrainingError
-from tunesmith.jobs.finetune import changed_model
+from tunesmith.jobs.trained import trained_model
 from tunesmith.model.export import export
-from tunesmith.model.load import LoadSpec, answering, load
-from tunesmith.model.methods.method import trainable
-from tunesmith.model.methods.table import method_for
 from tunesmith.prompt.base import resolve
 from tunesmith.prompt.load import load_contract
-from tunesmith.train.checkpoint import EMA, WEIGHTS, find_step, put_weights
+from tunesmith.train.checkpoint import find_step
 from tunesmith.train.objectives.table import objective_for
 from tunesmith.train.recipe import read_recipe
 
@@ -37,15 +33,13 @@ def export_checkpoint(folder: Path, step: int) -> Path:
     made_from = checkpoint.state["made_from"]
     if (made_from["base model"], made_from["tokenizer and template"]) != (base.fingerprint(), contract.id):
         raise TrainingError(f"{checkpoint.folder}: it was trained on another base model, or under another template.")
-    method, task = method_for(recipe.method), objective_for(recipe.objective).task
-    spec = replace(answering(recipe.device) if method.base_untouched else LoadSpec(), task=task)
+    task = objective_for(recipe.objective).task
     start = copy.copy(recipe)
     if (adapter := getattr(recipe.method, "continue_from", None)) is not None and (folder / adapter).is_dir():
         start = recipe.model_copy(
             update={"method": recipe.method.model_copy(update={"continue_from": str(folder / adapter)})}
         )
-    model = changed_model(load(base.folder, spec).model, start)
-    put_weights(trainable(model), checkpoint, EMA if recipe.optim.ema else WEIGHTS)
+    model, _ = trained_model(base.folder, start, checkpoint, task, {})
     card = {
         "base": {"name": recipe.model.base, "commit": base.commit, "sha256": base.fingerprint()},
         "method": recipe.method.model_dump(mode="json"),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,12 @@ from tunesmith.jobs.preflight import doubts, refuse_too_few, refuse_unknown_toke
 from tunesmith.jobs.replay import with_replay
 from tunesmith.jobs.resume import begin_plan, go_back, made_from
 from tunesmith.jobs.start import TRAINING
+from tunesmith.jobs.trained import changed_model, trained_model
 from tunesmith.jobs.verify_export import refuse_unchanged, verify_export, what_was_trained
 from tunesmith.jobs.verify_merge import Trial
 from tunesmith.model.device import choose_device
 from tunesmith.model.export import export
-from tunesmith.model.load import TASKS, LoadSpec, answering, load, read_config, refuse_not_finite, refuse_untrainable
+from tunesmith.model.load import TASKS, LoadSpec, load, read_config, refuse_not_finite, refuse_untrainable
 from tunesmith.model.methods.continue_from import starting_adapter
 from tunesmith.model.methods.method import trainable
 from tunesmith.model.methods.table import method_for
@@ -40,11 +41,8 @@ from tunesmith.prompt.base import resolve
 from tunesmith.prompt.load import load_contract
 from tunesmith.track.trackers import TrackConfig, open_trackers
 from tunesmith.train.checkpoint import (
-    EMA,
-    WEIGHTS,
     Checkpoint,
     find_step,
-    put_weights,
     refuse_small_disk,
     restore,
     save_checkpoint,
@@ -159,7 +157,8 @@ def walk(
     # 7. Training.
     report(events.Phase(TRAINING))
     settings = loop_settings(recipe, an_epoch, steps, validation.every)
-    learner, models = Learner(placed, recipe.optim, rate, steps, method), Models(placed.model, plan)
+    learner = Learner(placed, recipe.optim, rate, steps, method, lambda name: method.rate(recipe.method, name))
+    models = Models(placed.model, plan)
     source = RowSource(rows, objective, plan, batch_size, steps, recipe.seed, ranks)
     state = TrainerState() if checkpoint is None else restore(learner, checkpoint, source)
     state.early = state.early and not changed
@@ -175,7 +174,7 @@ def walk(
             plan = with_threads(plan, crowd.threads, crowd.sentence)
             write_json(folder / "plan.json", plan.to_json())
             torch.set_num_threads(plan.threads)
-    planned, steps = steps, learner.step_number
+    steps = learner.step_number
     del learner, models, placed, source, watched
     ranks.leave()
     if not ranks.leads:
@@ -187,9 +186,8 @@ def walk(
     report(events.Phase("exporting"))
     wanted_step = state.best_step if recipe.evaluate.export == "best" else None
     chosen = exported_step(folder / "checkpoints", wanted_step, steps, report)
-    spec = replace(answering(recipe.device) if method.base_untouched else LoadSpec(), task=task, facts=facts)
-    model = changed_model(load(base.folder, spec).model, recipe, rows, planned)
-    refuse_unchanged(model, put_weights(trainable(model), chosen, EMA if recipe.optim.ema else WEIGHTS))
+    model, is_changed = trained_model(base.folder, recipe, chosen, task, facts)
+    refuse_unchanged(model, is_changed)
     card = make_card(recipe, base, contract, splits, plan, chosen.step, folder)
     target = folder / ("adapter" if recipe.output.merge and "merge" in method.can else "model")
     export(model, base, contract, target, card)
@@ -225,15 +223,6 @@ def exported_step(folder: Path, best: int | None, last: int, report: Report) -> 
         except TrainingError as error:
             report(events.Warning(f"{error} The weights of the last step are exported instead."))
     return find_step(folder, last)
-
-
-def changed_model(model: Any, recipe: Recipe, rows: Sequence[Any] = (), steps: int = 0) -> Any:
-    """The model with what the method adds to it, the same each time for one recipe and its rows."""
-    torch.manual_seed(recipe.seed)
-    method = method_for(recipe.method)
-    model = method.apply(model, recipe.method)
-    method.prepare(model, recipe.method, rows, steps)
-    return model
 
 
 def describe(splits: Splits) -> dict[str, Any]:

@@ -292,7 +292,7 @@ def restore(learner: Learner, checkpoint: Checkpoint, source: Source | None = No
             f"{checkpoint.folder}: it was written by {len(states)} processes, and here are {ranks.count}. "
             f"Set processes={len(states)}."
         )
-    put_weights(learner.weights, checkpoint, WEIGHTS)
+    put_weights(learner.weights, saved_tensors(checkpoint), checkpoint.folder)
     learner.placed.weights_were_set()
     for path, value in load_file(checkpoint.folder / MOMENTS).items():
         name, _, key = path.rpartition("/")
@@ -304,7 +304,7 @@ def restore(learner: Learner, checkpoint: Checkpoint, source: Source | None = No
         for name, tensor in load_file(checkpoint.folder / EMA).items():
             learner.ema.tensors[name] = like(tensor, learner.weights[name])
     if learner.method is not None:
-        learner.method.restore(learner.model, _tensors(checkpoint, METHOD), checkpoint.state["method"])
+        learner.method.restore(learner.model, method_tensors(checkpoint), checkpoint.state["method"])
     if source is not None:
         tensors = _tensors(checkpoint, SOURCE.format(rank=ranks.rank))
         source.restore(tensors, checkpoint.state["sources"][ranks.rank])
@@ -322,16 +322,32 @@ def _tensors(checkpoint: Checkpoint, name: str) -> dict[str, torch.Tensor]:
     return load_file(path) if path.exists() else {}
 
 
-def put_weights(weights: Mapping[str, torch.nn.Parameter], checkpoint: Checkpoint, file: str) -> bool:
-    """Give weights the values of a checkpoint's file; whether any of them is another now.
+def saved_tensors(checkpoint: Checkpoint, file: str = WEIGHTS) -> dict[str, torch.Tensor]:
+    """The trained weights of a checkpoint, or, with `EMA`, their moving average."""
+    return load_file(checkpoint.folder / file)
+
+
+def method_tensors(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """The tensors that the method has kept there."""
+    return _tensors(checkpoint, METHOD)
+
+
+def put_weights(
+    weights: Mapping[str, torch.nn.Parameter], saved: Mapping[str, torch.Tensor], where: str | Path
+) -> bool:
+    """Give weights the values of a checkpoint; whether any of them is another now.
+
+    Args:
+        weights: of a model, by name.
+        saved: of the same names and shapes.
+        where: they come from.
 
     Raises:
         TrainingError: the checkpoint is of other weights.
     """
-    saved = load_file(checkpoint.folder / file)
     shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
     if shapes != {name: tuple(tensor.shape) for name, tensor in saved.items()}:
-        raise TrainingError(f"{checkpoint.folder}: its weights are not those that this recipe trains. Start anew.")
+        raise TrainingError(f"{where}: its weights are not those that this recipe trains. Start anew.")
     changed = False
     with torch.no_grad():
         for name, weight in weights.items():

@@ -32,7 +32,13 @@ class Learner:
     """
 
     def __init__(
-        self, placed: Placed, optim: OptimConfig, learning_rate: float, steps: int, method: Method | None = None
+        self,
+        placed: Placed,
+        optim: OptimConfig,
+        learning_rate: float,
+        steps: int,
+        method: Method | None = None,
+        rate: Callable[[str], float] = lambda name: 1.0,
     ) -> None:
         """Nothing is learned yet.
 
@@ -42,13 +48,14 @@ class Learner:
             learning_rate: the highest of the run.
             steps: of the whole run.
             method: whose hooks are called; none if absent.
+            rate: the learning rate of a weight by its name, as a factor of the run's.
         """
         self.placed, self.method = placed, method
         self.model, self.weights, self.ranks = placed.model, placed.weights, placed.ranks
         self.step_number = 0
         self._clip = optim.clip
         self.ema = Ema(self.weights, optim.ema) if optim.ema else None
-        groups = decay_groups(self.weights, optim.weight_decay)
+        groups = rate_groups(self.weights, optim.weight_decay, learning_rate, rate)
         self.optimizer = (
             torch.optim.AdamW(groups, lr=learning_rate, betas=optim.betas, fused=True)
             if optim.name == "adamw"
@@ -123,6 +130,18 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         self.go_on_from(self.step_number + 1)
         return 0.0
+
+
+def rate_groups(
+    weights: dict[str, torch.nn.Parameter], weight_decay: float, learning_rate: float, rate: Callable[[str], float]
+) -> list[dict[str, Any]]:
+    """Groups of one learning rate each, those with the run's own first, and of these by what decays."""
+    factors = sorted({rate(name) for name in weights} or {1.0}, key=lambda factor: (factor != 1, factor))
+    return [
+        {**group, "lr": factor * learning_rate}
+        for factor in factors
+        for group in decay_groups({name: w for name, w in weights.items() if rate(name) == factor}, weight_decay)
+    ]
 
 
 def decay_groups(weights: dict[str, torch.nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from peft import PeftModel
 
+from tunesmith.model.layers import inside
 from tunesmith.train.batch import TokenBatch
 from tunesmith.train.weights.shards import within
 
@@ -133,11 +133,6 @@ def hidden_at_trained(model: Any, batch: TokenBatch) -> torch.Tensor:
     inputs = {name: value for name, value in batch.inputs.items() if name != "logits_to_keep"}
     kept_N: Any = batch.inputs["logits_to_keep"] if batch.picked_N is None else batch.picked_N
     return within(model, lambda: inside(model).base_model(**inputs).last_hidden_state.flatten(0, 1)[kept_N])
-
-
-def inside(model: Any) -> Any:
-    """The library's own model, within what a method put around it."""
-    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def output_layer(model: Any) -> torch.nn.Linear | None:

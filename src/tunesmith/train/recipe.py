@@ -40,7 +40,7 @@ class Recipe(Section):
     """A whole run."""
 
     model: ModelConfig = option(ModelConfig(), "The base model.")
-    method: MethodConfig = option(LoraConfig(), "How the base model is changed: `full` or `lora`.")
+    method: MethodConfig = option(LoraConfig(), "How the base model is changed; `tunesmith methods` lists them.")
     objective: ObjectiveConfig = option(SftConfig(), "What is learned: `sft`.")
     data: DataConfig = option(..., "The rows, such as `data: {train: my-file.jsonl}`.")
     optim: OptimConfig = option(OptimConfig(), "How weights are updated.")

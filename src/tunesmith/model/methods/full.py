@@ -19,4 +19,4 @@ def apply(model: Any, config: FullConfig) -> Any:
     return model.requires_grad_(True)
 
 
-FULL = Method(FullConfig, apply, learning_rate=2e-5)
+FULL = Method(FullConfig, apply, learning_rate=2e-5, label="full fine-tuning")

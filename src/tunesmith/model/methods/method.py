@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from tunesmith.core.config import Section
 
-Can = Literal["base_untouched", "merge"]
-State = tuple[Mapping[str, Any], dict[str, Any]]  # tensors, and plain values
+Can = Literal["base_untouched", "merge", "continue", "stack"]
+Tensors = Mapping[str, Any]
+State = tuple[Tensors, dict[str, Any]]  # tensors, and plain values
 
 
 def _prepare_nothing(model: Any, config: Any, rows: Sequence[Any], steps: int) -> None:
@@ -20,7 +21,7 @@ def _no_extra_loss(model: Any) -> None:
     return None
 
 
-def _nothing_after_a_step(model: Any, weights: Mapping[str, Any], step: int) -> None:
+def _nothing_after_a_step(model: Any, weights: Tensors, step: int) -> None:
     return None
 
 
@@ -28,8 +29,16 @@ def _no_state(model: Any) -> State:
     return {}, {}
 
 
-def _restore_nothing(model: Any, tensors: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+def _restore_nothing(model: Any, tensors: Tensors, values: Mapping[str, Any]) -> None:
     return None
+
+
+def _the_same_rate(config: Any, name: str) -> float:
+    return 1.0
+
+
+def _as_it_is(config: Any, tensors: Tensors, state: Tensors) -> tuple[Any, Tensors]:
+    return config, tensors
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,8 @@ class Method:
         apply: returns the model with its trainable weights marked (`requires_grad`).
         learning_rate: the tested default.
         can: what it can do: leave the base's own weights untouched (they are then kept in the run's precision, and
-            only what was added is exported), be merged into the base.
+            only what was added is exported), be merged into the base, be continued from what an earlier run has
+            exported, be answered in one batch with others of its base.
         prepare: once, before the first step, from the rows to train on and the number of steps (EVA's start, AdaLoRA's
             schedule).
         extra_loss: a penalty of the model itself (AdaLoRA's orthogonality), once a step; a scalar tensor, or None.
@@ -49,6 +59,12 @@ class Method:
             are copied to the model (AdaLoRA's importance and budget). The gradients are clipped; steps count from 1.
         state: what beside the weights decides how training goes on.
         restore: puts that back.
+        rate: the learning rate of a weight, as a factor of the run's (LoRA+).
+        exported: under which settings, and with which tensors, the base as it was becomes what was trained: of a method
+            that changes the base before it trains beside it (PiSSA); given the trained tensors and those of `state`.
+        label: what people call it.
+        source: the paper.
+        unfit: the models that it is not for, which are refused.
     """
 
     config: type[Section]
@@ -57,9 +73,14 @@ class Method:
     can: frozenset[Can] = frozenset()
     prepare: Callable[[Any, Any, Sequence[Any], int], None] = _prepare_nothing
     extra_loss: Callable[[Any], Any] = _no_extra_loss
-    after_step: Callable[[Any, Mapping[str, Any], int], None] = _nothing_after_a_step
+    after_step: Callable[[Any, Tensors, int], None] = _nothing_after_a_step
     state: Callable[[Any], State] = _no_state
-    restore: Callable[[Any, Mapping[str, Any], Mapping[str, Any]], None] = _restore_nothing
+    restore: Callable[[Any, Tensors, Mapping[str, Any]], None] = _restore_nothing
+    rate: Callable[[Any, str], float] = _the_same_rate
+    exported: Callable[[Any, Tensors, Tensors], tuple[Any, Tensors]] = _as_it_is
+    label: str = ""
+    source: str = ""
+    unfit: str = ""
 
     @property
     def base_untouched(self) -> bool:

@@ -6,15 +6,31 @@ from typing import Annotated
 
 from pydantic import Field
 
+from tunesmith.core.config import Section
 from tunesmith.core.names import look_up
+from tunesmith.model.methods.bitfit import BITFIT, BitfitConfig
+from tunesmith.model.methods.freeze import FREEZE, FreezeConfig
 from tunesmith.model.methods.full import FULL, FullConfig
+from tunesmith.model.methods.ia3 import IA3, Ia3Config
+from tunesmith.model.methods.layernorm import LAYERNORM, LayernormConfig
+from tunesmith.model.methods.loha import LOHA, LohaConfig
+from tunesmith.model.methods.lokr import LOKR, LokrConfig
 from tunesmith.model.methods.lora import LORA, LoraConfig
 from tunesmith.model.methods.method import Method
+from tunesmith.model.methods.oft import OFT, OftConfig
+from tunesmith.model.methods.vera import VERA, VeraConfig
 
-METHODS: dict[str, Method] = {"full": FULL, "lora": LORA}
-MethodConfig = Annotated[FullConfig | LoraConfig, Field(discriminator="type")]
+METHODS: dict[str, Method] = {
+    "full": FULL, "freeze": FREEZE, "bitfit": BITFIT, "layernorm": LAYERNORM,
+    "lora": LORA, "vera": VERA, "loha": LOHA, "lokr": LOKR, "ia3": IA3, "oft": OFT,
+}  # fmt: skip
+MethodConfig = Annotated[
+    FullConfig | FreezeConfig | BitfitConfig | LayernormConfig
+    | LoraConfig | VeraConfig | LohaConfig | LokrConfig | Ia3Config | OftConfig,
+    Field(discriminator="type"),
+]  # fmt: skip
 
 
-def method_for(config: FullConfig | LoraConfig) -> Method:
+def method_for(config: Section) -> Method:
     """The table's entry for a `method` section."""
-    return look_up(METHODS, config.type, "method")
+    return look_up(METHODS, getattr(config, "type", ""), "method")

@@ -20,18 +20,11 @@ from torch.fx.experimental import _config as shapes
 from torch.utils._pytree import tree_map
 
 from tunesmith.model.exact import can_widen, widened
-from tunesmith.train.loss import inside
+from tunesmith.model.layers import inside, layers_of
 
 TIMES = 2.0  # as far from fp32 as the library's own layer may be what a compiled one gives: both round, here and there
 SAME = 1e-4  # and this far, relative: where the library computes in fp32 itself
 FAR = 0.1  # of a loss in bf16 on a few rows, that rounding moves it by at most
-
-
-def layers_of(model: Any) -> list[torch.nn.Module]:
-    """The layers that a model repeats, or nothing if it has no such list."""
-    lists = [part for part in inside(model).modules() if isinstance(part, torch.nn.ModuleList)]
-    depth = getattr(inside(model).config.get_text_config(), "num_hidden_layers", None)
-    return next((list(part) for part in lists if len(part) == depth), [])
 
 
 def compile_layers(model: Any) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch.distributed.tensor import DTensor
 
-from tunesmith.train.loss import inside, output_layer
+from tunesmith.model.layers import inside
+from tunesmith.train.loss import output_layer
 from tunesmith.train.weights.shards import here
 
 

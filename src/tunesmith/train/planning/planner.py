@@ -20,9 +20,10 @@ from tunesmith.data.prepare import Prepared
 from tunesmith.data.replay import Mixture
 from tunesmith.exec.machine import processor, versions
 from tunesmith.model.device import choose_device, free_bytes
+from tunesmith.model.layers import layers_of
 from tunesmith.train.loss import why_loss_differs
 from tunesmith.train.objective import Draw, Models, Objective, total_units
-from tunesmith.train.planning.compiled import layers_of, leave_uncompiled, why_not_compiled
+from tunesmith.train.planning.compiled import leave_uncompiled, why_not_compiled
 from tunesmith.train.planning.estimates import (
     largest_micro_batch,
     seconds_of_training,

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
+from tunesmith.model.layers import layers_of
 from tunesmith.model.methods.method import trainable
 from tunesmith.model.outline import Sources
-from tunesmith.train.planning.compiled import layers_of
 from tunesmith.train.planning.plan import Plan
 from tunesmith.train.weights.master import Masters
 from tunesmith.train.weights.ranks import ALONE, Ranks
@@ -19,8 +19,8 @@ class Placed:
     """A model with its trained weights, before anything is learned: what the planner looks at.
 
     Attributes:
-        model: as the method left it; in bf16 its trained weights are rounded copies of `weights`, or put together
-            from them in bf16 where each process holds a part.
+        model: as the method left it; in bf16 its frozen weights are rounded, and its trained ones are rounded copies of
+            `weights`, or put together from them in bf16 where each process holds a part.
         weights: what is trained, by name, in fp32.
         ranks: the processes that train together.
         plan: device, precision and sharding are decided; all else may not be yet.
@@ -41,6 +41,9 @@ class Placed:
         self.plan, self.ranks = plan, ranks
         self._masters = None
         if plan.precision == "bf16" and plan.sharding == "none":
+            for weight in model.parameters():
+                if not weight.requires_grad:
+                    weight.data = weight.data.to(torch.bfloat16)
             self._masters = Masters(trainable(model))
         self.weights: dict[str, torch.nn.Parameter] = (
             trainable(model) if self._masters is None else self._masters.weights

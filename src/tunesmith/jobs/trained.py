@@ -1,0 +1,48 @@
+"""The model of a checkpoint, as it is exported: the base, the way it is changed, and the weights that were trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tunesmith.model.load import LoadSpec, answering, load
+from tunesmith.model.methods.method import trainable
+from tunesmith.model.methods.table import method_for
+from tunesmith.train.checkpoint import EMA, WEIGHTS, Checkpoint, method_tensors, put_weights, saved_tensors
+from tunesmith.train.recipe import Recipe
+
+
+def changed_model(model: Any, recipe: Recipe, rows: Sequence[Any] = (), steps: int = 0) -> Any:
+    """The model with what the method adds to it, the same each time for one recipe and its rows."""
+    torch.manual_seed(recipe.seed)
+    method = method_for(recipe.method)
+    model = method.apply(model, recipe.method)
+    method.prepare(model, recipe.method, rows, steps)
+    return model
+
+
+def trained_model(
+    base: Path, recipe: Recipe, checkpoint: Checkpoint, task: str, facts: Mapping[str, Any]
+) -> tuple[Any, bool]:
+    """The model of a checkpoint, and whether training has changed anything.
+
+    Args:
+        base: folder of the base model.
+        recipe: of the run.
+        checkpoint: of it.
+        task: what it is loaded for.
+        facts: of the rows.
+
+    Raises:
+        TrainingError: the checkpoint is of other weights.
+    """
+    method = method_for(recipe.method)
+    spec = replace(answering(recipe.device) if method.base_untouched else LoadSpec(), task=task, facts=facts)
+    saved = saved_tensors(checkpoint, EMA if recipe.optim.ema else WEIGHTS)
+    config, tensors = method.exported(recipe.method, saved, method_tensors(checkpoint))
+    model = changed_model(load(base, spec).model, recipe.model_copy(update={"method": config}))
+    return model, put_weights(trainable(model), tensors, checkpoint.folder)

@@ -1,0 +1,31 @@
+"""What a model is made of, whatever a method has put around it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from peft import PeftModel
+
+
+def inside(model: Any) -> Any:
+    """The library's own model, within what a method put around it."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def layers_of(model: Any) -> list[torch.nn.Module]:
+    """The layers that a model repeats, or nothing if it has no such list."""
+    lists = [part for part in inside(model).modules() if isinstance(part, torch.nn.ModuleList)]
+    depth = getattr(inside(model).config.get_text_config(), "num_hidden_layers", None)
+    return next((list(part) for part in lists if len(part) == depth), [])
+
+
+def is_linear(module: torch.nn.Module) -> bool:
+    """Whether a layer is a matrix product, whatever its class is called (GPT-2 has its own)."""
+    return isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"
+
+
+def linear_layers(model: Any) -> dict[str, torch.nn.Module]:
+    """The matrix products of a model by their whole names, but for the one that makes logits."""
+    head = model.get_output_embeddings()
+    return {name: part for name, part in model.named_modules() if is_linear(part) and part is not head}

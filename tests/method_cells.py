@@ -1,0 +1,166 @@
+"""One method on one family of models: trained, resumed, exported, read by plain peft, continued, merged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from conftest import many_rows
+from tunesmith.core.config import to_yaml, validate
+from tunesmith.core.errors import ModelError, Stopped
+from tunesmith.core.events import silent
+from tunesmith.core.files import read_lines, read_object, write_text
+from tunesmith.infer.generator import Options, answer_all
+from tunesmith.infer.local import LocalEngine
+from tunesmith.jobs.finetune import finetune
+from tunesmith.jobs.merge import merge
+from tunesmith.model.export import find_model
+from tunesmith.model.methods.table import METHODS
+from tunesmith.prompt.base import resolve
+from tunesmith.prompt.load import load_contract
+from tunesmith.train.checkpoint import all_checkpoints
+from tunesmith.train.recipe import Recipe
+
+SHAPE = {
+    "vocab_size": 4096, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "intermediate_size": 128, "max_position_embeddings": 256, "initializer_range": 0.2, "eos_token_id": 2,
+    "pad_token_id": 0, "bos_token_id": None,
+}  # fmt: skip
+GPT2 = {"vocab_size": 4096, "n_positions": 256, "n_embd": 64, "n_layer": 2, "n_head": 4, "bos_token_id": None,
+        "eos_token_id": 2, "pad_token_id": 0, "initializer_range": 0.2}  # fmt: skip
+BLOOM = {"vocab_size": 4096, "hidden_size": 64, "n_layer": 2, "n_head": 4, "initializer_range": 0.2, "eos_token_id": 2,
+         "pad_token_id": 0, "bos_token_id": None}  # fmt: skip
+OPT = {**SHAPE, "ffn_dim": 128, "word_embed_proj_dim": 64, "init_std": 0.2}
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "Llama": ("Llama", SHAPE),
+    "Mistral": ("Mistral", {**SHAPE, "sliding_window": None}),
+    "Qwen2": ("Qwen2", SHAPE),
+    "Gemma": ("Gemma", {**SHAPE, "head_dim": 16}),
+    "Phi-3": ("Phi3", SHAPE),
+    "GPT-2": ("GPT2", GPT2),
+    "GPT-NeoX": ("GPTNeoX", SHAPE),
+    "OPT": ("OPT", OPT),
+    "Bloom": ("Bloom", BLOOM),
+}
+CELLS: dict[str, dict[str, Any]] = {
+    "full": {"type": "full"},
+    "freeze": {"type": "freeze", "last": 1},
+    "bitfit": {"type": "bitfit"},
+    "layernorm": {"type": "layernorm"},
+    "lora": {"type": "lora", "rank": 8},
+    "lora, rsLoRA and LoRA+": {"type": "lora", "rank": 8, "rslora": True, "b_rate": 4.0},
+    "lora, DoRA": {"type": "lora", "rank": 8, "dora": True},
+    "lora, PiSSA": {"type": "lora", "rank": 8, "init": "pissa"},
+    "lora, OLoRA": {"type": "lora", "rank": 8, "init": "olora"},
+    "lora, EVA": {"type": "lora", "rank": 8, "init": "eva"},
+    "vera": {"type": "vera"},
+    "loha": {"type": "loha", "rank": 4},
+    "lokr": {"type": "lokr", "rank": 4},
+    "ia3": {"type": "ia3"},
+    "oft": {"type": "oft", "block": 8},
+}
+RATES = {"full": 1e-3, "vera": 1e-1, "ia3": 1e-1, "bitfit": 1e-1, "layernorm": 5e-2, "oft": 1e-2}
+UNFIT = {  # what peft cannot, or what such models have not
+    ("Llama", "bitfit"), ("Mistral", "bitfit"), ("Gemma", "bitfit"), ("Phi-3", "bitfit"),
+    ("GPT-2", "loha"), ("GPT-2", "lokr"), ("GPT-2", "oft"), ("GPT-2", "lora, OLoRA"), ("Phi-3", "ia3"),
+}  # fmt: skip
+
+
+def save_model(family: str, folder: Path) -> Path:
+    """A small model of a family, with ember's tokenizer."""
+    kind, settings = FAMILIES[family]
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{kind}Config")(**settings)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    load_contract(resolve("ember").folder).save(folder)
+    return folder
+
+
+def try_cell(family: str, cell: str, folder: Path) -> dict[str, str]:
+    """What was seen; an AssertionError, or an error of the library, where something is not as it is claimed.
+
+    Args:
+        family: of `FAMILIES`.
+        cell: of `CELLS`.
+        folder: for all that it writes.
+    """
+    base, method = save_model(family, folder / "base"), CELLS[cell]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in many_rows(24)))
+
+    def begin(name: str, **more: Any) -> Path:
+        values = {
+            "model": {"base": str(base)}, "method": {**method, **more},
+            "data": {"train": str(folder / "rows.jsonl"), "test": 0, "validation": 0},
+            "optim": {"batch_size": 8, "epochs": 3, "learning_rate": RATES.get(cell, 1e-2)},
+            "output": {"folder": str(folder / "runs"), "name": name, "checkpoint_every": 3},
+            "precision": "bf16" if family == "Llama" else "fp32", "compile": "off",
+        }  # fmt: skip
+        run = folder / "runs" / name
+        run.mkdir(parents=True)
+        write_text(run / "config.yaml", to_yaml(validate(Recipe, values, "cell")))
+        return run
+
+    def go(run: Path, until: str = "exported", after: int = 0, **more: Any) -> None:
+        left = iter(range(after - 1))
+        finetune({"folder": str(run), "until": until, **more}, silent, lambda: bool(after) and next(left, None) is None)
+
+    whole = begin("whole")
+    if (family, cell) in UNFIT:
+        try:
+            go(whole)
+        except ModelError as error:
+            return {"refused": str(error)}
+        raise AssertionError("it was to be refused")
+    go(whole)
+    losses = [line["loss"] for line in read_lines(whole / "metrics.jsonl")]
+    assert losses[-1] < losses[0], losses
+    broken = begin("broken")
+    try:
+        go(broken, after=4)
+    except Stopped:
+        go(broken, resume=True)
+    states = [load_file(all_checkpoints(run / "checkpoints")[-1] / "trainable.safetensors") for run in (whole, broken)]
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+    seen = {"loss": f"{losses[0]:.2f} to {losses[-1]:.2f}", "resumed": "exactly"}
+    seen["packed"] = "yes" if read_object(whole / "plan.json")["packing"] else "no"
+    read_elsewhere(whole)
+    can = METHODS[method["type"]].can
+    if "continue" in can and method.get("init", "zero") == "zero":
+        further = begin("further", continue_from=str(whole))
+        go(further, until="trained")
+        first = next(iter(read_lines(further / "metrics.jsonl")))["loss"]
+        assert first < losses[0], (first, losses)
+        seen["continued"] = "yes"
+    if "merge" in can:
+        asked = {"run": str(whole), "output": None, "data": str(folder / "rows.jsonl"), "replace": False, "prompts": 4,
+                 "limit": 1e-3, "max_new_tokens": 8}  # fmt: skip
+        off = merge(asked, silent)["verification"]["largest_logit_difference"]["value"]
+        seen["merged"] = f"within {off:.0e}"
+    return seen
+
+
+def read_elsewhere(run: Path) -> None:
+    """transformers and peft alone generate what our engine answers; a flip is allowed between two near logits."""
+    found = find_model(str(run))
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(found.base.folder if found.base else found.folder)
+    if found.base is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, str(found.folder))
+    prompts = [[5, 6, 7, 8, 9], [70, 80, 90]]
+    engine = LocalEngine(found.load("cpu"), found.contract())
+    answers = answer_all(engine, [(prompt, Options(max_new_tokens=8)) for prompt in prompts])
+    for prompt, answer in zip(prompts, answers, strict=True):
+        ids = torch.tensor([prompt])
+        made = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False)
+        want, got = made[0, len(prompt) :].tolist(), answer.choice.ids
+        if got != want:
+            place = next(i for i, (one, other) in enumerate(zip(got, want, strict=False)) if one != other)
+            with torch.no_grad():
+                top = model(input_ids=torch.tensor([prompt + want[:place]])).logits[0, -1].topk(2).values
+            assert top[0] - top[1] < 1e-3, (got, want)

@@ -1,0 +1,212 @@
+"""Ways to change a model: what each must leave as it is, what is refused, and one of each the whole way."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from conftest import save_tiny
+from method_cells import CELLS, FAMILIES, UNFIT, save_model, try_cell
+from tunesmith.core.config import validate
+from tunesmith.core.errors import ConfigError, ModelError
+from tunesmith.model.load import LoadSpec, load
+from tunesmith.model.methods.lora import LoraConfig
+from tunesmith.model.methods.method import trainable
+from tunesmith.model.methods.table import METHODS, MethodConfig
+from tunesmith.train.learner import rate_groups
+from tunesmith.train.recipe import Recipe
+
+ONE_OF_EACH = [("Qwen2", "bitfit"), *(("Llama", cell) for cell in CELLS if cell not in ("full", "bitfit", "lora"))]
+IDS = torch.arange(3, 43).view(2, 20)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return save_tiny(tmp_path_factory.mktemp("base"))
+
+
+def fresh(folder):
+    return load(folder, LoadSpec()).model
+
+
+def make(method: dict):
+    return validate(Recipe, {"data": {"train": "x"}, "method": method}, "recipe").method
+
+
+def logits(model):
+    with torch.no_grad():
+        return model.eval()(input_ids=IDS).logits
+
+
+@pytest.mark.parametrize(("family", "cell"), ONE_OF_EACH)
+def test_one_of_each_goes_the_whole_way(family, cell, tmp_path):
+    try_cell(family, cell, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_method_on_every_family(family, cell, tmp_path):
+    seen = try_cell(family, cell, tmp_path)
+    assert ("refused" in seen) == ((family, cell) in UNFIT)
+
+
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+@pytest.mark.parametrize(("family", "rslora"), [("Llama", False), ("Llama", True), ("GPT-2", False)])
+def test_what_starts_from_the_base_is_exported_as_plain_lora_on_the_base_as_it_was(init, family, rslora, tmp_path):
+    if (init, family) == ("olora", "GPT-2"):
+        pytest.skip("refused")
+    save_model(family, tmp_path)
+    lora, config = METHODS["lora"], LoraConfig(rank=4, alpha=6.0, init=init, rslora=rslora)
+    before = logits(fresh(tmp_path))
+    model = lora.apply(fresh(tmp_path), config)
+    torch.testing.assert_close(logits(model), before, atol=2e-3, rtol=1e-3)  # what was taken out is in A and B
+    with torch.no_grad():
+        for weight in trainable(model).values():
+            weight.add_(0.05 * torch.randn_like(weight))
+    want = logits(model)
+    assert (want - before).abs().max() > 0.1
+    again, tensors = lora.exported(
+        config, {name: w.detach() for name, w in trainable(model).items()}, lora.state(model)[0]
+    )
+    other = lora.apply(fresh(tmp_path), again)
+    assert trainable(other).keys() == tensors.keys()
+    with torch.no_grad():
+        for name, weight in trainable(other).items():
+            weight.copy_(tensors[name])
+    torch.testing.assert_close(logits(other), want, atol=2e-3, rtol=1e-3)
+    with other.disable_adapter():
+        assert torch.equal(logits(other), before)
+
+
+def test_another_decomposition_of_the_base_is_put_right_when_a_run_goes_on(tiny):
+    lora, config = METHODS["lora"], LoraConfig(rank=4, init="pissa")
+    model, other = (lora.apply(fresh(tiny), config) for _ in range(2))
+    want = logits(model)
+    tensors, values = copy.deepcopy(lora.state(model))
+    with torch.no_grad():  # as if another library had chosen other signs
+        for name, part in other.named_modules():
+            if hasattr(part, "lora_A") and "q_proj" in name:
+                change = torch.randn_like(part.base_layer.weight)
+                part.base_layer.weight.add_(change)
+                down, up = (f"first {name}.lora_{kind}.default.weight" for kind in "AB")
+                other._first[down], other._first[up] = torch.eye(*other._first[down].shape), other._first[up]
+                scale = part.scaling["default"]
+                part.base_layer.weight.copy_(
+                    part.base_layer.weight - change + scale * tensors[up] @ tensors[down]
+                    - scale * other._first[up] @ other._first[down]
+                )  # fmt: skip
+    lora.restore(other, tensors, values)
+    torch.testing.assert_close(logits(other), want, atol=2e-3, rtol=1e-3)
+    assert other._first.keys() == tensors.keys()
+
+
+def test_eva_starts_where_the_inputs_vary_most_and_changes_nothing_yet(tiny):
+    from dataclasses import dataclass
+
+    import numpy as np
+
+    @dataclass
+    class Row:
+        ids: np.ndarray
+
+    rows = [Row(np.random.default_rng(seed).integers(3, 4000, 30).astype(np.uint16)) for seed in range(6)]
+    lora, config = METHODS["lora"], LoraConfig(rank=4, init="eva")
+    before = logits(fresh(tiny))
+    model, inputs = lora.apply(fresh(tiny), config), []
+    layer = model.base_model.model.model.layers[1].mlp.down_proj
+    with torch.no_grad():
+        hook = layer.base_layer.register_forward_pre_hook(lambda part, given: inputs.append(given[0].flatten(0, 1)))
+        for row in rows:
+            model(input_ids=torch.from_numpy(row.ids.astype("int64"))[None])
+        hook.remove()
+    start = layer.lora_A["default"].weight.detach().clone()
+    lora.prepare(model, config, rows, 1)
+    assert torch.equal(logits(model), before)
+    x = torch.cat(inputs)
+    best = torch.linalg.svd(x - x.mean(0), full_matrices=False).S[:4].square().sum()
+    now = layer.lora_A["default"].weight
+    basis = torch.linalg.qr(now.T).Q
+
+    def held(basis):
+        return ((x - x.mean(0)) @ basis).square().sum() / best
+
+    assert held(basis) > 0.9 > held(torch.linalg.qr(start.T).Q)
+
+
+def test_b_learns_faster_where_it_is_wanted(tiny):
+    config = LoraConfig(rank=4, b_rate=8.0)
+    weights = trainable(METHODS["lora"].apply(fresh(tiny), config))
+    groups = rate_groups(weights, 0.1, 1e-3, lambda name: METHODS["lora"].rate(config, name))
+    rates = {id(weight): group["lr"] for group in groups for weight in group["params"]}
+    assert {name.split(".")[-3]: rates[id(weight)] for name, weight in weights.items()} == {
+        "lora_A": 1e-3,
+        "lora_B": 8e-3,
+    }
+    assert groups[0]["lr"] == 1e-3
+    assert len(rates) == len(weights)
+
+
+def test_freezing_trains_what_is_named_and_nothing_else(tiny):
+    names = set(
+        trainable(METHODS["freeze"].apply(fresh(tiny), make({"type": "freeze", "last": 1, "names": ["*embed*"]})))
+    )
+    assert {name.split(".")[2] for name in names if ".layers." in name} == {"1"}
+    assert {name for name in names if ".layers." not in name} == {"model.embed_tokens.weight"}
+    first = trainable(METHODS["freeze"].apply(fresh(tiny), make({"type": "freeze", "last": 0, "first": 1})))
+    assert {name.split(".")[2] for name in first} == {"0"}
+    norms = trainable(METHODS["layernorm"].apply(fresh(tiny), make({"type": "layernorm"})))
+    assert {name.rsplit(".", 2)[-2] for name in norms} == {"input_layernorm", "post_attention_layernorm", "norm"}
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ({"type": "lora", "targets": ["q_prj"]}, "no linear layer of the model is called 'q_prj'; did you mean 'q_p"),
+        ({"type": "loha", "targets": []}, "method.targets is empty"),
+        ({"type": "lora", "rank": 64, "targets": ["k_proj"]}, "k_proj is 32 x 64, so a rank above 32 adds no"),
+        ({"type": "lora", "rank": 4, "train_also": ["lm_hed"]}, "no module 'lm_hed'; did you mean 'lm_head'"),
+        ({"type": "oft", "block": 7}, "reads 64 numbers, which 7 does not divide. Take 2, 4, 8,"),
+        ({"type": "freeze", "last": 9}, "method.last = 9: the model has 2 layers"),
+        ({"type": "freeze", "last": 0, "names": ["*.attention.*"]}, "no weight matches '.*attention.*'"),
+        ({"type": "bitfit"}, "has no biases"),
+    ],
+)  # fmt: skip
+def test_mistakes_get_a_sentence(tiny, method, said):
+    config = make(method)
+    with pytest.raises(ModelError, match=said):
+        METHODS[method["type"]].apply(fresh(tiny), config)
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ({"type": "lora", "init": "pissa", "continue_from": "x"}, "init says how fresh weights start"),
+        ({"type": "lora", "init": "pissa", "dora": True}, "with dora, init pissa is not possible"),
+        ({"type": "freeze", "last": 0}, "choose nothing"),
+        ({"type": "qlora2"}, "must be one of full, freeze, bitfit"),
+        ({"type": "vera", "alpha": 3}, "method.alpha: unknown key"),
+    ],
+)
+def test_contradictions_are_refused_before_anything_is_loaded(method, said):
+    with pytest.raises(ConfigError, match=said):
+        make(method)
+
+
+def test_an_adapter_of_another_kind_or_of_other_settings_is_not_continued(tiny, tmp_path):
+    vera = METHODS["vera"].apply(fresh(tiny), make({"type": "vera", "rank": 8}))
+    vera.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"it is a VERA adapter. Only LORA adapters can be started from here"):
+        METHODS["lora"].apply(fresh(tiny), make({"type": "lora", "continue_from": str(tmp_path)}))
+    with pytest.raises(ModelError, match=r"method.rank = 9, and the adapter in .* has 8. Set method.rank=8"):
+        METHODS["vera"].apply(fresh(tiny), make({"type": "vera", "rank": 9, "continue_from": str(tmp_path)}))
+    again = METHODS["vera"].apply(fresh(tiny), make({"type": "vera", "rank": 8, "continue_from": str(tmp_path)}))
+    torch.testing.assert_close(logits(again), logits(vera))
+
+
+def test_every_method_of_the_table_can_be_named_and_says_what_it_is():
+    kinds = {one.model_fields["type"].default for one in MethodConfig.__origin__.__args__}
+    assert kinds == set(METHODS) == {method["type"] for method in CELLS.values()}
+    assert all(method.label for method in METHODS.values())
