@@ -58,13 +58,14 @@ CELLS: dict[str, dict[str, Any]] = {
     "lora, PiSSA": {"type": "lora", "rank": 8, "init": "pissa"},
     "lora, OLoRA": {"type": "lora", "rank": 8, "init": "olora"},
     "lora, EVA": {"type": "lora", "rank": 8, "init": "eva"},
+    "adalora": {"type": "adalora", "first_rank": 8, "rank": 4},
     "vera": {"type": "vera"},
     "loha": {"type": "loha", "rank": 4},
     "lokr": {"type": "lokr", "rank": 4},
     "ia3": {"type": "ia3"},
     "oft": {"type": "oft", "block": 8},
 }
-RATES = {"full": 1e-3, "vera": 1e-1, "ia3": 1e-1, "bitfit": 1e-1, "layernorm": 5e-2, "oft": 1e-2}
+RATES = {"full": 1e-3, "vera": 1e-1, "ia3": 1e-1, "bitfit": 1e-1, "layernorm": 5e-2, "oft": 1e-2, "adalora": 5e-2}
 UNFIT = {  # what peft cannot, or what such models have not
     ("Llama", "bitfit"), ("Mistral", "bitfit"), ("Gemma", "bitfit"), ("Phi-3", "bitfit"),
     ("GPT-2", "loha"), ("GPT-2", "lokr"), ("GPT-2", "oft"), ("GPT-2", "lora, OLoRA"), ("Phi-3", "ia3"),

@@ -12,6 +12,7 @@ from method_cells import CELLS, FAMILIES, UNFIT, save_model, try_cell
 from tunesmith.core.config import validate
 from tunesmith.core.errors import ConfigError, ModelError
 from tunesmith.model.load import LoadSpec, load
+from tunesmith.model.methods.adalora import AdaloraConfig
 from tunesmith.model.methods.lora import LoraConfig
 from tunesmith.model.methods.method import trainable
 from tunesmith.model.methods.table import METHODS, MethodConfig
@@ -136,6 +137,41 @@ def test_eva_starts_where_the_inputs_vary_most_and_changes_nothing_yet(tiny):
     assert held(basis) > 0.9 > held(torch.linalg.qr(start.T).Q)
 
 
+def test_budget_importance_and_choice_are_those_of_peft(tiny):
+    from peft.tuners.adalora.layer import RankAllocator
+
+    steps, config = 20, AdaloraConfig(first_rank=6, rank=2, warmup=0.1, settle=0.3, every=2)
+    ours = METHODS["adalora"].apply(fresh(tiny), config)
+    METHODS["adalora"].prepare(ours, config, [], steps)
+    theirs = METHODS["adalora"].apply(fresh(tiny), config)
+    peft_config = theirs.peft_config["default"]
+    peft_config.tinit, peft_config.tfinal, peft_config.deltaT, peft_config.total_step = 2, 6, 2, steps
+    allocator = RankAllocator(theirs, peft_config, "default")
+    random, kept = torch.Generator().manual_seed(0), []
+    for step in range(1, steps + 1):
+        weights, others = trainable(ours), trainable(theirs)
+        for name, weight in weights.items():
+            with torch.no_grad():
+                weight.add_(0.1 * torch.randn(weight.shape, generator=random))
+                others[name].copy_(weight)
+            weight.grad = torch.randn(weight.shape, generator=random)
+            others[name].grad = weight.grad.clone()
+        METHODS["adalora"].after_step(ours, weights, step)
+        allocator.update_and_allocate(theirs, step)
+        assert all(torch.equal(weight, others[name]) for name, weight in weights.items()), step
+        kept.append(sum(int((weight != 0).sum()) for name, weight in weights.items() if "lora_E" in name))
+    assert kept[-1] == 2 * 14
+    assert kept[0] == 6 * 14
+    assert len({*kept}) > 3  # it fell bit by bit
+    with torch.no_grad():
+        one = {name: weight.clone() for name, weight in trainable(ours).items()}
+        want = torch.stack([
+            torch.dist(one[n] @ one[n].T if "lora_A" in n else one[n].T @ one[n], torch.eye(6))
+            for n in one if "lora_E" not in n
+        ]).mean()  # fmt: skip
+        assert METHODS["adalora"].extra_loss(ours, one).item() == pytest.approx(0.5 * want.item(), rel=1e-5)
+
+
 def test_b_learns_faster_where_it_is_wanted(tiny):
     config = LoraConfig(rank=4, b_rate=8.0)
     weights = trainable(METHODS["lora"].apply(fresh(tiny), config))
@@ -187,6 +223,8 @@ def test_mistakes_get_a_sentence(tiny, method, said):
         ({"type": "lora", "init": "pissa", "dora": True}, "with dora, init pissa is not possible"),
         ({"type": "freeze", "last": 0}, "choose nothing"),
         ({"type": "qlora2"}, "must be one of full, freeze, bitfit"),
+        ({"type": "adalora", "rank": 20}, "rank is what first_rank falls to"),
+        ({"type": "adalora", "warmup": 0.6, "settle": 0.5}, "together they must be less than 1"),
         ({"type": "vera", "alpha": 3}, "method.alpha: unknown key"),
     ],
 )

@@ -314,7 +314,7 @@ def restore_gains(model, tensors, values):
         part.importance, part.until = tensors[name], values[name]
 
 
-def gains_penalty(model):
+def gains_penalty(model, weights):
     return 0.1 * sum((part.gain.float() - 1).square().sum() for part in gains(model).values())
 
 

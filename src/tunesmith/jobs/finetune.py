@@ -24,7 +24,13 @@ from tunesmith.evaluate.report import Story, render_page
 from tunesmith.jobs.card import make_card
 from tunesmith.jobs.final_evaluation import Found, evaluate_both
 from tunesmith.jobs.merge import export_merged, rows_to_compare
-from tunesmith.jobs.preflight import doubts, refuse_too_few, refuse_unknown_tokens, refuse_what_cannot_teach
+from tunesmith.jobs.preflight import (
+    doubts,
+    refuse_in_parts,
+    refuse_too_few,
+    refuse_unknown_tokens,
+    refuse_what_cannot_teach,
+)
 from tunesmith.jobs.replay import with_replay
 from tunesmith.jobs.resume import begin_plan, go_back, made_from
 from tunesmith.jobs.start import TRAINING
@@ -89,6 +95,7 @@ def walk(
     """The nine steps."""
 
     # 1. The recipe is complete and resolved; the processes that work on it meet.
+    refuse_in_parts(recipe)
     torch.manual_seed(recipe.seed)
     ranks = join_ranks(arguments, choose_device(recipe.device)[0])
     report = to_folder(folder, forward) if ranks.leads else silent

@@ -6,8 +6,23 @@ from tunesmith.core.errors import ConfigError, DataError, ModelError, TooFewRows
 from tunesmith.core.names import counted
 from tunesmith.data.dataset import Subset
 from tunesmith.data.split import Splits
+from tunesmith.model.methods.table import method_for
 from tunesmith.prompt.contract import Contract
 from tunesmith.train.recipe import Recipe
+
+
+def refuse_in_parts(recipe: Recipe) -> None:
+    """Refuse a method that needs all weights where each process would hold a part of them.
+
+    Raises:
+        ConfigError: it does.
+    """
+    method = method_for(recipe.method)
+    if recipe.sharding == "full" and recipe.processes > 1 and method.whole(recipe.method):
+        raise ConfigError(
+            f"method.type = {recipe.method.type} with these settings needs all weights in one process, and with "
+            "sharding=full each holds a part of them. Set sharding=none."
+        )
 
 
 def refuse_what_cannot_teach(recipe: Recipe, splits: Splits, contract: Contract) -> None:

@@ -232,7 +232,7 @@ def extra_loss(learner: Learner) -> float | None:
     Where every rank holds all weights, gradients are summed, and one rank adds it; where each holds a part of them,
     each adds that of its part.
     """
-    extra = None if learner.method is None else learner.method.extra_loss(learner.model)
+    extra = None if learner.method is None else learner.method.extra_loss(learner.model, learner.weights)
     if extra is None:
         return None
     adds = learner.ranks.leads or learner.placed.plan.sharding == "full"

@@ -192,4 +192,5 @@ LORA = Method(
     restore=restore,
     exported=exported,
     unfit="init: olora for GPT-2",
+    whole=lambda config: config.init in (*FROM_BASE, "eva"),
 )

@@ -17,7 +17,7 @@ def _prepare_nothing(model: Any, config: Any, rows: Sequence[Any], steps: int) -
     return None
 
 
-def _no_extra_loss(model: Any) -> None:
+def _no_extra_loss(model: Any, weights: Tensors) -> None:
     return None
 
 
@@ -41,6 +41,10 @@ def _as_it_is(config: Any, tensors: Tensors, state: Tensors) -> tuple[Any, Tenso
     return config, tensors
 
 
+def _in_parts_too(config: Any) -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Method:
     """A way to change a model. `apply` is needed; the hooks do nothing unless they are given.
@@ -54,7 +58,8 @@ class Method:
             exported, be answered in one batch with others of its base.
         prepare: once, before the first step, from the rows to train on and the number of steps (EVA's start, AdaLoRA's
             schedule).
-        extra_loss: a penalty of the model itself (AdaLoRA's orthogonality), once a step; a scalar tensor, or None.
+        extra_loss: a penalty of the model itself, or of its fp32 weights (AdaLoRA's orthogonality), once a step; a
+            scalar tensor, or None.
         after_step: after the optimizer's step, on the fp32 weights with the gradients of the whole step, before they
             are copied to the model (AdaLoRA's importance and budget). The gradients are clipped; steps count from 1.
         state: what beside the weights decides how training goes on.
@@ -65,6 +70,7 @@ class Method:
         label: what people call it.
         source: the paper.
         unfit: the models that it is not for, which are refused.
+        whole: whether it needs all weights in one process, with these settings.
     """
 
     config: type[Section]
@@ -72,7 +78,7 @@ class Method:
     learning_rate: float
     can: frozenset[Can] = frozenset()
     prepare: Callable[[Any, Any, Sequence[Any], int], None] = _prepare_nothing
-    extra_loss: Callable[[Any], Any] = _no_extra_loss
+    extra_loss: Callable[[Any, Tensors], Any] = _no_extra_loss
     after_step: Callable[[Any, Tensors, int], None] = _nothing_after_a_step
     state: Callable[[Any], State] = _no_state
     restore: Callable[[Any, Tensors, Mapping[str, Any]], None] = _restore_nothing
@@ -81,6 +87,7 @@ class Method:
     label: str = ""
     source: str = ""
     unfit: str = ""
+    whole: Callable[[Any], bool] = _in_parts_too
 
     @property
     def base_untouched(self) -> bool:

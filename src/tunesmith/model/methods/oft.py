@@ -44,7 +44,8 @@ def refuse_block(config: OftConfig, model: Any) -> None:
 
     turned = has_turned_weights(model)
     for name, layer in linear_layers(model).items():
-        width = layer.weight.shape[0 if turned else 1]
+        weight: Any = layer.weight
+        width = weight.shape[0 if turned else 1]
         if is_target(name, config.targets) and width % config.block:
             fit = [str(size) for size in range(2, 257) if width % size == 0]
             raise ModelError(

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from tunesmith.core.config import Section
 from tunesmith.core.names import look_up
+from tunesmith.model.methods.adalora import ADALORA, AdaloraConfig
 from tunesmith.model.methods.bitfit import BITFIT, BitfitConfig
 from tunesmith.model.methods.freeze import FREEZE, FreezeConfig
 from tunesmith.model.methods.full import FULL, FullConfig
@@ -22,11 +23,11 @@ from tunesmith.model.methods.vera import VERA, VeraConfig
 
 METHODS: dict[str, Method] = {
     "full": FULL, "freeze": FREEZE, "bitfit": BITFIT, "layernorm": LAYERNORM,
-    "lora": LORA, "vera": VERA, "loha": LOHA, "lokr": LOKR, "ia3": IA3, "oft": OFT,
+    "lora": LORA, "adalora": ADALORA, "vera": VERA, "loha": LOHA, "lokr": LOKR, "ia3": IA3, "oft": OFT,
 }  # fmt: skip
 MethodConfig = Annotated[
     FullConfig | FreezeConfig | BitfitConfig | LayernormConfig
-    | LoraConfig | VeraConfig | LohaConfig | LokrConfig | Ia3Config | OftConfig,
+    | LoraConfig | AdaloraConfig | VeraConfig | LohaConfig | LokrConfig | Ia3Config | OftConfig,
     Field(discriminator="type"),
 ]  # fmt: skip
 
