@@ -31,6 +31,7 @@ from tunesmith.infer.engine.steer import Grammars, refuse_bias, steer_of
 from tunesmith.infer.generator import Options, Prompt, RowScore, is_conversation
 from tunesmith.infer.text import TextStream
 from tunesmith.model.device import free_bytes
+from tunesmith.model.soft import soft_tokens
 from tunesmith.prompt.contract import Contract
 
 LOGITS_A_PASS = 2**28  # most that are built at once: 1 GiB in fp32
@@ -84,6 +85,7 @@ class LocalEngine:
         self.batch_size = batch_size
         self.batch_tokens = min(batch_tokens, LOGITS_A_PASS // config.vocab_size)
         self.positions: int | None = getattr(config, "max_position_embeddings", None)
+        self._soft = soft_tokens(model)
         self._compile_after, self._most_waiting = compile_after, most_waiting
         self._adapters: list[Adapter] = []
         self._own: list[str] = []  # adapters that the model brought along: the first of all
@@ -127,6 +129,7 @@ class LocalEngine:
         """
         ids = self._ids(prompt, options)
         self._refuse_unknown(ids, embeddings)
+        ids = [*self._soft, *ids]
         longest = len(ids) + (0 if embeddings is None else len(embeddings))
         room = options.max_new_tokens if self.positions is None else self.positions - longest
         if room <= 0 and self.positions is not None:
@@ -154,6 +157,9 @@ class LocalEngine:
 
     def score(self, rows: Sequence[tuple[list[int], list[bool]]]) -> list[RowScore]:
         """The score of each row (ids and mask), in order, through the model's own forward pass."""
+        soft = self._soft
+        if soft:  # the first token of a row has no prediction with them either
+            rows = [([*soft, *ids], [False] * (len(soft) + 1) + mask[1:]) for ids, mask in rows]
         return score_rows(self.model, rows, self.batch_tokens)
 
     def refresh(self) -> None:

@@ -27,6 +27,7 @@ from tunesmith.jobs.merge import export_merged, rows_to_compare
 from tunesmith.jobs.preflight import (
     doubts,
     refuse_in_parts,
+    refuse_merge,
     refuse_too_few,
     refuse_unknown_tokens,
     refuse_what_cannot_teach,
@@ -43,6 +44,7 @@ from tunesmith.model.load import TASKS, LoadSpec, load, read_config, refuse_not_
 from tunesmith.model.methods.continue_from import starting_adapter
 from tunesmith.model.methods.method import trainable
 from tunesmith.model.methods.table import method_for
+from tunesmith.model.soft import soft_tokens
 from tunesmith.prompt.base import resolve
 from tunesmith.prompt.load import load_contract
 from tunesmith.track.trackers import TrackConfig, open_trackers
@@ -62,6 +64,7 @@ from tunesmith.train.planning.plan import Plan, with_threads
 from tunesmith.train.planning.planner import Wishes, complete_plan, shortest
 from tunesmith.train.planning.validation import ValidationPlan, plan_validation
 from tunesmith.train.precompute import precomputed
+from tunesmith.train.prefixed import prefixed
 from tunesmith.train.recipe import Recipe, longest_row, read_recipe
 from tunesmith.train.source import Source
 from tunesmith.train.sources.rows import RowSource, steps_per_epoch
@@ -96,6 +99,7 @@ def walk(
 
     # 1. The recipe is complete and resolved; the processes that work on it meet.
     refuse_in_parts(recipe)
+    refuse_merge(recipe)
     torch.manual_seed(recipe.seed)
     ranks = join_ranks(arguments, choose_device(recipe.device)[0])
     report = to_folder(folder, forward) if ranks.leads else silent
@@ -146,6 +150,7 @@ def walk(
     torch.manual_seed(recipe.seed + ranks.rank)  # or dropout would leave out the same in every process
     placed = Placed(model, plan, ranks, loaded.sources)
     del model, loaded
+    objective = prefixed(objective, soft_tokens(placed.model))
     refuse_not_finite(base.folder, placed.model)
     if TASKS[task].causal:
         refuse_looking_ahead(base.folder, placed.model, shortest(rows)[-1])

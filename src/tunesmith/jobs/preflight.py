@@ -25,6 +25,20 @@ def refuse_in_parts(recipe: Recipe) -> None:
         )
 
 
+def refuse_merge(recipe: Recipe) -> None:
+    """Refuse to merge what no weight can hold.
+
+    Raises:
+        ConfigError: it is a prompt.
+    """
+    method = method_for(recipe.method)
+    if recipe.output.merge and method.base_untouched and "merge" not in method.can:
+        raise ConfigError(
+            f"output.merge: {method.label} adds nothing that could be folded into the base's weights. Set "
+            "output.merge=false, or take another method.type (`tunesmith methods`)."
+        )
+
+
 def refuse_what_cannot_teach(recipe: Recipe, splits: Splits, contract: Contract) -> None:
     """Everything that would end as a model that learned nothing, or something else than was meant.
 

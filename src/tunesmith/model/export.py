@@ -19,6 +19,7 @@ from tunesmith.core.files import expanded, full_disk, publish_folder, read_objec
 from tunesmith.model.layout import ADAPTER, CARD
 from tunesmith.model.load import LoadSpec, answering, load
 from tunesmith.model.methods.method import trainable
+from tunesmith.model.soft import is_soft, save_soft_tokens, soft_tokens
 from tunesmith.prompt.base import Base, resolve
 from tunesmith.prompt.contract import Contract
 from tunesmith.prompt.load import load_contract
@@ -44,17 +45,28 @@ def export(model: Any, base: Base, contract: Contract, folder: Path, card: dict[
             _generation_config(contract).save_pretrained(temporary)
             if isinstance(model, PreTrainedModel):
                 model.generation_config = _generation_config(contract)
-            model.save_pretrained(temporary, safe_serialization=True)
+            if soft_tokens(model):
+                save_soft_tokens(model, temporary, base.reference, base.commit)
+            else:
+                model.save_pretrained(temporary, safe_serialization=True)
             contract.save(temporary)
             (temporary / "README.md").unlink(missing_ok=True)  # peft's empty model card
             write_json(temporary / CARD, card)
     except (OSError, SafetensorError) as error:
-        trained = trainable(model) if hasattr(model, "peft_config") else dict(model.named_parameters())
+        trained = (
+            trainable(model) if hasattr(model, "peft_config") or soft_tokens(model) else dict(model.named_parameters())
+        )
         raise full_disk(folder, sum(w.numel() * w.element_size() for w in trained.values()), error) from None
 
 
 def merged(adapter: Path, base: Base) -> Any:
-    """The base with the adapter in `adapter` folded in, in fp32 throughout, so that no change is rounded away."""
+    """The base with the adapter in `adapter` folded in, in fp32 throughout, so that no change is rounded away.
+
+    Raises:
+        ModelError: it is a prompt, which no weight can hold.
+    """
+    if is_soft(adapter):
+        raise ModelError(f"{adapter}: it is a soft prompt, which cannot be folded into weights. Use it as it is.")
     return load(base.folder, LoadSpec(adapter=str(adapter))).model.merge_and_unload()
 
 

@@ -19,6 +19,7 @@ from tunesmith.core.errors import ModelError
 from tunesmith.core.names import look_up
 from tunesmith.model.device import choose_device
 from tunesmith.model.outline import Sources, outline, stored_dtype
+from tunesmith.model.soft import Prompt, give_soft_tokens, is_soft, read_soft_tokens
 from tunesmith.prompt.whole import read_settings
 
 # peft 0.21 asks transformers 5.23 for a property by its old name.
@@ -154,7 +155,11 @@ def new_heads(model: Any) -> set[str]:
 
 
 def with_adapter(model: Any, folder: str) -> Any:
-    """The model with the adapter that lies in a folder."""
+    """The model with the adapter, or the soft tokens, that lie in a folder."""
+    if is_soft(Path(folder)):
+        embedding = model.get_input_embeddings().weight
+        vectors_PC = read_soft_tokens(Path(folder), embedding.shape[1]).to(embedding)
+        return give_soft_tokens(model, Prompt(vectors_PC), len(vectors_PC))
     return PeftModel.from_pretrained(model, folder)
 
 

@@ -97,7 +97,10 @@ def read_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
 
 def longest_row(recipe: Recipe, base: Base) -> int:
     """Tokens that a row may have: what the recipe says, within what the model takes."""
-    takes = context_length(base.folder)
+    takes, soft = context_length(base.folder), getattr(recipe.method, "tokens", 0)
+    if takes is not None and soft >= takes:
+        raise ConfigError(f"method.tokens = {soft}: {recipe.model.base} takes at most {takes} tokens in all.")
+    takes = None if takes is None else takes - soft  # soft tokens stand before each row
     wanted = recipe.data.max_length or min(LONGEST, takes or LONGEST)
     if takes is not None and wanted > takes:
         raise ConfigError(f"data.max_length = {wanted}: {recipe.model.base} takes at most {takes} tokens.")

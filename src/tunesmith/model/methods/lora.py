@@ -103,8 +103,16 @@ def prepare(model: Any, config: LoraConfig, rows: Sequence[Any], steps: int) -> 
     from peft import initialize_lora_eva_weights
 
     training = model.training
-    initialize_lora_eva_weights(model.eval(), _Inputs(rows, model.device), show_progress_bar=False)
+    initialize_lora_eva_weights(
+        model.eval(), _Inputs(rows, model.device), prepare_layer_inputs_fn=_tokens_of, show_progress_bar=False
+    )
     model.train(training)
+
+
+def _tokens_of(layer_input: Any, model_input: Any, layer_name: str) -> Any:
+    """What a layer reads of each token, whatever stands before the last axis; no row is padded."""
+    first = layer_input[0] if isinstance(layer_input, tuple) else layer_input
+    return first.flatten(0, -2)
 
 
 class _Inputs:

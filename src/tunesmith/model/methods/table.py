@@ -19,15 +19,19 @@ from tunesmith.model.methods.lokr import LOKR, LokrConfig
 from tunesmith.model.methods.lora import LORA, LoraConfig
 from tunesmith.model.methods.method import Method
 from tunesmith.model.methods.oft import OFT, OftConfig
+from tunesmith.model.methods.p_tuning import P_TUNING, PTuningConfig
+from tunesmith.model.methods.prompt_tuning import PROMPT_TUNING, PromptTuningConfig
 from tunesmith.model.methods.vera import VERA, VeraConfig
 
 METHODS: dict[str, Method] = {
     "full": FULL, "freeze": FREEZE, "bitfit": BITFIT, "layernorm": LAYERNORM,
     "lora": LORA, "adalora": ADALORA, "vera": VERA, "loha": LOHA, "lokr": LOKR, "ia3": IA3, "oft": OFT,
+    "prompt_tuning": PROMPT_TUNING, "p_tuning": P_TUNING,
 }  # fmt: skip
 MethodConfig = Annotated[
     FullConfig | FreezeConfig | BitfitConfig | LayernormConfig
-    | LoraConfig | AdaloraConfig | VeraConfig | LohaConfig | LokrConfig | Ia3Config | OftConfig,
+    | LoraConfig | AdaloraConfig | VeraConfig | LohaConfig | LokrConfig | Ia3Config | OftConfig
+    | PromptTuningConfig | PTuningConfig,
     Field(discriminator="type"),
 ]  # fmt: skip
 
