@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,13 +12,23 @@ from conftest import save_tiny
 from method_cells import CELLS, FAMILIES, UNFIT, save_model, try_cell
 from tunesmith.core.config import validate
 from tunesmith.core.errors import ConfigError, ModelError
+from tunesmith.data.kinds.prepared import Prepared
+from tunesmith.data.quality.ledger import Source
+from tunesmith.infer.local import LocalEngine
+from tunesmith.jobs.preflight import refuse_in_parts, refuse_merge
+from tunesmith.model.export import merged
 from tunesmith.model.load import LoadSpec, load
 from tunesmith.model.methods.adalora import AdaloraConfig
 from tunesmith.model.methods.lora import LoraConfig
 from tunesmith.model.methods.method import trainable
+from tunesmith.model.methods.p_tuning import make_encoder
 from tunesmith.model.methods.table import METHODS, MethodConfig
+from tunesmith.model.soft import save_soft_tokens, soft_tokens
+from tunesmith.prompt.base import resolve
+from tunesmith.prompt.load import load_contract
 from tunesmith.train.learner import rate_groups
-from tunesmith.train.recipe import Recipe
+from tunesmith.train.prefixed import with_prefix
+from tunesmith.train.recipe import Recipe, longest_row
 
 ONE_OF_EACH = [("Qwen2", "bitfit"), *(("Llama", cell) for cell in CELLS if cell not in ("full", "bitfit", "lora"))]
 IDS = torch.arange(3, 43).view(2, 20)
@@ -107,8 +118,6 @@ def test_another_decomposition_of_the_base_is_put_right_when_a_run_goes_on(tiny)
 def test_eva_starts_where_the_inputs_vary_most_and_changes_nothing_yet(tiny):
     from dataclasses import dataclass
 
-    import numpy as np
-
     @dataclass
     class Row:
         ids: np.ndarray
@@ -195,6 +204,79 @@ def test_freezing_trains_what_is_named_and_nothing_else(tiny):
     assert {name.split(".")[2] for name in first} == {"0"}
     norms = trainable(METHODS["layernorm"].apply(fresh(tiny), make({"type": "layernorm"})))
     assert {name.rsplit(".", 2)[-2] for name in norms} == {"input_layernorm", "post_attention_layernorm", "norm"}
+
+
+@pytest.mark.parametrize("encoder", ["mlp", "lstm"])
+def test_the_network_of_p_tuning_is_that_of_peft(encoder):
+    from peft.tuners.p_tuning import PromptEncoder, PromptEncoderConfig
+
+    config = make({"type": "p_tuning", "tokens": 6, "hidden": 16, "encoder": encoder})
+    ours = make_encoder(config, 32)
+    theirs = PromptEncoder(
+        PromptEncoderConfig(
+            num_virtual_tokens=6, token_dim=32, encoder_hidden_size=16, num_transformer_submodules=1,
+            encoder_reparameterization_type=encoder.upper(),
+        )
+    )  # fmt: skip
+    theirs.load_state_dict(ours.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(ours(), theirs(torch.arange(6)))
+
+
+def test_soft_tokens_stand_before_every_row_and_change_nothing_else(tiny, tmp_path):
+    model = METHODS["prompt_tuning"].apply(fresh(tiny), make({"type": "prompt_tuning", "tokens": 5})).eval()
+    assert set(trainable(model)) == {"model.embed_tokens.prompt.weight"}
+    assert soft_tokens(model) == [4096, 4097, 4098, 4099, 4100]
+    ids, mask = list(range(10, 30)), [True] * 20
+    with torch.no_grad():
+        vectors = torch.cat(
+            [trainable(model)["model.embed_tokens.prompt.weight"], model.model.embed_tokens.weight[ids]]
+        )
+        want = torch.log_softmax(fresh(tiny)(inputs_embeds=vectors[None]).logits[0, 5:-1], -1)
+    [score] = LocalEngine(model, None).score([(ids, mask)])
+    assert len(score.logprobs) == 19  # the first token is predicted by none, as without soft tokens
+    torch.testing.assert_close(torch.tensor(score.logprobs), want[range(19), ids[1:]], atol=1e-4, rtol=1e-4)
+    row = Prepared(np.arange(8, dtype=np.uint16), ((0, 3), (5, 8)), Source("x", 1), lambda: None)
+    longer = with_prefix(row, np.array([4096, 4097]))
+    assert longer.ids.tolist() == [4096, 4097, *range(8)]
+    assert longer.mask.tolist() == [False] * 3 + [True, True, False, False] + [True] * 3
+    save_soft_tokens(model, tmp_path, str(tiny), None)
+    with pytest.raises(ModelError, match="soft prompt, which cannot be folded"):
+        merged(tmp_path, resolve(str(tiny)))
+
+
+def test_soft_tokens_start_where_they_are_told_to(tiny):
+    words = fresh(tiny).get_input_embeddings().weight
+    contract = load_contract(tiny)
+    text = METHODS["prompt_tuning"].apply(fresh(tiny), make({"type": "prompt_tuning", "tokens": 5, "init": "text",
+                                                             "text": "Answer briefly."}))  # fmt: skip
+    ids = contract.tokenizer.encode("Answer briefly.", add_special_tokens=False)
+    vectors = text.get_input_embeddings().prompt.weight
+    assert torch.equal(vectors, words[[ids[place % len(ids)] for place in range(5)]])
+    drawn = METHODS["prompt_tuning"].apply(fresh(tiny), make({"type": "prompt_tuning"})).get_input_embeddings()
+    assert all((words == vector).all(-1).any() for vector in drawn.prompt.weight)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"method": {"type": "prompt_tuning", "tokens": 600}}, "takes at most 512 tokens in all"),
+        ({"method": {"type": "p_tuning"}, "output": {"merge": True}}, "P-tuning adds nothing that could be folded"),
+        ({"method": {"type": "adalora"}, "sharding": "full", "processes": 2}, "adalora with these settings needs all"),
+        ({"method": {"type": "prompt_tuning", "text": "x"}}, "give both or none"),
+    ],
+)  # fmt: skip
+def test_what_a_method_cannot_do_is_refused_before_the_model_is_loaded(tiny, tmp_path, changes, said):
+    values = {"model": {"base": str(tiny)}, "data": {"train": "x"}, **changes}
+
+    def begin() -> None:
+        recipe = validate(Recipe, values, "recipe")
+        refuse_in_parts(recipe)
+        refuse_merge(recipe)
+        longest_row(recipe, resolve(str(tiny)))
+
+    with pytest.raises(ConfigError, match=said):
+        begin()
 
 
 @pytest.mark.parametrize(
