@@ -7,16 +7,19 @@ import copy
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from conftest import save_tiny
 from method_cells import CELLS, FAMILIES, UNFIT, save_model, try_cell
+from tunesmith.cli.main import app
 from tunesmith.core.config import validate
 from tunesmith.core.errors import ConfigError, ModelError
 from tunesmith.data.kinds.prepared import Prepared
 from tunesmith.data.quality.ledger import Source
 from tunesmith.infer.local import LocalEngine
 from tunesmith.jobs.preflight import refuse_in_parts, refuse_merge
-from tunesmith.model.export import merged
+from tunesmith.model.export import export, find_model, merged
+from tunesmith.model.inspect import inspect_model
 from tunesmith.model.load import LoadSpec, load
 from tunesmith.model.methods.adalora import AdaloraConfig
 from tunesmith.model.methods.lora import LoraConfig
@@ -330,3 +333,62 @@ def test_every_method_of_the_table_can_be_named_and_says_what_it_is():
     kinds = {one.model_fields["type"].default for one in MethodConfig.__origin__.__args__}
     assert kinds == set(METHODS) == {method["type"] for method in CELLS.values()}
     assert all(method.label for method in METHODS.values())
+
+
+@pytest.fixture(scope="module")
+def exports(tiny, tmp_path_factory):
+    """An adapter, a full model and soft tokens of one base, as runs export them."""
+    folder, contract = tmp_path_factory.mktemp("exports"), load_contract(tiny)
+    base = resolve(str(tiny))
+    kinds = [{"type": "lora", "rank": 4, "targets": ["q_proj"]}, {"type": "layernorm"},
+             {"type": "prompt_tuning", "tokens": 3}]  # fmt: skip
+    for kind in kinds:
+        model = METHODS[kind["type"]].apply(fresh(tiny), make(kind))
+        with torch.no_grad():
+            for name, weight in trainable(model).items():
+                weight.fill_(0.5 if "lora_A" in name else 0.25)
+        card = {"base": {"name": str(tiny), "sha256": base.fingerprint()}, "method": kind}
+        export(model, base, contract, folder / kind["type"], card)
+    return folder
+
+
+def test_inspecting_tells_what_moved_and_how_far(tiny, exports):
+    base = fresh(tiny)
+    found = {part.name: part for part in inspect_model(find_model(str(tiny)))}
+    assert sum(part.numbers for part in found.values()) == sum(weight.numel() for weight in base.parameters())
+    assert not any(part.trained or part.moved for part in found.values())
+    weight = base.model.layers[1].mlp.up_proj.weight
+    assert found["model.layers.*.mlp.up_proj.weight"].rms[1] == pytest.approx(weight.square().mean().sqrt().item())
+
+    found = {part.name: part for part in inspect_model(find_model(str(exports / "lora")))}
+    moved = found["model.layers.*.self_attn.q_proj.weight"]
+    weight = base.model.layers[0].self_attn.q_proj.weight
+    change = 2.0 * torch.full((64, 4), 0.25) @ torch.full((4, 64), 0.5)  # alpha is twice 16, the rank 4: a scale of 8
+    assert moved.moved[0] == pytest.approx((4 * change.norm() / weight.norm()).item(), rel=1e-4)
+    assert [part.name for part in found.values() if part.moved] == [moved.name]
+    trained = {part.name: (part.shape, part.numbers) for part in found.values() if part.trained}
+    assert list(trained.values()) == [((4, 64), 512), ((64, 4), 512)]
+
+    found = inspect_model(find_model(str(exports / "layernorm")))
+    assert {part.name.split(".")[-2] for part in found if part.trained} == {
+        "input_layernorm", "post_attention_layernorm", "norm",
+    }  # fmt: skip
+    assert all(far == pytest.approx(0.75) for part in found for far in part.moved.values())  # from 1 to 0.25
+
+    *own, soft = inspect_model(find_model(str(exports / "prompt_tuning")))
+    assert (soft.name, soft.shape, soft.trained) == ("soft tokens", (3, 64), True)
+    assert not any(part.moved or part.trained for part in own)
+
+
+def test_inspect_and_methods_on_the_command_line(tiny, exports, tmp_path):
+    runner = CliRunner()
+    told = runner.invoke(app, ["inspect", str(exports / "lora"), "--picture", str(tmp_path / "moved.png")])
+    assert told.exit_code == 0, told.output
+    assert "1,024 of them trained" in told.output
+    assert (tmp_path / "moved.png").read_bytes().startswith(b"\x89PNG")
+    assert (
+        runner.invoke(app, ["inspect", str(tiny), "--picture", "x.svg"]).exception.args[0].startswith("--picture: no")
+    )
+    assert "svg or .png" in str(runner.invoke(app, ["inspect", str(tiny), "--picture", "x.pdf"]).exception)
+    listed = runner.invoke(app, ["methods"]).output
+    assert all(name in listed for name in METHODS)

@@ -12,6 +12,7 @@ from tunesmith.cli.check import check
 from tunesmith.cli.compare import compare
 from tunesmith.cli.demo import demo
 from tunesmith.cli.evaluate import evaluate
+from tunesmith.cli.inspect import inspect
 from tunesmith.cli.keys import audit, keys
 from tunesmith.cli.lineage import lineage
 from tunesmith.cli.merge import merge
@@ -35,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-ON_FILES = (demo, check, train, evaluate, chat, runs, show, compare, merge, lineage, push, methods)
+ON_FILES = (demo, check, train, evaluate, chat, runs, show, compare, merge, lineage, push, methods, inspect)
 ON_JOBS = (submit, worker, jobs, logs, fetch, cancel, pause, resume, delete, limits, gc, backup, restore)
 for command in (*ON_FILES, *ON_JOBS, serve, audit):
     app.command()(command)
