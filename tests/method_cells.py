@@ -95,24 +95,25 @@ def save_model(family: str, folder: Path) -> Path:
     return folder
 
 
-def try_cell(family: str, cell: str, folder: Path) -> dict[str, str]:
+def try_cell(family: str, cell: str, folder: Path, quantize: str = "none") -> dict[str, str]:
     """What was seen; an AssertionError, or an error of the library, where something is not as it is claimed.
 
     Args:
         family: of `FAMILIES`.
         cell: of `CELLS`.
         folder: for all that it writes.
+        quantize: how the base is kept while it trains.
     """
     base, method = save_model(family, folder / "base"), CELLS[cell]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in many_rows(24)))
 
     def begin(name: str, **more: Any) -> Path:
         values = {
-            "model": {"base": str(base)}, "method": {**method, **more},
+            "model": {"base": str(base), "quantize": quantize}, "method": {**method, **more},
             "data": {"train": str(folder / "rows.jsonl"), "test": 0, "validation": 0},
             "optim": {"batch_size": 8, "epochs": 3, "learning_rate": RATES.get(cell, 1e-2)},
             "output": {"folder": str(folder / "runs"), "name": name, "checkpoint_every": 3},
-            "precision": "bf16" if family == "Llama" else "fp32", "compile": "off",
+            "precision": "bf16" if family == "Llama" and cell != "ia3" else "fp32", "compile": "off",
         }  # fmt: skip
         run = folder / "runs" / name
         run.mkdir(parents=True)

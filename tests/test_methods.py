@@ -14,10 +14,11 @@ from method_cells import CELLS, FAMILIES, UNFIT, save_model, try_cell
 from tunesmith.cli.main import app
 from tunesmith.core.config import validate
 from tunesmith.core.errors import ConfigError, ModelError
+from tunesmith.core.files import read_lines
 from tunesmith.data.kinds.prepared import Prepared
 from tunesmith.data.quality.ledger import Source
 from tunesmith.infer.local import LocalEngine
-from tunesmith.jobs.preflight import refuse_in_parts, refuse_merge
+from tunesmith.jobs.preflight import refuse_in_parts, refuse_merge, refuse_quantized
 from tunesmith.model.export import export, find_model, merged
 from tunesmith.model.inspect import inspect_model
 from tunesmith.model.load import LoadSpec, load
@@ -58,6 +59,59 @@ def logits(model):
 @pytest.mark.parametrize(("family", "cell"), ONE_OF_EACH)
 def test_one_of_each_goes_the_whole_way(family, cell, tmp_path):
     try_cell(family, cell, tmp_path)
+
+
+BESIDE = [cell for cell in CELLS if "quantize" in METHODS[CELLS[cell]["type"]].can and "init" not in CELLS[cell]]
+
+
+@pytest.mark.parametrize(("kind", "cell"), [("nf4", "lora"), ("nf4", "adalora"), ("int8", "lora")])
+def test_something_is_trained_beside_a_quantised_base(kind, cell, tmp_path):
+    try_cell("Llama", cell, tmp_path, quantize=kind)
+    said = [line["sentence"] for line in read_lines(tmp_path / "runs" / "whole" / "events.jsonl") if "sentence" in line]
+    assert any(f"trained beside its base in {kind}" in sentence for sentence in said)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", BESIDE)
+@pytest.mark.parametrize("family", ["Llama", "Mistral", "Qwen2", "Gemma", "Phi-3", "GPT-NeoX", "OPT", "Bloom"])
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_every_method_that_says_so_trains_beside_a_quantised_base(kind, family, cell, tmp_path):
+    if kind == "int8" and cell in ("lora, DoRA", "adalora"):
+        pytest.skip("refused")
+    try_cell(family, cell, tmp_path, quantize=kind)
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_a_validation_pass_leaves_the_gradients_of_a_quantised_base_as_they_were(tiny, kind):
+    lora = METHODS["lora"].apply(load(tiny, LoadSpec(precision="bf16", quantize=kind)).model, LoraConfig(rank=4))
+    with torch.no_grad():
+        for name, weight in trainable(lora).items():
+            weight.normal_(std=0.05) if "lora_B" in name else None
+
+    def gradients():
+        lora.train().zero_grad()
+        lora(input_ids=IDS, labels=IDS).loss.backward()
+        return {name: weight.grad.clone() for name, weight in trainable(lora).items()}
+
+    first = gradients()
+    logits(lora)  # in evaluation mode, without gradients
+    again = gradients()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert all(gradient.abs().sum() > 0 for gradient in first.values())
+
+
+def test_four_bits_take_less_than_half_of_the_memory_of_bf16_and_are_near_the_base(tmp_path):
+    folder = save_tiny(tmp_path, hidden_size=256, intermediate_size=1024, num_hidden_layers=4, initializer_range=0.02)
+    sizes, outputs = {}, {}
+    for kind in ("none", "int8", "nf4"):
+        model = load(folder, LoadSpec(precision="bf16", quantize=kind)).model
+        inner = [weight for layer in model.model.layers for weight in layer.parameters()]
+        sizes[kind] = sum(weight.numel() * weight.element_size() for weight in inner)
+        outputs[kind] = logits(model).float()
+    assert sizes["nf4"] < 0.3 * sizes["none"]
+    assert sizes["int8"] < 0.55 * sizes["none"]
+    for kind, near in (("nf4", 0.3), ("int8", 0.05)):
+        assert (outputs[kind] - outputs["none"]).norm() < near * outputs["none"].norm()
 
 
 @pytest.mark.slow
@@ -267,15 +321,21 @@ def test_soft_tokens_start_where_they_are_told_to(tiny):
         ({"method": {"type": "p_tuning"}, "output": {"merge": True}}, "P-tuning adds nothing that could be folded"),
         ({"method": {"type": "adalora"}, "sharding": "full", "processes": 2}, "adalora with these settings needs all"),
         ({"method": {"type": "prompt_tuning", "text": "x"}}, "give both or none"),
+        ({"method": {"type": "loha"}, "model": {"quantize": "nf4"}}, "nf4 and method.type = loha do not go together"),
+        ({"method": {"type": "full"}, "model": {"quantize": "int8"}}, "train one of lora, adalora, vera, ia3, oft"),
+        ({"method": {"type": "lora", "init": "pissa"}, "model": {"quantize": "nf4"}}, "init = pissa do not go"),
+        ({"method": {"type": "ia3"}, "model": {"quantize": "nf4"}}, "go together in fp32 alone"),
+        ({"method": {"type": "lora", "dora": True}, "model": {"quantize": "int8"}}, "dora do not go together"),
     ],
 )  # fmt: skip
 def test_what_a_method_cannot_do_is_refused_before_the_model_is_loaded(tiny, tmp_path, changes, said):
-    values = {"model": {"base": str(tiny)}, "data": {"train": "x"}, **changes}
+    values = {"data": {"train": "x"}, **changes, "model": {"base": str(tiny), **changes.get("model", {})}}
 
     def begin() -> None:
         recipe = validate(Recipe, values, "recipe")
         refuse_in_parts(recipe)
         refuse_merge(recipe)
+        refuse_quantized(recipe)
         longest_row(recipe, resolve(str(tiny)))
 
     with pytest.raises(ConfigError, match=said):

@@ -28,6 +28,7 @@ from tunesmith.jobs.preflight import (
     doubts,
     refuse_in_parts,
     refuse_merge,
+    refuse_quantized,
     refuse_too_few,
     refuse_unknown_tokens,
     refuse_what_cannot_teach,
@@ -36,7 +37,13 @@ from tunesmith.jobs.replay import with_replay
 from tunesmith.jobs.resume import begin_plan, go_back, made_from
 from tunesmith.jobs.start import TRAINING
 from tunesmith.jobs.trained import changed_model, trained_model
-from tunesmith.jobs.verify_export import refuse_unchanged, verify_export, what_was_trained
+from tunesmith.jobs.verify_export import (
+    losses_of,
+    refuse_unchanged,
+    said_of_quantizing,
+    verify_export,
+    what_was_trained,
+)
 from tunesmith.jobs.verify_merge import Trial
 from tunesmith.model.device import choose_device
 from tunesmith.model.export import export
@@ -100,6 +107,7 @@ def walk(
     # 1. The recipe is complete and resolved; the processes that work on it meet.
     refuse_in_parts(recipe)
     refuse_merge(recipe)
+    refuse_quantized(recipe)
     torch.manual_seed(recipe.seed)
     ranks = join_ranks(arguments, choose_device(recipe.device)[0])
     report = to_folder(folder, forward) if ranks.leads else silent
@@ -140,10 +148,12 @@ def walk(
         facts=facts,
         precision=plan.precision if method.base_untouched else "fp32",
         device="cpu" if sharded else plan.device,
+        quantize=recipe.model.quantize,
         dropout=recipe.model.dropout,
         shard=sharded,
     )
     loaded = load(base.folder, spec)
+    attention = loaded.model.config._attn_implementation
     batch_size, an_epoch = recipe.optim.batch_size, steps_per_epoch(rows, recipe.optim.batch_size)
     steps = recipe.optim.steps or max(1, math.ceil(recipe.optim.epochs * an_epoch))
     model = changed_model(loaded.model, recipe, rows, steps)
@@ -187,6 +197,10 @@ def walk(
             write_json(folder / "plan.json", plan.to_json())
             torch.set_num_threads(plan.threads)
     steps = learner.step_number
+    beside = None
+    if recipe.model.quantize != "none" and ranks.leads:
+        placed.model.set_attn_implementation(attention)  # of rows that are not packed
+        beside = losses_of(placed.model, splits.train)
     del learner, models, placed, source, watched
     ranks.leave()
     if not ranks.leads:
@@ -204,6 +218,8 @@ def walk(
     target = folder / ("adapter" if recipe.output.merge and "merge" in method.can else "model")
     export(model, base, contract, target, card)
     trained = what_was_trained(model, splits.train, recipe.device)
+    if beside is not None and chosen.step == steps:
+        report(events.Warning(said_of_quantizing(recipe.model.quantize, beside, trained.losses)))
     del model
     verify_export(target, contract, splits.train, trained, recipe.device)
     if target.name == "adapter":

@@ -6,7 +6,7 @@ from tunesmith.core.errors import ConfigError, DataError, ModelError, TooFewRows
 from tunesmith.core.names import counted
 from tunesmith.data.dataset import Subset
 from tunesmith.data.split import Splits
-from tunesmith.model.methods.table import method_for
+from tunesmith.model.methods.table import METHODS, method_for
 from tunesmith.prompt.contract import Contract
 from tunesmith.train.recipe import Recipe
 
@@ -37,6 +37,40 @@ def refuse_merge(recipe: Recipe) -> None:
             f"output.merge: {method.label} adds nothing that could be folded into the base's weights. Set "
             "output.merge=false, or take another method.type (`tunesmith methods`)."
         )
+
+
+def refuse_quantized(recipe: Recipe) -> None:
+    """Refuse to quantise a base for a method that cannot train beside one.
+
+    Raises:
+        ConfigError: with the methods that can.
+    """
+    kind, method = recipe.model.quantize, method_for(recipe.method)
+    if kind == "none":
+        return
+    init = getattr(recipe.method, "init", "zero")
+    if "quantize" not in method.can:
+        able = [name for name, one in METHODS.items() if "quantize" in one.can]
+        raise ConfigError(
+            f"model.quantize = {kind} and method.type = {recipe.method.type} do not go together: beside a quantised "
+            f"base train one of {', '.join(able)}; or set model.quantize=none."
+        )
+    if recipe.method.type == "lora" and init in ("pissa", "olora", "eva"):
+        raise ConfigError(
+            f"model.quantize = {kind} and method.init = {init} do not go together: it starts from the base's own "
+            "numbers. Take init zero, gaussian or orthogonal; or set model.quantize=none."
+        )
+    if recipe.precision != "fp32" and (
+        recipe.method.type == "ia3" or (kind, recipe.method.type) == ("int8", "adalora")
+    ):
+        raise ConfigError(
+            f"model.quantize = {kind} and method.type = {recipe.method.type} go together in fp32 alone, in which peft "
+            "computes them: set precision=fp32, or take another method."
+        )
+    if kind == "int8" and getattr(recipe.method, "dora", False):
+        raise ConfigError("model.quantize = int8 and method.dora do not go together. Take nf4, or leave out dora.")
+    if recipe.sharding == "full" and recipe.processes > 1:
+        raise ConfigError(f"model.quantize = {kind} and sharding = full do not go together. Set sharding=none.")
 
 
 def refuse_what_cannot_teach(recipe: Recipe, splits: Splits, contract: Contract) -> None:

@@ -96,6 +96,21 @@ def losses_of(model: Any, rows: Sequence[Prepared]) -> list[float]:
     return [score.loss for score in scores]
 
 
+def said_of_quantizing(kind: str, beside: Sequence[float], exported: Sequence[float]) -> str:
+    """What it changes that a model goes with its base as it was, and not with the quantised one.
+
+    Args:
+        kind: how the base was kept.
+        beside: losses of some rows as the model was trained.
+        exported: of the same rows, as it is exported.
+    """
+    change = sum(exported) / sum(beside) - 1 if sum(beside) else 0.0
+    return (
+        f"the model was trained beside its base in {kind}, and is exported with the base as it was: on "
+        f"{len(beside)} training rows its loss is {sum(exported):.4g} there and was {sum(beside):.4g} ({change:+.1%})."
+    )
+
+
 def verify_export(
     folder: Path, contract: Contract, rows: Sequence[Prepared], trained: Trained | None, device: str = "auto"
 ) -> None:

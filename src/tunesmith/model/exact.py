@@ -17,8 +17,8 @@ from torch.utils._pytree import tree_map
 
 
 def can_widen(model: torch.nn.Module) -> bool:
-    """Whether the model's weights are all here."""
-    return not any(isinstance(weight, DTensor) for weight in model.parameters())
+    """Whether the model's weights are all here, and are floats."""
+    return not any(isinstance(weight, DTensor) or not weight.is_floating_point() for weight in model.parameters())
 
 
 @contextlib.contextmanager

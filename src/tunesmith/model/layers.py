@@ -29,3 +29,11 @@ def linear_layers(model: Any) -> dict[str, torch.nn.Module]:
     """The matrix products of a model by their whole names, but for the one that makes logits."""
     head = model.get_output_embeddings()
     return {name: part for name, part in model.named_modules() if is_linear(part) and part is not head}
+
+
+def size_of(layer: Any) -> tuple[int, int]:
+    """Outputs and inputs of a matrix product, however its weight is kept (turned, as GPT-2's, or in 4 bits)."""
+    if isinstance(layer, torch.nn.Linear):
+        return layer.out_features, layer.in_features
+    inputs, outputs = layer.weight.shape
+    return outputs, inputs

@@ -19,6 +19,7 @@ from tunesmith.core.errors import ModelError
 from tunesmith.core.names import look_up
 from tunesmith.model.device import choose_device
 from tunesmith.model.outline import Sources, outline, stored_dtype
+from tunesmith.model.quantize import Quantize, quantized
 from tunesmith.model.soft import Prompt, give_soft_tokens, is_soft, read_soft_tokens
 from tunesmith.prompt.whole import read_settings
 
@@ -55,6 +56,7 @@ class LoadSpec:
         task: one of `TASKS`.
         precision: `fp32` or `bf16`, of every weight.
         device: `cpu` or `cuda`.
+        quantize: `none`, `nf4` or `int8`: how the linear layers of a base are kept that something is trained beside.
         dropout: sets each dropout rate that the architecture has.
         adapter: folder of an adapter to put on top.
         shard: leave the weights in their files, until each process takes its part of them (see `outline`).
@@ -64,6 +66,7 @@ class LoadSpec:
     task: str = "causal"
     precision: Literal["fp32", "bf16"] = "fp32"
     device: str = "cpu"
+    quantize: Quantize = "none"
     dropout: float | None = None
     adapter: str | None = None
     shard: bool = False
@@ -113,7 +116,7 @@ def load(folder: Path, spec: LoadSpec) -> Loaded:
         for name, value in changes.items():
             setattr(config, name, value)
         return Loaded(*outline(mapped, lambda: task.library.from_config(config, dtype=spec.dtype)))
-    model = _read(folder, task, spec.dtype, changes).to(spec.device).eval()
+    model = quantized(_read(folder, task, spec.dtype, changes).to(spec.device), spec.quantize).eval()
     if spec.adapter is not None:
         model = with_adapter(model, spec.adapter).eval()
     return Loaded(model)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from tunesmith.core.config import Section, option
 
 
@@ -17,6 +19,11 @@ class ModelConfig(Section):
     template: str | None = option(
         None,
         "Name of a chat template from tunesmith's library, for a base model that has none of its own.",
+    )
+    quantize: Literal["none", "nf4", "int8"] = option(
+        "none",
+        "Keep the base's linear layers in 4 bits (nf4) or 8 (int8) while something is trained beside them (QLoRA). It "
+        "needs bitsandbytes; what is exported goes with the base as it was.",
     )
     dropout: float | None = option(
         None, "Sets every dropout rate that the architecture has; absent keeps the model's own.", ge=0, lt=1

@@ -191,7 +191,7 @@ ADALORA = Method(
     AdaloraConfig,
     apply,
     learning_rate=1e-3,
-    can=frozenset({"base_untouched", "merge", "continue"}),
+    can=frozenset({"base_untouched", "merge", "continue", "quantize"}),
     prepare=prepare,
     extra_loss=extra_loss,
     after_step=after_step,

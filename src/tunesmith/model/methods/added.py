@@ -126,9 +126,11 @@ def refuse_rank(asked: int, layers: Mapping[str, Any]) -> None:
     Raises:
         ModelError: with the layer and its size.
     """
+    from tunesmith.model.layers import size_of
+
     if not layers:
         return
-    least, name, shape = min((min(part.weight.shape), name, tuple(part.weight.shape)) for name, part in layers.items())
+    least, name, shape = min((min(size_of(part)), name, size_of(part)) for name, part in layers.items())
     if asked > least:
         raise ModelError(
             f"method.rank = {asked}: the layer {name} is {shape[0]} x {shape[1]}, so a rank above {least} adds "

@@ -58,6 +58,6 @@ IA3 = Method(
     learning_rate=5e-3,
     label="IA3",
     source="Liu et al., 2022, arXiv 2205.05638",
-    can=frozenset({"base_untouched", "merge", "continue"}),
+    can=frozenset({"base_untouched", "merge", "continue", "quantize"}),
     unfit="families that peft does not know, unless targets are named: Phi-3",
 )

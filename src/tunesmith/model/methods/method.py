@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from tunesmith.core.config import Section
 
-Can = Literal["base_untouched", "merge", "continue", "stack"]
+Can = Literal["base_untouched", "merge", "continue", "stack", "quantize"]
 Tensors = Mapping[str, Any]
 State = tuple[Tensors, dict[str, Any]]  # tensors, and plain values
 
@@ -55,7 +55,7 @@ class Method:
         learning_rate: the tested default.
         can: what it can do: leave the base's own weights untouched (they are then kept in the run's precision, and
             only what was added is exported), be merged into the base, be continued from what an earlier run has
-            exported, be answered in one batch with others of its base.
+            exported, be answered in one batch with others of its base, be trained beside a quantised one.
         prepare: once, before the first step, from the rows to train on and the number of steps (EVA's start, AdaLoRA's
             schedule).
         extra_loss: a penalty of the model itself, or of its fp32 weights (AdaLoRA's orthogonality), once a step; a

@@ -40,12 +40,10 @@ def refuse_block(config: OftConfig, model: Any) -> None:
     Raises:
         ModelError: with sizes that do.
     """
-    from tunesmith.model.layers import linear_layers
+    from tunesmith.model.layers import linear_layers, size_of
 
-    turned = has_turned_weights(model)
     for name, layer in linear_layers(model).items():
-        weight: Any = layer.weight
-        width = weight.shape[0 if turned else 1]
+        width = size_of(layer)[1]
         if is_target(name, config.targets) and width % config.block:
             fit = [str(size) for size in range(2, 257) if width % size == 0]
             raise ModelError(
@@ -60,6 +58,6 @@ OFT = Method(
     learning_rate=1e-3,
     label="OFT",
     source="Qiu et al., 2023, arXiv 2306.07280",
-    can=frozenset({"base_untouched", "merge", "continue"}),
+    can=frozenset({"base_untouched", "merge", "continue", "quantize"}),
     unfit="GPT-2, whose layers store W transposed",
 )

@@ -79,7 +79,7 @@ P_TUNING = Method(
     PTuningConfig,
     apply,
     learning_rate=1e-3,
-    can=frozenset({"base_untouched"}),
+    can=frozenset({"base_untouched", "quantize"}),
     exported=exported,
     label="P-tuning",
     source="Liu et al., 2021, arXiv 2103.10385",

@@ -85,7 +85,7 @@ PROMPT_TUNING = Method(
     PromptTuningConfig,
     apply,
     learning_rate=3e-2,
-    can=frozenset({"base_untouched", "continue"}),
+    can=frozenset({"base_untouched", "continue", "quantize"}),
     label="prompt tuning",
     source="Lester et al., 2021, arXiv 2104.08691",
     whole=lambda config: True,

@@ -47,5 +47,5 @@ VERA = Method(
     learning_rate=4e-3,
     label="VeRA",
     source="Kopiczko et al., 2024, arXiv 2310.11454",
-    can=frozenset({"base_untouched", "merge", "continue"}),
+    can=frozenset({"base_untouched", "merge", "continue", "quantize"}),
 )

@@ -42,7 +42,7 @@ class Placed:
         self._masters = None
         if plan.precision == "bf16" and plan.sharding == "none":
             for weight in model.parameters():
-                if not weight.requires_grad:
+                if not weight.requires_grad and weight.is_floating_point():  # quantised ones are none
                     weight.data = weight.data.to(torch.bfloat16)
             self._masters = Masters(trainable(model))
         self.weights: dict[str, torch.nn.Parameter] = (

@@ -1,0 +1,96 @@
+"""A base whose linear layers are kept in 4 or 8 bits, to train something beside them (QLoRA).
+
+Dettmers et al., 2023, arXiv 2305.14314. What is no linear layer, and the output layer, stay as they are. The numbers
+are bitsandbytes': NF4 in blocks of 64 with scales that are quantised too, or rows of int8 (Dettmers et al., 2022, arXiv
+2208.07339) without its parting of outliers, which are looked for in all tokens at once, so that each would depend on
+those after it. On a CPU bitsandbytes would pack a weight at its first pass without gradients, after which no gradient
+reaches what lies below it: that is switched off.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Literal
+
+import torch
+
+from tunesmith.core.errors import MissingError, ModelError
+
+Quantize = Literal["none", "nf4", "int8"]
+BLOCK = 64  # numbers with one scale
+
+
+def quantized(model: Any, kind: Quantize) -> Any:
+    """The model, with its linear layers but the last quantised in place.
+
+    Raises:
+        MissingError: bitsandbytes is not installed.
+        ModelError: a layer cannot be quantised.
+    """
+    if kind == "none":
+        return model
+    library = bitsandbytes()
+    head = model.get_output_embeddings()
+    for name, parent in list(model.named_modules()):
+        for child_name, child in list(parent.named_children()):
+            whole = f"{name}.{child_name}".lstrip(".")
+            if type(child).__name__ == "Conv1D":
+                raise ModelError(
+                    f"model.quantize = {kind}: the layer {whole} stores its weights transposed (GPT-2), which "
+                    "bitsandbytes cannot take. Set model.quantize=none."
+                )
+            if type(child) is torch.nn.Linear and child is not head:
+                refuse_width(whole, child.in_features, kind)
+                setattr(parent, child_name, _layer(library, child, kind))
+    setattr(model, "is_loaded_in_4bit" if kind == "nf4" else "is_loaded_in_8bit", True)  # where peft looks
+    return model
+
+
+def bitsandbytes() -> Any:
+    """The library.
+
+    Raises:
+        MissingError: it is not installed.
+    """
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it says which kernels it has not
+    try:
+        import bitsandbytes as library
+    except ImportError:
+        raise MissingError("model.quantize needs bitsandbytes: pip install 'tunesmith[quantize]'.") from None
+    return library
+
+
+def refuse_width(name: str, width: int, kind: Quantize) -> None:
+    """Refuse a layer that the quantiser cannot take.
+
+    Raises:
+        ModelError: its width is no multiple of a block's half.
+    """
+    if kind == "nf4" and width % (BLOCK // 2):
+        raise ModelError(
+            f"model.quantize = nf4: the layer {name} reads {width} numbers, and NF4 takes multiples of {BLOCK // 2}. "
+            "Set model.quantize=int8 or none."
+        )
+
+
+def _layer(library: Any, layer: torch.nn.Linear, kind: Quantize) -> Any:
+    shape, dtype, device = (layer.in_features, layer.out_features), layer.weight.dtype, layer.weight.device
+    bias = layer.bias is not None
+    if kind == "nf4":
+        made = library.nn.Linear4bit(*shape, bias=bias, compute_dtype=dtype, quant_type="nf4", compress_statistics=True)
+        weight = library.nn.Params4bit(
+            layer.weight.data, requires_grad=False, quant_type="nf4", blocksize=BLOCK, compress_statistics=True
+        )
+        made.support_avx512bf16_for_cpu = False
+    else:
+        made = library.nn.Linear8bitLt(*shape, bias=bias, has_fp16_weights=False, threshold=0.0)
+        weight = library.nn.Int8Params(layer.weight.data, requires_grad=False, has_fp16_weights=False)
+    made.weight = weight.to(device)
+    if bias:
+        made.bias = layer.bias
+    return made.requires_grad_(False)
+
+
+def is_quantized(model: Any) -> bool:
+    """Whether some of its weights are kept in fewer than 16 bits."""
+    return any(not weight.is_floating_point() for weight in model.parameters())
