@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 
@@ -15,6 +16,7 @@ def hush_libraries() -> None:
     """
     if sys.warnoptions:
         return
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it names kernels that nobody has asked for
     for kind in ABOUT_LATER:
         warnings.filterwarnings("ignore", category=kind)
         warnings.filterwarnings("default", category=kind, module=r"tunesmith(\.|$)")

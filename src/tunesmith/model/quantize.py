@@ -9,7 +9,6 @@ reaches what lies below it: that is switched off.
 
 from __future__ import annotations
 
-import logging
 from typing import Any, Literal
 
 import torch
@@ -52,7 +51,6 @@ def bitsandbytes() -> Any:
     Raises:
         MissingError: it is not installed.
     """
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it says which kernels it has not
     try:
         import bitsandbytes as library
     except ImportError:
