@@ -40,7 +40,7 @@ def test_a_recipe_takes_its_name_from_its_file_and_survives_a_round_trip(recipe_
         ({"optim.learning_rate": 5}, ["optim.learning_rate = 5", "less than or equal to 0.1"]),
         ({"optim.learnin_rate": 1}, ["optim.learnin_rate: unknown key", "did you mean 'learning_rate'?"]),
         ({"method": {"type": "lora", "rnk": 4}}, ["method.rnk: unknown key", "did you mean 'rank'?"]),
-        ({"method.type": "lorra"}, ["method.type", "must be one of full, lora"]),
+        ({"method.type": "lorra"}, ["method.type", "must be one of full, freeze"]),
         ({"method.rank": 0, "method.type": "lora"}, ["method.rank = 0", "greater than or equal to 1"]),
         ({"dta": {}}, ["dta: unknown key", "did you mean 'data'?"]),
         ({"data.over_long": "cut"}, ["data.over_long = 'cut'", "'fail', 'drop', 'truncate' or 'split'"]),

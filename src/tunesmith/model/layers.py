@@ -25,10 +25,10 @@ def is_linear(module: torch.nn.Module) -> bool:
     return isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"
 
 
-def linear_layers(model: Any) -> dict[str, torch.nn.Module]:
-    """The matrix products of a model by their whole names, but for the one that makes logits."""
-    head = model.get_output_embeddings()
-    return {name: part for name, part in model.named_modules() if is_linear(part) and part is not head}
+def linear_layers(model: Any, head: bool = False) -> dict[str, torch.nn.Module]:
+    """The matrix products of a model by their whole names, with the one that makes logits only where it is wanted."""
+    last = None if head else model.get_output_embeddings()
+    return {name: part for name, part in model.named_modules() if is_linear(part) and part is not last}
 
 
 def size_of(layer: Any) -> tuple[int, int]:

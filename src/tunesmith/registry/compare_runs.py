@@ -199,7 +199,8 @@ def _compare_settings(found: Sequence[_Folder]) -> tuple[list[Setting], int]:
 
 def _leaves(values: dict[str, Any], name: str) -> Iterator[Setting]:
     """What lies below sections: every value that any run has."""
-    if all(isinstance(value, dict) for value in values.values()):
+    empty = bool(name) and bool(values) and not any(values.values())  # a mapping in which nobody has set anything
+    if all(isinstance(value, dict) for value in values.values()) and not empty:
         for key in dict.fromkeys(key for value in values.values() for key in value):
             inner = {run: value[key] for run, value in values.items() if key in value}
             yield from _leaves(inner, f"{name}.{key}".removeprefix("."))

@@ -17,14 +17,14 @@ from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
-from tunesmith.core.config import option
-from tunesmith.model.methods.added import AddedConfig, add, has_turned_weights
+from tunesmith.core.config import Section, option
+from tunesmith.model.methods.added import CONTINUE_FROM, TARGETS, TRAIN_ALSO, Targets, add, has_turned_weights
 from tunesmith.model.methods.method import Method, State, Tensors
 
 A, B, E = ".lora_A.", ".lora_B.", ".lora_E."
 
 
-class AdaloraConfig(AddedConfig):
+class AdaloraConfig(Section):
     """Train low-rank additions whose ranks move to the layers that need them (Zhang et al., 2023)."""
 
     type: Literal["adalora"] = "adalora"
@@ -37,6 +37,9 @@ class AdaloraConfig(AddedConfig):
     every: int = option(1, "Steps between two choices.", "1 to 10; rarely in long runs.", ge=1)
     smoothing: float = option(0.85, "Of both moving averages.", gt=0, lt=1)
     orthogonality: float = option(0.5, "Weight of the penalty.", ge=0)
+    targets: Targets = TARGETS
+    train_also: list[str] = TRAIN_ALSO
+    continue_from: str | None = CONTINUE_FROM
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from tunesmith.core.config import Section, option
+from tunesmith.core.config import option
 from tunesmith.core.errors import ModelError
 from tunesmith.core.names import did_you_mean
 
@@ -18,16 +18,10 @@ STATE_SPACE = {"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"}  # 
 READ_BY_WEIGHT = {"conv1d", "out_proj", "x_proj", "dt_proj"}
 ALL_LINEAR = "Names of the layers to change, such as [q_proj, v_proj]; `all-linear` takes every linear layer."
 CONTINUE = "A run or exported adapter of the same base, whose weights this one starts from; fresh ones if absent."
-
-
-class AddedConfig(Section):
-    """Settings of every method that adds weights beside linear layers."""
-
-    targets: Targets = option("all-linear", ALL_LINEAR)
-    train_also: list[str] = option(
-        [], "Names of whole modules to train and save as well, such as [lm_head].", "For new tokens or a new head."
-    )
-    continue_from: str | None = option(None, CONTINUE)
+# Fields of every such method; each section has them after its own.
+TARGETS = option("all-linear", ALL_LINEAR)
+TRAIN_ALSO = option([], "Names of whole modules to train and save as well, such as [lm_head].", "For a new head.")
+CONTINUE_FROM = option(None, CONTINUE)
 
 
 def add(
@@ -43,7 +37,7 @@ def add(
 
     Args:
         model: a base, with none so far.
-        config: a section of settings, an `AddedConfig`.
+        config: its section, with `targets`, `train_also` and `continue_from`.
         label: what people call the method.
         make: peft's configuration from what all share (task, targets, modules to save).
         same: settings that an adapter that is continued must have been made with, by our names: peft's.
@@ -59,9 +53,10 @@ def add(
     from tunesmith.model.methods.continue_from import start_from_adapter
 
     layers = linear_layers(model)
-    names = sorted({name.rpartition(".")[2] for name in layers})
+    inner = sorted({name.rpartition(".")[2] for name in layers})
+    names = sorted({*inner, *(name.rpartition(".")[2] for name in linear_layers(model, head=True))})
     refuse_unknown_targets(config.targets, names)
-    refuse_read_by_weight(model, config.targets, names)
+    refuse_read_by_weight(model, config.targets, inner)
     refuse_unknown_modules(model, config.train_also)
     wanted = make({
         "task_type": TaskType.CAUSAL_LM, "target_modules": config.targets, "modules_to_save": config.train_also or None,

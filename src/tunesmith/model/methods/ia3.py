@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from tunesmith.core.config import Section, option
 from tunesmith.core.errors import ModelError
-from tunesmith.model.methods.added import CONTINUE, AddedConfig, add, has_turned_weights
+from tunesmith.model.methods.added import CONTINUE_FROM, TRAIN_ALSO, add, has_turned_weights
 from tunesmith.model.methods.method import Method
 
 
@@ -16,8 +16,8 @@ class Ia3Config(Section):
     type: Literal["ia3"] = "ia3"
     targets: list[str] = option([], "Names of the layers to scale; keys, values and the last feed-forward if empty.")
     feedforward: list[str] = option([], "Those of them whose input is scaled, not their output.")
-    train_also: list[str] = option([], "Names of whole modules to train and save as well.")
-    continue_from: str | None = option(None, CONTINUE)
+    train_also: list[str] = TRAIN_ALSO
+    continue_from: str | None = CONTINUE_FROM
 
 
 def apply(model: Any, config: Ia3Config) -> Any:
@@ -48,7 +48,7 @@ def apply(model: Any, config: Ia3Config) -> Any:
         fan = has_turned_weights(model)
         return PeftIA3(**{**common, "feedforward_modules": feedforward}, fan_in_fan_out=fan)
 
-    settings = AddedConfig(targets=list(targets), train_also=config.train_also, continue_from=config.continue_from)
+    settings = config.model_copy(update={"targets": list(targets)})
     return add(model, settings, "IA3", make, {})
 
 

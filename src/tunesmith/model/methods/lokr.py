@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from tunesmith.core.config import option
-from tunesmith.model.methods.added import AddedConfig, add
+from tunesmith.core.config import Section, option
+from tunesmith.model.methods.added import CONTINUE_FROM, TARGETS, TRAIN_ALSO, Targets, add
 from tunesmith.model.methods.method import Method
 
 
-class LokrConfig(AddedConfig):
+class LokrConfig(Section):
     """Train a Kronecker product of small matrices beside each linear layer (Yeh et al., 2024)."""
 
     type: Literal["lokr"] = "lokr"
@@ -21,6 +21,9 @@ class LokrConfig(AddedConfig):
     factor: int = option(-1, "Size of the smaller matrix; near the square root of the layer's if -1.", ge=-1)
     both: bool = option(False, "Give the smaller matrix a low rank, too.")
     rank_dropout: float = option(0.0, "Dropout on the additions' rows.", ge=0, lt=1)
+    targets: Targets = TARGETS
+    train_also: list[str] = TRAIN_ALSO
+    continue_from: str | None = CONTINUE_FROM
 
 
 def apply(model: Any, config: LokrConfig) -> Any:

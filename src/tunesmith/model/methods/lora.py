@@ -17,9 +17,9 @@ from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
-from tunesmith.core.config import option
+from tunesmith.core.config import Section, option
 from tunesmith.core.errors import ModelError
-from tunesmith.model.methods.added import AddedConfig, add, has_turned_weights
+from tunesmith.model.methods.added import CONTINUE_FROM, TARGETS, TRAIN_ALSO, Targets, add, has_turned_weights
 from tunesmith.model.methods.method import Method, State, Tensors
 
 FROM_BASE = ("pissa", "olora")
@@ -27,7 +27,7 @@ A, B = ".lora_A.", ".lora_B."
 FIRST = "first "  # before the names of what A and B were at first
 
 
-class LoraConfig(AddedConfig):
+class LoraConfig(Section):
     """Train low-rank additions to the linear layers and leave the base model frozen (Hu et al., 2021)."""
 
     type: Literal["lora"] = "lora"
@@ -44,6 +44,9 @@ class LoraConfig(AddedConfig):
         "(pissa, olora); directions that the rows excite most (eva).",
     )
     b_rate: float = option(1.0, "Learning rate of B, as a multiple of A's (LoRA+).", "16 in the paper.", gt=0)
+    targets: Targets = TARGETS
+    train_also: list[str] = TRAIN_ALSO
+    continue_from: str | None = CONTINUE_FROM
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

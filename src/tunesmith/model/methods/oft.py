@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from tunesmith.core.config import option
+from tunesmith.core.config import Section, option
 from tunesmith.core.errors import ModelError
-from tunesmith.model.methods.added import AddedConfig, add, has_turned_weights, is_target
+from tunesmith.model.methods.added import (
+    CONTINUE_FROM,
+    TARGETS,
+    TRAIN_ALSO,
+    Targets,
+    add,
+    has_turned_weights,
+    is_target,
+)
 from tunesmith.model.methods.method import Method
 
 
-class OftConfig(AddedConfig):
+class OftConfig(Section):
     """Train a rotation of each linear layer's input, block by block (Qiu et al., 2023)."""
 
     type: Literal["oft"] = "oft"
     block: int = option(32, "Size of a block; it must divide the width of the layers' inputs.", ge=2)
     shared: bool = option(False, "Let all blocks of a layer be the same rotation.")
     dropout: float = option(0.0, "Share of blocks that are left as they are, at random.", ge=0, lt=1)
+    targets: Targets = TARGETS
+    train_also: list[str] = TRAIN_ALSO
+    continue_from: str | None = CONTINUE_FROM
 
 
 def apply(model: Any, config: OftConfig) -> Any:

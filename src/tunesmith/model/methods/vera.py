@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from tunesmith.core.config import option
-from tunesmith.model.methods.added import AddedConfig, add, has_turned_weights
+from tunesmith.core.config import Section, option
+from tunesmith.model.methods.added import CONTINUE_FROM, TARGETS, TRAIN_ALSO, Targets, add, has_turned_weights
 from tunesmith.model.methods.method import Method
 
 
-class VeraConfig(AddedConfig):
+class VeraConfig(Section):
     """Train two vectors beside each linear layer, around random matrices of all layers (Kopiczko et al., 2024)."""
 
     type: Literal["vera"] = "vera"
@@ -20,6 +20,9 @@ class VeraConfig(AddedConfig):
     start: float = option(0.1, "What d starts with.", gt=0)
     dropout: float = option(0.0, "Dropout on the input of each addition.", ge=0, lt=1)
     projection_seed: int = option(0, "Of A and B, which are saved too.", ge=0)
+    targets: Targets = TARGETS
+    train_also: list[str] = TRAIN_ALSO
+    continue_from: str | None = CONTINUE_FROM
 
 
 def apply(model: Any, config: VeraConfig) -> Any:
