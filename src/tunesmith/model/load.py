@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft import PeftModel
 from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 from transformers import __version__ as transformers_version
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
@@ -17,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from tunesmith.core.errors import ModelError
 from tunesmith.core.names import look_up
+from tunesmith.model.adapter import put_adapter
 from tunesmith.model.device import choose_device
 from tunesmith.model.outline import Sources, outline, stored_dtype
 from tunesmith.model.quantize import Quantize, quantized
@@ -163,7 +163,7 @@ def with_adapter(model: Any, folder: str) -> Any:
         embedding = model.get_input_embeddings().weight
         vectors_PC = read_soft_tokens(Path(folder), embedding.shape[1]).to(embedding)
         return give_soft_tokens(model, Prompt(vectors_PC), len(vectors_PC))
-    return PeftModel.from_pretrained(model, folder)
+    return put_adapter(model, Path(folder))
 
 
 def read_config(folder: Path) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from peft import PromptTuningConfig, TaskType
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from tunesmith.core.errors import ModelError
@@ -103,7 +104,10 @@ def read_soft_tokens(folder: Path, width: int) -> torch.Tensor:
     Raises:
         ModelError: there are none, they are of another width, or not finite.
     """
-    vectors_PC = load_file(folder / WEIGHTS).get(SAVED)
+    try:
+        vectors_PC = load_file(folder / WEIGHTS).get(SAVED)
+    except SafetensorError as error:
+        raise ModelError(f"{folder}: its soft tokens are damaged ({error}). Restore what training wrote.") from None
     if vectors_PC is None or vectors_PC.ndim != 2 or vectors_PC.shape[1] != width:
         found = "none" if vectors_PC is None else f"of the shape {tuple(vectors_PC.shape)}"
         raise ModelError(f"{folder}: its soft tokens are {found}, and the base reads vectors of {width} numbers.")

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from peft import PeftConfig, PeftModel
+from peft import PeftConfig
 
 from tunesmith.core.errors import ModelError
 from tunesmith.core.files import read_object, sha256_of
+from tunesmith.model.adapter import put_adapter
 from tunesmith.model.layout import ADAPTER, WEIGHTS, adapter_folder
 
 
@@ -55,11 +56,7 @@ def start_from_adapter(model: torch.nn.Module, name: str, wanted: Any, same: Map
     peft_config.inference_mode = False
     if dropout:
         setattr(peft_config, dropout, getattr(wanted, dropout))
-    try:
-        changed = PeftModel.from_pretrained(model, str(folder), is_trainable=True, config=peft_config)  # pyright: ignore
-    except (RuntimeError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"{folder}: this adapter does not fit the base model ({reason}).") from None
+    changed = put_adapter(model, folder, is_trainable=True, config=peft_config)
     for weight_name, weight in changed.named_parameters():
         if weight.requires_grad and not torch.isfinite(weight).all():
             raise ModelError(f"{folder}: the adapter's weights are not finite ({weight_name}). Take an earlier one.")
