@@ -181,6 +181,7 @@ def test_serving(load):
     assert re.search(r"First token of a cold adapter: \d\.\d\d s, at most \d\.\d\d s\.", text)
 
 
+@pytest.mark.slow
 def test_overload(load):
     """Ten times too much for a second: whoever is not answered is told so."""
     text = load("overload").main(["--size", "tiny", "--seconds", "1", "--warm", "0.4"])

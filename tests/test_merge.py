@@ -271,7 +271,7 @@ def test_a_full_disk_is_seen_before_anything_is_written(run, monkeypatch):
 
 def test_a_damaged_adapter_is_a_sentence(run):
     (run / "model" / "adapter_model.safetensors").write_bytes(b"junk")
-    with pytest.raises(ModelError, match="the adapter.s file is damaged"):
+    with pytest.raises(ModelError, match="the adapter's file is damaged"):
         merge(run)
     assert leftovers(run) == set()
 

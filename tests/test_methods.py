@@ -18,11 +18,13 @@ from tunesmith.core.errors import ConfigError, ModelError
 from tunesmith.core.files import read_lines
 from tunesmith.data.kinds.prepared import Prepared
 from tunesmith.data.quality.ledger import Source
-from tunesmith.infer.local import LocalEngine
+from tunesmith.infer.generator import Options, answer_all
+from tunesmith.infer.local import LocalEngine, plain_path
 from tunesmith.jobs.preflight import refuse_in_parts, refuse_merge, refuse_quantized
+from tunesmith.model.adapter import with_adapter
 from tunesmith.model.export import export, find_model, merged
 from tunesmith.model.inspect import inspect_model
-from tunesmith.model.load import LoadSpec, load, with_adapter
+from tunesmith.model.load import LoadSpec, load
 from tunesmith.model.methods.adalora import AdaloraConfig
 from tunesmith.model.methods.lora import LoraConfig
 from tunesmith.model.methods.method import trainable
@@ -35,7 +37,8 @@ from tunesmith.train.learner import rate_groups
 from tunesmith.train.prefixed import with_prefix
 from tunesmith.train.recipe import Recipe, longest_row
 
-ONE_OF_EACH = [("Qwen2", "bitfit"), *(("Llama", cell) for cell in CELLS if cell not in ("full", "bitfit", "lora"))]
+MORE_OF_THE_SAME = {"lora", "lora, rsLoRA and LoRA+", "lora, OLoRA", "p_tuning, LSTM", "prefix_tuning", "adapter"}
+ONE_OF_EACH = [cell for cell in CELLS if cell not in {"full", "bitfit", *MORE_OF_THE_SAME}]
 IDS = torch.arange(3, 43).view(2, 20)
 
 
@@ -57,7 +60,7 @@ def logits(model):
         return model.eval()(input_ids=IDS).logits
 
 
-@pytest.mark.parametrize(("family", "cell"), ONE_OF_EACH)
+@pytest.mark.parametrize(("family", "cell"), [("Qwen2", "bitfit"), *(("Llama", cell) for cell in ONE_OF_EACH)])
 def test_one_of_each_goes_the_whole_way(family, cell, tmp_path):
     try_cell(family, cell, tmp_path)
 
@@ -302,7 +305,7 @@ def test_soft_tokens_stand_before_every_row_and_change_nothing_else(tiny, tmp_pa
     assert longer.ids.tolist() == [4096, 4097, *range(8)]
     assert longer.mask.tolist() == [False] * 3 + [True, True, False, False] + [True] * 3
     save_soft_tokens(model, tmp_path, str(tiny), None)
-    with pytest.raises(ModelError, match="soft prompt, which cannot be folded"):
+    with pytest.raises(ModelError, match="cannot be folded into weights"):
         merged(tmp_path, resolve(str(tiny)))
 
 
@@ -424,7 +427,7 @@ def test_inspecting_tells_what_moved_and_how_far(tiny, exports):
     weight = base.model.layers[1].mlp.up_proj.weight
     assert found["model.layers.*.mlp.up_proj.weight"].rms[1] == pytest.approx(weight.square().mean().sqrt().item())
 
-    found = {part.name: part for part in inspect_model(find_model(str(exports / "lora")))}
+    found = {part.name: part for part in inspect_model(find_model(exports / "lora"))}
     moved = found["model.layers.*.self_attn.q_proj.weight"]
     weight = base.model.layers[0].self_attn.q_proj.weight
     change = 2.0 * torch.full((64, 4), 0.25) @ torch.full((4, 64), 0.5)  # alpha is twice 16, the rank 4: a scale of 8
@@ -439,7 +442,7 @@ def test_inspecting_tells_what_moved_and_how_far(tiny, exports):
     }  # fmt: skip
     assert all(far == pytest.approx(0.75) for part in found for far in part.moved.values())  # from 1 to 0.25
 
-    *own, soft = inspect_model(find_model(str(exports / "prompt_tuning")))
+    *own, soft = inspect_model(find_model(exports / "prompt_tuning"))
     assert (soft.name, soft.shape, soft.trained) == ("soft tokens", (3, 64), True)
     assert not any(part.moved or part.trained for part in own)
 
@@ -447,15 +450,15 @@ def test_inspecting_tells_what_moved_and_how_far(tiny, exports):
 def test_an_adapter_of_another_base_or_a_damaged_one_gets_a_sentence(tiny, exports, tmp_path):
     other, cut = save_tiny(tmp_path / "other", hidden_size=32), tmp_path / "cut"
     with pytest.raises(ModelError, match="does not fit the base model: it is of another base, or damaged"):
-        with_adapter(fresh(other), str(exports / "lora"))
+        with_adapter(fresh(other), exports / "lora")
     with pytest.raises(ModelError, match="its soft tokens are of the shape"):
-        with_adapter(fresh(other), str(exports / "prompt_tuning"))
+        with_adapter(fresh(other), exports / "prompt_tuning")
     for kind in ("lora", "prompt_tuning"):
         shutil.copytree(exports / kind, cut, dirs_exist_ok=True)
         file = cut / "adapter_model.safetensors"
         file.write_bytes(file.read_bytes()[:40])
         with pytest.raises(ModelError, match="damaged"):
-            with_adapter(fresh(tiny), str(cut))
+            with_adapter(fresh(tiny), cut)
 
 
 def test_inspect_and_methods_on_the_command_line(tiny, exports, tmp_path):
@@ -470,3 +473,28 @@ def test_inspect_and_methods_on_the_command_line(tiny, exports, tmp_path):
     assert "svg or .png" in str(runner.invoke(app, ["inspect", str(tiny), "--picture", "x.pdf"]).exception)
     listed = runner.invoke(app, ["methods"]).output
     assert all(name in listed for name in METHODS)
+
+
+@pytest.mark.parametrize("method", [{"type": "prefix_tuning", "tokens": 5}, {"type": "adapter", "size": 8}])
+def test_rows_of_any_length_share_a_batch_of_the_library_too(tiny, method):
+    """Prompts padded on the left, decoded with the library's cache, are those that are decoded alone in slots."""
+    config = make(method)
+    model = METHODS[method["type"]].apply(fresh(tiny), config)
+    with torch.no_grad():
+        for weight in trainable(model).values():
+            weight.add_(0.2 * torch.randn_like(weight))
+    prompts = [[5, 6, 7, 8, 9, 10, 11], [70, 80]]
+    slots, plain = LocalEngine(model.eval(), None, compile_after=None), LocalEngine(model, None, compile_after=None)
+    before = logits(model)
+    plain._decided = plain_path(plain, "as the test wants it")
+    asked = [(prompt, Options(max_new_tokens=10)) for prompt in prompts]
+    answers = [[answer.choice.ids for answer in answer_all(engine, asked)] for engine in (slots, plain)]
+    assert slots.reason == ""
+    assert answers[0] == answers[1]
+    assert answers[0] != [a.choice.ids for a in answer_all(LocalEngine(fresh(tiny), None), asked)]
+    torch.testing.assert_close(logits(model), before)
+
+
+@pytest.mark.parametrize("cell", ["prefix_tuning, projection", "adapter, Houlsby"])
+def test_what_attention_and_layers_are_given_is_compiled_with_them(cell, tmp_path):
+    try_cell("Llama", cell, tmp_path, compiled=True)

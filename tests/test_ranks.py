@@ -90,7 +90,7 @@ def weights(folder):
     [
         ("lora", "none", {}),
         ("full", "full", {"checkpointing": "on"}),
-        ("lora", "full", {"precision": "bf16"}),
+        pytest.param("lora", "full", {"precision": "bf16"}, marks=pytest.mark.slow),
         pytest.param("lora", "full", {}, marks=pytest.mark.slow),
         pytest.param("full", "none", {}, marks=pytest.mark.slow),
         pytest.param("full", "full", {"precision": "bf16", "compile": "on"}, marks=pytest.mark.slow),

@@ -83,26 +83,26 @@ def events_of(folder, kind):
 @pytest.mark.skipif(sys.platform != "linux", reason="the size of an address space is limited on Linux only")
 def test_a_step_without_room_is_done_in_smaller_pieces_with_the_same_losses(recipe, tmp_path, write_rows):
     """The whole command under a limit of its address space: a step needs far more in one piece."""
-    rows = write_rows([chat_row(f"Question {i}?", f"Answer {i}. " + "Enjoy your stay. " * 60) for i in range(192)])
-    settings = ["data.validation=0", "data.replay=off", "optim.steps=1", "optim.batch_size=192", "micro_tokens=65536"]
+    rows = write_rows([chat_row(f"Question {i}?", f"Answer {i}. " + "Enjoy your stay. " * 60) for i in range(400)])
+    settings = ["data.validation=0", "data.replay=off", "optim.steps=1", "optim.batch_size=400", "micro_tokens=131072"]
     settings += ["checkpointing=off", "output.name=run", f"data.train={rows}"]
     command = [*COMMAND, "train", str(recipe), "--until", "trained"]
     command += [part for setting in settings for part in ("--set", setting)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def limited():
-        resource.setrlimit(resource.RLIMIT_AS, (2_800_000_000, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_AS, (4_100_000_000, resource.RLIM_INFINITY))
 
     done = subprocess.run(
         command, preexec_fn=limited, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert done.returncode == 0, done.stdout + done.stderr
     plan = read_json(tmp_path / "runs" / "run" / "plan.json")
-    assert plan["micro_tokens"] < 40_000
+    assert plan["micro_tokens"] < 70_000
     assert "there was no room for" in plan["reasons"]["micro_tokens"]
     assert "there is no memory for a micro-batch" in " ".join(done.stdout.split())
     data = {"train": str(rows), "validation": 0, "replay": "off"}
-    optim = {"steps": 1, "batch_size": 192}
+    optim = {"steps": 1, "batch_size": 400}
     free = here(recipe, name="free", until="trained", data=data, optim=optim, micro_tokens=8192)
     assert losses(tmp_path / "runs" / "run") == pytest.approx(losses(free.folder), rel=1e-5)
 

@@ -45,6 +45,7 @@ def there(client):
     return {"files": file.id, "jobs": job.id, "uploads": upload.id, "webhook_endpoints": "whe_none"}
 
 
+@pytest.mark.parametrize("running", ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)], indirect=True)
 @pytest.mark.parametrize("examples", [4, pytest.param(100, marks=pytest.mark.fuzz)])
 def test_no_route_breaks(running, client, there, examples):
     """What the routes say that they take, and what they say that they do not; half of it is about what is there."""

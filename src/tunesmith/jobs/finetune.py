@@ -153,10 +153,10 @@ def walk(
         shard=sharded,
     )
     loaded = load(base.folder, spec)
-    attention = loaded.model.config._attn_implementation
     batch_size, an_epoch = recipe.optim.batch_size, steps_per_epoch(rows, recipe.optim.batch_size)
     steps = recipe.optim.steps or max(1, math.ceil(recipe.optim.epochs * an_epoch))
     model = changed_model(loaded.model, recipe, rows, steps)
+    attention = model.config._attn_implementation
     torch.manual_seed(recipe.seed + ranks.rank)  # or dropout would leave out the same in every process
     placed = Placed(model, plan, ranks, loaded.sources)
     del model, loaded

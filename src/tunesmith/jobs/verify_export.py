@@ -69,7 +69,7 @@ def what_was_trained(model: Any, rows: Sequence[Prepared], device: str = "auto")
         device: where it answers.
     """
     spec = answering(device)
-    if not hasattr(model, "peft_config"):
+    if not hasattr(model, "peft_config"):  # peft keeps what it adds in fp32
         for weight in model.parameters():
             weight.data = weight.data.to(spec.dtype)
     model.to(spec.device)

@@ -1,7 +1,13 @@
-"""An adapter's file, put on its base: the one place where peft reads one."""
+"""What a method puts beside a base, in files: the one place where any adapter is read or written.
+
+Most are peft's own. Soft tokens and prefixes are ours in memory and peft's in files; bottleneck adapters, for which
+peft has no layout, are ours in both.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +15,74 @@ from peft import PeftModel
 from safetensors import SafetensorError
 
 from tunesmith.core.errors import ModelError
+from tunesmith.core.files import read_object
+from tunesmith.model import bottleneck, prefix, soft
+from tunesmith.model.layout import ADAPTER
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of adapter that peft does not put on.
+
+    Attributes:
+        kinds: its names in a file, as `peft_type`.
+        is_on: whether a model has one.
+        put: the model with the one in a folder.
+        save: write a model's to a folder, with the base that it names and that one's revision.
+    """
+
+    kinds: tuple[str, ...]
+    is_on: Callable[[Any], bool]
+    put: Callable[[Any, Path], Any]
+    save: Callable[[Any, Path, str, str | None], None]
+
+
+FORMATS = (
+    Format(soft.KINDS, soft.has_prompt, soft.with_soft_tokens, soft.save_soft_tokens),
+    Format((prefix.KIND,), prefix.has_prefix, prefix.with_prefix_of, prefix.save_prefix),
+    Format((bottleneck.KIND,), bottleneck.has_bottlenecks, bottleneck.with_bottlenecks, bottleneck.save_bottlenecks),
+)
+
+
+def has_adapter(model: Any) -> bool:
+    """Whether a method has put something beside a model's own weights."""
+    return hasattr(model, "peft_config") or format_of(model) is not None
+
+
+def format_of(model: Any) -> Format | None:
+    """What a model has beside its base; None if that is nothing, or peft's."""
+    return next((one for one in FORMATS if one.is_on(model)), None)
+
+
+def kept_as(folder: Path) -> Format | None:
+    """What lies in a folder; None if it is peft's."""
+    kind = read_object(folder / ADAPTER).get("peft_type")
+    return next((one for one in FORMATS if kind in one.kinds), None)
+
+
+def with_adapter(model: Any, folder: Path) -> Any:
+    """The model with whatever lies in a folder.
+
+    Raises:
+        ModelError: it is damaged, or of another base.
+    """
+    found = kept_as(folder)
+    return put_adapter(model, folder) if found is None else found.put(model, folder)
+
+
+def save_adapter(model: Any, folder: Path, base: str, revision: str | None) -> None:
+    """Write what a model has beside its base, or all of it where that is nothing."""
+    found = format_of(model)
+    if found is not None:
+        found.save(model, folder, base, revision)
+        return
+    for config in getattr(model, "peft_config", {}).values():
+        config.base_model_name_or_path, config.revision = base, revision
+    model.save_pretrained(folder, safe_serialization=True)
 
 
 def put_adapter(model: Any, folder: Path, **settings: Any) -> Any:
-    """The model with the adapter that lies in a folder.
+    """The model with an adapter of peft's.
 
     Args:
         model: its base.

@@ -26,6 +26,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from tunesmith.model.prefix import places_in_rows, prefix_of, replaced
+
 PACKED = "tunesmith_packed"
 CHANGES_NOTHING = {"position_ids", "cu_seq_lens_k", "max_length_k", "use_cache", "output_router_logits"}
 BLOCK = 256  # queries whose probabilities are there at once
@@ -70,6 +72,8 @@ def packed_attention(
         raise NotImplementedError("packed attention cannot do masks, batches or unpacked rows")
     causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if (prefix := prefix_of(module)) is not None:
+        key, value = replaced(prefix, key, value, places_in_rows(cu_seq_lens_q, key.shape[2]))
     query, key = query.to(value.dtype), key.to(value.dtype)  # rotary positions may leave them in fp32
     if query.device.type == "cpu" and dropout == 0:
         return attend(query, key, value, cu_seq_lens_q, scale, causal)[0], None

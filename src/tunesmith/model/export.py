@@ -16,10 +16,10 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from tunesmith.core.errors import MissingError, ModelError
 from tunesmith.core.files import expanded, full_disk, publish_folder, read_object, write_json
+from tunesmith.model.adapter import has_adapter, kept_as, save_adapter
 from tunesmith.model.layout import ADAPTER, CARD
 from tunesmith.model.load import LoadSpec, answering, load
 from tunesmith.model.methods.method import trainable
-from tunesmith.model.soft import is_soft, save_soft_tokens, soft_tokens
 from tunesmith.prompt.base import Base, resolve
 from tunesmith.prompt.contract import Contract
 from tunesmith.prompt.load import load_contract
@@ -38,24 +38,17 @@ def export(model: Any, base: Base, contract: Contract, folder: Path, card: dict[
     Raises:
         TunesmithError: the disk is full.
     """
-    for config in getattr(model, "peft_config", {}).values():
-        config.base_model_name_or_path, config.revision = base.reference, base.commit
     try:
         with publish_folder(folder) as temporary:
             _generation_config(contract).save_pretrained(temporary)
             if isinstance(model, PreTrainedModel):
                 model.generation_config = _generation_config(contract)
-            if soft_tokens(model):
-                save_soft_tokens(model, temporary, base.reference, base.commit)
-            else:
-                model.save_pretrained(temporary, safe_serialization=True)
+            save_adapter(model, temporary, base.reference, base.commit)
             contract.save(temporary)
             (temporary / "README.md").unlink(missing_ok=True)  # peft's empty model card
             write_json(temporary / CARD, card)
     except (OSError, SafetensorError) as error:
-        trained = (
-            trainable(model) if hasattr(model, "peft_config") or soft_tokens(model) else dict(model.named_parameters())
-        )
+        trained = trainable(model) if has_adapter(model) else dict(model.named_parameters())
         raise full_disk(folder, sum(w.numel() * w.element_size() for w in trained.values()), error) from None
 
 
@@ -63,10 +56,10 @@ def merged(adapter: Path, base: Base) -> Any:
     """The base with the adapter in `adapter` folded in, in fp32 throughout, so that no change is rounded away.
 
     Raises:
-        ModelError: it is a prompt, which no weight can hold.
+        ModelError: it is something that no weight can hold.
     """
-    if is_soft(adapter):
-        raise ModelError(f"{adapter}: it is a soft prompt, which cannot be folded into weights. Use it as it is.")
+    if kept_as(adapter) is not None:
+        raise ModelError(f"{adapter}: what lies there cannot be folded into weights. Use it as it is.")
     return load(base.folder, LoadSpec(adapter=str(adapter))).model.merge_and_unload()
 
 

@@ -15,6 +15,7 @@ import torch
 from tunesmith.core.errors import TunesmithError
 from tunesmith.model.export import ExportedModel
 from tunesmith.model.load import LoadSpec, load
+from tunesmith.model.prefix import prefixes
 from tunesmith.model.soft import soft_tokens
 from tunesmith.prompt.base import resolve
 
@@ -62,7 +63,7 @@ def inspect_model(exported: ExportedModel) -> list[Part]:
         return parts_of(own, weights_of(load(exported.folder, LoadSpec()).model))
     model = exported.load_as(LoadSpec())
     added = added_by(model)
-    tuned = own if soft_tokens(model) else weights_of(model.merge_and_unload())
+    tuned = weights_of(model.merge_and_unload()) if hasattr(model, "peft_config") else own
     return [*parts_of(own, tuned, frozen=True), *parts_of(added, added=True)]
 
 
@@ -83,6 +84,8 @@ def before(exported: ExportedModel) -> Any:
 
 def added_by(model: Any) -> dict[str, torch.Tensor]:
     """What a method has put beside the base, by name."""
+    if states := prefixes(model):
+        return {f"{name}.prefix": tensor for name, tensor in states.items()}
     if soft_tokens(model):
         return {"soft tokens": model.get_input_embeddings().prompt().detach()}
     weights = {name.removeprefix("base_model.model."): weight for name, weight in model.named_parameters()}

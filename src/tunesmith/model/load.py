@@ -16,11 +16,10 @@ from transformers.utils import logging as transformers_logging
 
 from tunesmith.core.errors import ModelError
 from tunesmith.core.names import look_up
-from tunesmith.model.adapter import put_adapter
+from tunesmith.model.adapter import with_adapter
 from tunesmith.model.device import choose_device
 from tunesmith.model.outline import Sources, outline, stored_dtype
 from tunesmith.model.quantize import Quantize, quantized
-from tunesmith.model.soft import Prompt, give_soft_tokens, is_soft, read_soft_tokens
 from tunesmith.prompt.whole import read_settings
 
 # peft 0.21 asks transformers 5.23 for a property by its old name.
@@ -118,7 +117,7 @@ def load(folder: Path, spec: LoadSpec) -> Loaded:
         return Loaded(*outline(mapped, lambda: task.library.from_config(config, dtype=spec.dtype)))
     model = quantized(_read(folder, task, spec.dtype, changes).to(spec.device), spec.quantize).eval()
     if spec.adapter is not None:
-        model = with_adapter(model, spec.adapter).eval()
+        model = with_adapter(model, Path(spec.adapter)).eval()
     return Loaded(model)
 
 
@@ -155,15 +154,6 @@ def new_heads(model: Any) -> set[str]:
     if inside is None or model.get_output_embeddings() is not None:
         return set()
     return {name for name, _ in model.named_parameters() if not name.startswith(f"{body}.")}
-
-
-def with_adapter(model: Any, folder: str) -> Any:
-    """The model with the adapter, or the soft tokens, that lie in a folder."""
-    if is_soft(Path(folder)):
-        embedding = model.get_input_embeddings().weight
-        vectors_PC = read_soft_tokens(Path(folder), embedding.shape[1]).to(embedding)
-        return give_soft_tokens(model, Prompt(vectors_PC), len(vectors_PC))
-    return put_adapter(model, Path(folder))
 
 
 def read_config(folder: Path) -> Any:

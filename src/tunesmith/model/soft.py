@@ -18,8 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from tunesmith.core.errors import ModelError
-from tunesmith.core.files import read_object
-from tunesmith.model.layout import ADAPTER, WEIGHTS
+from tunesmith.model.layout import WEIGHTS
 
 KINDS = ("PROMPT_TUNING", "P_TUNING")  # whose files hold the vectors themselves
 SAVED = "prompt_embeddings"
@@ -35,6 +34,19 @@ class Prompt(torch.nn.Module):
     def forward(self) -> torch.Tensor:
         """The vectors."""
         return self.weight
+
+
+class Places(torch.nn.Module):
+    """Soft tokens that say nothing, and hold the places of what attention finds there: zeros (P, 1)."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.zeros: torch.Tensor
+        self.register_buffer("zeros", torch.zeros(count, 1), persistent=False)
+
+    def forward(self) -> torch.Tensor:
+        """The zeros, which are as wide as whatever they stand beside."""
+        return self.zeros
 
 
 class SoftTokens(torch.nn.Module):
@@ -93,13 +105,8 @@ def save_soft_tokens(model: Any, folder: Path, base: str, revision: str | None) 
     save_file({SAVED: vectors_PC}, folder / WEIGHTS)
 
 
-def is_soft(folder: Path) -> bool:
-    """Whether what lies in a folder is soft tokens."""
-    return read_object(folder / ADAPTER).get("peft_type") in KINDS
-
-
-def read_soft_tokens(folder: Path, width: int) -> torch.Tensor:
-    """The vectors (P, C) that lie in a folder.
+def read_vectors(folder: Path, width: int) -> torch.Tensor:
+    """The vectors (P, C) that lie in a folder: soft tokens, or a prefix.
 
     Raises:
         ModelError: there are none, they are of another width, or not finite.
@@ -110,7 +117,19 @@ def read_soft_tokens(folder: Path, width: int) -> torch.Tensor:
         raise ModelError(f"{folder}: its soft tokens are damaged ({error}). Restore what training wrote.") from None
     if vectors_PC is None or vectors_PC.ndim != 2 or vectors_PC.shape[1] != width:
         found = "none" if vectors_PC is None else f"of the shape {tuple(vectors_PC.shape)}"
-        raise ModelError(f"{folder}: its soft tokens are {found}, and the base reads vectors of {width} numbers.")
+        raise ModelError(f"{folder}: its soft tokens are {found}, and the base takes vectors of {width} numbers.")
     if not vectors_PC.isfinite().all():
         raise ModelError(f"{folder}: its soft tokens are not finite. Take an earlier one.")
     return vectors_PC
+
+
+def with_soft_tokens(model: Any, folder: Path) -> Any:
+    """The model with the soft tokens that lie in a folder."""
+    embedding = model.get_input_embeddings().weight
+    vectors_PC = read_vectors(folder, embedding.shape[1]).to(embedding)
+    return give_soft_tokens(model, Prompt(vectors_PC), len(vectors_PC))
+
+
+def has_prompt(model: Any) -> bool:
+    """Whether a model has soft tokens that are vectors, and no mere places."""
+    return bool(soft_tokens(model)) and not isinstance(model.get_input_embeddings().prompt, Places)

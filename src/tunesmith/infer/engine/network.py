@@ -23,6 +23,7 @@ from tunesmith.infer.engine.library import cache_argument
 from tunesmith.infer.engine.linear import ForwardContext, SlotLinear, can_pack, pack, repack, unpack
 from tunesmith.infer.engine.slots import POSITION_MULTIPLE, SLOTS, SlotCache
 from tunesmith.model.device import free_bytes
+from tunesmith.model.soft import soft_tokens
 
 SEVERAL = 8  # places for adapters, once there is more than one
 PACKED_SHARE = 0.25  # most of the free memory that packed weights may take
@@ -112,7 +113,8 @@ class Network:
             CannotStack: it has other weights than it had, by their names or shapes.
         """
         base = model.get_base_model() if hasattr(model, "peft_config") else model
-        named = {name.replace(".base_layer.", "."): weight for name, weight in parameters_of(base)}
+        named = dict(parameters_of(base))
+        named |= {name.replace(".base_layer.", "."): weight for name, weight in named.items()}
         self._changes[0] += 1
         for name, weight in parameters_of(self.model):
             source = named.get(name)
@@ -306,18 +308,21 @@ def why_logits_differ(network: Network, model: Any, adapter: int) -> str | None:
     """
     words = model.config.get_text_config().vocab_size
     long, short = [(7919 * i + 11) % words for i in range(1, 12)], [(104729 * i + 5) % words for i in range(1, 9)]
-    own = [adapter, adapter]
+    own, soft = [adapter, adapter], soft_tokens(model)
+    more = len(soft)
     try:
         cache = SlotCache()
-        got = [network.prefill(cache, 0, 0, torch.tensor([long[:8], [*short[:5], 0, 0, 0]], device=network.device),
-                               [7, 4], own)]  # fmt: skip
+        cache.ensure(2, more + len(long))
+        prompts = torch.tensor([[*soft, *long[:8]], [*soft, *short[:5], 0, 0, 0]], device=network.device)
+        got = [network.prefill(cache, 0, 0, prompts, [more + 7, more + 4], own)]
         for i in range(3):
-            got.append(network.decode(cache, [long[8 + i], short[5 + i]], [8 + i, 5 + i], own))
+            got.append(network.decode(cache, [long[8 + i], short[5 + i]], [more + 8 + i, more + 5 + i], own))
     except (NotImplementedError, RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
         return f"{type(error).__name__} in the batched pass: {str(error).splitlines()[0][:200] if str(error) else ''}"
     network.bytes_per_position = cache.bytes_per_position
     for row, (ids, begin) in enumerate(((long, 8), (short, 5))):
-        want_TV = model(input_ids=torch.tensor([ids], device=network.device), use_cache=False).logits[0, begin - 1 :]
+        whole = torch.tensor([[*soft, *ids]], device=network.device)
+        want_TV = model(input_ids=whole, use_cache=False).logits[0, more + begin - 1 :]
         have_TV = torch.stack([logits_BV[row] for logits_BV in got])
         if (off := distance(have_TV, want_TV)) > tolerance(want_TV.dtype):
             return f"the batched pass computes other logits than the model ({off:.1g} relative)"

@@ -20,6 +20,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.cache_utils import Cache
 
+from tunesmith.model.prefix import prefix_of
+
 SLOTS = "tunesmith_slots"
 POSITION_MULTIPLE = 8  # attention reads so many positions, or a multiple
 CHANGES_NOTHING = {
@@ -176,10 +178,10 @@ def slot_attention(
     """Attention of new tokens to their own slot.
 
     Args:
-        module: not read.
+        module: the attention layer, whose prefix is put where prompts begin.
         query: (B, H, T, D).
-        key: (B, K, P, D).
-        value: (B, K, P, D).
+        key: (B, K, P, D), of the slots themselves.
+        value: (B, K, P, D), the same.
         attention_mask: relative position of each key: integers (B or 1, 1, T, P).
         dropout: must be 0.
         scaling: factor on the scores; 1 / sqrt(D) if None.
@@ -199,6 +201,9 @@ def slot_attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     batch, heads, tokens, width = query.shape
     groups = key.shape[1]
+    if tokens > 1 and (prefix := prefix_of(module)) is not None:  # of a prompt; it stays in the slot
+        count = min(prefix.shape[2], key.shape[2])
+        key[:, :, :count], value[:, :, :count] = prefix[:, :, :count].to(key.dtype)
     if tokens == 1:  # heads that share keys become rows of one product: keys are read once, not repeated
         query = query.reshape(batch, groups, heads // groups, width)
         output = _attend(query, key, value, seen, scale, softcap)

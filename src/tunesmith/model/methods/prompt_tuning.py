@@ -9,6 +9,7 @@ from pydantic import model_validator
 
 from tunesmith.core.config import Section, option
 from tunesmith.core.errors import ModelError
+from tunesmith.core.files import read_object
 from tunesmith.model.methods.method import Method
 
 
@@ -25,9 +26,18 @@ class PromptTuningConfig(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if (self.init == "text") != (self.text is not None):
-            raise ValueError("text is what init: text starts from: give both or none")
+        refuse_text(self.init, self.text)
         return self
+
+
+def refuse_text(init: str, text: str | None) -> None:
+    """Refuse a text that nothing starts from, or a start from none.
+
+    Raises:
+        ValueError: it is so.
+    """
+    if (init == "text") != (text is not None):
+        raise ValueError("text is what init: text starts from: give both or none")
 
 
 def apply(model: Any, config: PromptTuningConfig) -> Any:
@@ -50,14 +60,25 @@ def start(model: Any, config: PromptTuningConfig) -> Any:
         return earlier(config.continue_from, config.tokens, words_VC.shape[1])
     if config.init == "random":
         return torch.randn(config.tokens, words_VC.shape[1]).to(words_VC) * words_VC.std()
-    if config.init == "vocabulary":
-        return words_VC[torch.randperm(len(words_VC))[: config.tokens].to(words_VC.device)].clone()
+    return words_VC[first_words(model, config.tokens, config.init, config.text)].clone()
+
+
+def first_words(model: Any, tokens: int, init: str, text: str | None) -> list[int]:
+    """The ids of the words that so many soft tokens start at.
+
+    Raises:
+        ModelError: the text has no tokens.
+    """
+    import torch
+
+    if init != "text":
+        return torch.randperm(len(model.get_input_embeddings().weight))[:tokens].tolist()
     from tunesmith.prompt.load import load_contract
 
-    ids = load_contract(Path(model.name_or_path)).tokenizer.encode(config.text, add_special_tokens=False)
+    ids = load_contract(Path(model.name_or_path)).tokenizer.encode(text, add_special_tokens=False)
     if not ids:
-        raise ModelError(f"method.text = {config.text!r} has no tokens.")
-    return words_VC[[ids[place % len(ids)] for place in range(config.tokens)]].clone()
+        raise ModelError(f"method.text = {text!r} has no tokens.")
+    return [ids[place % len(ids)] for place in range(tokens)]
 
 
 def earlier(name: str, tokens: int, width: int) -> Any:
@@ -66,13 +87,13 @@ def earlier(name: str, tokens: int, width: int) -> Any:
     Raises:
         ModelError: it has others, or so many others.
     """
-    from tunesmith.model.layout import adapter_folder
-    from tunesmith.model.soft import is_soft, read_soft_tokens
+    from tunesmith.model.layout import ADAPTER, adapter_folder
+    from tunesmith.model.soft import KINDS, read_vectors
 
     folder = adapter_folder(name)
-    if not is_soft(folder):
+    if read_object(folder / ADAPTER).get("peft_type") not in KINDS:
         raise ModelError(f"{folder}: it is no soft prompt. Only soft prompts can be started from here.")
-    vectors_PC = read_soft_tokens(folder, width)
+    vectors_PC = read_vectors(folder, width)
     if len(vectors_PC) != tokens:
         raise ModelError(
             f"method.tokens = {tokens}, and the prompt in {folder} has {len(vectors_PC)}. "
