@@ -118,7 +118,7 @@ def read_adapter(name: str, folder: Path) -> Adapter:
 
 def refuse(config: Any) -> None:
     """Raise CannotStack where a configuration asks for more than A and B on linear layers."""
-    if not isinstance(config, LoraConfig):
+    if type(config) is not LoraConfig:  # AdaLoRA's is one too
         raise CannotStack(f"the adapter is {getattr(config.peft_type, 'value', config.peft_type)}, not LoRA")
     usual = LoraConfig()
     for field in fields(config):
