@@ -10,6 +10,7 @@ import typer
 from tunesmith.cli.chat import chat
 from tunesmith.cli.check import check
 from tunesmith.cli.compare import compare
+from tunesmith.cli.compare_methods import compare_methods
 from tunesmith.cli.demo import demo
 from tunesmith.cli.evaluate import evaluate
 from tunesmith.cli.inspect import inspect
@@ -36,7 +37,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-ON_FILES = (demo, check, train, evaluate, chat, runs, show, compare, merge, lineage, push, methods, inspect)
+ON_FILES = (
+    demo, check, train, evaluate, chat, runs, show, compare, merge, lineage, push, methods, compare_methods, inspect,
+)  # fmt: skip
 ON_JOBS = (submit, worker, jobs, logs, fetch, cancel, pause, resume, delete, limits, gc, backup, restore)
 for command in (*ON_FILES, *ON_JOBS, serve, audit):
     app.command()(command)
