@@ -2,6 +2,7 @@
 
     python benchmarks/sft_cpu.py --rows alpaca.jsonl --write      # -> benchmarks/RESULTS.md
     python benchmarks/sft_cpu.py --size 10m --method full --steps 6
+    python benchmarks/sft_cpu.py --method qlora --only tunesmith apart      # dora and qlora beside TRL's own
 
 Each contender runs in a process of its own, one after another, on the same random model, the same token ids and masks
 and the same rows a step. Tokens/s are of real tokens (padding left out), of all steps but the first third, in which
@@ -38,7 +39,7 @@ SIZES = {
 }  # fmt: skip
 ROWS_A_STEP = 16
 LONGEST = 512  # tokens of a row; longer ones are left out, or eight of them padded would not fit into memory
-LEARNING_RATE = {"lora": 2e-4, "full": 2e-5}
+LEARNING_RATE = {"lora": 2e-4, "dora": 2e-4, "qlora": 2e-4, "full": 2e-5}
 CONTENDERS = {
     "tunesmith": {},
     "TRL, its defaults (fp32, padded)": {"bf16": False},
@@ -91,7 +92,8 @@ def run_tunesmith(options: argparse.Namespace) -> dict[str, Any]:
     home = Path(options.folder)
     recipe = home / "recipe.yaml"
     recipe.write_text(json.dumps({
-        "model": {"base": str(home / "model")}, "method": {"type": options.method},
+        "model": {"base": str(home / "model"), "quantize": "nf4" if options.method == "qlora" else "none"},
+        "method": {"type": "full"} if options.method == "full" else {"type": "lora", "dora": options.method == "dora"},
         "data": {"train": options.rows, "test": 0, "validation": 0, "near_duplicates": "off", "over_long": "drop",
                  "max_length": LONGEST},
         "optim": {"steps": options.steps, "batch_size": ROWS_A_STEP, "learning_rate": LEARNING_RATE[options.method],
@@ -116,7 +118,7 @@ def run_trl(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str, 
     from datasets import Dataset
     from peft import LoraConfig
     from torch.utils.data import SequentialSampler
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
     started = time.time()
@@ -147,12 +149,18 @@ def run_trl(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str, 
         max_length=2048, completion_only_loss=True, gradient_checkpointing=False, use_cpu=True, seed=0,
         dataset_kwargs={"skip_prepare_dataset": False}, disable_tqdm=True, **settings,
     )  # fmt: skip
-    lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
-    model = AutoModelForCausalLM.from_pretrained(home / "model", dtype=dtype)
+    dora = options.method == "dora"
+    lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM", use_dora=dora)
+    four_bits = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+    model = AutoModelForCausalLM.from_pretrained(
+        home / "model", dtype=dtype, quantization_config=four_bits if options.method == "qlora" else None
+    )
     trainer = InOrder(
         model=model, args=config, train_dataset=Dataset.from_list(rows),
         processing_class=AutoTokenizer.from_pretrained(home / "model"),
-        peft_config=lora if options.method == "lora" else None, callbacks=[Clock()],
+        peft_config=None if options.method == "full" else lora, callbacks=[Clock()],
     )  # fmt: skip
     trainer.train()
     logs = [line for line in trainer.state.log_history if "loss" in line]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,9 @@ def save_model(family: str, folder: Path) -> Path:
     return folder
 
 
-def try_cell(family: str, cell: str, folder: Path, quantize: str = "none", compiled: bool = False) -> dict[str, str]:
+def try_cell(
+    family: str, cell: str, folder: Path, quantize: str = "none", compiled: bool = False, tokens: Sequence[str] = ()
+) -> dict[str, str]:
     """What was seen; an AssertionError, or an error of the library, where something is not as it is claimed.
 
     Args:
@@ -111,13 +114,15 @@ def try_cell(family: str, cell: str, folder: Path, quantize: str = "none", compi
         folder: for all that it writes.
         quantize: how the base is kept while it trains.
         compiled: whether its layers are compiled.
+        tokens: that are new.
     """
     base, method = save_model(family, folder / "base"), CELLS[cell]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in many_rows(24)))
 
     def begin(name: str, **more: Any) -> Path:
         values = {
-            "model": {"base": str(base), "quantize": quantize}, "method": {**method, **more},
+            "model": {"base": str(base), "quantize": quantize, "add_tokens": list(tokens)},
+            "method": {**method, **more},
             "data": {"train": str(folder / "rows.jsonl"), "test": 0, "validation": 0},
             "optim": {"batch_size": 8, "epochs": 3, "learning_rate": RATES.get(cell, 1e-2)},
             "output": {"folder": str(folder / "runs"), "name": name, "checkpoint_every": 3},
@@ -175,6 +180,8 @@ def read_elsewhere(run: Path) -> None:
     """transformers and peft alone generate what our engine answers; a flip is allowed between two near logits."""
     found = find_model(str(run))
     model: Any = transformers.AutoModelForCausalLM.from_pretrained(found.base.folder if found.base else found.folder)
+    if (found.folder / "new_tokens.safetensors").exists():
+        put_new_tokens(model, found.folder, found.contract().tokenizer)
     if found.base is not None:
         model = put_bottlenecks(model, found.folder) or PeftModel.from_pretrained(model, str(found.folder))
     prompts = [[5, 6, 7, 8, 9], [70, 80, 90]]
@@ -214,6 +221,14 @@ def next_logits(model: Any, ids: list[int]) -> torch.Tensor:
         warnings.filterwarnings("ignore", "Position ids are not supported")
         warnings.filterwarnings("ignore", "`past_key_values` is deprecated", FutureWarning)
         return model(input_ids=given, attention_mask=torch.ones_like(given)).logits[0, -1]
+
+
+def put_new_tokens(model: Any, folder: Path, tokenizer: Any) -> None:
+    """What docs/methods.md says to do for the library before an adapter is put on."""
+    rows = load_file(folder / "new_tokens.safetensors")
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    model.get_input_embeddings().weight.data[-len(rows["input"]) :] = rows["input"]
+    model.get_output_embeddings().weight.data[-len(rows["input"]) :] = rows.get("output", rows["input"])
 
 
 def put_bottlenecks(model: Any, folder: Path) -> Any:

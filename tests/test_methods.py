@@ -498,3 +498,49 @@ def test_rows_of_any_length_share_a_batch_of_the_library_too(tiny, method):
 @pytest.mark.parametrize("cell", ["prefix_tuning, projection", "adapter, Houlsby"])
 def test_what_attention_and_layers_are_given_is_compiled_with_them(cell, tmp_path):
     try_cell("Llama", cell, tmp_path, compiled=True)
+
+
+@pytest.mark.parametrize(
+    ("family", "cell"),
+    [("Gemma", "lora"), ("Llama", "prefix_tuning"), pytest.param("Llama", "full", marks=pytest.mark.slow),
+     pytest.param("Llama", "lora", marks=pytest.mark.slow), pytest.param("GPT-2", "adapter", marks=pytest.mark.slow),
+     pytest.param("Qwen2", "bitfit", marks=pytest.mark.slow)],
+)  # fmt: skip
+def test_new_tokens_are_trained_and_kept_with_every_method(family, cell, tmp_path):
+    try_cell(family, cell, tmp_path, tokens=("lower level", "Zzyzx"))
+    found = find_model(str(tmp_path / "runs" / "whole"))
+    tokenizer, spec = found.contract().tokenizer, found.spec(LoadSpec())
+    ids = tokenizer.convert_tokens_to_ids(["lower level", "Zzyzx"])
+    assert ids == [4096, 4097]
+    assert tokenizer.encode("On the lower level.", add_special_tokens=False).count(4096) == 1
+    base = load(tmp_path / "base", spec).model
+    was, now = (one.get_output_embeddings().weight.detach() for one in (base, found.load("cpu")))
+    assert len(was) == len(now) == 4098
+    own = load_contract(tmp_path / "base").tokenizer
+    start = was[own.encode("Zzyzx", add_special_tokens=False)].mean(0)
+    torch.testing.assert_close(was[4097], start)
+    assert not torch.equal(now[4096], was[4096])  # it is among the answers
+    assert cell == "full" or torch.equal(now[:4096], was[:4096])
+    if cell == "lora":
+        engine = LocalEngine(fresh(tmp_path / "base"), None)
+        with pytest.raises(ModelError, match="it has tokens of its own, so it cannot join a batch"):
+            engine.add_adapter("x", found.folder)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "said"),
+    [([" x"], "begins or ends with a space"), (["the"], "is in the model's tokenizer already"),
+     (["Zzyzx", "Zzyzx"], "is in the list already")],
+)  # fmt: skip
+def test_tokens_that_cannot_be_new_are_refused(tiny, tokens, said):
+    with pytest.raises(ModelError, match=said):
+        load_contract(tiny, add_tokens=tokens)
+
+
+def test_an_adapter_whose_new_tokens_are_damaged_is_a_sentence(tiny, tmp_path):
+    model = METHODS["lora"].apply(load(tiny, LoadSpec(new_tokens=("Zzyzx",))).model, LoraConfig(rank=4))
+    contract = load_contract(resolve("ember").folder, add_tokens=["Zzyzx"])
+    export(model, resolve(str(tiny)), contract, tmp_path / "out", {})
+    (tmp_path / "out" / "new_tokens.safetensors").write_bytes(b"junk")
+    with pytest.raises(ModelError, match="its new tokens are damaged"):
+        with_adapter(fresh(tiny), tmp_path / "out")

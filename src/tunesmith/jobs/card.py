@@ -44,6 +44,7 @@ def make_card(
         "continue_from": _start(recipe),
         "method": recipe.method.model_dump(mode="json"),
         "task": objective_for(recipe.objective).task,
+        "new_tokens": list(recipe.model.add_tokens),
         "facts": splits.train.dataset.facts,
         "contract": {"id": contract.id, "train_on": contract.train_on, "stop_ids": list(contract.stop_ids)},
         "data": {

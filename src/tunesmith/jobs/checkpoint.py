@@ -28,7 +28,9 @@ def export_checkpoint(folder: Path, step: int) -> Path:
     recipe = read_recipe(folder / "config.yaml")
     own = folder / recipe.model.base
     base = resolve(str(own) if own.is_dir() else recipe.model.base, recipe.model.revision)
-    contract = load_contract(base.folder, recipe.model.template, recipe.data.train_on)
+    contract = load_contract(
+        base.folder, recipe.model.template, recipe.data.train_on, add_tokens=recipe.model.add_tokens
+    )
     checkpoint = find_step(folder / "checkpoints", step)
     made_from = checkpoint.state["made_from"]
     if (made_from["base model"], made_from["tokenizer and template"]) != (base.fingerprint(), contract.id):
@@ -44,6 +46,7 @@ def export_checkpoint(folder: Path, step: int) -> Path:
         "base": {"name": recipe.model.base, "commit": base.commit, "sha256": base.fingerprint()},
         "method": recipe.method.model_dump(mode="json"),
         "task": task,
+        "new_tokens": list(recipe.model.add_tokens),
         "contract": {"id": contract.id, "train_on": contract.train_on, "stop_ids": list(contract.stop_ids)},
         "steps": step,
         "recipe": recipe.model_dump(mode="json"),

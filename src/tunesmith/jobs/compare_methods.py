@@ -1,7 +1,7 @@
 """Several methods on the same rows, base and number of steps, one after the other, and what each cost and gave.
 
-Each is a run of its own with a folder of its own: one that ended early goes on where it was, one that has finished is not
-done again. So the whole goes on where it was when it is asked for again.
+Each is a run of its own with a folder of its own: one that ended early goes on where it was, one that has finished is
+not done again. So the whole goes on where it was when it is asked for again.
 """
 
 from __future__ import annotations

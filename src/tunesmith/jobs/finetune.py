@@ -116,7 +116,9 @@ def walk(
     base = resolve(recipe.model.base, recipe.model.revision)
     objective = objective_for(recipe.objective)
     refuse_untrainable(base.folder, objective.task)
-    contract = load_contract(base.folder, recipe.model.template, recipe.data.train_on)
+    contract = load_contract(
+        base.folder, recipe.model.template, recipe.data.train_on, add_tokens=recipe.model.add_tokens
+    )
 
     # 3. Rows, checked, as token ids and masks, on disk.
     report(events.Phase("preparing data"))
@@ -125,7 +127,8 @@ def walk(
     # 4. What is trained on, what is validated on, what is kept for the end.
     refuse_too_few(splits, arguments.get("least_rows", 0))
     refuse_what_cannot_teach(recipe, splits, contract)
-    refuse_unknown_tokens(splits, contract, read_config(base.folder).get_text_config().vocab_size)
+    words = read_config(base.folder).get_text_config().vocab_size
+    refuse_unknown_tokens(splits, contract, max(words, len(contract.tokenizer)) if recipe.model.add_tokens else words)
     splits = with_replay(recipe, folder, base, contract, splits, ranks, report)
     rows = splits.mixture
     if ranks.leads:
@@ -149,6 +152,7 @@ def walk(
         precision=plan.precision if method.base_untouched else "fp32",
         device="cpu" if sharded else plan.device,
         quantize=recipe.model.quantize,
+        new_tokens=tuple(recipe.model.add_tokens),
         dropout=recipe.model.dropout,
         shard=sharded,
     )

@@ -18,6 +18,8 @@ def refuse_in_parts(recipe: Recipe) -> None:
         ConfigError: it does.
     """
     method = method_for(recipe.method)
+    if recipe.sharding == "full" and recipe.processes > 1 and recipe.model.add_tokens:
+        raise ConfigError("model.add_tokens and sharding = full do not go together. Set sharding=none.")
     if recipe.sharding == "full" and recipe.processes > 1 and method.whole(recipe.method):
         raise ConfigError(
             f"method.type = {recipe.method.type} with these settings needs all weights in one process, and with "

@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 
+from tunesmith.model.layout import adapter_folder
 from tunesmith.model.load import LoadSpec, answering, load
 from tunesmith.model.methods.method import trainable
 from tunesmith.model.methods.table import method_for
+from tunesmith.model.new_tokens import put_back, put_saved_tokens, split_off, train_new_tokens
 from tunesmith.train.checkpoint import EMA, WEIGHTS, Checkpoint, method_tensors, put_weights, saved_tensors
 from tunesmith.train.recipe import Recipe
 
@@ -20,7 +22,10 @@ def changed_model(model: Any, recipe: Recipe, rows: Sequence[Any] = (), steps: i
     """The model with what the method adds to it, the same each time for one recipe and its rows."""
     torch.manual_seed(recipe.seed)
     method = method_for(recipe.method)
-    model = method.apply(model, recipe.method)
+    if (earlier := getattr(recipe.method, "continue_from", None)) is not None:
+        model = put_saved_tokens(model, adapter_folder(earlier))
+    model = method.apply(split_off(model, getattr(recipe.method, "train_also", ())), recipe.method)
+    train_new_tokens(model)
     method.prepare(model, recipe.method, rows, steps)
     return model
 
@@ -42,7 +47,9 @@ def trained_model(
     """
     method = method_for(recipe.method)
     spec = replace(answering(recipe.device) if method.base_untouched else LoadSpec(), task=task, facts=facts)
+    spec = replace(spec, new_tokens=tuple(recipe.model.add_tokens))
     saved = saved_tensors(checkpoint, EMA if recipe.optim.ema else WEIGHTS)
     config, tensors = method.exported(recipe.method, saved, method_tensors(checkpoint))
     model = changed_model(load(base, spec).model, recipe.model_copy(update={"method": config}))
-    return model, put_weights(trainable(model), tensors, checkpoint.folder)
+    changed = put_weights(trainable(model), tensors, checkpoint.folder)
+    return put_back(model), changed

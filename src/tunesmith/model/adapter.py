@@ -18,6 +18,7 @@ from tunesmith.core.errors import ModelError
 from tunesmith.core.files import read_object
 from tunesmith.model import bottleneck, prefix, soft
 from tunesmith.model.layout import ADAPTER
+from tunesmith.model.new_tokens import new_tokens, put_saved_tokens, save_new_tokens
 
 
 @dataclass(frozen=True)
@@ -66,19 +67,23 @@ def with_adapter(model: Any, folder: Path) -> Any:
     Raises:
         ModelError: it is damaged, or of another base.
     """
-    found = kept_as(folder)
+    found, model = kept_as(folder), put_saved_tokens(model, folder)
     return put_adapter(model, folder) if found is None else found.put(model, folder)
 
 
 def save_adapter(model: Any, folder: Path, base: str, revision: str | None) -> None:
     """Write what a model has beside its base, or all of it where that is nothing."""
-    found = format_of(model)
-    if found is not None:
+    if not has_adapter(model):
+        model.save_pretrained(folder, safe_serialization=True)
+        return
+    save_new_tokens(model, folder)
+    if (found := format_of(model)) is not None:
         found.save(model, folder, base, revision)
         return
-    for config in getattr(model, "peft_config", {}).values():
+    for config in model.peft_config.values():
         config.base_model_name_or_path, config.revision = base, revision
-    model.save_pretrained(folder, safe_serialization=True)
+    whole_tables = "auto" if new_tokens(model) is None else False  # or peft would write all rows of a table that grew
+    model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=whole_tables)
 
 
 def put_adapter(model: Any, folder: Path, **settings: Any) -> Any:

@@ -113,7 +113,8 @@ class ExportedModel:
 
     def spec(self, spec: LoadSpec) -> LoadSpec:
         """The same, for the task that the model was trained for."""
-        return replace(spec, task=self.card.get("task", "causal"), facts=self.card.get("facts", {}))
+        card, tokens = self.card, tuple(self.card.get("new_tokens", ()))
+        return replace(spec, task=card.get("task", "causal"), facts=card.get("facts", {}), new_tokens=tokens)
 
     def load_as(self, spec: LoadSpec) -> Any:
         """The model with its adapter, in evaluation mode.

@@ -114,6 +114,7 @@ def parts_of(
     parts: dict[tuple[Any, ...], Part] = {}
     for name, weight in weights.items():
         other = weight if tuned is None else tuned.get(name, weight)
+        other = other[: len(weight)] if other.ndim else other  # without new tokens
         changed = added or not torch.equal(weight, other)
         number = NUMBER.search(name)
         layer, common = int(number[1]) if number else -1, NUMBER.sub("*", name, count=1)

@@ -18,6 +18,7 @@ from tunesmith.core.errors import ModelError
 from tunesmith.core.names import look_up
 from tunesmith.model.adapter import with_adapter
 from tunesmith.model.device import choose_device
+from tunesmith.model.new_tokens import with_new_tokens
 from tunesmith.model.outline import Sources, outline, stored_dtype
 from tunesmith.model.quantize import Quantize, quantized
 from tunesmith.prompt.whole import read_settings
@@ -58,6 +59,7 @@ class LoadSpec:
         quantize: `none`, `nf4` or `int8`: how the linear layers of a base are kept that something is trained beside.
         dropout: sets each dropout rate that the architecture has.
         adapter: folder of an adapter to put on top.
+        new_tokens: texts that become tokens of their own, where its tokenizer does not have them (see `new_tokens`).
         shard: leave the weights in their files, until each process takes its part of them (see `outline`).
         facts: of the rows, such as label names.
     """
@@ -68,6 +70,7 @@ class LoadSpec:
     quantize: Quantize = "none"
     dropout: float | None = None
     adapter: str | None = None
+    new_tokens: tuple[str, ...] = ()
     shard: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
@@ -115,7 +118,8 @@ def load(folder: Path, spec: LoadSpec) -> Loaded:
         for name, value in changes.items():
             setattr(config, name, value)
         return Loaded(*outline(mapped, lambda: task.library.from_config(config, dtype=spec.dtype)))
-    model = quantized(_read(folder, task, spec.dtype, changes).to(spec.device), spec.quantize).eval()
+    model = with_new_tokens(_read(folder, task, spec.dtype, changes).to(spec.device), folder, spec.new_tokens)
+    model = quantized(model, spec.quantize).eval()
     if spec.adapter is not None:
         model = with_adapter(model, Path(spec.adapter)).eval()
     return Loaded(model)

@@ -20,6 +20,12 @@ class ModelConfig(Section):
         None,
         "Name of a chat template from tunesmith's library, for a base model that has none of its own.",
     )
+    add_tokens: list[str] = option(
+        [],
+        "Texts that become tokens of their own: rows of the embedding (and of the output layer), begun at the mean of "
+        "their pieces and trained with every method.",
+        "For words of your field that fall into many pieces.",
+    )
     quantize: Literal["none", "nf4", "int8"] = option(
         "none",
         "Keep the base's linear layers in 4 bits (nf4) or 8 (int8) while something is trained beside them (QLoRA). It "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,24 @@ from tunesmith.prompt.templates import MARKS, TEMPLATES
 
 
 def load_contract(
-    folder: Path, template: str | None = None, train_on: str = "assistant", chat: bool = True
-) -> Contract:
+    folder: Path, template: str | None = None, train_on: str = "assistant", chat: bool = True,
+    add_tokens: Sequence[str] = (),
+) -> Contract:  # fmt: skip
     """The contract of the model in `folder`.
 
     Args:
         folder: a base model, or an exported model (which carries its own template).
         template: name from the template library, for a model without a template.
         train_on: `assistant` (every assistant turn), `last` (only the last), `all` (every token).
+        add_tokens: texts that become tokens of their own.
         chat: whether conversations will be read; if not, a model may be without a template, as BERT is.
 
     Raises:
         ModelError: no tokenizer, no template though one is needed, an unknown template, or no stop token.
     """
     tokenizer = load_tokenizer(folder)
+    if add_tokens:
+        _add(tokenizer, add_tokens)
     text = _template_text(folder, tokenizer, template)
     if text is None and chat:
         raise ModelError(
@@ -42,6 +47,22 @@ def load_contract(
         check_template(text, tokenizer.special_tokens_map)
         _probe(contract)
     return contract
+
+
+def _add(tokenizer: Any, tokens: Sequence[str]) -> None:
+    """Let the tokenizer know more tokens.
+
+    Raises:
+        ModelError: one is no text, is there already, or is named twice.
+    """
+    known = tokenizer.get_vocab()
+    for place, token in enumerate(tokens):
+        if not token.strip() or token != token.strip():
+            raise ModelError(f"model.add_tokens: {token!r} is empty or begins or ends with a space. Leave that out.")
+        if token in known or token in tokens[:place]:
+            where = "the model's tokenizer" if token in known else "the list"
+            raise ModelError(f"model.add_tokens: {token!r} is in {where} already. Leave it out.")
+    tokenizer.add_tokens(list(tokens))
 
 
 def _template_text(folder: Path, tokenizer: Any, template: str | None) -> str | None:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from tunesmith.model.layers import inside
+from tunesmith.model.new_tokens import MoreOutputs
 from tunesmith.train.batch import TokenBatch
 from tunesmith.train.weights.shards import within
 
@@ -136,6 +137,11 @@ def hidden_at_trained(model: Any, batch: TokenBatch) -> torch.Tensor:
 
 
 def output_layer(model: Any) -> torch.nn.Linear | None:
-    """The layer that makes logits, if it is a plain matrix product."""
+    """The layer that makes logits, if it is a plain matrix product, with new rows beside the others or without."""
     layer = inside(model).get_output_embeddings()
-    return layer if type(layer) is torch.nn.Linear and layer.bias is None else None
+    return layer if type(layer) in (torch.nn.Linear, MoreOutputs) and layer.bias is None else None
+
+
+def weight_of(layer: torch.nn.Linear) -> torch.Tensor:
+    """Its weight (V, D), with the new rows in it."""
+    return layer.whole() if isinstance(layer, MoreOutputs) else layer.weight

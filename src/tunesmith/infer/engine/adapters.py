@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 
 from tunesmith.core.errors import ModelError
 from tunesmith.infer.engine.linear import Factors, SlotLinear
+from tunesmith.model.new_tokens import FILE as NEW_TOKENS
 
 FACTOR = re.compile(
     r"base_model\.model\.(.+)\.lora_([AB])(?:\.[^.]+)?\.weight"
@@ -108,6 +109,8 @@ def read_adapter(name: str, folder: Path) -> Adapter:
         ModelError: it is not there, or no plain LoRA of linear layers.
     """
     try:
+        if (folder / NEW_TOKENS).exists():
+            raise CannotStack("it has tokens of its own")
         config: Any = PeftConfig.from_pretrained(str(folder))
         return make_adapter(name, load_file(folder / "adapter_model.safetensors"), config)
     except CannotStack as error:
