@@ -219,6 +219,22 @@ def run_floor(options: argparse.Namespace) -> dict[str, Any]:
     return {"tokens_per_second": tokens / seconds, "bf16": rate(torch.bfloat16), "fp32": rate(torch.float32)}
 
 
+def weights_in_four_bits(folder: Path) -> str:
+    """What a base's weights take in memory beside which something is trained, in NF4 and in bf16."""
+    from tunesmith.model.load import LoadSpec, load
+
+    sizes = {}
+    for kind in ("nf4", "none"):
+        model = load(folder, LoadSpec(precision="bf16", quantize=kind)).model
+        scales = (weight.quant_state for weight in model.parameters() if getattr(weight, "quant_state", None))
+        beside = sum(one.numel() * one.element_size() for state in scales
+                     for one in (state.absmax, state.code, state.state2.absmax, state.state2.code))  # fmt: skip
+        sizes[kind] = beside + sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    in_mb = {kind: f"{size / 1e6:,.0f} MB" for kind, size in sizes.items()}
+    ratio = sizes["nf4"] / sizes["none"]
+    return f"Weights of the base, embedding and all: {in_mb['nf4']} in NF4, {in_mb['none']} in bf16: {ratio:.2f} of it."
+
+
 def in_a_process(options: argparse.Namespace, name: str) -> dict[str, Any]:
     command = [sys.executable, __file__, "--contender", name, "--folder", options.folder, "--size", options.size,
                "--method", options.method, "--steps", str(options.steps), "--rows", options.rows,
@@ -292,7 +308,8 @@ def main() -> None:
         found = {name: in_a_process(options, name) for name in [*names, "floor"]}
         again = argparse.Namespace(**{**vars(options), "steps": 1})
         found["tunesmith"]["warm"] = in_a_process(again, "tunesmith")["first_step"]
-    text = table(options, found)
+        weights = weights_in_four_bits(Path(folder) / "model") if options.method == "qlora" else ""
+    text = f"{table(options, found)}\n{weights}".strip()
     print(text)
     if options.write:
         versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft", "trl"))
