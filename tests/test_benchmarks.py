@@ -205,6 +205,7 @@ def test_results_are_put_between_their_marks(load, tmp_path, monkeypatch):
 # Scripts
 
 
+@pytest.mark.slow
 def test_the_walk_of_openais_users(tmp_path, tiny, write_rows):
     """As a user has it: a server and a worker in processes of their own, the unmodified client, each step."""
     rows = write_rows(many_rows(40))

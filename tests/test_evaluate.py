@@ -93,10 +93,12 @@ def test_the_page_is_self_contained_and_escapes_what_models_say(setting):
             title="run<1>", lead="x", steps=[{"step": i, **step} for i in range(1, 9)],
             validations=[{"step": 8, "loss": 1.5}], lengths=[5, 9, 7], trained=[2, 3, 4], ledger="3 rows read.",
             recipe="seed: 0", plan={"device": "cpu"}, report=report, general={"general": report}, samples=3,
+            notes=["one row <2> is odd."],
         )
     )  # fmt: skip
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)" in page
+    assert "one row &lt;2&gt; is odd." in page
     assert page.count("<svg") == 4
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
     assert all(metric.name in page for metric in METRICS)

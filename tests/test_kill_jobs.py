@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 
-@pytest.mark.parametrize("kind", ["sqlite:count", "postgres:stops"])
+@pytest.mark.parametrize("kind", [pytest.param("sqlite:count", marks=pytest.mark.kills), "postgres:stops"])
 def test_who_works_with_the_queue_may_be_killed_at_any_moment(kind):
     command = [sys.executable, ROOT / "scripts" / "kill_jobs.py", "--only", kind, "--kills", "4"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -35,6 +35,7 @@ class Story:
         general: what was found on rows that the run is not about, by what they are.
         samples: how many samples to show.
         replayed: what was replayed beside the training rows, a sentence; empty if nothing was.
+        notes: what else the run had to say, in sentences.
     """
 
     title: str
@@ -50,6 +51,7 @@ class Story:
     general: dict[str, EvalReport]
     samples: int
     replayed: str = ""
+    notes: Sequence[str] = ()
 
 
 def pick_samples(report: EvalReport | None, count: int) -> list[Sample]:
@@ -78,6 +80,7 @@ def render_page(story: Story) -> str:
         length_svg=length_histogram(story.lengths, story.trained),
         ledger=story.ledger,
         replayed=story.replayed,
+        notes=list(story.notes),
         recipe=story.recipe,
         plan=json.dumps(story.plan, indent=2),
     )
@@ -138,7 +141,7 @@ def _section(title: str, report: EvalReport, lead: str = "") -> dict[str, Any]:
 def _render(
     title: str, lead: str, tiles: dict[str, Any], sections: list[dict[str, Any]], samples: list[Sample], **rest: Any
 ) -> str:
-    parts = {"loss_svg": "", "length_svg": "", "ledger": "", "replayed": "", "recipe": "", "plan": "", **rest}
+    absent = {"loss_svg": "", "length_svg": "", "ledger": "", "replayed": "", "notes": [], "recipe": "", "plan": ""}
     return render(
         "tunesmith.evaluate",
         "report.html.jinja",
@@ -148,7 +151,7 @@ def _render(
         tiles=[{"name": name, "value": value} for name, value in tiles.items()],
         sections=sections,
         samples=samples,
-        **parts,
+        **{**absent, **rest},
     )
 
 

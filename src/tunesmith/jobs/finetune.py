@@ -323,13 +323,14 @@ def write_report(folder: Path, recipe: Recipe, splits: Splits, plan: Plan, found
     """report/report.html and report/report.json, with what is behind its scores in rows.jsonl."""
     target = folder / "report"
     target.mkdir(exist_ok=True)
-    method = recipe.method.type
+    method, said = recipe.method.type, read_lines(folder / EVENTS)
     names = ", ".join(Path(ledger.file).name for ledger in splits.ledgers[:3])
     story = Story(
         title=folder.name,
         lead=f"{recipe.model.base}, {method}, {counted(len(splits.train), f'row of {names}')}",
         steps=read_lines(folder / METRICS),
-        validations=[event for event in read_lines(folder / EVENTS) if event["kind"] == "validation"],
+        validations=[event for event in said if event["kind"] == "validation"],
+        notes=list(dict.fromkeys(event["sentence"] for event in said if event["kind"] == "warning")),
         lengths=splits.train.lengths.tolist(),
         trained=splits.train.trained.tolist(),
         ledger=total(splits.ledgers, "all files").sentence(),
