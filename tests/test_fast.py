@@ -25,6 +25,7 @@ from tunesmith.model.load import LoadSpec, load
 from tunesmith.model.methods.full import FullConfig
 from tunesmith.model.methods.lora import LoraConfig
 from tunesmith.model.methods.table import METHODS
+from tunesmith.model.new_tokens import MoreOutputs
 from tunesmith.prompt.load import load_contract
 from tunesmith.train import loss as losses
 from tunesmith.train.batch import WHOLE, packed
@@ -113,20 +114,23 @@ class Largest(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("trained", [False, True, "new rows"])
 def test_the_chunked_loss_is_cross_entropy_and_never_holds_all_logits(trained, monkeypatch):
     torch.manual_seed(0)
     monkeypatch.setattr(losses, "LOGITS_PER_PIECE", 2000)
     hidden = torch.randn(70, 16, requires_grad=True)
-    weight = torch.randn(500, 16, requires_grad=trained)
+    head = torch.nn.Linear(16, 500, bias=False).requires_grad_(trained is True)
+    if trained == "new rows":
+        head = MoreOutputs(head, 400, torch.nn.Parameter(torch.randn(3, 16)))
+    weight = head.rows if trained == "new rows" else head.weight
     target = torch.randint(500, (70,))
     with Largest() as seen:
-        total, correct = linear_cross_entropy(hidden, weight, target)
+        total, correct = linear_cross_entropy(hidden, head, target)
         total.mul(0.3).backward()
-    assert seen.numel <= max(4 * 2000 if trained else 2000, 500 * 16)
+    assert seen.numel <= max(4 * 2000 if trained is True else 2000, 500 * 16)
     by_hidden, by_weight = hidden.grad, weight.grad
     hidden.grad = weight.grad = None
-    logits = hidden @ weight.T
+    logits = head(hidden)
     want = cross_entropy(logits, target, reduction="sum")
     want.mul(0.3).backward()
     torch.testing.assert_close(total, want)
@@ -135,7 +139,7 @@ def test_the_chunked_loss_is_cross_entropy_and_never_holds_all_logits(trained, m
     if trained:
         torch.testing.assert_close(by_weight, weight.grad)
     with torch.no_grad():
-        torch.testing.assert_close(linear_cross_entropy(hidden, weight, target)[0], want.detach())
+        torch.testing.assert_close(linear_cross_entropy(hidden, head, target)[0], want.detach())
 
 
 def test_losses_that_are_very_large_stay_finite_and_exact():

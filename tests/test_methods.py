@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 
 import numpy as np
@@ -26,10 +27,13 @@ from tunesmith.model.export import export, find_model, merged
 from tunesmith.model.inspect import inspect_model
 from tunesmith.model.load import LoadSpec, load
 from tunesmith.model.methods.adalora import AdaloraConfig
+from tunesmith.model.methods.adapter import AdapterConfig
+from tunesmith.model.methods.continue_from import starting_adapter
 from tunesmith.model.methods.lora import LoraConfig
 from tunesmith.model.methods.method import trainable
 from tunesmith.model.methods.p_tuning import make_encoder
 from tunesmith.model.methods.table import METHODS, MethodConfig
+from tunesmith.model.new_tokens import refuse_other_tokens
 from tunesmith.model.soft import save_soft_tokens, soft_tokens
 from tunesmith.prompt.base import resolve
 from tunesmith.prompt.load import load_contract
@@ -500,12 +504,17 @@ def test_what_attention_and_layers_are_given_is_compiled_with_them(cell, tmp_pat
     try_cell("Llama", cell, tmp_path, compiled=True)
 
 
+MORE_WITH_NEW_TOKENS = [
+    ("Llama", "prefix_tuning"), ("Llama", "full"), ("Llama", "lora"), ("GPT-2", "adapter"), ("Qwen2", "bitfit"),
+    ("Llama", "p_tuning"),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("family", "cell"),
-    [("Gemma", "lora"), ("Llama", "prefix_tuning"), pytest.param("Llama", "full", marks=pytest.mark.slow),
-     pytest.param("Llama", "lora", marks=pytest.mark.slow), pytest.param("GPT-2", "adapter", marks=pytest.mark.slow),
-     pytest.param("Qwen2", "bitfit", marks=pytest.mark.slow)],
-)  # fmt: skip
+    [("Gemma", "lora"), ("Llama", "prefix_tuning, projection")]
+    + [pytest.param(*one, marks=pytest.mark.slow) for one in MORE_WITH_NEW_TOKENS],
+)
 def test_new_tokens_are_trained_and_kept_with_every_method(family, cell, tmp_path):
     try_cell(family, cell, tmp_path, tokens=("lower level", "Zzyzx"))
     found = find_model(str(tmp_path / "runs" / "whole"))
@@ -544,3 +553,36 @@ def test_an_adapter_whose_new_tokens_are_damaged_is_a_sentence(tiny, tmp_path):
     (tmp_path / "out" / "new_tokens.safetensors").write_bytes(b"junk")
     with pytest.raises(ModelError, match="its new tokens are damaged"):
         with_adapter(fresh(tiny), tmp_path / "out")
+
+
+def test_an_adapter_is_not_gone_on_from_with_other_new_tokens(tiny, tmp_path):
+    model = METHODS["lora"].apply(load(tiny, LoadSpec(new_tokens=("Zzyzx", "Qwxy"))).model, LoraConfig(rank=4))
+    contract = load_contract(resolve("ember").folder, add_tokens=["Zzyzx", "Qwxy"])
+    export(model, resolve(str(tiny)), contract, tmp_path / "out", {})
+    refuse_other_tokens(tmp_path / "out", ["Zzyzx", "Qwxy"])
+    for wanted in ([], ["Zzyzx"], ["Qwxy", "Zzyzx"]):
+        with pytest.raises(ModelError, match=r'other ones. Set model.add_tokens=\["Zzyzx", "Qwxy"\]'):
+            refuse_other_tokens(tmp_path / "out", wanted)
+    before = starting_adapter(str(tmp_path / "out"))
+    (tmp_path / "out" / "new_tokens.safetensors").unlink()
+    assert starting_adapter(str(tmp_path / "out")) != before
+
+
+def test_bottlenecks_that_stand_elsewhere_or_are_damaged_are_a_sentence(tiny, tmp_path):
+    model = METHODS["adapter"].apply(fresh(tiny), AdapterConfig(size=4))
+    contract = load_contract(resolve("ember").folder)
+    export(model, resolve(str(tiny)), contract, tmp_path / "out", {})
+    folder = tmp_path / "out"
+    with pytest.raises(ModelError, match=r"stands behind other layers \(down_proj\)"):
+        METHODS["adapter"].apply(fresh(tiny), AdapterConfig(size=4, placement="houlsby", continue_from=str(folder)))
+    with pytest.raises(ModelError, match=r"method.size = 8, and the adapter .* has 4"):
+        METHODS["adapter"].apply(fresh(tiny), AdapterConfig(size=8, continue_from=str(folder)))
+    with pytest.raises(ModelError, match=r"no linear layer of the model is called 'dwn_proj'; did you mean"):
+        METHODS["adapter"].apply(fresh(tiny), AdapterConfig(targets=["dwn_proj"]))
+    (folder / "adapter_model.safetensors").unlink()
+    with pytest.raises(ModelError, match="the adapter is damaged"):
+        with_adapter(fresh(tiny), folder)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "activation": "swish2"}))
+    with pytest.raises(ModelError, match="activation = 'swish2'"):
+        with_adapter(fresh(tiny), folder)

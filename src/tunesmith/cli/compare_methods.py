@@ -26,13 +26,16 @@ def compare_methods(
     from tunesmith.cli.screen import console, live_screen
     from tunesmith.core.config import parse_overrides
     from tunesmith.core.errors import ConfigError, JobError
-    from tunesmith.core.files import expanded, write_json
+    from tunesmith.core.files import expanded, make_folder, write_json
     from tunesmith.evaluate.trade_off_picture import draw_trade_off
     from tunesmith.jobs.compare_methods import compare_methods as run_all
     from tunesmith.train.recipe import read_recipe
 
     if picture is not None and picture.suffix not in (".svg", ".png"):
         raise ConfigError(f"--picture {picture}: must end in .svg or .png.")
+    for path in (picture, json):
+        if path is not None:
+            make_folder(expanded(path).resolve().parent, path.name)
     asked = [name.strip() for name in methods.split(",") if name.strip()]
     with live_screen() as screen:
         found = run_all(read_recipe(recipe, parse_overrides(set)), asked, screen)

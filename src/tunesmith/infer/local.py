@@ -84,8 +84,9 @@ class LocalEngine:
         self.contract = contract
         self.batch_size = batch_size
         self.batch_tokens = min(batch_tokens, LOGITS_A_PASS // config.vocab_size)
-        self.positions: int | None = getattr(config, "max_position_embeddings", None)
         self._soft = soft_tokens(model)
+        takes = getattr(config, "max_position_embeddings", None)
+        self.positions: int | None = None if takes is None else takes - len(self._soft)
         self._compile_after, self._most_waiting = compile_after, most_waiting
         self._adapters: list[Adapter] = []
         self._own: list[str] = []  # adapters that the model brought along: the first of all
@@ -129,7 +130,6 @@ class LocalEngine:
         """
         ids = self._ids(prompt, options)
         self._refuse_unknown(ids, embeddings)
-        ids = [*self._soft, *ids]
         longest = len(ids) + (0 if embeddings is None else len(embeddings))
         room = options.max_new_tokens if self.positions is None else self.positions - longest
         if room <= 0 and self.positions is not None:
@@ -139,6 +139,7 @@ class LocalEngine:
         path, limit = self._path(), min(room, options.max_new_tokens)
         refuse_bias(options.logit_bias, self.model.config.get_text_config().vocab_size)
         adapter = self._active if options.adapter is None else self._number(options.adapter)
+        ids = [*self._soft, *ids]
         requests = [
             Request(
                 ids,

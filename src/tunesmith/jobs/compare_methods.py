@@ -142,9 +142,11 @@ def _go_on(folder: Path, recipe: Recipe, report: Report) -> None:
     Raises:
         ConfigError: another run is there.
     """
-    if not is_run(folder):
+    if not folder.exists():
         start_run(recipe, report)
         return
+    if not is_run(folder):
+        raise ConfigError(f"{folder}: is there already, and is no run. Remove it, or set output.name to another.")
     if read_recipe(folder / "config.yaml") != recipe:
         raise ConfigError(
             f"{folder}: a run of another recipe is there. Remove it, or set output.name or output.folder to another."

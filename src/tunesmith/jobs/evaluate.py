@@ -20,6 +20,7 @@ from tunesmith.evaluate.suite import RowResults, evaluate_rows
 from tunesmith.infer.local import LocalEngine
 from tunesmith.infer.remote import RemoteModel, parse_remote
 from tunesmith.jobs.final_evaluation import Found, say
+from tunesmith.model.adapter import soft_places
 from tunesmith.model.export import ExportedModel, find_model
 from tunesmith.prompt.base import EMBEDDED, context_length, resolve
 from tunesmith.prompt.contract import Contract
@@ -125,7 +126,8 @@ def _reader(models: Sequence[ExportedModel | RemoteModel | None], template: str 
             f"{first.name} and {local[1].name} have different tokenizers, so their scores cannot be compared token by "
             "token. Evaluate each alone."
         )
-    return first.contract(template), context_length(first.base.folder if first.base else first.folder) or LONGEST
+    takes = context_length(first.base.folder if first.base else first.folder) or LONGEST
+    return first.contract(template), takes - max(soft_places(model.folder) for model in local)
 
 
 def same_tokenizer(one: ExportedModel, other: ExportedModel) -> bool:

@@ -127,8 +127,9 @@ def walk(
     # 4. What is trained on, what is validated on, what is kept for the end.
     refuse_too_few(splits, arguments.get("least_rows", 0))
     refuse_what_cannot_teach(recipe, splits, contract)
-    words = read_config(base.folder).get_text_config().vocab_size
-    refuse_unknown_tokens(splits, contract, max(words, len(contract.tokenizer)) if recipe.model.add_tokens else words)
+    added = contract.tokenizer.convert_tokens_to_ids(list(recipe.model.add_tokens))
+    words = max(read_config(base.folder).get_text_config().vocab_size, *(id + 1 for id in added), 0)
+    refuse_unknown_tokens(splits, contract, words)
     splits = with_replay(recipe, folder, base, contract, splits, ranks, report)
     rows = splits.mixture
     if ranks.leads:

@@ -157,7 +157,8 @@ def speaker_of(recipe: Recipe, base: Base, contract: Contract) -> Speaker:
 
     def load_it() -> Any:
         if adapter is None:
-            return load(base.folder, answering()).model
+            tokens = tuple(recipe.model.add_tokens)  # those of the contract, as yet untrained
+            return load(base.folder, replace(answering(), new_tokens=tokens)).model
         return find_model(str(getattr(recipe.method, "continue_from", None))).load()
 
     return Speaker(f"{base.fingerprint()} {adapter or ''}", load_it, contract)

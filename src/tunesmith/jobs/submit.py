@@ -23,7 +23,7 @@ from tunesmith.exec.queue.control import JobRecord, find_job, read_model
 from tunesmith.exec.queue.submit import Submission, submit
 from tunesmith.exec.snapshot import bring
 from tunesmith.jobs.start import INPUTS, finetuning, free_folder, refuse_missing, refuse_unknown_end
-from tunesmith.model.layout import ADAPTER, CARD, WEIGHTS, adapter_folder
+from tunesmith.model.layout import ADAPTER, CARD, NEW_TOKENS, WEIGHTS, adapter_folder
 from tunesmith.prompt.base import EMBEDDED, WANTED, resolve
 from tunesmith.store.stores import Files, Stores, keep
 from tunesmith.train.recipe import Recipe
@@ -83,7 +83,7 @@ def gather(recipe: Recipe) -> tuple[Recipe, dict[str, Path]]:
         model = model.model_copy(update={"revision": commit})
     if (start := getattr(method, "continue_from", None)) is not None:
         folder = adapter_folder(start)
-        there = [name for name in (ADAPTER, WEIGHTS, CARD) if (folder / name).exists()]
+        there = [name for name in (ADAPTER, WEIGHTS, CARD, NEW_TOKENS) if (folder / name).exists()]
         paths |= {f"{INPUTS}/adapter/{name}": folder / name for name in there}
         method = method.model_copy(update={"continue_from": f"{INPUTS}/adapter"})
     output = recipe.output.model_copy(update={"folder": "runs"})

@@ -13,7 +13,7 @@ from tunesmith.model.layout import adapter_folder
 from tunesmith.model.load import LoadSpec, answering, load
 from tunesmith.model.methods.method import trainable
 from tunesmith.model.methods.table import method_for
-from tunesmith.model.new_tokens import put_back, put_saved_tokens, split_off, train_new_tokens
+from tunesmith.model.new_tokens import put_back, put_saved_tokens, refuse_other_tokens, split_off, train_new_tokens
 from tunesmith.train.checkpoint import EMA, WEIGHTS, Checkpoint, method_tensors, put_weights, saved_tensors
 from tunesmith.train.recipe import Recipe
 
@@ -23,6 +23,7 @@ def changed_model(model: Any, recipe: Recipe, rows: Sequence[Any] = (), steps: i
     torch.manual_seed(recipe.seed)
     method = method_for(recipe.method)
     if (earlier := getattr(recipe.method, "continue_from", None)) is not None:
+        refuse_other_tokens(adapter_folder(earlier), recipe.model.add_tokens)
         model = put_saved_tokens(model, adapter_folder(earlier))
     model = method.apply(split_off(model, getattr(recipe.method, "train_also", ())), recipe.method)
     train_new_tokens(model)

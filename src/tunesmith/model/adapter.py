@@ -61,6 +61,11 @@ def kept_as(folder: Path) -> Format | None:
     return next((one for one in FORMATS if kind in one.kinds), None)
 
 
+def soft_places(folder: Path) -> int:
+    """Positions that what lies in a folder takes before every prompt; none where it is no adapter."""
+    return int(read_object(folder / ADAPTER).get("num_virtual_tokens") or 0) if (folder / ADAPTER).exists() else 0
+
+
 def with_adapter(model: Any, folder: Path) -> Any:
     """The model with whatever lies in a folder.
 

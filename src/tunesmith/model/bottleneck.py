@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -116,9 +116,11 @@ def with_bottlenecks(model: Any, folder: Path) -> Any:
     config = read_object(folder / ADAPTER)
     try:
         size, activation, names = int(config["size"]), config["activation"], list(config["target_modules"])
+        if activation not in get_args(Activation):
+            raise ValueError(f"activation = {activation!r}")
         model = give_bottlenecks(model, names, size, activation)
         found = load_file(folder / WEIGHTS)
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{folder}: the adapter is damaged ({error}). Restore what training wrote.") from None
     except AttributeError as error:
         raise ModelError(f"{folder}: this adapter does not fit the base model ({error}).") from None

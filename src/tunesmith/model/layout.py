@@ -10,6 +10,9 @@ from tunesmith.core.files import expanded
 CARD = "tunesmith.json"  # where the model came from
 ADAPTER = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+NEW_TOKENS = (
+    "new_tokens.safetensors"  # rows of tokens that the base does not have; beside an adapter, where it has some
+)
 
 
 def adapter_folder(name: str) -> Path:

@@ -9,7 +9,9 @@ Axes: V words, N new ones, C width.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +22,33 @@ from torch.nn import functional
 
 from tunesmith.core.errors import ModelError
 from tunesmith.model.layers import inside
+from tunesmith.model.layout import NEW_TOKENS
 from tunesmith.prompt.load import load_tokenizer
 
-FILE = "new_tokens.safetensors"
 INPUT, OUTPUT = "input", "output"  # tensors in it; without the second, both are the same
+
+
+@dataclass(frozen=True)
+class NewTokens:
+    """Tokens that a base does not have: neighbours, from the id `first` on."""
+
+    first: int
+    texts: tuple[str, ...]
+
+    @property
+    def end(self) -> int:
+        """The id after the last."""
+        return self.first + len(self.texts)
 
 
 class MoreWords(torch.nn.Embedding):
     """An embedding some of whose rows, neighbours, are trained apart from the others."""
 
-    def __init__(self, embedding: torch.nn.Embedding, first: int, count: int) -> None:
+    def __init__(self, embedding: torch.nn.Embedding, found: NewTokens) -> None:
         super().__init__(1, 1, device="meta")
         self.num_embeddings, self.embedding_dim = embedding.weight.shape
-        self.weight, self.first = embedding.weight, first
-        self.rows = torch.nn.Parameter(embedding.weight.detach()[first : first + count].clone())
+        self.weight, self.first = embedding.weight, found.first
+        self.rows = torch.nn.Parameter(_rows(embedding.weight, found).clone())
         self.original = [embedding]  # in a list, so that it is no part of this one
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -54,6 +69,11 @@ class MoreOutputs(torch.nn.Linear):
         self.weight, self.bias = layer.weight, layer.bias
         self.first, self.rows = first, rows
         self.original = [layer]
+
+    def put_in_place(self) -> torch.Tensor:
+        """The table (V, C) with the new rows in it, without a copy and without gradients: where it is frozen."""
+        self.weight.data[self.first : self.first + len(self.rows)] = self.rows.data
+        return self.weight
 
     def whole(self) -> torch.Tensor:
         """All rows (V, C), of which gradients reach the new ones."""
@@ -82,16 +102,20 @@ def with_new_tokens(model: Any, folder: Path, tokens: Sequence[str]) -> Any:
     if not missing:
         return model
     pieces = [tokenizer.encode(token, add_special_tokens=False) for token in missing]
-    first, embedding = len(tokenizer), model.get_input_embeddings()
+    tokenizer.add_tokens(missing)
+    found, embedding = (
+        NewTokens(tokenizer.convert_tokens_to_ids(missing[0]), tuple(missing)),
+        model.get_input_embeddings(),
+    )
     head = model.get_output_embeddings()
     if not isinstance(embedding, torch.nn.Embedding) or type(head) is not torch.nn.Linear:
         raise ModelError(f"model.add_tokens: a {model.config.model_type} model's tables of words cannot be grown.")
-    _grow(model, first + len(missing))
+    _grow(model, found.end)
     with torch.no_grad():
         for table in _tables(model):
-            for place, ids in enumerate(pieces, start=first):
-                table.weight[place] = table.weight[ids].mean(0) if ids else table.weight[:first].mean(0)
-    _words(model).new_tokens = (first, len(missing))
+            for place, ids in enumerate(pieces, start=found.first):
+                table.weight[place] = table.weight[ids or slice(found.first)].mean(0)
+    _words(model).new_tokens = found
     return model
 
 
@@ -107,8 +131,8 @@ def _tables(model: Any) -> list[Any]:
     return [words] if head.weight is words.weight else [words, head]
 
 
-def new_tokens(model: Any) -> tuple[int, int] | None:
-    """The first new id of a model, and how many there are; None where it has none."""
+def new_tokens(model: Any) -> NewTokens | None:
+    """Those of a model; None where it has none."""
     words = _words(model)
     return getattr(words.original[0] if isinstance(words, MoreWords) else words, "new_tokens", None)
 
@@ -130,16 +154,16 @@ def split_off(model: Any, train_also: Sequence[str] = ()) -> Any:
     if twice := own & {name.rpartition(".")[2] for name in train_also}:
         raise ModelError(f"model.add_tokens and method.train_also = {sorted(twice)} do not go together. Leave one out.")
     tables = _tables(model)
-    words = MoreWords(tables[0], *found)
+    words = MoreWords(tables[0], found)
     head = model.get_output_embeddings()
     own = words.rows if len(tables) == 1 else torch.nn.Parameter(_rows(head.weight, found).clone())
     model.set_input_embeddings(words)
-    model.set_output_embeddings(MoreOutputs(head, found[0], own))
+    model.set_output_embeddings(MoreOutputs(head, found.first, own))
     return model
 
 
-def _rows(weight: torch.Tensor, found: tuple[int, int]) -> torch.Tensor:
-    return weight.detach()[found[0] : found[0] + found[1]]
+def _rows(weight: torch.Tensor, found: NewTokens) -> torch.Tensor:
+    return weight.detach()[found.first : found.end]
 
 
 def train_new_tokens(model: Any) -> None:
@@ -169,7 +193,27 @@ def save_new_tokens(model: Any, folder: Path) -> None:
         return
     rows = {name: _rows(table.weight, found).cpu().contiguous() for name, table in
             zip((INPUT, OUTPUT), _tables(model), strict=False)}  # fmt: skip
-    save_file(rows, folder / FILE, metadata={"first": str(found[0])})
+    save_file(rows, folder / NEW_TOKENS, metadata={"first": str(found.first), "texts": json.dumps(found.texts)})
+
+
+def saved_tokens(folder: Path) -> tuple[NewTokens, dict[str, torch.Tensor]] | None:
+    """What lies beside an adapter, with its rows; None where it has none.
+
+    Raises:
+        ModelError: it is damaged.
+    """
+    if not (folder / NEW_TOKENS).exists():
+        return None
+    try:
+        with safe_open(folder / NEW_TOKENS, "pt") as file:
+            rows = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            told = file.metadata()
+            found = NewTokens(int(told["first"]), tuple(json.loads(told["texts"])))
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{folder}: its new tokens are damaged ({error}). Restore what training wrote.") from None
+    if not all(len(one) == len(found.texts) and one.isfinite().all() for one in rows.values()):
+        raise ModelError(f"{folder}: its new tokens are damaged, or not finite. Restore {NEW_TOKENS}.")
+    return found, rows
 
 
 def put_saved_tokens(model: Any, folder: Path) -> Any:
@@ -178,26 +222,32 @@ def put_saved_tokens(model: Any, folder: Path) -> Any:
     Raises:
         ModelError: they are damaged, or of another base.
     """
-    if not (folder / FILE).exists():
+    if (saved := saved_tokens(folder)) is None:
         return model
-    try:
-        with safe_open(folder / FILE, "pt") as file:
-            saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            first = int(file.metadata()["first"])
-        found = (first, len(saved[INPUT]))
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{folder}: its new tokens are damaged ({error}). Restore what training wrote.") from None
-    shapes = [(found[1], table.weight.shape[1]) for table in _tables(model)]
-    if [tuple(one.shape) for one in saved.values()] != shapes or not all(
-        one.isfinite().all() for one in saved.values()
-    ):
-        raise ModelError(f"{folder}: its new tokens are of another base, or not finite. Restore {FILE}.")
-    _grow(model, sum(found))
+    found, rows = saved
+    tables = _tables(model)
+    if [one.shape[1] for one in rows.values()] != [table.weight.shape[1] for table in tables]:
+        raise ModelError(f"{folder}: its new tokens are of another base, whose rows are as wide as others.")
+    _grow(model, found.end)
     with torch.no_grad():
         for name, table in zip((INPUT, OUTPUT), _tables(model), strict=False):
-            _rows(table.weight, found).copy_(saved[name])
+            _rows(table.weight, found).copy_(rows[name])
     _words(model).new_tokens = found
     return model
+
+
+def refuse_other_tokens(folder: Path, wanted: Sequence[str]) -> None:
+    """Refuse to go on from an adapter with other new tokens than are wanted: rows would be those of other words.
+
+    Raises:
+        ModelError: with its own.
+    """
+    saved = saved_tokens(folder)
+    if saved is not None and saved[0].texts != tuple(wanted):
+        raise ModelError(
+            f"model.add_tokens = {list(wanted)}, and the adapter in {folder} was trained with other ones. "
+            f"Set model.add_tokens={json.dumps(saved[0].texts, ensure_ascii=False)}."
+        )
 
 
 def _grow(model: Any, words: int) -> None:

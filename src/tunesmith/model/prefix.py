@@ -150,7 +150,9 @@ def read_states(model: Any, ids: Sequence[int]) -> list[Read]:
         try:
             model.set_attn_implementation(NOTED)
             model(input_ids=torch.tensor([list(ids)], device=model.device), use_cache=False)
-        except (ValueError, NotImplementedError, TypeError, KeyError) as error:
+        except torch.OutOfMemoryError:
+            raise
+        except (ValueError, NotImplementedError, TypeError, KeyError, RuntimeError) as error:
             raise ModelError(_cannot(model, str(error).splitlines()[0][:200])) from None
         finally:
             model.set_attn_implementation(before)
@@ -176,7 +178,10 @@ def _noting(found: list[Read]) -> Generator[None]:
 
     AttentionInterface.register(NOTED, noted)
     AttentionMaskInterface.register(NOTED, sdpa_mask)
-    yield
+    try:
+        yield
+    finally:
+        AttentionInterface.register(NOTED, sdpa_attention_forward)  # or what was noted would stay in memory
 
 
 def _cannot(model: Any, reason: str) -> str:

@@ -113,7 +113,7 @@ def read_vectors(folder: Path, width: int) -> torch.Tensor:
     """
     try:
         vectors_PC = load_file(folder / WEIGHTS).get(SAVED)
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise ModelError(f"{folder}: its soft tokens are damaged ({error}). Restore what training wrote.") from None
     if vectors_PC is None or vectors_PC.ndim != 2 or vectors_PC.shape[1] != width:
         found = "none" if vectors_PC is None else f"of the shape {tuple(vectors_PC.shape)}"

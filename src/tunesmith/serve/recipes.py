@@ -12,7 +12,7 @@ from tunesmith.core.errors import ConfigError
 from tunesmith.data.config import OwnAnswers
 from tunesmith.data.source import EMBEDDED
 from tunesmith.exec.queue.control import JobRecord
-from tunesmith.model.layout import ADAPTER, CARD, WEIGHTS
+from tunesmith.model.layout import ADAPTER, CARD, NEW_TOKENS, WEIGHTS
 from tunesmith.model.methods.table import method_for
 from tunesmith.prompt.base import EMBEDDED as BASE
 from tunesmith.serve.errors import refused
@@ -136,10 +136,18 @@ def going_on(here: Server, job: JobRecord, files: Files) -> tuple[dict[str, Any]
             f"inputs/base/{path.removeprefix('model/')}": at for path, at in files.items() if path.startswith("model/")
         }
         return {"model": {"base": "ember"}, "method": method}, {"base": "inputs/base"}, model
-    wanted = {f"inputs/adapter/{name}": files[f"model/{name}"] for name in (ADAPTER, WEIGHTS, CARD)}
+    wanted = {f"inputs/adapter/{name}": at for name in (ADAPTER, WEIGHTS, CARD, NEW_TOKENS)
+              if (at := files.get(f"model/{name}")) is not None}  # fmt: skip
     changes = {"base": base, "revision": before["model"]["revision"], "continue_from": "inputs/adapter"}
     return (
-        {"model": {"base": "ember", "template": before["model"]["template"]}, "method": method},
+        {
+            "model": {
+                "base": "ember",
+                "template": before["model"]["template"],
+                "add_tokens": before["model"].get("add_tokens", []),
+            },
+            "method": method,
+        },
         changes,
         own | wanted,
     )

@@ -27,20 +27,25 @@ Grade = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor,
 
 
 def linear_cross_entropy(
-    hidden_ND: torch.Tensor, weight_VD: torch.Tensor, target_N: torch.Tensor, compiled: bool = False
+    hidden_ND: torch.Tensor, head: torch.nn.Linear, target_N: torch.Tensor, compiled: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Summed cross-entropy of `hidden_ND @ weight_VD.T` against `target_N`, and how many first choices were right.
+    """Summed cross-entropy of what the output layer makes of `hidden_ND`, and how many first choices were right.
 
     Args:
         hidden_ND: what goes into the output layer.
-        weight_VD: of the output layer; products are in its precision.
+        head: the output layer, as `output_layer` gives it; products are in its precision.
         target_N: the right words.
         compiled: whether what lies between the products is compiled.
 
     Returns:
         Two scalars: the sum in fp32, and a whole number. Words that tie for the first choice are all right.
     """
-    return _LinearCrossEntropy.apply(hidden_ND, weight_VD, target_N, _compiled_grade() if compiled else grade)  # pyright: ignore
+    weight_VD, rows, first = head.weight, None, 0
+    if isinstance(head, MoreOutputs):
+        frozen = not head.weight.requires_grad
+        weight_VD, rows, first = (head.put_in_place(), head.rows, head.first) if frozen else (head.whole(), None, 0)
+    run = _compiled_grade() if compiled else grade
+    return _LinearCrossEntropy.apply(hidden_ND, weight_VD, target_N, run, rows, first)  # pyright: ignore
 
 
 def at_targets(logits_NV: torch.Tensor, target_N: torch.Tensor) -> torch.Tensor:
@@ -91,12 +96,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden_ND: torch.Tensor, weight_VD: torch.Tensor, target_N: torch.Tensor, grade: Grade
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        ctx: Any, hidden_ND: torch.Tensor, weight_VD: torch.Tensor, target_N: torch.Tensor, grade: Grade,
+        rows_RD: torch.Tensor | None, first: int,
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
         by_hidden, by_weight = ctx.needs_input_grad[:2]
+        new = None if rows_RD is None else slice(first, first + len(rows_RD))  # the only ones that are trained
         length = max(1, (4 * LOGITS_PER_PIECE if by_weight else LOGITS_PER_PIECE) // weight_VD.shape[0])
         hidden_gradient_ND = torch.empty_like(hidden_ND) if by_hidden else None
         weight_gradient_VD = torch.zeros_like(weight_VD, dtype=torch.float32) if by_weight else None
+        rows_gradient_RD = None if rows_RD is None else torch.zeros_like(rows_RD, dtype=torch.float32)
         total = hidden_ND.new_zeros((), dtype=torch.float32)
         correct = target_N.new_zeros(())
         for start in range(0, len(hidden_ND), length):
@@ -111,16 +119,19 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 hidden_gradient_ND[piece] = gradient_NV @ weight_VD
             if weight_gradient_VD is not None:
                 weight_gradient_VD += gradient_NV.T @ hidden
-        ctx.save_for_backward(hidden_gradient_ND, weight_gradient_VD)
+            if rows_gradient_RD is not None:
+                rows_gradient_RD += gradient_NV[:, new].T @ hidden
+        ctx.save_for_backward(hidden_gradient_ND, weight_gradient_VD, rows_gradient_RD)
         ctx.mark_non_differentiable(correct)
         return total, correct
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # pyright: ignore
-        hidden_gradient_ND, weight_gradient_VD = ctx.saved_tensors
+        hidden_gradient_ND, weight_gradient_VD, rows_gradient_RD = ctx.saved_tensors
         by_hidden = None if hidden_gradient_ND is None else hidden_gradient_ND * gradient
         by_weight = None if weight_gradient_VD is None else weight_gradient_VD.mul_(gradient)
-        return by_hidden, by_weight, None, None
+        by_rows = None if rows_gradient_RD is None else rows_gradient_RD.mul_(gradient)
+        return by_hidden, by_weight, None, None, by_rows, None
 
 
 def logits_at_trained(model: Any, batch: TokenBatch) -> torch.Tensor:
@@ -140,8 +151,3 @@ def output_layer(model: Any) -> torch.nn.Linear | None:
     """The layer that makes logits, if it is a plain matrix product, with new rows beside the others or without."""
     layer = inside(model).get_output_embeddings()
     return layer if type(layer) in (torch.nn.Linear, MoreOutputs) and layer.bias is None else None
-
-
-def weight_of(layer: torch.nn.Linear) -> torch.Tensor:
-    """Its weight (V, D), with the new rows in it."""
-    return layer.whole() if isinstance(layer, MoreOutputs) else layer.weight

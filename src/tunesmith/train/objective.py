@@ -140,6 +140,7 @@ class Objective:
         arrange: the rows of a whole step before they are cut (KTO's mismatched pairs).
         precompute: once, before anything is learned, a value for each of some rows, saved with the run (reference log
             probabilities); `collate` is given them again with the rows.
+        soft: tokens that `collate` puts before each sequence of a row.
         check: lets the planner try packing and the chunked loss; without it rows are not packed.
     """
 
@@ -153,6 +154,7 @@ class Objective:
     before: Callable[[Models, Sequence[Any], Ranks], Any] = _nothing_before
     arrange: Callable[[Sequence[Prepared], Draw], Sequence[Prepared]] = _as_they_are
     precompute: Callable[[Models, Sequence[Prepared]], Columns] | None = None
+    soft: int = 0
     check: Check | None = None
 
 

@@ -22,7 +22,7 @@ def prefixed(objective: Objective, ids: Sequence[int]) -> Objective:
     def collate(rows: Sequence[Prepared], plan: Plan, draw: Draw, columns: Columns) -> Any:
         return objective.collate([with_prefix(row, before) for row in rows], plan, draw, columns)
 
-    return replace(objective, collate=collate)
+    return replace(objective, collate=collate, soft=len(ids))
 
 
 def with_prefix(row: Prepared, before: np.ndarray) -> Prepared:

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 
 from tunesmith.core.errors import ModelError
 from tunesmith.infer.engine.linear import Factors, SlotLinear
-from tunesmith.model.new_tokens import FILE as NEW_TOKENS
+from tunesmith.model.layout import NEW_TOKENS
 
 FACTOR = re.compile(
     r"base_model\.model\.(.+)\.lora_([AB])(?:\.[^.]+)?\.weight"

@@ -30,18 +30,30 @@ def apply(model: Any, config: AdapterConfig) -> Any:
     Raises:
         ModelError: there is nothing to put them behind, or what is to be continued is something else.
     """
-    from tunesmith.model.bottleneck import bottlenecks, ends_of_parts, give_bottlenecks, own_weights, with_bottlenecks
-    from tunesmith.model.layers import linear_layers
+    from tunesmith.model.bottleneck import bottlenecks, give_bottlenecks, own_weights, with_bottlenecks
     from tunesmith.model.layout import ADAPTER, adapter_folder
 
+    names = layers_for(model, config)
     if config.continue_from is not None:
         folder = adapter_folder(config.continue_from)
-        refuse_other(folder, read_object(folder / ADAPTER), config)
+        refuse_other(folder, read_object(folder / ADAPTER), config, names)
         model = with_bottlenecks(model, folder)
         for part in bottlenecks(model).values():
             for weight in own_weights(part).values():
                 weight.requires_grad_(True)
         return model
+    return give_bottlenecks(model, names, config.size, config.activation)
+
+
+def layers_for(model: Any, config: AdapterConfig) -> list[str]:
+    """Whole names of the layers that adapters stand behind.
+
+    Raises:
+        ModelError: there are none.
+    """
+    from tunesmith.model.bottleneck import ends_of_parts
+    from tunesmith.model.layers import linear_layers
+
     layers = linear_layers(model)
     if config.targets:
         refuse_unknown_targets(config.targets, sorted({name.rpartition(".")[2] for name in layers}))
@@ -53,10 +65,10 @@ def apply(model: Any, config: AdapterConfig) -> Any:
             f"method.type = adapter: which layers of a {model.config.model_type} model end a part is not known. Name "
             f"them with method.targets. Its linear layers: {', '.join(sorted({n.rpartition('.')[2] for n in layers}))}."
         )
-    return give_bottlenecks(model, names, config.size, config.activation)
+    return names
 
 
-def refuse_other(folder: Any, found: dict[str, Any], config: AdapterConfig) -> None:
+def refuse_other(folder: Any, found: dict[str, Any], config: AdapterConfig, names: list[str]) -> None:
     """Refuse to continue what was made with other settings.
 
     Raises:
@@ -72,6 +84,12 @@ def refuse_other(folder: Any, found: dict[str, Any], config: AdapterConfig) -> N
             raise ModelError(
                 f"method.{name} = {asked}, and the adapter in {folder} has {there}. Set method.{name}={there}."
             )
+    if sorted(found.get("target_modules", [])) != sorted(names):
+        there = sorted({name.rpartition(".")[2] for name in found.get("target_modules", [])})
+        raise ModelError(
+            f"method.placement = {config.placement}, and the adapter in {folder} stands behind other layers "
+            f"({', '.join(there)}). Take the placement or the targets that it was trained with."
+        )
 
 
 ADAPTER = Method(

@@ -12,7 +12,7 @@ from peft import PeftConfig
 from tunesmith.core.errors import ModelError
 from tunesmith.core.files import read_object, sha256_of
 from tunesmith.model.adapter import put_adapter
-from tunesmith.model.layout import ADAPTER, WEIGHTS, adapter_folder
+from tunesmith.model.layout import ADAPTER, NEW_TOKENS, WEIGHTS, adapter_folder
 
 
 def starting_adapter(name: str | None) -> str | None:
@@ -21,8 +21,9 @@ def starting_adapter(name: str | None) -> str | None:
         return None
     folder = adapter_folder(name)
     digest = hashlib.sha256()
-    for name in (WEIGHTS, ADAPTER):
-        digest.update(sha256_of(folder / name).encode())
+    for name in (WEIGHTS, ADAPTER, NEW_TOKENS):
+        if name != NEW_TOKENS or (folder / name).exists():
+            digest.update(sha256_of(folder / name).encode())
     return digest.hexdigest()
 
 

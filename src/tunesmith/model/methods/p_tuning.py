@@ -66,13 +66,14 @@ def exported(config: PTuningConfig, tensors: Tensors, state: Tensors) -> tuple[P
     """The prompt that the network makes, as prompt tuning."""
     import torch
 
-    name = next(iter(tensors)).partition(".prompt.")[0]
-    own = {key.removeprefix(f"{name}.prompt."): tensor.float() for key, tensor in tensors.items()}
+    name = next(key for key in tensors if ".prompt." in key).partition(".prompt.")[0]
+    own = {key.removeprefix(f"{name}.prompt."): one.float() for key, one in tensors.items() if ".prompt." in key}
+    others = {key: one for key, one in tensors.items() if ".prompt." not in key}
     encoder = make_encoder(config, own["embedding.weight"].shape[1])
     encoder.load_state_dict(own)
     with torch.no_grad():
         vectors_PC = encoder()
-    return PromptTuningConfig(tokens=config.tokens), {f"{name}.prompt.weight": vectors_PC}
+    return PromptTuningConfig(tokens=config.tokens), {**others, f"{name}.prompt.weight": vectors_PC}
 
 
 P_TUNING = Method(

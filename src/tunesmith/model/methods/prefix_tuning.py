@@ -89,7 +89,7 @@ def exported(config: PrefixTuningConfig, tensors: Tensors, first: Tensors) -> tu
     trunk = Trunk(config.tokens, config.projection)
     shared = {name.partition(".trunk.")[2]: one.float() for name, one in tensors.items() if ".trunk." in name}
     trunk.load_state_dict(shared)
-    made: dict[str, Any] = {}
+    made = {name: one for name, one in tensors.items() if ".soft_prefix." not in name}
     for key, start in first.items():
         name = key.removeprefix(FIRST)
         part = MadePrefix(start.float(), trunk)

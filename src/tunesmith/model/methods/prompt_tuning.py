@@ -73,9 +73,9 @@ def first_words(model: Any, tokens: int, init: str, text: str | None) -> list[in
 
     if init != "text":
         return torch.randperm(len(model.get_input_embeddings().weight))[:tokens].tolist()
-    from tunesmith.prompt.load import load_contract
+    from tunesmith.prompt.load import load_tokenizer
 
-    ids = load_contract(Path(model.name_or_path)).tokenizer.encode(text, add_special_tokens=False)
+    ids = load_tokenizer(Path(model.name_or_path)).encode(text, add_special_tokens=False)
     if not ids:
         raise ModelError(f"method.text = {text!r} has no tokens.")
     return [ids[place % len(ids)] for place in range(tokens)]

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from tunesmith.data.prepare import Prepared
 from tunesmith.train.batch import TokenBatch, packed, padded
-from tunesmith.train.loss import hidden_at_trained, linear_cross_entropy, logits_at_trained, output_layer, weight_of
+from tunesmith.train.loss import hidden_at_trained, linear_cross_entropy, logits_at_trained, output_layer
 from tunesmith.train.objective import Check, Columns, Draw, Loss, Models, Objective, Term
 from tunesmith.train.planning.chunked_check import why_not_chunked
 from tunesmith.train.planning.plan import Plan
@@ -31,7 +31,7 @@ def loss(models: Models, batch: TokenBatch, whole: None) -> Loss:
         head, compiled = output_layer(models.policy), models.plan.compiled is True
         assert head is not None
         hidden_ND = hidden_at_trained(models.policy, batch)
-        total, correct = linear_cross_entropy(hidden_ND, weight_of(head), batch.target_N, compiled)
+        total, correct = linear_cross_entropy(hidden_ND, head, batch.target_N, compiled)
     else:
         logits_NV = logits_at_trained(models.policy, batch)
         total = cross_entropy(logits_NV.float(), batch.target_N, reduction="sum")

@@ -14,7 +14,7 @@ import torch
 
 from tunesmith.data.prepare import Prepared
 from tunesmith.train.batch import TokenBatch
-from tunesmith.train.loss import hidden_at_trained, linear_cross_entropy, logits_at_trained, output_layer, weight_of
+from tunesmith.train.loss import hidden_at_trained, linear_cross_entropy, logits_at_trained, output_layer
 from tunesmith.train.objective import Columns, Draw, Models
 from tunesmith.train.planning.packing_check import UNFIT, distance, evaluating, first_line
 from tunesmith.train.planning.plan import Plan
@@ -52,7 +52,7 @@ def why_not_chunked(models: Models, rows: Sequence[Prepared], collate: Collate) 
         try:
             logits_NV = logits_at_trained(model, batch)
             hidden_ND = hidden_at_trained(model, batch)
-            total, _ = linear_cross_entropy(hidden_ND, weight_of(head), batch.target_N)
+            total, _ = linear_cross_entropy(hidden_ND, head, batch.target_N)
         except UNFIT as error:
             return f"this model does not support it ({first_line(error)})"
         finally:

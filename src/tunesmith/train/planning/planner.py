@@ -187,7 +187,7 @@ def decide_checkpointing(plan: Plan, wishes: Wishes, placed: Placed, objective: 
             whole = objective.before(models, [batch], placed.ranks)
             kept = kept_bytes(placed.model, lambda: objective.loss(models, batch, whole))
         forget_gathered(placed.model)  # it counts among what is to come
-        most = largest_micro_batch(plan, wishes.batch_size, rows.every_length.tolist())
+        most = largest_micro_batch(plan, wishes.batch_size, (rows.every_length + objective.soft).tolist())
         free = free_bytes(plan.device) // (plan.processes if plan.device == "cpu" else 1)
         found = why_checkpointing(int(kept / batch.size * most), bytes_to_come(plan, placed, wishes), free)
         found = first_said(placed.ranks, found)  # who has least decides

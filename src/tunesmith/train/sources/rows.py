@@ -63,7 +63,7 @@ class RowSource:
 
         Every process has as many; where there is nothing left for one, dummy batches are among them.
         """
-        plan, lengths = self.plan, [row.length for row in rows]
+        plan, lengths = self.plan, [row.length + self.objective.soft * len(row.sequences) for row in rows]
 
         def cut(hand: list[int]) -> list[list[int]]:
             groups = micro_batches([lengths[i] for i in hand], accumulation, plan.micro_tokens, plan.packing)
