@@ -50,7 +50,11 @@ def compare_methods(
     if json is not None:
         write_json(expanded(json), [one.to_json() for one in found])
         console.print(f"\njson     {json}", soft_wrap=True, markup=False)
-    drawn = [(one.name, one.memory_bytes, one.scores[0]) for one in found if one.memory_bytes and one.scores]
+    drawn = [
+        (one.name.partition("@")[0], one.memory_bytes, one.scores[0])
+        for one in found
+        if one.memory_bytes and one.scores
+    ]
     if picture is not None and drawn:
         points = [(name, memory / 2**30, score.score) for name, memory, score in drawn]
         draw_trade_off(points, drawn[0][2].metric, drawn[0][2].base, expanded(picture))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tunesmith.evaluate.pictures import ACCENT, GRID, INK, dress
 from tunesmith.score.interval import Interval
 
+LINE = 14.0  # pixels between names
 SPREAD = 20.0  # from which ratio of the scores on their axis is logarithmic
 
 
@@ -45,20 +47,21 @@ def draw_trade_off(
     figure.savefig(file, dpi=150)
 
 
-def _name(axes: object, points: Sequence[tuple[str, float, Interval]]) -> None:
-    """Names beside their points, those of near points below each other."""
-    from matplotlib.axes import Axes
-
-    assert isinstance(axes, Axes)
+def _name(axes: Any, points: Sequence[tuple[str, float, Interval]]) -> None:
+    """Names beside their points, each in the nearest place that no other name or point is in."""
     axes.figure.canvas.draw()
-    taken: list[tuple[float, float]] = []
+    where = {name: axes.transData.transform((memory, score.value)) for name, memory, score in points}
+    taken = [(x - 6.0, x + 6.0, y) for x, y in where.values()]
     for name, memory, score in sorted(points, key=lambda point: -point[2].value):
-        across, up = axes.transData.transform((memory, score.value))
-        while any(abs(across - x) < 130 and abs(up - y) < 13 for x, y in taken):
-            up -= 13
-        taken.append((across, up))
-        place = axes.transData.transform((memory, score.value))
+        across, up = where[name]
+        begin, end = across + 9, across + 9 + 6.5 * len(name)
+        steps = sorted(range(-8, 9), key=abs)
+        free = (step for step in steps if all(
+            end < left or right < begin or abs(up + LINE * step - y) >= LINE - 1 for left, right, y in taken
+        ))  # fmt: skip
+        place = LINE * next(free, 0)
+        taken.append((begin, end, up + place))
         axes.annotate(
-            name, (memory, score.value), xytext=(7, (up - place[1]) * 72 / axes.figure.dpi + 3),
+            name, (memory, score.value), xytext=(7, place * 72 / axes.figure.dpi - 3),
             textcoords="offset points", color=INK, fontsize=9,
         )  # fmt: skip
