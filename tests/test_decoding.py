@@ -310,18 +310,26 @@ def test_unknown_and_unfit_adapters_are_refused(tuned, tmp_path):
         engine.add_adapter("dora", tmp_path / "dora")
 
 
-def test_other_methods_are_decoded_the_plain_way(tuned):
+def test_an_adapter_that_has_no_place_in_a_batch_is_folded_into_the_copy(tuned):
     torch.manual_seed(1)
     config = IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"],
                        init_ia3_weights=False, task_type="CAUSAL_LM")  # fmt: skip
     model = get_peft_model(make("llama"), config).eval()
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
     engine = LocalEngine(model, None, batch_size=2)
-    answers = generate(engine, prompts(), Options(max_new_tokens=8))
-    assert "the adapter is IA3, not LoRA" in engine.reason
-    for prompt, answer in zip(prompts(), answers, strict=True):
-        assert same(model, prompt, answer.ids, greedy(model, prompt, 8))
-    with pytest.raises(ModelError, match="Load it as a model of its own"):
+    first = generate(engine, prompts(), Options(max_new_tokens=8))
+    assert engine.reason == ""
+    assert all(torch.equal(weight, before[name]) for name, weight in model.named_parameters())
+    with pytest.raises(ModelError, match="is IA3, not LoRA, and is folded into the weights. Load it as a model"):
         engine.add_adapter("one", tuned[1]["one"])
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            weight.mul_(2.0) if "ia3" in name else None
+    engine.refresh()
+    again = generate(engine, prompts(), Options(max_new_tokens=8))
+    assert [answer.ids for answer in again] != [answer.ids for answer in first]
+    for prompt, answer in zip(prompts(), again, strict=True):
+        assert same(model, prompt, answer.ids, greedy(model, prompt, 8))
 
 
 @pytest.mark.parametrize("plainly", [False, True])

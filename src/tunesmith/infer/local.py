@@ -18,7 +18,16 @@ import torch
 
 from tunesmith.core.errors import ModelError
 from tunesmith.core.names import did_you_mean
-from tunesmith.infer.engine.adapters import Adapter, CannotStack, active_of, adapters_of, make_adapter, read_adapter
+from tunesmith.infer.engine.adapters import (
+    Adapter,
+    CannotStack,
+    active_of,
+    adapters_of,
+    can_fold,
+    fold,
+    make_adapter,
+    read_adapter,
+)
 from tunesmith.infer.engine.answering import LocalAnswering
 from tunesmith.infer.engine.batch import SlotBatch
 from tunesmith.infer.engine.compiled import LayerGraphs
@@ -37,6 +46,7 @@ from tunesmith.prompt.contract import Contract
 LOGITS_A_PASS = 2**28  # most that are built at once: 1 GiB in fp32
 COMPILE_AFTER = 10.0  # seconds of uncompiled decoding after which compiling is likely to pay for itself
 ADAPTER_SHARE = 0.25  # of the free memory, that one more adapter may take with the places that come with it
+FOLDED_SHARE = 0.25  # of the free memory, that a copy of the weights may take with an adapter folded in
 MOST_WAITING = 1024  # answers that wait for a place in the batch
 
 
@@ -48,11 +58,13 @@ class DecodePath:
         scheduler: drives the batch.
         network: the copy that decodes; None where the model itself does.
         reason: why it is the model itself, as a sentence.
+        folded: why no adapter can join, where the copy's weights have one folded in.
     """
 
     scheduler: Scheduler
     network: Network | None
     reason: str
+    folded: str = ""
 
 
 class LocalEngine:
@@ -178,6 +190,9 @@ class LocalEngine:
 
     def _refresh(self, network: Network) -> None:
         try:
+            if self._path_now().folded:
+                network.refresh(fold(self.model))
+                return
             own = adapters_of(self.model)
             if [adapter.name for adapter in own] != self._own:
                 raise CannotStack("the model has other adapters than it had when the first answer was given")
@@ -232,8 +247,8 @@ class LocalEngine:
 
     def _network(self, what: str) -> Network:
         path = self._path()
-        if path.network is None:
-            raise ModelError(f"{what}: {path.reason} Load it as a model of its own.")
+        if path.network is None or path.folded:
+            raise ModelError(f"{what}: {path.folded or path.reason} Load it as a model of its own.")
         return path.network
 
     def _put(self, network: Network, adapter: Adapter, instead: str | None = None) -> None:
@@ -304,16 +319,17 @@ class LocalEngine:
                 self._decided = self._decide()
             return self._decided
 
+    def _path_now(self) -> DecodePath:
+        assert self._decided is not None
+        return self._decided
+
     def _decide(self) -> DecodePath:
-        network = None
+        network, folded = None, ""
         config = self.model.config.get_text_config()
         try:
             if reason := why_alone(config):
                 raise CannotStack(reason)
-            own, self._active = adapters_of(self.model), active_of(self.model)
-            self._own = [adapter.name for adapter in own]
-            network = Network(self.model, own)
-            self._adapters = [replace(adapter, factors={}) for adapter in own]
+            network, folded = self._network_of_model()
             reason = why_logits_differ(network, self.model, self._active)
         except Exception as error:  # noqa: BLE001  whatever stands in the way of the copy, the model itself works
             reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
@@ -326,9 +342,27 @@ class LocalEngine:
                     engine._between(network, batch)
 
             stop_ids = self.contract.stop_ids if self.contract is not None else ()
-            return DecodePath(Scheduler(batch, frozenset(stop_ids), between, self._most_waiting), network, "")
+            return DecodePath(Scheduler(batch, frozenset(stop_ids), between, self._most_waiting), network, "", folded)
         self._adapters, self._active = [], -1
         return plain_path(self, f"answers are decoded the plain way: {reason}.")
+
+    def _network_of_model(self) -> tuple[Network, str]:
+        """A copy with the model's adapters in their places, or with the one folded in that has none; and why.
+
+        Raises:
+            CannotStack: neither is possible.
+        """
+        try:
+            own, self._active = adapters_of(self.model), active_of(self.model)
+            network = Network(self.model, own)
+        except CannotStack as error:
+            size = sum(weight.numel() * weight.element_size() for weight in self.model.parameters())
+            if not can_fold(self.model) or size > FOLDED_SHARE * free_bytes(self.model.device.type):
+                raise
+            return Network(fold(self.model), []), f"{error}, and is folded into the weights."
+        self._own = [adapter.name for adapter in own]
+        self._adapters = [replace(adapter, factors={}) for adapter in own]
+        return network, ""
 
     def _between(self, network: Network, batch: SlotBatch) -> None:
         """Between two steps: compile when that pays, use what was compiled."""

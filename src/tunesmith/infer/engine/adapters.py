@@ -7,6 +7,7 @@ batches loop over adapters in Python.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -17,6 +18,7 @@ import torch
 from peft import LoraConfig, PeftConfig, PeftModel
 from peft.tuners.lora import Linear as PeftLinear
 from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -85,6 +87,19 @@ def adapters_of(model: Any) -> list[Adapter]:
             found[name].factors[layer_name] = (downs[name].weight.detach(), ups[name].weight.detach() * scaling)
             found[name].scalings[layer_name] = scaling
     return list(found.values())
+
+
+def can_fold(model: Any) -> bool:
+    """Whether a model's one adapter can be folded into its weights: peft's, and nothing that stands before prompts."""
+    if not isinstance(model, PeftModel) or len(model.peft_config) != 1:
+        return False
+    layers = [layer for layer in model.modules() if isinstance(layer, BaseTunerLayer)]
+    return bool(layers) and not any(layer.disable_adapters or layer.merged for layer in layers)
+
+
+def fold(model: Any) -> Any:
+    """A copy of a model with its adapter folded into the weights; the model stays as it is."""
+    return copy.deepcopy(model).merge_and_unload().eval()
 
 
 def active_of(model: Any) -> int:
