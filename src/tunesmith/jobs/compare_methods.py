@@ -28,7 +28,7 @@ PRESETS: dict[str, dict[str, Any]] = {  # what people call by a name of its own
     "qlora": {"method": {"type": "lora"}, "model": {"quantize": "nf4"}},
     "dora": {"method": {"type": "lora", "dora": True}},
 }
-FORGETTING = "general questions"
+FORGETTING = "general questions"  # of the embedded model; of others, the first file that the recipe names
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Outcome:
         trained_tokens: that losses were of.
         bytes_on_disk: of what was exported.
         scores: on the rows that were held out.
-        general: on questions that have nothing to do with the rows: what was forgotten.
+        general: on what has nothing to do with the rows: what was forgotten.
     """
 
     name: str
@@ -160,7 +160,8 @@ def outcome(name: str, folder: Path) -> Outcome:
     steps = read_lines(folder / METRICS)
     plan = next(event for event in reversed(read_events(folder)) if event["kind"] == "plan")
     found = read_json(folder / "report" / "report.json") if (folder / "report" / "report.json").exists() else {}
-    general = found.get("general_ability", {}).get(FORGETTING) or {}
+    asked = found.get("general_ability", {})
+    general = asked.get(FORGETTING) or next(iter(asked.values()), {})
     files = [*(folder / "model").glob("*.safetensors")]
     return Outcome(
         name=name,

@@ -96,6 +96,8 @@ def with_new_tokens(model: Any, folder: Path, tokens: Sequence[str]) -> Any:
     Raises:
         ModelError: its tables cannot be grown.
     """
+    if not tokens:
+        return model
     tokenizer = load_tokenizer(folder)
     known = tokenizer.get_vocab()
     missing = [token for token in tokens if token not in known]
