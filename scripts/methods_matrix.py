@@ -60,13 +60,14 @@ def main() -> None:
     """Try all cells."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--noted", type=Path, help="note what was seen there, and leave out what was")
+    parser.add_argument("--family", nargs="+", default=[], help="try these alone, and note what was seen")
     parser.add_argument("--write", action="store_true", help="put the matrix into docs/methods.md")
     options = parser.parse_args()
     from method_cells import CELLS, FAMILIES
 
     noted: Path | None = options.noted
     found: dict[str, dict[str, str]] = json.loads(noted.read_text()) if noted is not None and noted.exists() else {}
-    for family in FAMILIES:
+    for family in options.family or FAMILIES:
         for cell in CELLS:
             name = f"{family}/{cell}"
             if name not in found or "failed" in found[name]:
@@ -75,6 +76,8 @@ def main() -> None:
                     noted.parent.mkdir(parents=True, exist_ok=True)
                     noted.write_text(json.dumps(found, indent=1))
             print(name, found[name], flush=True)
+    if options.family:
+        sys.exit(any("failed" in seen for seen in found.values()))
     text = table(found, list(FAMILIES), list(CELLS))
     print(text)
     if options.write:
