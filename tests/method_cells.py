@@ -86,6 +86,7 @@ RATES = {
     "adalora": 5e-2,
     "prompt_tuning": 1e-1,
 }
+NOT_COMPILED = {"lora, DoRA", "loha", "lokr"}  # peft's layers of these have what the compiler cannot follow
 UNFIT = {  # what peft cannot, or what such models have not
     ("Llama", "bitfit"), ("Mistral", "bitfit"), ("Gemma", "bitfit"), ("Phi-3", "bitfit"),
     ("GPT-2", "loha"), ("GPT-2", "lokr"), ("GPT-2", "oft"), ("GPT-2", "lora, OLoRA"), ("Phi-3", "ia3"),
@@ -157,8 +158,8 @@ def try_cell(
     assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
     seen = {"loss": f"{losses[0]:.2f} to {losses[-1]:.2f}", "resumed": "exactly"}
     plan = read_object(whole / "plan.json")
-    assert bool(plan["compiled"]) == compiled, plan["reasons"]
-    seen["compiled"] = "yes" if compiled else "not asked"
+    assert bool(plan["compiled"]) == (compiled and cell not in NOT_COMPILED), plan["reasons"]
+    seen["compiled"] = "not asked" if not compiled else "no" if cell in NOT_COMPILED else "yes"
     seen["packed"] = "yes" if plan["packing"] else "no"
     read_elsewhere(whole)
     can = METHODS[method["type"]].can
@@ -187,7 +188,7 @@ def read_elsewhere(run: Path) -> None:
     prompts = [[5, 6, 7, 8, 9], [70, 80, 90]]
     engine = LocalEngine(found.load("cpu"), found.contract())
     answers = answer_all(engine, [(prompt, Options(max_new_tokens=8)) for prompt in prompts])
-    assert not engine.reason or model.config.model_type == "bloom", engine.reason
+    assert not engine.reason or model.config.model_type in ("bloom", "opt"), engine.reason
     for prompt, answer in zip(prompts, answers, strict=True):
         want = answer.choice.ids
         got = generated(model, prompt)

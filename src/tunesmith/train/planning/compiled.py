@@ -142,7 +142,8 @@ def output_and_gradients(layer: torch.nn.Module, call: Call, wide: bool = False)
         tensors = {name: widened(weight.detach()) for name, weight in layer.named_parameters()}
         tensors |= {name: widened(tensor) for name, tensor in layer.named_buffers()}
         tensors |= {name: tensors[name].requires_grad_() for name in trained}
-        output = torch.func.functional_call(layer, tensors, args, kwargs)
+        # Each once: what several parts hold together (VeRA's matrices) would not all be put back.
+        output = torch.func.functional_call(layer, tensors, args, kwargs, tie_weights=False)
         by = [tensors[name] for name in trained]
     else:
         output, weights = layer(*args, **kwargs), dict(layer.named_parameters())
