@@ -50,6 +50,8 @@ def test_a_table_and_a_picture_of_what_each_costs_and_gives(recipe, tmp_path):
     lora, prompt = found
     assert lora["trained_tokens"] == prompt["trained_tokens"]
     assert prompt["weights"] == 20 * 64
+    assert prompt["read_tokens"] - lora["read_tokens"] == 2 * 8 * 20  # steps, rows, soft tokens
+    assert lora["training_loss"] == pytest.approx(prompt["training_loss"], rel=0.2)
     assert lora["bytes_on_disk"] > prompt["bytes_on_disk"] > 4 * prompt["weights"]
     assert lora["scores"][0]["base"] == prompt["scores"][0]["base"]
     assert f"{lora['weights']:,}" in lines[3]

@@ -54,7 +54,9 @@ class Outcome:
         memory_bytes: of the process at most, or of the GPU.
         tokens_per_second: read in the median step.
         seconds: of all steps.
+        read_tokens: in all steps, soft ones among them.
         trained_tokens: that losses were of.
+        training_loss: of each of these, the mean.
         bytes_on_disk: of what was exported.
         scores: on the rows that were held out.
         general: on what has nothing to do with the rows: what was forgotten.
@@ -67,7 +69,9 @@ class Outcome:
     memory_bytes: int | None = None
     tokens_per_second: float | None = None
     seconds: float | None = None
+    read_tokens: int | None = None
     trained_tokens: int | None = None
+    training_loss: float | None = None
     bytes_on_disk: int | None = None
     scores: tuple[Score, ...] = ()
     general: tuple[Score, ...] = ()
@@ -162,6 +166,7 @@ def outcome(name: str, folder: Path) -> Outcome:
     found = read_json(folder / "report" / "report.json") if (folder / "report" / "report.json").exists() else {}
     asked = found.get("general_ability", {})
     general = asked.get(FORGETTING) or next(iter(asked.values()), {})
+    trained = sum(step["trained_tokens"] for step in steps)
     files = [*(folder / "model").glob("*.safetensors")]
     return Outcome(
         name=name,
@@ -170,7 +175,9 @@ def outcome(name: str, folder: Path) -> Outcome:
         memory_bytes=max(step["memory_bytes"] for step in steps),
         tokens_per_second=statistics.median(step["tokens_per_second"] for step in steps),
         seconds=sum(step["seconds"] for step in steps),
-        trained_tokens=sum(step["trained_tokens"] for step in steps),
+        read_tokens=round(sum(step["tokens_per_second"] * step["seconds"] for step in steps)),
+        trained_tokens=trained,
+        training_loss=sum(step["loss"] * step["trained_tokens"] for step in steps) / trained,
         bytes_on_disk=sum(file.stat().st_size for file in files),
         scores=tuple(map(_score, found.get("scores", ()))),
         general=tuple(map(_score, general.get("scores", ()))),

@@ -25,25 +25,13 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from tunesmith.core.errors import ModelError
 from tunesmith.model.layers import inside
 from tunesmith.model.layout import WEIGHTS
-from tunesmith.model.soft import SAVED, Places, give_soft_tokens, read_vectors, soft_tokens
+from tunesmith.model.soft import SAVED, Places, Prompt, give_soft_tokens, read_vectors, soft_tokens
 
 KIND = "PREFIX_TUNING"
 PREFIXED, NOTED = "tunesmith_prefixed", "tunesmith_noted"
 OWN = "soft_prefix"  # the attribute of an attention layer
 
 # What attention does with it
-
-
-class Prefix(torch.nn.Module):
-    """Keys and values (2, K, P, D) of one layer, trained as they are."""
-
-    def __init__(self, states_2KPD: torch.Tensor) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(states_2KPD)
-
-    def forward(self) -> torch.Tensor:
-        """The states."""
-        return self.weight
 
 
 class Trunk(torch.nn.Module):
@@ -210,7 +198,7 @@ def give_prefix(model: Any, first: Sequence[torch.Tensor], reads: Sequence[Read]
     trunk = None if network is None else Trunk(count, network)
     for read, states in zip(reads, first, strict=True):
         start = states.float()
-        own = Prefix(start) if trunk is None else MadePrefix(start, trunk)
+        own = Prompt(start) if trunk is None else MadePrefix(start, trunk)
         setattr(read.attention, OWN, own.to(model.device))
     model.set_attn_implementation(PREFIXED)
     return model

@@ -25,7 +25,7 @@ SAVED = "prompt_embeddings"
 
 
 class Prompt(torch.nn.Module):
-    """Vectors (P, C) that are trained as they are."""
+    """Vectors (P, C), or the states of a prefix, that are trained as they are."""
 
     def __init__(self, vectors_PC: torch.Tensor) -> None:
         super().__init__()
