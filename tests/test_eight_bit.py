@@ -17,7 +17,7 @@ from tunesmith.prompt.load import load_contract
 from tunesmith.train.batch import padded
 from tunesmith.train.checkpoint import MOMENTS, find_checkpoint, restore, save_checkpoint
 from tunesmith.train.config import OptimConfig
-from tunesmith.train.learner import Learner, decay_groups
+from tunesmith.train.learner import Learner
 from tunesmith.train.planning.planner import make_plan
 from tunesmith.train.state import TrainerState
 from tunesmith.train.weights.eight_bit import BLOCK, SMALL, AdamW8bit, decode, encode, make_levels, update_coded
@@ -77,7 +77,9 @@ def test_errors_are_bounded_by_the_scale_of_a_block(signed, levels):
 def weights_and_groups(sizes):
     torch.manual_seed(0)
     weights = {f"{i}": torch.nn.Parameter(torch.randn(size)) for i, size in enumerate(sizes)}
-    return weights, decay_groups(weights, 0.1)
+    matrices = [w for w in weights.values() if w.ndim >= 2]
+    others = [w for w in weights.values() if w.ndim < 2]
+    return weights, [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
 
 
 def give_gradients(weights, step):
@@ -214,8 +216,8 @@ def learn(learner, batches, steps):
         batch = batches[learner.step_number % len(batches)]
         loss = objective.loss(models, batch, None).terms[0].total / len(batch.target_N)
         loss.backward()
-        learner.optimizer.step()
-        learner.optimizer.zero_grad()
+        learner.optimizers[0].step()
+        learner.forget_gradients()
         learner.step_number += 1
         losses.append(loss.item())
     return losses
@@ -223,11 +225,9 @@ def learn(learner, batches, steps):
 
 def make_learner(folder, eight_bit):
     model = METHODS["full"].apply(load(folder, LoadSpec()).model, FullConfig())
-    optim = OptimConfig(weight_decay=0.1, scheduler="constant", warmup=0)
-    learner = Learner(Placed(model, make_plan("fp32", "off", 1024)), optim, 1e-3, 100)
-    if eight_bit:
-        learner.optimizer = AdamW8bit(decay_groups(learner.weights, 0.1), 1e-3)
-    return learner
+    name = "adamw_8bit" if eight_bit else "adamw"
+    optim = OptimConfig(optimizer=name, weight_decay=0.1, scheduler="constant", warmup=0)
+    return Learner(Placed(model, make_plan("fp32", "off", 1024)), optim, 1e-3, 100)
 
 
 def test_it_learns_as_torchs_adamw_does(tiny, batches):
@@ -252,6 +252,6 @@ def test_a_checkpoint_goes_on_to_the_same_bits(tiny, batches, tmp_path):
     assert learn(broken, batches, 6) == expected
     for name, weight in whole.weights.items():
         assert torch.equal(weight, broken.weights[name])
-        states = whole.optimizer.state[weight], broken.optimizer.state[broken.weights[name]]
+        states = whole.optimizers[0].state[weight], broken.optimizers[0].state[broken.weights[name]]
         assert states[0].keys() == states[1].keys()
         assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])

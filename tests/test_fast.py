@@ -28,8 +28,8 @@ from tunesmith.model.methods.table import METHODS
 from tunesmith.model.new_tokens import MoreOutputs
 from tunesmith.prompt.load import load_contract
 from tunesmith.train import loss as losses
-from tunesmith.train.batch import WHOLE, packed
-from tunesmith.train.config import OptimConfig
+from tunesmith.train.batch import WHOLE, TokenBatch, packed
+from tunesmith.train.config import OptimConfig, SftConfig
 from tunesmith.train.learner import Learner
 from tunesmith.train.loss import at_targets, grade, linear_cross_entropy, why_loss_differs
 from tunesmith.train.objective import Draw, Models
@@ -114,8 +114,9 @@ class Largest(TorchDispatchMode):
         return out
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("trained", [False, True, "new rows"])
-def test_the_chunked_loss_is_cross_entropy_and_never_holds_all_logits(trained, monkeypatch):
+def test_the_chunked_loss_is_cross_entropy_and_never_holds_all_logits(trained, smoothing, monkeypatch):
     torch.manual_seed(0)
     monkeypatch.setattr(losses, "LOGITS_PER_PIECE", 2000)
     hidden = torch.randn(70, 16, requires_grad=True)
@@ -125,13 +126,13 @@ def test_the_chunked_loss_is_cross_entropy_and_never_holds_all_logits(trained, m
     weight = head.rows if trained == "new rows" else head.weight
     target = torch.randint(500, (70,))
     with Largest() as seen:
-        total, correct = linear_cross_entropy(hidden, head, target)
+        total, correct = linear_cross_entropy(hidden, head, target, smoothing=smoothing)
         total.mul(0.3).backward()
     assert seen.numel <= max(4 * 2000 if trained is True else 2000, 500 * 16)
     by_hidden, by_weight = hidden.grad, weight.grad
     hidden.grad = weight.grad = None
     logits = head(hidden)
-    want = cross_entropy(logits, target, reduction="sum")
+    want = cross_entropy(logits, target, reduction="sum", label_smoothing=smoothing)
     want.mul(0.3).backward()
     torch.testing.assert_close(total, want)
     torch.testing.assert_close(by_hidden, hidden.grad)
@@ -139,7 +140,25 @@ def test_the_chunked_loss_is_cross_entropy_and_never_holds_all_logits(trained, m
     if trained:
         torch.testing.assert_close(by_weight, weight.grad)
     with torch.no_grad():
-        torch.testing.assert_close(linear_cross_entropy(hidden, head, target)[0], want.detach())
+        torch.testing.assert_close(linear_cross_entropy(hidden, head, target, smoothing=smoothing)[0], want.detach())
+
+
+def test_labels_are_smoothed_while_a_model_is_trained_and_never_when_it_is_watched(tiny):
+    model, ids = load(tiny, LoadSpec()).model, torch.arange(12)[None]
+    batch = TokenBatch({"input_ids": ids, "use_cache": False}, torch.arange(11), ids[0, 1:], (), 12)
+    plain, smooth = make_sft(), make_sft(SftConfig(label_smoothing=0.3))
+    for chunked in (True, False):
+        models = Models(model, replace(PLAN, chunked=chunked))
+        found = [
+            objective.loss(models, batch, None).terms[0].total.item()
+            for training in (True, False)
+            for objective in (plain, smooth)
+            if model.train(training)
+        ]
+        logits = model(ids).logits[0, :-1]
+        want = cross_entropy(logits, ids[0, 1:], reduction="sum", label_smoothing=0.3).item()
+        assert found == pytest.approx([found[0], want, found[0], found[0]], rel=1e-5)
+        assert want != pytest.approx(found[0], rel=1e-3)
 
 
 def test_losses_that_are_very_large_stay_finite_and_exact():

@@ -374,6 +374,10 @@ def test_what_has_no_lineage_is_a_sentence(place):
 
 
 def test_only_what_differs_from_the_defaults_is_unusual():
-    recipe = Recipe.model_validate({"data": {"train": "hotel", "train_on": "last"}, "optim": {"betas": [0.8, 0.99]}})
+    optim = {"optimizer": {"betas": [0.8, 0.99]}, "scheduler": "wsd"}
+    recipe = Recipe.model_validate({"data": {"train": "hotel", "train_on": "last"}, "optim": optim})
     found = unusual({**recipe.model_dump(mode="json"), "seed": 3, "novel": {"a": 1}, "other": 2})
-    assert found == {"data.train_on": "last", "optim.betas": [0.8, 0.99], "novel.a": 1, "other": 2}
+    assert found == {
+        "data.train_on": "last", "optim.optimizer.betas": [0.8, 0.99], "optim.scheduler": "wsd", "novel.a": 1,
+        "other": 2,
+    }  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -37,8 +38,9 @@ from tunesmith.model.new_tokens import refuse_other_tokens
 from tunesmith.model.soft import save_soft_tokens, soft_tokens
 from tunesmith.prompt.base import resolve
 from tunesmith.prompt.load import load_contract
-from tunesmith.train.learner import rate_groups
+from tunesmith.train.config import OptimConfig
 from tunesmith.train.prefixed import with_prefix
+from tunesmith.train.rates import parameter_groups
 from tunesmith.train.recipe import Recipe, longest_row
 
 MORE_OF_THE_SAME = {"lora", "lora, rsLoRA and LoRA+", "lora, OLoRA", "p_tuning, LSTM", "prefix_tuning", "adapter"}
@@ -251,15 +253,13 @@ def test_budget_importance_and_choice_are_those_of_peft(tiny):
 
 def test_b_learns_faster_where_it_is_wanted(tiny):
     config = LoraConfig(rank=4, b_rate=8.0)
-    weights = trainable(METHODS["lora"].apply(fresh(tiny), config))
-    groups = rate_groups(weights, 0.1, 1e-3, lambda name: METHODS["lora"].rate(config, name))
-    rates = {id(weight): group["lr"] for group in groups for weight in group["params"]}
-    assert {name.split(".")[-3]: rates[id(weight)] for name, weight in weights.items()} == {
-        "lora_A": 1e-3,
-        "lora_B": 8e-3,
-    }
-    assert groups[0]["lr"] == 1e-3
-    assert len(rates) == len(weights)
+    model = METHODS["lora"].apply(fresh(tiny), config)
+    weights = trainable(model)
+    factor = partial(METHODS["lora"].rate, config)
+    groups = parameter_groups(model, weights, OptimConfig(weight_decay=0.1), 1e-3, factor)
+    rates = {name.split(".")[-3]: group.rate for group in groups for name in group.names}
+    assert rates == {"lora_A": 1e-3, "lora_B": 8e-3}
+    assert sum(len(group.names) for group in groups) == len(weights)
 
 
 def test_freezing_trains_what_is_named_and_nothing_else(tiny):

@@ -25,14 +25,33 @@ from tunesmith.core.files import read_json
 from tunesmith.jobs.finetune import finetune
 from tunesmith.model import load as loading
 from tunesmith.model.attention import packed_attention
-from tunesmith.model.load import LoadSpec, answering, load, refuse_not_finite, refuse_untrainable
+from tunesmith.model.load import (
+    LoadSpec,
+    answering,
+    dropout_rates,
+    load,
+    refuse_not_finite,
+    refuse_untrainable,
+)
 from tunesmith.model.methods.full import FullConfig
 from tunesmith.model.methods.lora import LoraConfig
 from tunesmith.model.methods.method import trainable
 from tunesmith.model.methods.table import METHODS, method_for
 from tunesmith.model.outline import stored_dtype
 from tunesmith.prompt.base import context_length
+from tunesmith.prompt.config import DropoutConfig
 from tunesmith.train.recipe import Recipe
+
+
+def test_dropout_can_be_set_by_kind(tiny, tmp_path):
+    rates = dropout_rates(tiny, DropoutConfig(attention=0.2))
+    assert rates == {"attention_dropout": 0.2}
+    with pytest.raises(ModelError, match=r"model\.dropout\.hidden: LlamaConfig has no such dropout"):
+        dropout_rates(tiny, DropoutConfig(hidden=0.1))
+    GPT2Config(n_embd=8, n_layer=1, n_head=2).save_pretrained(tmp_path)
+    rates = dropout_rates(tmp_path, DropoutConfig(attention=0.2, hidden=0.1))
+    assert rates == {"attn_pdrop": 0.2, "resid_pdrop": 0.1, "embd_pdrop": 0.1}
+    assert set(dropout_rates(tmp_path, 0.3).values()) == {0.3}
 
 
 @pytest.mark.parametrize("groups", [1, 2])

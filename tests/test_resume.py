@@ -139,6 +139,30 @@ def test_average_best_validation_and_patience_go_on_as_they_stood(begin):
     equal(whole, done)
 
 
+def test_perturbed_steps_and_averaging_optimizers_go_on_to_the_same_bits(begin):
+    """What is random in a perturbation depends on nothing that a stop could lose; nor does the average."""
+    settings = {
+        "optim": {
+            "optimizer": "schedule_free",
+            "learning_rate": 1e-2,
+            "epochs": 2,
+            "batch_size": 8,
+            "layer_decay": 0.8,
+        },
+        "perturb": {"type": "freelb", "epsilon": 0.5},
+        "objective": {"label_smoothing": 0.1},
+        "evaluate": {"every": 2},
+    }
+    whole, broken = begin("whole", **settings), begin("broken", **settings)
+    run(whole)
+    with pytest.raises(Stopped):
+        run(broken, after(3))
+    run(broken, resume=True)
+    equal(whole, broken)
+    rates = [event for event in read_lines(whole / "events.jsonl") if event["kind"] == "rates"]
+    assert [group["what"] for group in rates[0]["groups"]][:2] == ["layer 1", "layer 2"]
+
+
 def test_a_run_that_lost_its_last_steps_does_them_again(begin):
     whole, broken = begin("whole"), begin("broken")
     run(whole)
@@ -534,7 +558,7 @@ def test_the_fast_path_goes_on_to_the_same_bits(begin):
         "precision": "bf16",
         "compile": "on",
         "checkpointing": "on",
-        "optim": {"learning_rate": 1e-3, "epochs": 2, "batch_size": 8, "name": "adamw_8bit", "ema": 0.9},
+        "optim": {"learning_rate": 1e-3, "epochs": 2, "batch_size": 8, "optimizer": "adamw_8bit", "ema": 0.9},
     }
     whole = begin("whole", **settings)
     run(whole)

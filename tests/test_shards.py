@@ -120,15 +120,15 @@ def test_weights_that_were_set_are_those_that_compute(tmp_path):
     learner.model.train()
     step()
     save_checkpoint(learner, TrainerState(), NoSource(), tmp_path / "checkpoints", 1)
-    watched, average = watch(), learner.ema
-    learner.ema = None  # of the weights themselves
+    watched, average = watch(), learner.average
+    learner.average = None  # of the weights themselves
     own = watch()
-    learner.ema = average
+    learner.average = average
     step()
     later = watch()
     restore(learner, find_step(tmp_path / "checkpoints", 1))
     assert watch() == watched
-    learner.ema = None
+    learner.average = None
     assert watch() == own
     assert len({watched, own, later}) == 3
 

@@ -28,7 +28,7 @@ from tunesmith.prompt.load import load_contract
 from tunesmith.train.batch import LazyBatches, packed, padded
 from tunesmith.train.checkpoint import save_checkpoint
 from tunesmith.train.config import OptimConfig
-from tunesmith.train.learner import Learner, decay_groups, schedule
+from tunesmith.train.learner import Learner
 from tunesmith.train.loop import LoopSettings, train
 from tunesmith.train.objective import Models
 from tunesmith.train.objectives.sft import make_sft
@@ -180,29 +180,6 @@ def test_an_infinite_gradient_is_refused_and_the_weights_stay(tiny, rows):
     with pytest.raises(TrainingError, match="the gradient is"):
         learner.step()
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
-
-
-@pytest.mark.parametrize(
-    ("kind", "warmup", "want"),
-    [
-        ("constant", 2, [0.5, 1, 1, 1, 1, 1]),
-        ("linear", 2, [0.5, 1, 1, 0.75, 0.5, 0.25]),
-        ("cosine", 0, [0.5 * (1 + math.cos(math.pi * i / 6)) for i in range(6)]),
-        ("constant", 0.5, [1 / 3, 2 / 3, 1, 1, 1, 1]),
-    ],
-)
-def test_schedules(kind, warmup, want):
-    factor = schedule(kind, warmup, 6)
-    assert [factor(step) for step in range(6)] == pytest.approx(want)
-
-
-def test_norms_and_biases_do_not_decay(tiny):
-    model = METHODS["full"].apply(load(tiny, LoadSpec()).model, FullConfig())
-    decayed, spared = decay_groups(trainable(model), 0.1)
-    assert {weight.ndim for weight in decayed["params"]} == {2}
-    assert {weight.ndim for weight in spared["params"]} == {1}
-    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
-    assert len(decayed["params"]) + len(spared["params"]) == len(list(model.parameters()))
 
 
 def test_a_checkpoint_holds_weights_moments_and_a_manifest(tiny, tmp_path):

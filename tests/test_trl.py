@@ -109,8 +109,9 @@ def trl_losses(folder, recipe, way, bf16=False):
     optim = recipe.optim
     config = SFTConfig(
         output_dir=str(folder / "trl"), max_steps=optim.steps, learning_rate=optim.learning_rate,
-        lr_scheduler_type=optim.scheduler, warmup_steps=0, weight_decay=optim.weight_decay, max_grad_norm=optim.clip,
-        adam_beta1=optim.betas[0], adam_beta2=optim.betas[1], completion_only_loss=True, gradient_checkpointing=False,
+        lr_scheduler_type=optim.scheduler.type, warmup_steps=0, weight_decay=optim.weight_decay,
+        max_grad_norm=optim.clip, adam_beta1=optim.optimizer.betas[0], adam_beta2=optim.optimizer.betas[1],
+        completion_only_loss=True, gradient_checkpointing=False,
         bf16=bf16, use_cpu=True, report_to=[], logging_steps=1, save_strategy="no", disable_tqdm=True, **WAYS[way],
     )  # fmt: skip
     base = resolve(recipe.model.base).folder

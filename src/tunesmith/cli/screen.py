@@ -76,6 +76,10 @@ class Screen:
             f"learning rate {event.learning_rate:g}"
         )
 
+    def on_rates(self, event: events.Rates) -> None:
+        if len(event.groups) > 1:
+            self.progress.console.print(rates_table(event.groups))
+
     def on_validation_plan(self, event: events.ValidationPlan) -> None:
         if event.share >= 0.01:
             self.say(
@@ -168,6 +172,19 @@ def live_screen() -> Generator[Report]:
     )
     with progress:
         yield Screen(progress)
+
+
+def rates_table(groups: list[dict[str, Any]]) -> Table:
+    """Which weights learn how fast."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("weights", overflow="fold")
+    for name in ("how many", "peak rate", "weight decay"):
+        table.add_column(name, justify="right")
+    for group in groups:
+        table.add_row(
+            escape(group["what"]), f"{group['weights']:,}", f"{group['rate']:.3g}", f"{group['weight_decay']:g}"
+        )
+    return table
 
 
 def interval(score: dict[str, float]) -> str:

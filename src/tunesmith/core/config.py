@@ -11,10 +11,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
@@ -27,11 +27,35 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _alternatives_by_name(cls, values: Any) -> Any:
+        """An alternative may be written as its name, and without one it is the default."""
+        if not isinstance(values, Mapping):
+            return values
+        filled: dict[str, Any] = dict(cast(Mapping[str, Any], values))
+        for name in alternatives(cls):
+            given = filled.get(name)
+            if isinstance(given, str):
+                filled[name] = {"type": given}
+            elif isinstance(given, Mapping):
+                filled[name] = {"type": cls.model_fields[name].default.type, **given}
+        return filled
+
 
 def option(default: Any, description: str, hint: str = "", **limits: Any) -> Any:
     """A field with its sentence for the reference and its hint for errors."""
     extra: JsonDict | None = {"hint": hint} if hint else None
     return Field(default, description=description, json_schema_extra=extra, **limits)
+
+
+def alternatives(section: type[Section]) -> list[str]:
+    """The fields of a section that hold one of several sections, told apart by their `type`."""
+    return [
+        name
+        for name, field in section.model_fields.items()
+        if len(union_members(field)) > 1 and len(union_members(field)) == len(get_args(field.annotation))
+    ]
 
 
 SectionType = TypeVar("SectionType", bound=Section)
@@ -81,7 +105,7 @@ def with_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> d
         ConfigError: a key names something inside a value that is no section.
     """
     changes: dict[str, Any] = {}
-    for key, value in overrides.items():
+    for key, value in sorted(overrides.items(), key=lambda item: str(item[0]).count(".")):  # the whole before its parts
         nested: Any = value
         for part in reversed(str(key).split(".")):
             nested = {part: nested}
@@ -96,7 +120,7 @@ def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
         if not isinstance(change, dict):
             result[str(key)] = change
         elif inner is not None and not isinstance(inner, dict):
-            raise ConfigError(f"{key}: it is a value, not a section.")
+            raise ConfigError(f"{key} = {inner!r}: it is a value, not a section. A section is {key}: {{...}}.")
         else:
             known = cast(dict[str, Any], inner or {})
             new = cast(dict[str, Any], change)
@@ -148,9 +172,11 @@ def _sentence(section: type[Section], fault: Any) -> str:
         owner = parents[-1] if parents else section
         return f"{_dotted(section, path)}: unknown key; {did_you_mean(path[-1], owner.model_fields)}"
     if fault["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        members = union_members(section.model_fields[path[0]])
+        field = _field(section, path)
+        members = union_members(field) if field else []
         allowed = ", ".join(str(member.model_fields["type"].default) for member in members)
-        return f"{_dotted(section, path)}.type: must be one of {allowed}."
+        found = fault.get("ctx", {}).get("tag")
+        return f"{_dotted(section, path)}.type{f' = {found!r}' if found else ''}: must be one of {allowed}."
     field = _field(section, path)
     message = str(fault["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
     if fault["type"] == "string_pattern_mismatch":
@@ -197,14 +223,20 @@ def _field(section: type[Section], path: list[str]) -> FieldInfo | None:
 
 
 def _dotted(section: type[Section], path: list[str]) -> str:
-    """The path as people write it: without the tag that a union puts in."""
-    tags = {
-        str(kind.model_fields["type"].default)
-        for field in section.model_fields.values()
-        for kind in union_members(field)
-        if "type" in kind.model_fields
-    }
-    return ".".join(part for i, part in enumerate(path) if not (i == 1 and part in tags))
+    """The path as people write it: without the tags that unions put in."""
+    said: list[str] = []
+    members: list[type[Section]] = []
+    for part in path:
+        tagged = [kind for kind in members if kind.model_fields["type"].default == part]
+        members = []
+        if tagged:
+            section = tagged[0]
+            continue
+        said.append(part)
+        if part in section.model_fields:
+            found = union_members(section.model_fields[part])
+            members, section = (found, section) if len(found) > 1 else ([], found[0] if found else section)
+    return ".".join(said)
 
 
 def to_yaml(section: Section) -> str:

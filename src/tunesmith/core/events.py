@@ -236,6 +236,13 @@ class Plan(Event):
 
 
 @dataclass(frozen=True)
+class Rates(Event):
+    """Which weights learn how fast: groups of `what` they are, peak `rate`, `weight_decay`, number of `weights`."""
+
+    groups: list[Json]
+
+
+@dataclass(frozen=True)
 class Step(Event):
     """An optimizer step.
 

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -73,6 +73,14 @@ class Facts:
 def label_of(method: str) -> str:
     """What people call a method."""
     return METHODS[method].label if method in METHODS else method
+
+
+def choice(section: Any) -> str:
+    """A choice of the recipe, with its settings where it has some: `cosine`, `wsd (decay 0.2)`."""
+    if not isinstance(section, Mapping):
+        return str(section or "unknown")
+    rest = ", ".join(f"{name} {value}" for name, value in section.items() if name != "type")
+    return f"{section.get('type', 'unknown')}{f' ({rest})' if rest else ''}"
 
 
 def write_card(facts: Facts) -> str:
@@ -200,7 +208,8 @@ def training_table(facts: Facts) -> list[tuple[str, str]]:
         ("epochs", None if optim.get("steps") else optim.get("epochs")),
         ("optimizer steps", record.get("steps") or optim.get("steps")),
         ("rows a step", optim.get("batch_size")),
-        ("learning rate", plain(f"{rate:g}, {optim.get('scheduler', 'scheduler unknown')}") if rate else None),
+        ("learning rate", plain(f"{rate:g}, {choice(optim.get('scheduler'))}") if rate else None),
+        ("optimizer", plain(choice(optim["optimizer"])) if optim.get("optimizer") else None),
         ("seed", record.get("seed")),
         ("merged", f"no logit off by more than {merge['value']:.2g}" if (merge := merged(record)) else None),
         ("base model", code(facts.base) if facts.base else None),

@@ -59,6 +59,24 @@ def loss_curve(steps: Sequence[dict[str, Any]], validations: Sequence[dict[str, 
     return svg(figure)
 
 
+def schedule_curve(rates: Sequence[float], taken: int) -> str:
+    """The learning rate at each step of the whole schedule; what was not reached is dashed.
+
+    Args:
+        rates: of all steps.
+        taken: how many of them were taken.
+    """
+    figure, axes = _figure(2.2)
+    x = range(1, len(rates) + 1)
+    axes.plot(x[:taken], rates[:taken], color=ACCENT, linewidth=2)
+    if taken < len(rates):
+        axes.plot(x[taken - 1 :], rates[taken - 1 :], color=ACCENT, linewidth=2, linestyle="--")
+    axes.set_ylim(0, 1.08 * max(rates))
+    axes.set_xlabel("step", color=INK)
+    axes.set_ylabel("learning rate", color=INK)
+    return svg(figure)
+
+
 def fit_axis(axes: Any, curves: Sequence[Sequence[float]]) -> None:
     """Let curves of losses fill the height of a picture, and say in it what that leaves out.
 

@@ -10,7 +10,7 @@ from typing import Any
 from tunesmith.core.names import counted, shortest_ends
 from tunesmith.core.pages import render
 from tunesmith.evaluate.compare import Comparison, EvalReport, Sample
-from tunesmith.evaluate.pictures import length_histogram, loss_curve
+from tunesmith.evaluate.pictures import length_histogram, loss_curve, schedule_curve
 from tunesmith.evaluate.score_pictures import run_colours, score_dots
 from tunesmith.score.interval import VERDICTS, show
 
@@ -36,6 +36,8 @@ class Story:
         samples: how many samples to show.
         replayed: what was replayed beside the training rows, a sentence; empty if nothing was.
         notes: what else the run had to say, in sentences.
+        rates: learning rate of each step of the whole schedule.
+        groups: which weights learn how fast, as the `rates` event has it.
     """
 
     title: str
@@ -52,6 +54,8 @@ class Story:
     samples: int
     replayed: str = ""
     notes: Sequence[str] = ()
+    rates: Sequence[float] = ()
+    groups: Sequence[dict[str, Any]] = ()
 
 
 def pick_samples(report: EvalReport | None, count: int) -> list[Sample]:
@@ -77,6 +81,8 @@ def render_page(story: Story) -> str:
         sections + forgetting(story.general),
         pick_samples(story.report, story.samples),
         loss_svg=loss_curve(story.steps, story.validations),
+        schedule_svg=schedule_curve(story.rates, len(story.steps)) if story.rates else "",
+        groups=list(story.groups) if len(story.groups) > 1 else [],
         length_svg=length_histogram(story.lengths, story.trained),
         ledger=story.ledger,
         replayed=story.replayed,
@@ -141,7 +147,17 @@ def _section(title: str, report: EvalReport, lead: str = "") -> dict[str, Any]:
 def _render(
     title: str, lead: str, tiles: dict[str, Any], sections: list[dict[str, Any]], samples: list[Sample], **rest: Any
 ) -> str:
-    absent = {"loss_svg": "", "length_svg": "", "ledger": "", "replayed": "", "notes": [], "recipe": "", "plan": ""}
+    absent = {
+        "loss_svg": "",
+        "schedule_svg": "",
+        "groups": [],
+        "length_svg": "",
+        "ledger": "",
+        "replayed": "",
+        "notes": [],
+        "recipe": "",
+        "plan": "",
+    }
     return render(
         "tunesmith.evaluate",
         "report.html.jinja",

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from tunesmith.jobs.preflight import (
     doubts,
     refuse_in_parts,
     refuse_merge,
+    refuse_optimizer,
     refuse_quantized,
     refuse_too_few,
     refuse_unknown_tokens,
@@ -66,13 +68,17 @@ from tunesmith.train.learner import Learner
 from tunesmith.train.loop import Crowded, LoopSettings, Spike, train
 from tunesmith.train.objective import Models
 from tunesmith.train.objectives.table import objective_for
+from tunesmith.train.optimizers import kind_of
+from tunesmith.train.perturb import make_perturb
 from tunesmith.train.planning.packing_check import refuse_looking_ahead
 from tunesmith.train.planning.plan import Plan, with_threads
 from tunesmith.train.planning.planner import Wishes, complete_plan, shortest
 from tunesmith.train.planning.validation import ValidationPlan, plan_validation
 from tunesmith.train.precompute import precomputed
 from tunesmith.train.prefixed import prefixed
+from tunesmith.train.rates import as_table
 from tunesmith.train.recipe import Recipe, longest_row, read_recipe
+from tunesmith.train.schedules import schedule
 from tunesmith.train.source import Source
 from tunesmith.train.sources.rows import RowSource, steps_per_epoch
 from tunesmith.train.state import TrainerState
@@ -106,6 +112,7 @@ def walk(
 
     # 1. The recipe is complete and resolved; the processes that work on it meet.
     refuse_in_parts(recipe)
+    refuse_optimizer(recipe)
     refuse_merge(recipe)
     refuse_quantized(recipe)
     torch.manual_seed(recipe.seed)
@@ -169,8 +176,8 @@ def walk(
     refuse_not_finite(base.folder, placed.model)
     if TASKS[task].causal:
         refuse_looking_ahead(base.folder, placed.model, shortest(rows)[-1])
-    bytes_a_weight = 6 if recipe.optim.name == "adamw_8bit" else 12  # a gradient and two moments
-    wishes = Wishes(recipe.compile, recipe.checkpointing, batch_size, steps, bytes_a_weight)
+    kind = kind_of(recipe.optim.optimizer)
+    wishes = Wishes(recipe.compile, recipe.checkpointing, batch_size, steps, kind.bytes_a_weight)
     validation = choose_validation(recipe, splits, steps, report)
     if objective.precompute is not None:
         asked = [*splits.train, *(splits.replay.rows if splits.replay else ()), *splits.validation]
@@ -178,14 +185,16 @@ def walk(
     plan = complete_plan(plan, wishes, placed, objective, rows, report)
     if ranks.leads:
         write_json(folder / "plan.json", plan.to_json())
-    rate = recipe.optim.learning_rate or method.learning_rate
+    rate = recipe.optim.learning_rate or method.learning_rate * kind.rate
     report(events.Plan(plan.to_json(), sum(weight.numel() for weight in trainable(placed.model).values()), rate))
 
     # 7. Training.
     report(events.Phase(TRAINING))
     settings = loop_settings(recipe, an_epoch, steps, validation.every)
     learner = Learner(placed, recipe.optim, rate, steps, method, lambda name: method.rate(recipe.method, name))
+    report(events.Rates(as_table(learner.groups, learner.weights)))
     models = Models(placed.model, plan)
+    perturb = make_perturb(recipe.perturb, placed.model, recipe.seed, partial(getattr, learner, "step_number"))
     source = RowSource(rows, objective, plan, batch_size, steps, recipe.seed, ranks)
     state = TrainerState() if checkpoint is None else restore(learner, checkpoint, source)
     state.early = state.early and not changed
@@ -194,7 +203,7 @@ def walk(
     while not state.early and learner.step_number < settings.steps:
         save = saver(learner, state, source, folder, recipe.output.keep_last, bound, report)
         try:
-            train(objective, models, learner, source, settings, state, watched, save, report, stop)
+            train(objective, models, learner, source, settings, state, watched, save, report, stop, perturb)
         except Spike:
             state = go_back(folder, learner, state, report)
         except Crowded as crowd:
@@ -206,7 +215,7 @@ def walk(
     if recipe.model.quantize != "none" and ranks.leads:
         placed.model.set_attn_implementation(attention)  # of rows that are not packed
         beside = losses_of(placed.model, splits.train)
-    del learner, models, placed, source, watched
+    del learner, models, placed, source, watched, perturb
     ranks.leave()
     if not ranks.leads:
         return {}
@@ -324,12 +333,16 @@ def write_report(folder: Path, recipe: Recipe, splits: Splits, plan: Plan, found
     """report/report.html and report/report.json, with what is behind its scores in rows.jsonl."""
     target = folder / "report"
     target.mkdir(exist_ok=True)
-    method, said = recipe.method.type, read_lines(folder / EVENTS)
+    method, said, taken = recipe.method.type, read_lines(folder / EVENTS), read_lines(folder / METRICS)
+    factor = schedule(recipe.optim.scheduler, recipe.optim.warmup, taken[-1]["steps"])
+    peak = [event["learning_rate"] for event in said if event["kind"] == "plan"][-1]
     names = ", ".join(Path(ledger.file).name for ledger in splits.ledgers[:3])
     story = Story(
         title=folder.name,
         lead=f"{recipe.model.base}, {method}, {counted(len(splits.train), f'row of {names}')}",
-        steps=read_lines(folder / METRICS),
+        steps=taken,
+        rates=[peak * factor(step) for step in range(taken[-1]["steps"])],
+        groups=[event["groups"] for event in said if event["kind"] == "rates"][-1],
         validations=[event for event in said if event["kind"] == "validation"],
         notes=list(dict.fromkeys(event["sentence"] for event in said if event["kind"] == "warning")),
         lengths=splits.train.lengths.tolist(),

@@ -18,12 +18,27 @@ def refuse_in_parts(recipe: Recipe) -> None:
         ConfigError: it does.
     """
     method = method_for(recipe.method)
+    if recipe.sharding == "full" and recipe.processes > 1 and recipe.perturb.type == "pgd":
+        raise ConfigError("perturb.type = pgd and sharding = full do not go together. Take freelb, or sharding=none.")
     if recipe.sharding == "full" and recipe.processes > 1 and recipe.model.add_tokens:
         raise ConfigError("model.add_tokens and sharding = full do not go together. Set sharding=none.")
     if recipe.sharding == "full" and recipe.processes > 1 and method.whole(recipe.method):
         raise ConfigError(
             f"method.type = {recipe.method.type} with these settings needs all weights in one process, and with "
             "sharding=full each holds a part of them. Set sharding=none."
+        )
+
+
+def refuse_optimizer(recipe: Recipe) -> None:
+    """Refuse an optimizer that leaves a method without what it needs.
+
+    Raises:
+        ConfigError: it does.
+    """
+    if recipe.method.type == "adalora" and recipe.optim.optimizer.type == "schedule_free":
+        raise ConfigError(
+            "method.type = adalora and optim.optimizer = schedule_free do not go together: AdaLoRA reads gradients, "
+            "which this optimizer writes over. Take optim.optimizer=adamw."
         )
 
 

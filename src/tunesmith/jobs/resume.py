@@ -189,7 +189,7 @@ def go_back(folder: Path, learner: Learner, state: TrainerState, report: Report)
         )
     checkpoint = find_step(folder / "checkpoints", state.last_checkpoint)
     earlier = restore(learner, checkpoint)
-    learner.optimizer.zero_grad(set_to_none=True)
+    learner.forget_gradients()
     if learner.ranks.leads:
         delete_later(folder / "checkpoints", checkpoint.step)
         forget_after(folder, checkpoint.step)

@@ -14,7 +14,7 @@ from tunesmith.model.load import LoadSpec, answering, load
 from tunesmith.model.methods.method import trainable
 from tunesmith.model.methods.table import method_for
 from tunesmith.model.new_tokens import put_back, put_saved_tokens, refuse_other_tokens, split_off, train_new_tokens
-from tunesmith.train.checkpoint import EMA, WEIGHTS, Checkpoint, method_tensors, put_weights, saved_tensors
+from tunesmith.train.checkpoint import Checkpoint, method_tensors, put_weights, tensors_to_export
 from tunesmith.train.recipe import Recipe
 
 
@@ -49,7 +49,7 @@ def trained_model(
     method = method_for(recipe.method)
     spec = replace(answering(recipe.device) if method.base_untouched else LoadSpec(), task=task, facts=facts)
     spec = replace(spec, new_tokens=tuple(recipe.model.add_tokens))
-    saved = saved_tensors(checkpoint, EMA if recipe.optim.ema else WEIGHTS)
+    saved = tensors_to_export(checkpoint)
     config, tensors = method.exported(recipe.method, saved, method_tensors(checkpoint))
     model = changed_model(load(base, spec).model, recipe.model_copy(update={"method": config}))
     changed = put_weights(trainable(model), tensors, checkpoint.folder)

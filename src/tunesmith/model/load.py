@@ -21,12 +21,18 @@ from tunesmith.model.device import choose_device
 from tunesmith.model.new_tokens import with_new_tokens
 from tunesmith.model.outline import Sources, outline, stored_dtype
 from tunesmith.model.quantize import Quantize, quantized
+from tunesmith.prompt.config import DropoutConfig
 from tunesmith.prompt.whole import read_settings
 
 # peft 0.21 asks transformers 5.23 for a property by its old name.
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
 
-DROPOUTS = ("attention_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop", "hidden_dropout", "dropout")
+# As architectures name their dropout rates.
+ATTENTION_DROPOUTS = ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")
+HIDDEN_DROPOUTS = (
+    "resid_pdrop", "embd_pdrop", "hidden_dropout", "hidden_dropout_prob", "activation_dropout", "dropout",
+    "dropout_rate", "embedding_dropout", "resid_dropout",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ class LoadSpec:
     precision: Literal["fp32", "bf16"] = "fp32"
     device: str = "cpu"
     quantize: Quantize = "none"
-    dropout: float | None = None
+    dropout: float | DropoutConfig | None = None
     adapter: str | None = None
     new_tokens: tuple[str, ...] = ()
     shard: bool = False
@@ -256,17 +262,31 @@ def _is_finite(tensor: torch.Tensor) -> bool:
     return bool(tensor.sum(dtype=torch.float32).isfinite() or tensor.isfinite().all())
 
 
-def dropout_rates(folder: Path, rate: float) -> dict[str, float]:
-    """The dropout settings that the model's config has, all at `rate`.
+def dropout_rates(folder: Path, wanted: float | DropoutConfig) -> dict[str, float]:
+    """The dropout settings that the model's config has, as they are wanted.
+
+    Args:
+        folder: of the model.
+        wanted: one rate for all, or one for each kind.
 
     Raises:
-        ModelError: the architecture has none.
+        ModelError: the architecture has none of a kind that is named.
     """
     config = read_config(folder)
-    rates = {name: rate for name in DROPOUTS if hasattr(config, name)}
-    if not rates:
+    by_kind = isinstance(wanted, DropoutConfig)
+    rates = wanted if by_kind else DropoutConfig(attention=wanted, hidden=wanted)
+    found: dict[str, float] = {}
+    for kind, names, rate in (
+        ("attention", ATTENTION_DROPOUTS, rates.attention),
+        ("hidden", HIDDEN_DROPOUTS, rates.hidden),
+    ):
+        there = {} if rate is None else {name: rate for name in names if hasattr(config, name)}
+        if by_kind and rate is not None and not there:
+            raise ModelError(f"model.dropout.{kind}: {type(config).__name__} has no such dropout. Leave it out.")
+        found |= there
+    if not found and not by_kind:
         raise ModelError(f"model.dropout: {type(config).__name__} has no dropout. Leave it out; method.dropout works.")
-    return rates
+    return found
 
 
 def _first_line(error: Exception) -> str:

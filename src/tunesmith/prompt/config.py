@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from tunesmith.core.config import Section, option
+
+
+class DropoutConfig(Section):
+    """Dropout rates by what they are of."""
+
+    attention: float | None = option(None, "Of the attention's weights; the model's own if absent.", ge=0, lt=1)
+    hidden: float | None = option(None, "Of everything else; the model's own if absent.", ge=0, lt=1)
 
 
 class ModelConfig(Section):
@@ -31,6 +40,9 @@ class ModelConfig(Section):
         "Keep the base's linear layers in 4 bits (nf4) or 8 (int8) while something is trained beside them (QLoRA). It "
         "needs bitsandbytes; what is exported goes with the base as it was.",
     )
-    dropout: float | None = option(
-        None, "Sets every dropout rate that the architecture has; absent keeps the model's own.", ge=0, lt=1
+    dropout: Annotated[float, Field(ge=0, lt=1)] | DropoutConfig | None = option(
+        None,
+        "Sets every dropout rate that the architecture has, or {attention: 0.1, hidden: 0.05} each kind; absent keeps "
+        "the model's own. Dropout of what a method adds is method.dropout.",
+        "0 to 0.1.",
     )

@@ -7,12 +7,14 @@ where it lay; nothing is fetched, and nothing is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-from tunesmith.core.config import union_members
+from pydantic.fields import FieldInfo
+
+from tunesmith.core.config import Section, union_members
 from tunesmith.core.errors import MissingError, ModelError, TunesmithError
 from tunesmith.core.files import expanded, read_json, sha256_of
 from tunesmith.core.names import counted
@@ -227,25 +229,38 @@ def _listed(values: dict[str, Any]) -> str:
 
 def unusual(recipe: dict[str, Any]) -> dict[str, Any]:
     """The settings that are not the defaults of this version, by dotted name, without what other lines tell."""
-    found: dict[str, Any] = {}
-    for section, values in recipe.items():
-        if not isinstance(values, dict):
-            known = Recipe.model_fields.get(section)
-            found |= {} if known and known.default == values else {section: values}
-        elif section != "method":
-            defaults = _defaults(section, values.get("type"))
-            found |= {f"{section}.{k}": v for k, v in values.items() if k not in defaults or defaults[k] != v}
+    rest = {name: value for name, value in recipe.items() if name != "method"}
+    found = dict(_differing(Recipe.model_fields, rest, ""))
     return {name: value for name, value in found.items() if name not in TOLD_ELSEWHERE}
 
 
-def _defaults(section: str, type: str | None) -> dict[str, Any]:
-    """The defaults of a recipe's section, as plain values."""
-    members = union_members(Recipe.model_fields[section]) if section in Recipe.model_fields else []
-    chosen = [kind for kind in members if "type" not in kind.model_fields or kind.model_fields["type"].default == type]
-    if not chosen:
-        return {}
-    needed = {name for name, known in chosen[0].model_fields.items() if known.is_required()}
-    return chosen[0].model_construct(**dict.fromkeys(needed)).model_dump(mode="json", exclude=needed)
+def _differing(fields: Mapping[str, FieldInfo], values: Mapping[str, Any], before: str) -> Iterator[tuple[str, Any]]:
+    """What is not the default, by dotted name; of a section of another type than the default, the type too."""
+    for name, value in values.items():
+        field = fields.get(name)
+        members = union_members(field) if field else []
+        tags = {str(kind.model_fields["type"].default): kind for kind in members if "type" in kind.model_fields}
+        default = _plain(field)
+        if not isinstance(value, dict) or (field and not members):
+            if value != default:
+                yield f"{before}{name}", value
+            continue
+        chosen = cast(dict[str, Any], value)
+        type = str(chosen.get("type"))
+        if tags and isinstance(default, dict) and type != cast(dict[str, Any], default).get("type"):
+            yield f"{before}{name}", type
+        kind = tags.get(type) if tags else next(iter(members), None)
+        inner = {key: one for key, one in chosen.items() if key != "type"}
+        yield from _differing(kind.model_fields if kind else {}, inner, f"{before}{name}.")
+
+
+def _plain(field: FieldInfo | None) -> Any:
+    """A field's default as a card has it; what no card has where there is none."""
+    if field is None or field.is_required():
+        return ...
+    if isinstance(field.default, Section):
+        return field.default.model_dump(mode="json")
+    return list(field.default) if isinstance(field.default, tuple) else field.default
 
 
 def _files(label: str, records: list[dict[str, Any]], there: Path) -> Iterator[Fact]:

@@ -24,7 +24,7 @@ from tunesmith.train.source import Source
 from tunesmith.train.state import TrainerState
 from tunesmith.train.weights.shards import like, whole
 
-WEIGHTS, MOMENTS, EMA = "trainable.safetensors", "optimizer.safetensors", "ema.safetensors"
+WEIGHTS, MOMENTS, AVERAGE = "trainable.safetensors", "optimizer.safetensors", "average.safetensors"
 METHOD, SOURCE = "method.safetensors", "source-{rank}.safetensors"  # where method and source have tensors
 SPARE = 64 << 20  # bytes beside checkpoints that a disk should have room for: logs, reports
 
@@ -84,6 +84,7 @@ def save_checkpoint(
         "trainer": trainer_state.to_json(),
         "sources": learner.ranks.gather(stands),
         "method": method_values,
+        "optimizer": learner.counted(),
         "random": learner.ranks.gather(random_state()),
         "made_from": dict(made_from or {}),
     }
@@ -161,18 +162,19 @@ def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
 
 
 def tensors_of(learner: Learner) -> dict[str, dict[str, torch.Tensor]]:
-    """The files of a checkpoint: weights; AdamW's moments as `<weight>/exp_avg`; the moving average, if any.
+    """The files of a checkpoint: weights; what the optimizer keeps of each, as `<weight>/exp_avg`; the average, if any.
 
     Where several processes train, all must call this, and the first one alone gets the tensors.
     """
     moments = {
-        f"{name}/{key}": value
+        f"{name}/{key}": value if isinstance(value, torch.Tensor) else torch.tensor(value)
         for name, weight in learner.weights.items()
-        for key, value in learner.optimizer.state[weight].items()
+        for key, value in learner.optimizer_of(weight).state[weight].items()
+        if value is not None
     }
     files: dict[str, Mapping[str, torch.Tensor]] = {WEIGHTS: learner.weights, MOMENTS: moments}
-    if learner.ema is not None:
-        files[EMA] = learner.ema.tensors
+    if learner.average is not None:
+        files[AVERAGE] = learner.average.tensors()
     return {name: _plain(tensors, learner.ranks.leads) for name, tensors in files.items()}
 
 
@@ -196,7 +198,7 @@ def random_state() -> dict[str, list[int]]:
 
 def bytes_needed(learner: Learner) -> int:
     """Bytes of one checkpoint, but for what method and source hold: each weight, its two moments and its average."""
-    copies = 3 if learner.ema is None else 4
+    copies = 3 if learner.average is None else 4
     return sum(copies * weight.numel() * weight.element_size() for weight in learner.weights.values())
 
 
@@ -297,12 +299,12 @@ def restore(learner: Learner, checkpoint: Checkpoint, source: Source | None = No
     for path, value in load_file(checkpoint.folder / MOMENTS).items():
         name, _, key = path.rpartition("/")
         weight = learner.weights[name]
-        counts = key == "step"  # fused AdamW counts where the weights are
-        value = value.to(weight.device) if counts and learner.optimizer.defaults.get("fused") else value
-        learner.optimizer.state[weight][key] = value.clone() if counts else like(value, weight)
-    if learner.ema is not None:
-        for name, tensor in load_file(checkpoint.folder / EMA).items():
-            learner.ema.tensors[name] = like(tensor, learner.weights[name])
+        optimizer = learner.optimizer_of(weight)
+        optimizer.state[weight][key] = _as_kept(value, key, weight, bool(optimizer.defaults.get("fused")))
+    learner.set_counters(checkpoint.state["optimizer"])
+    if learner.average is not None:
+        averages = load_file(checkpoint.folder / AVERAGE)
+        learner.average.restore({name: like(tensor, learner.weights[name]) for name, tensor in averages.items()})
     if learner.method is not None:
         learner.method.restore(learner.model, method_tensors(checkpoint), checkpoint.state["method"])
     if source is not None:
@@ -316,15 +318,29 @@ def restore(learner: Learner, checkpoint: Checkpoint, source: Source | None = No
     return TrainerState(**checkpoint.state["trainer"])
 
 
+def _as_kept(value: torch.Tensor, key: str, weight: torch.Tensor, fused: bool) -> Any:
+    """What an optimizer keeps of a weight, from a checkpoint: as the optimizer has it."""
+    if value.dtype == torch.int64:  # a plain number
+        return value.item()
+    if key == "step":  # fused optimizers count where the weights are
+        return value.to(weight.device, copy=True) if fused else value.clone()
+    return like(value, weight)
+
+
 def _tensors(checkpoint: Checkpoint, name: str) -> dict[str, torch.Tensor]:
     """The tensors of a file that not every checkpoint has."""
     path = checkpoint.folder / name
     return load_file(path) if path.exists() else {}
 
 
-def saved_tensors(checkpoint: Checkpoint, file: str = WEIGHTS) -> dict[str, torch.Tensor]:
-    """The trained weights of a checkpoint, or, with `EMA`, their moving average."""
-    return load_file(checkpoint.folder / file)
+def saved_tensors(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """The trained weights of a checkpoint."""
+    return load_file(checkpoint.folder / WEIGHTS)
+
+
+def tensors_to_export(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """The average of the trained weights where there is one, else these."""
+    return _tensors(checkpoint, AVERAGE) or saved_tensors(checkpoint)
 
 
 def method_tensors(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:

@@ -2,34 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from tunesmith.core.config import Section, option
+from tunesmith.train.optimizers import AdamW, OptimizerConfig, ScheduleFree, Sgd
+from tunesmith.train.schedules import Constant, Cosine, SchedulerConfig
 
 
 class SftConfig(Section):
     """Supervised fine-tuning: predict the trained tokens of each row."""
 
     type: Literal["sft"] = "sft"
+    label_smoothing: float = option(
+        0.0,
+        "Share of each target that is spread over all words (Szegedy et al., 2016). Validation is without.",
+        "0 to 0.1.",
+        ge=0,
+        lt=1,
+    )
 
 
 ObjectiveConfig = SftConfig
 
 
-class OptimConfig(Section):
-    """How weights are updated: AdamW (Loshchilov and Hutter, 2019) under a learning-rate schedule."""
+class GroupConfig(Section):
+    """How some weights learn otherwise than the rest."""
 
-    name: Literal["adamw", "adamw_8bit"] = option(
-        "adamw", "`adamw_8bit` keeps AdamW's two moments in 8 bits: 2 bytes a weight instead of 8, and slower on a CPU."
-    )
+    rate: float = option(1.0, "Their learning rate, as a multiple of the run's.", "0.1 to 10.", ge=0)
+    weight_decay: float | None = option(None, "Their weight decay; the run's if absent.", ge=0)
+
+
+class OptimConfig(Section):
+    """How weights are updated."""
+
+    optimizer: OptimizerConfig = option(AdamW(), "The rule of the update.")
     learning_rate: float | None = option(
         None,
-        "Peak learning rate; the method's tested default if absent (lora 2e-4, full 2e-5).",
+        "Peak learning rate; the method's tested default if absent (lora 2e-4, full 2e-5), fitted to the optimizer.",
         "LoRA runs usually take 1e-4 to 5e-4, full ones 1e-5 to 5e-5; the tiny ember takes ten times that.",
         gt=0,
-        le=0.1,
+        le=1.0,
     )
     epochs: float = option(3.0, "Passes over the training rows; a part of one is possible.", gt=0)
     steps: int | None = option(None, "Optimizer steps; overrides epochs.", ge=1)
@@ -40,14 +55,21 @@ class OptimConfig(Section):
         ge=1,
     )
     weight_decay: float = option(0.0, "Decoupled weight decay; norms and biases are left out.", ge=0)
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = option(
-        (0.9, 0.999), "AdamW's decay rates of the first and second moment."
+    layer_decay: float | None = option(
+        None,
+        "Learning rate of a layer over that of the one above it; embeddings are below the first. All alike if absent.",
+        "0.75 to 0.95.",
+        gt=0,
+        le=1,
+    )
+    groups: dict[str, GroupConfig] = option(
+        {},
+        "Other rates and decays for weights whose names match a pattern: {'*embed*': {rate: 0.1, weight_decay: 0}}. "
+        "The first that matches counts.",
     )
     clip: float = option(1.0, "Largest gradient norm; 0 for no clipping.", ge=0)
     warmup: float = option(0.03, "Warm-up from zero: a share of all steps if below 1, else a number of steps.", ge=0)
-    scheduler: Literal["constant", "linear", "cosine"] = option(
-        "cosine", "After the warm-up: stay, fall in a line to zero, or fall along a cosine to zero."
-    )
+    scheduler: SchedulerConfig = option(Cosine(), "What the learning rate does after the warm-up.")
     ema: float | None = option(
         None,
         "Decay of a moving average of the weights, which is then what is validated and exported; none if absent.",
@@ -61,11 +83,78 @@ class OptimConfig(Section):
         "batches since.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_schedule_is_constant(cls, values: Any) -> Any:
+        """Without a schedule, absent means constant."""
+        if not isinstance(values, Mapping) or "scheduler" in values:
+            return values
+        optimizer = values.get("optimizer")
+        name = optimizer.get("type") if isinstance(optimizer, Mapping) else getattr(optimizer, "type", optimizer)
+        return {**values, "scheduler": "constant"} if name == "schedule_free" else values
+
     @model_validator(mode="after")
-    def _a_warmup_is_a_share_or_whole_steps(self) -> OptimConfig:
+    def _fits_together(self) -> OptimConfig:
         if self.warmup >= 1 and self.warmup != int(self.warmup):
             raise ValueError("give warmup as a share below 1 or as a whole number of steps")
+        if isinstance(self.optimizer, ScheduleFree):
+            if not isinstance(self.scheduler, Constant):
+                raise ValueError("give schedule_free the scheduler constant: it averages instead of falling")
+            if self.ema is not None:
+                raise ValueError("give schedule_free no ema: it has an average of its own, which is exported")
+        if isinstance(self.optimizer, Sgd) and self.optimizer.nesterov and not self.optimizer.momentum:
+            raise ValueError("give nesterov a momentum above 0")
         return self
+
+
+class NoPerturb(Section):
+    """Train on the embeddings as they are."""
+
+    type: Literal["none"] = "none"
+
+
+class Neftune(Section):
+    """Add noise to the embeddings of each row (NEFTune; Jain et al., 2023)."""
+
+    type: Literal["neftune"] = "neftune"
+    alpha: float = option(5.0, "Size: the noise is within alpha / sqrt(tokens x width).", "5 to 15.", gt=0)
+
+
+Norm = Literal["l2", "linf"]
+EPSILON = option(0.1, "How far a row's embeddings are moved at most, in their norm.", "0.01 to 1.", gt=0)
+NORM = option("l2", "How that is measured: over all numbers of a row together, or by the largest of them.")
+STEP_SIZE = option(0.05, "Length of a step, in the same norm.", "About epsilon / steps.", gt=0)
+
+
+class Fgm(Section):
+    """Train half on embeddings moved once along the loss's gradient (FGM; Miyato et al., 2017)."""
+
+    type: Literal["fgm"] = "fgm"
+    epsilon: float = EPSILON
+    norm: Norm = NORM
+
+
+class Pgd(Section):
+    """Train half on embeddings moved several times along the loss's gradient (PGD; Madry et al., 2018)."""
+
+    type: Literal["pgd"] = "pgd"
+    epsilon: float = EPSILON
+    steps: int = option(3, "Steps along the gradient; each costs a pass and its way back.", "2 to 5.", ge=1, le=20)
+    step_size: float = STEP_SIZE
+    norm: Norm = NORM
+
+
+class FreeLb(Section):
+    """Train on every step of a walk along the loss's gradient from a random start (FreeLB; Zhu et al., 2020)."""
+
+    type: Literal["freelb"] = "freelb"
+    epsilon: float = EPSILON
+    steps: int = option(3, "Passes that are learned from; all but the first are moved.", "2 to 5.", ge=2, le=20)
+    step_size: float = STEP_SIZE
+    norm: Norm = NORM
+
+
+PerturbConfig = Annotated[NoPerturb | Neftune | Fgm | Pgd | FreeLb, Field(discriminator="type")]
 
 
 class EvaluateConfig(Section):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,8 +12,10 @@ import torch
 from tunesmith.core.errors import TrainingError
 from tunesmith.model.methods.method import Method
 from tunesmith.train.config import OptimConfig
-from tunesmith.train.weights.eight_bit import AdamW8bit
-from tunesmith.train.weights.ema import Ema
+from tunesmith.train.optimizers import ScheduleFree, kind_of, make_optimizers
+from tunesmith.train.rates import parameter_groups
+from tunesmith.train.schedules import schedule
+from tunesmith.train.weights.average import Average, Ema, ScheduleFreeAverage
 from tunesmith.train.weights.placed import Placed
 from tunesmith.train.weights.shards import whole
 
@@ -28,7 +30,9 @@ class Learner:
         ranks: the processes that train together.
         method: how the model was changed.
         step_number: optimizer steps taken.
-        ema: the moving average of the weights, where one is wanted.
+        groups: which of them learn how fast.
+        optimizers: that update them, one after another.
+        average: of the weights, where one is wanted: what is validated and exported.
     """
 
     def __init__(
@@ -53,16 +57,27 @@ class Learner:
         self.placed, self.method = placed, method
         self.model, self.weights, self.ranks = placed.model, placed.weights, placed.ranks
         self.step_number = 0
-        self._clip = optim.clip
-        self.ema = Ema(self.weights, optim.ema) if optim.ema else None
-        groups = rate_groups(self.weights, optim.weight_decay, learning_rate, rate)
-        self.optimizer = (
-            torch.optim.AdamW(groups, lr=learning_rate, betas=optim.betas, fused=True)
-            if optim.name == "adamw"
-            else AdamW8bit(groups, learning_rate, optim.betas)
-        )
-        factor = schedule(optim.scheduler, optim.warmup, steps)
-        self._schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
+        self._clip, self._peak = optim.clip, learning_rate
+        self._factor = schedule(optim.scheduler, optim.warmup, steps)
+        self.groups = parameter_groups(self.model, self.weights, optim, learning_rate, rate)
+        groups = [
+            {
+                "params": [self.weights[name] for name in group.names],
+                "lr": group.rate,
+                "peak": group.rate,
+                "weight_decay": group.weight_decay,
+                "matrix": group.matrix,
+            }
+            for group in self.groups
+        ]
+        self.optimizers = make_optimizers(optim.optimizer, groups, placed.plan.sharding == "full")
+        self.counters = kind_of(optim.optimizer).counters
+        self.average: Average | None = None
+        if isinstance(optim.optimizer, ScheduleFree):
+            self.average = ScheduleFreeAverage(self.weights, self.optimizers[0])
+        elif optim.ema:
+            self.average = Ema(self.weights, optim.ema)
+        self._set_rates()
 
     @property
     def threads(self) -> int:
@@ -71,26 +86,49 @@ class Learner:
 
     @property
     def learning_rate(self) -> float:
-        """The rate of the next step."""
-        return float(self._schedule.get_last_lr()[0])
+        """The run's rate at the next step; groups have factors of their own on it."""
+        return self._peak * self._factor(self.step_number)
+
+    def _set_rates(self) -> None:
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * self._factor(self.step_number)
 
     def go_on_from(self, step: int) -> None:
         """Stand where the learner stood after `step` optimizer steps; weights and moments are set elsewhere."""
         self.step_number = step
-        self._schedule.last_epoch = step
-        for group, rate, factor in zip(
-            self.optimizer.param_groups, self._schedule.base_lrs, self._schedule.lr_lambdas, strict=True
-        ):
-            group["lr"] = rate * factor(step)
-        self._schedule._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+        self._set_rates()
+
+    def optimizer_of(self, weight: torch.nn.Parameter) -> torch.optim.Optimizer:
+        """The optimizer that updates a weight."""
+        groups = ((optimizer, group) for optimizer in self.optimizers for group in optimizer.param_groups)
+        return next(optimizer for optimizer, group in groups if any(weight is one for one in group["params"]))
+
+    def counted(self) -> list[list[dict[str, Any]]]:
+        """What the optimizers count in their groups, as plain values."""
+        groups = (
+            [{name: group[name] for name in self.counters} for group in one.param_groups] for one in self.optimizers
+        )
+        return list(groups)
+
+    def set_counters(self, counted: Sequence[Sequence[Mapping[str, Any]]]) -> None:
+        """Go on counting from what `counted` gave."""
+        for optimizer, groups in zip(self.optimizers, counted, strict=True):
+            for group, values in zip(optimizer.param_groups, groups, strict=True):
+                group.update(values)
+
+    def forget_gradients(self) -> None:
+        """Begin a step anew."""
+        for weight in self.weights.values():
+            weight.grad = None
 
     @contextlib.contextmanager
-    def with_ema(self) -> Generator[None]:
+    def with_average(self) -> Generator[None]:
         """The model computes with the averaged weights, where there are any, while the block lasts."""
-        if self.ema is None:
+        if self.average is None:
             yield
             return
-        with self.ema.in_place():
+        with self.average.in_place():
             self.placed.weights_were_set()
             yield
         self.placed.weights_were_set()
@@ -114,59 +152,19 @@ class Learner:
                 f"step {self.step_number + 1}: the gradient is {norm}. Lower optim.learning_rate "
                 "or set precision=fp32. The weights of the last checkpoint are intact."
             )
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         if self.method is not None:
             self.method.after_step(self.model, self.weights, self.step_number + 1)
         self.placed.weights_were_set()
-        self._schedule.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.step_number += 1
-        if self.ema is not None:
-            self.ema.update(self.step_number)
+        self.forget_gradients()
+        self.go_on_from(self.step_number + 1)
+        if self.average is not None:
+            self.average.update(self.step_number)
         return norm
 
     def leave_out(self) -> float:
         """Count a step without an update, and return the norm of none."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self.forget_gradients()
         self.go_on_from(self.step_number + 1)
         return 0.0
-
-
-def rate_groups(
-    weights: dict[str, torch.nn.Parameter], weight_decay: float, learning_rate: float, rate: Callable[[str], float]
-) -> list[dict[str, Any]]:
-    """Groups of one learning rate each, those with the run's own first, and of these by what decays."""
-    factors = sorted({rate(name) for name in weights} or {1.0}, key=lambda factor: (factor != 1, factor))
-    return [
-        {**group, "lr": factor * learning_rate}
-        for factor in factors
-        for group in decay_groups({name: w for name, w in weights.items() if rate(name) == factor}, weight_decay)
-    ]
-
-
-def decay_groups(weights: dict[str, torch.nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; norms and biases (one axis) do not."""
-    return [
-        {"params": [w for w in weights.values() if w.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [w for w in weights.values() if w.ndim < 2], "weight_decay": 0.0},
-    ]
-
-
-def schedule(kind: str, warmup: float, steps: int) -> Callable[[int], float]:
-    """The factor on the peak learning rate for each step, counted from 0.
-
-    The warm-up rises in a line; the fall reaches zero just after the last step.
-    """
-    rise = int(warmup) if warmup >= 1 else math.ceil(warmup * steps)
-
-    def factor(step: int) -> float:
-        if step < rise:
-            return (step + 1) / rise
-        done = (step - rise) / max(1, steps - rise)
-        if kind == "linear":
-            return max(0.0, 1 - done)
-        if kind == "cosine":
-            return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-        return 1.0
-
-    return factor

@@ -42,7 +42,7 @@ from tunesmith.train.validate import validate
 from tunesmith.train.weights.shards import whole as put_together
 
 WORTH = 60.0  # seconds of training that are left, from which another number of threads (and compiling again) pays
-Perturb = Callable[[Objective, Models, Any, Any, Mapping[str, float]], Iterable[Loss]]
+Perturb = Callable[[Objective, Models, Any, Any, Mapping[str, float]], Iterable[tuple[Loss, float]]]
 NO_ROOM = "can't allocate memory"  # how torch says on a CPU what it says on a GPU by an error of its own
 
 
@@ -112,8 +112,8 @@ def train(
         save: writes a checkpoint.
         report: hears one `Step` a step, and `Validation`.
         stop: whether somebody wants the run to end after this step, to be resumed later.
-        perturb: gives the losses of a batch whose gradients are added: one, or several on its perturbed inputs. The
-            first one's counts count.
+        perturb: gives the losses of a batch whose gradients are added, each with its share: one, or several on its
+            perturbed inputs. The first one's counts count.
 
     Raises:
         Stopped: somebody wanted it; a checkpoint is written.
@@ -209,13 +209,13 @@ def gradients_of(
     """
     dummy = isinstance(batch, DummyBatch)
     found: dict[str, Any] = {}
-    for loss in perturb(objective, models, batch.real if dummy else batch, whole, scale):
+    for loss, share in perturb(objective, models, batch.real if dummy else batch, whole, scale):
         parts = {term.name: term.total / scale[term.unit] for term in loss.terms if scale[term.unit]}
         if not parts:
             return {}
         total = sum(parts.values())
         assert isinstance(total, torch.Tensor)
-        learner.backward(total * 0 if dummy else total)
+        learner.backward(total * 0 if dummy else total * share)
         if found:  # of several perturbed losses the first counts
             continue
         alone = [name for name in parts if len(parts) > 1 and name != "loss"]

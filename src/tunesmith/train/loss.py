@@ -27,7 +27,11 @@ Grade = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor,
 
 
 def linear_cross_entropy(
-    hidden_ND: torch.Tensor, head: torch.nn.Linear, target_N: torch.Tensor, compiled: bool = False
+    hidden_ND: torch.Tensor,
+    head: torch.nn.Linear,
+    target_N: torch.Tensor,
+    compiled: bool = False,
+    smoothing: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Summed cross-entropy of what the output layer makes of `hidden_ND`, and how many first choices were right.
 
@@ -36,6 +40,7 @@ def linear_cross_entropy(
         head: the output layer, as `output_layer` gives it; products are in its precision.
         target_N: the right words.
         compiled: whether what lies between the products is compiled.
+        smoothing: share of each target that is spread over all words.
 
     Returns:
         Two scalars: the sum in fp32, and a whole number. Words that tie for the first choice are all right.
@@ -45,7 +50,7 @@ def linear_cross_entropy(
         frozen = not head.weight.requires_grad
         weight_VD, rows, first = (head.put_in_place(), head.rows, head.first) if frozen else (head.whole(), None, 0)
     run = _compiled_grade() if compiled else grade
-    return _LinearCrossEntropy.apply(hidden_ND, weight_VD, target_N, run, rows, first)  # pyright: ignore
+    return _LinearCrossEntropy.apply(hidden_ND, weight_VD, target_N, run, rows, first, smoothing)  # pyright: ignore
 
 
 def at_targets(logits_NV: torch.Tensor, target_N: torch.Tensor) -> torch.Tensor:
@@ -97,7 +102,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden_ND: torch.Tensor, weight_VD: torch.Tensor, target_N: torch.Tensor, grade: Grade,
-        rows_RD: torch.Tensor | None, first: int,
+        rows_RD: torch.Tensor | None, first: int, smoothing: float,
     ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
         by_hidden, by_weight = ctx.needs_input_grad[:2]
         new = None if rows_RD is None else slice(first, first + len(rows_RD))  # the only ones that are trained
@@ -111,7 +116,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
             piece = slice(start, start + length)
             hidden = hidden_ND[piece].to(weight_VD.dtype)
             gradient_NV = hidden @ weight_VD.T
-            loss, right, at_target_N1 = grade(gradient_NV, at_targets(gradient_NV, target_N[piece]))
+            at_target_N1 = at_targets(gradient_NV, target_N[piece])
+            above_mean = (at_target_N1 - gradient_NV.mean(-1, keepdim=True, dtype=torch.float32)) if smoothing else None
+            loss, right, at_target_N1 = grade(gradient_NV, at_target_N1)
+            if above_mean is not None:  # of each word the mean takes its part
+                loss = loss + smoothing * above_mean.sum()
+                gradient_NV.sub_(smoothing / weight_VD.shape[0])
+                at_target_N1 = at_target_N1 + smoothing * (1 - 1 / weight_VD.shape[0])
             gradient_NV.scatter_(1, target_N[piece, None], at_target_N1)
             total += loss
             correct += right
@@ -131,7 +142,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         by_hidden = None if hidden_gradient_ND is None else hidden_gradient_ND * gradient
         by_weight = None if weight_gradient_VD is None else weight_gradient_VD.mul_(gradient)
         by_rows = None if rows_gradient_RD is None else rows_gradient_RD.mul_(gradient)
-        return by_hidden, by_weight, None, None, by_rows, None
+        return by_hidden, by_weight, None, None, by_rows, None, None
 
 
 def logits_at_trained(model: Any, batch: TokenBatch) -> torch.Tensor:

@@ -186,6 +186,6 @@ def nothing_of(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def perturb_nothing(
     objective: Objective, models: Models, batch: Any, whole: Any, scale: Mapping[str, float]
-) -> Iterable[Loss]:
+) -> Iterable[tuple[Loss, float]]:
     """The loss of a batch as it is: once."""
-    yield objective.loss(models, batch, whole)
+    yield objective.loss(models, batch, whole), 1.0

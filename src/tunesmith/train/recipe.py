@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from tunesmith.core.config import Section, option, read_yaml, union_members, validate, with_overrides
+from tunesmith.core.config import Section, option, read_yaml, validate, with_overrides
 from tunesmith.core.errors import ConfigError
 from tunesmith.data.config import DataConfig
 from tunesmith.model.methods.lora import LoraConfig
@@ -15,7 +15,7 @@ from tunesmith.model.methods.table import MethodConfig
 from tunesmith.prompt.base import Base, context_length
 from tunesmith.prompt.config import ModelConfig
 from tunesmith.track.trackers import TrackConfig
-from tunesmith.train.config import EvaluateConfig, ObjectiveConfig, OptimConfig, SftConfig
+from tunesmith.train.config import EvaluateConfig, NoPerturb, ObjectiveConfig, OptimConfig, PerturbConfig, SftConfig
 
 LONGEST = 2048  # tokens of a row, when neither recipe nor model says less
 
@@ -44,6 +44,7 @@ class Recipe(Section):
     objective: ObjectiveConfig = option(SftConfig(), "What is learned: `sft`.")
     data: DataConfig = option(..., "The rows, such as `data: {train: my-file.jsonl}`.")
     optim: OptimConfig = option(OptimConfig(), "How weights are updated.")
+    perturb: PerturbConfig = option(NoPerturb(), "How embeddings are changed while training.")
     evaluate: EvaluateConfig = option(EvaluateConfig(), "What is measured.")
     output: OutputConfig = option(OutputConfig(), "Where the run goes.")
     track: TrackConfig = option(TrackConfig(), "Where metrics go besides the run's folder.")
@@ -85,9 +86,6 @@ def read_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
         ConfigError: with the field, what was found and what is allowed.
     """
     values = with_overrides(read_yaml(path), overrides or {})
-    for name, field in Recipe.model_fields.items():  # a section without its `type` is of the default one
-        if isinstance(values.get(name), dict) and len(union_members(field)) > 1:
-            values[name] = {"type": field.default.type, **values[name]}
     recipe = validate(Recipe, values, str(path))
     if recipe.output.name is None:
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._") or "run"

@@ -22,7 +22,7 @@ def validate(objective: Objective, models: Models, learner: Learner, batches: Se
     """
     learner.model.eval()
     sums, units, unit_of = Sums(), Sums(), dict[str, str]()
-    with learner.with_ema(), as_they_are():
+    with learner.with_average(), as_they_are():
         for batch in batches:
             dummy = isinstance(batch, DummyBatch)
             real = batch.real if dummy else batch

@@ -6,7 +6,7 @@ Axes: N trained positions, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from tunesmith.data.prepare import Prepared
 from tunesmith.train.batch import TokenBatch, packed, padded
+from tunesmith.train.config import SftConfig
 from tunesmith.train.loss import hidden_at_trained, linear_cross_entropy, logits_at_trained, output_layer
 from tunesmith.train.objective import Check, Columns, Draw, Loss, Models, Objective, Term
 from tunesmith.train.planning.chunked_check import why_not_chunked
@@ -25,16 +26,21 @@ def collate(rows: Sequence[Prepared], plan: Plan, draw: Draw, columns: Columns) 
     return (packed if plan.packing else padded)(rows, plan.device)
 
 
-def loss(models: Models, batch: TokenBatch, whole: None) -> Loss:
-    """The summed loss over the batch's trained tokens, and how many were the model's first choice."""
+def loss(models: Models, batch: TokenBatch, whole: None, smoothing: float = 0.0) -> Loss:
+    """The summed loss over the batch's trained tokens, and how many were the model's first choice.
+
+    With `smoothing` a share of each target is spread over all words (Szegedy et al., 2016, arXiv 1512.00567), while the
+    model is trained: what is validated is likelihood.
+    """
+    smoothing = smoothing if models.policy.training else 0.0
     if models.plan.chunked:
         head, compiled = output_layer(models.policy), models.plan.compiled is True
         assert head is not None
         hidden_ND = hidden_at_trained(models.policy, batch)
-        total, correct = linear_cross_entropy(hidden_ND, head, batch.target_N, compiled)
+        total, correct = linear_cross_entropy(hidden_ND, head, batch.target_N, compiled, smoothing)
     else:
         logits_NV = logits_at_trained(models.policy, batch)
-        total = cross_entropy(logits_NV.float(), batch.target_N, reduction="sum")
+        total = cross_entropy(logits_NV.float(), batch.target_N, reduction="sum", label_smoothing=smoothing)
         correct = (logits_NV.detach().argmax(-1) == batch.target_N).sum()
     return Loss([Term("loss", total, "tokens")], {"correct": int(correct)})
 
@@ -55,13 +61,13 @@ def losses(models: Models, batch: TokenBatch) -> torch.Tensor:
     return cross_entropy(logits_at_trained(models.policy, batch).float(), batch.target_N, reduction="none")
 
 
-def make_sft(config: Any = None) -> Objective:
+def make_sft(config: SftConfig = SftConfig()) -> Objective:  # noqa: B008  frozen
     """The objective."""
     return Objective(
         name="sft",
         reads=frozenset({"chat", "text"}),
         collate=collate,
-        loss=loss,
+        loss=partial(loss, smoothing=config.label_smoothing),
         curves=curves,
         higher=frozenset({"token_accuracy"}),
         check=Check(outputs, losses, lambda models, rows: why_not_chunked(models, rows, collate)),
