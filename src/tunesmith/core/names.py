@@ -11,11 +11,11 @@ from tunesmith.core.errors import ConfigError
 Value = TypeVar("Value")
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`did you mean 'x'?` for a near miss, else the list of what there is."""
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """`did you mean 'x'?` for a near miss; if there is none, `otherwise`, or the list of what there is."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}."
+    return f"did you mean {close[0]!r}?" if close else otherwise or f"known: {', '.join(names)}."
 
 
 def look_up(table: Mapping[str, Value], name: str, what: str) -> Value:
