@@ -9,84 +9,69 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 import typer
 
 from tunesmith.cli.main import app
-from tunesmith.core.config import Section, union_members
-from tunesmith.train.recipe import Recipe
+from tunesmith.train.explain import KINDS, Explanation, everything
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 CLI_MARKS = re.compile(r"(<!-- reference: .*? -->\n)(.*)(<!-- /reference -->\n)", re.DOTALL)
 HEAD = "<!-- Written by scripts/write_reference.py (`make docs`); edit the code instead. -->\n\n"
 
 
-def type_name(annotation: Any) -> str:
-    """A type as people read it: `int or null`, `fp32, bf16`, `list of str`."""
-    origin, inner = get_origin(annotation), get_args(annotation)
-    if annotation is type(None):
-        return "null"
-    if origin is Literal:
-        return ", ".join(f"`{value}`" for value in inner)
-    if origin is Annotated:
-        return type_name(inner[0])
-    if origin is dict:
-        return f"mapping of {type_name(inner[0])} to {type_name(inner[1])}"
-    if origin in (list, tuple):
-        return f"{origin.__name__} of {type_name(inner[0])}"
-    if origin in (Union, UnionType):
-        return " or ".join(map(type_name, inner))
-    if issubclass(annotation, Section):
-        fields = (f"{name}: {type_name(field.annotation)}" for name, field in annotation.model_fields.items())
-        return f"`{{{', '.join(fields)}}}`"
-    return annotation.__name__
+def config_page() -> str:
+    lines = [
+        HEAD + "# Recipe reference", "",
+        "Every field of a recipe: what it does when it is raised or lowered, what is usual, where that is from, and what",
+        "it interacts with. `tunesmith explain NAME` says the same of one; `recipes/chat.yaml` shows them in place.", "",
+    ]  # fmt: skip
+    top = [one for one in everything().values() if "." not in one.name]
+    lines += ["## Kinds", "", "| | what they are | which |", "|---|---|---|"]
+    lines += [f"| {kind.title} | {kind.sentence} | {', '.join(f'`{one}`' for one in kind.of)} |" for kind in KINDS]
+    lines += ["", "A name with more parts belongs to its longest beginning in that table.", "", "## Top level", ""]
+    lines += [*table_of([one for one in top if one.role == "field"]), ""]
+    lines += points_of([one for one in top if one.role == "field"])
+    for one in everything().values():
+        if one.inside or one.role == "alternative":
+            lines += part_of(one)
+    return "\n".join(lines)
 
 
-def limits(metadata: list[Any]) -> str:
-    names = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
-    return ", ".join(
-        f"{sign} {getattr(item, name)}" for item in metadata for name, sign in names.items() if hasattr(item, name)
-    )
-
-
-def shown(default: Any) -> str:
-    """A default as YAML has it."""
-    if default is None:
-        return "`null`"
-    return f"`{str(default).lower()}`" if isinstance(default, bool) else f"`{default}`"
-
-
-def _takes_values(annotation: Any) -> bool:
-    """Whether a field may hold something beside sections; if not, its sections have tables of their own."""
-    return any(not (isinstance(one, type) and issubclass(one, Section)) for one in get_args(annotation))
-
-
-def section_table(section: type[Section]) -> list[str]:
-    lines = ["| field | default | values | what it does |", "|---|---|---|---|"]
-    for name, field in section.model_fields.items():
-        if union_members(field) and field.annotation is not None and not _takes_values(field.annotation):
-            continue
-        default = "required" if field.is_required() else shown(field.default)
-        extra = field.json_schema_extra
-        hint = f" {extra['hint']}" if isinstance(extra, dict) and "hint" in extra else ""
-        values = type_name(field.annotation)
-        if bounds := limits(field.metadata):
-            values += f", {bounds}"
-        description = field.description or "Names this alternative."
-        lines.append(f"| `{name}` | {default} | {values} | {description}{hint} |")
+def part_of(one: Explanation) -> list[str]:
+    """A heading, and below it what the fields of a section or an alternative are."""
+    if one.role == "field" and everything()[one.inside[0]].role == "alternative":
+        return []  # they come next
+    owner, _, tag = one.name.rpartition(".")
+    lines = [f"## {owner} (`type: {tag}`)" if one.role == "alternative" else f"## {one.name}", ""]
+    if one.role == "alternative":
+        lines += [one.what, "", said_of(one), ""]
+    elif one.role == "section":
+        lines += [one.what, ""]
+    fields = [everything()[name] for name in one.inside]
+    if fields:
+        lines += [*table_of(fields), "", *points_of(fields)]
     return lines
 
 
-def config_page() -> str:
-    lines = [HEAD + "# Recipe reference", "", "Every field of a recipe. `recipes/chat.yaml` shows them in place.", ""]
-    lines += ["## Top level", "", *section_table(Recipe), ""]
-    for name, field in Recipe.model_fields.items():
-        for section in union_members(field):
-            tag = f" (`type: {section.model_fields['type'].default}`)" if "type" in section.model_fields else ""
-            lines += [f"## {name}{tag}", "", (section.__doc__ or "").split("\n")[0], "", *section_table(section), ""]
-    return "\n".join(lines)
+def table_of(fields: list[Explanation]) -> list[str]:
+    lines = ["| field | default | values | what it is |", "|---|---|---|---|"]
+    for one in fields:
+        lines.append(f"| `{one.name.rpartition('.')[2]}` | {one.default} | {one.values} | {one.what} |")
+    return lines
+
+
+def points_of(fields: list[Explanation]) -> list[str]:
+    return [*(f"- **`{one.name.rpartition('.')[2]}`** {said_of(one)}" for one in fields), ""]
+
+
+def said_of(one: Explanation) -> str:
+    """The text of `explained/`, in a paragraph."""
+    beside = "; ".join(f"`{name}`: {how}" for name, how in one.with_.items())
+    source = one.source if one.source.endswith(".") else f"{one.source}."
+    together = f" *With* {beside}." if beside else ""
+    return f"{one.effect} *Usual:* {one.usual} *Source:* {source}{together}"
 
 
 def cli_page() -> str:

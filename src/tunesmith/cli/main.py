@@ -13,6 +13,7 @@ from tunesmith.cli.compare import compare
 from tunesmith.cli.compare_methods import compare_methods
 from tunesmith.cli.demo import demo
 from tunesmith.cli.evaluate import evaluate
+from tunesmith.cli.explain import explain
 from tunesmith.cli.inspect import inspect
 from tunesmith.cli.keys import audit, keys
 from tunesmith.cli.lineage import lineage
@@ -38,7 +39,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 ON_FILES = (
-    demo, check, train, evaluate, chat, runs, show, compare, merge, lineage, push, methods, compare_methods, inspect,
+    demo, check, train, evaluate, chat, runs, show, compare, merge, lineage, push, methods, compare_methods, explain,
+    inspect,
 )  # fmt: skip
 ON_JOBS = (submit, worker, jobs, logs, fetch, cancel, pause, resume, delete, limits, gc, backup, restore)
 for command in (*ON_FILES, *ON_JOBS, serve, audit):

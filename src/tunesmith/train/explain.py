@@ -44,12 +44,13 @@ class Kind:
     of: tuple[str, ...]
 
 
+MACHINE = ("precision", "compile", "checkpointing", "micro_tokens", "device", "processes", "sharding")
 KINDS = (
     Kind(
         "hyperparameter",
         "Hyperparameters",
-        "How learning goes: what is learned, how weights are updated, and chance. They shape the weights that come out, "
-        "and no file of the model holds them.",
+        "How learning goes: what is learned, how weights are updated, and chance. They shape the weights that come "
+        "out, and no file of the model holds them.",
         ("objective", "optim", "seed"),
     ),
     Kind(
@@ -70,12 +71,9 @@ KINDS = (
         "The run around it",
         "None of the three: which rows are read, what is measured and kept, and the machine. Rows decide what is "
         "learned; the rest decides what you know of it, and how fast it is done.",
-        (
-            "data", "evaluate", "output", "track", "precision", "compile", "checkpointing", "micro_tokens", "device",
-            "processes", "sharding",
-        ),  # fmt: skip
+        ("data", "evaluate", "output", "track", *MACHINE),
     ),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ class Explanation:
         written: where a recipe has it.
         role: which of the three it is. Fields, and alternatives, have a text; sections have none.
         kind: the name of its kind.
-        what: it is, in the sentence of the code, with what people usually take.
+        what: it is, in the sentence of the code.
         values: that it may have.
         default: where the recipe says nothing.
         effect: on training, or on the run.
@@ -180,7 +178,9 @@ def texts() -> dict[str, dict[str, Any]]:
     return found
 
 
-def _below(section: type[Section], name: str, written: str, said: Mapping[str, dict[str, Any]]) -> Iterator[Explanation]:
+def _below(
+    section: type[Section], name: str, written: str, said: Mapping[str, dict[str, Any]]
+) -> Iterator[Explanation]:
     """What is below a section, each before what is below it."""
     for part, info in section.model_fields.items():
         if part == "type":  # is said by the name
@@ -188,9 +188,9 @@ def _below(section: type[Section], name: str, written: str, said: Mapping[str, d
         own, place = f"{name}.{part}".lstrip("."), f"{written}.{part}".lstrip(".")
         below = sections_in(info.annotation)
         plain = len(below) == 1 and below[0] is info.annotation and "type" not in below[0].model_fields
-        found = Explanation(own, place, "section" if plain else "field", kind_of(own).name, sentence(info))
+        found = Explanation(own, place, "section" if plain else "field", kind_of(own).name, info.description or "")
         if plain:
-            yield replace(found, inside=_names(below[0], own))
+            yield replace(found, what=words_of(below[0]), inside=_names(below[0], own))
             yield from _below(below[0], own, place, said)
             continue
         values, default = values_of(info), "required" if info.is_required() else shown(info.default)
@@ -198,10 +198,10 @@ def _below(section: type[Section], name: str, written: str, said: Mapping[str, d
         inside = tuple(f"{own}.{tag_of(one)}" for one in choices) or tuple(n for s in below for n in _names(s, own))
         yield replace(found, values=values, default=default, inside=inside, **_text(own, place, said))
         for one in choices:
-            name_of_it, what = f"{own}.{tag_of(one)}", " ".join((one.__doc__ or "").split())
-            alternative = Explanation(name_of_it, place, "alternative", kind_of(own).name, what)
-            yield replace(alternative, inside=_names(one, name_of_it), **_text(name_of_it, name_of_it, said))
-            yield from _below(one, name_of_it, place, said)
+            its = f"{own}.{tag_of(one)}"
+            alternative = Explanation(its, place, "alternative", kind_of(own).name, words_of(one))
+            yield replace(alternative, inside=_names(one, its), **_text(its, its, said))
+            yield from _below(one, its, place, said)
         for one in below if not choices else []:
             yield from _below(one, own, place, said)
 
@@ -216,6 +216,11 @@ def _text(name: str, written: str, said: Mapping[str, dict[str, Any]]) -> dict[s
     return {{"with": "with_"}.get(part, part): value for part, value in found.items()}
 
 
+def words_of(section: type[Section]) -> str:
+    """What a section says of itself."""
+    return " ".join((section.__doc__ or "").split())
+
+
 def tag_of(section: type[Section]) -> str:
     """The `type` of an alternative."""
     return str(section.model_fields["type"].default)
@@ -226,13 +231,6 @@ def sections_in(annotation: Any) -> list[type[Section]]:
     if get_origin(annotation) is None:
         return [annotation] if isinstance(annotation, type) and issubclass(annotation, Section) else []
     return [one for inner in get_args(annotation) for one in sections_in(inner)]
-
-
-def sentence(info: FieldInfo) -> str:
-    """What a field is, with its hint."""
-    extra = info.json_schema_extra
-    hint = f" {extra['hint']}" if isinstance(extra, dict) and "hint" in extra else ""
-    return f"{info.description or ''}{hint}"
 
 
 def values_of(info: FieldInfo) -> str:
