@@ -24,8 +24,8 @@ HEAD = "<!-- Written by scripts/write_reference.py (`make docs`); edit the code 
 def config_page() -> str:
     lines = [
         HEAD + "# Recipe reference", "",
-        "Every field of a recipe: what it does when it is raised or lowered, what is usual, where that is from, and what",
-        "it interacts with. `tunesmith explain NAME` says the same of one; `recipes/chat.yaml` shows them in place.", "",
+        "Every field: what it does when it is raised or lowered, what is usual, where that is from, and what it",
+        "interacts with. `tunesmith explain NAME` says the same of one; `recipes/chat.yaml` shows them in place.", "",
     ]  # fmt: skip
     top = [one for one in everything().values() if "." not in one.name]
     lines += ["## Kinds", "", "| | what they are | which |", "|---|---|---|"]

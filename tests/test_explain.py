@@ -149,6 +149,7 @@ def test_the_command_lists_every_field_under_its_kind():
 def test_a_section_shows_its_fields():
     assert all(name.rpartition(".")[2] in words("optim") for name in explain("optim").inside)
     assert "Newton-Schulz iterations" in words("optim.optimizer.muon")
+    assert "such as [q_proj, v_proj]" in words("lora")
 
 
 def test_the_reference_says_the_same():

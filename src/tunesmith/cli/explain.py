@@ -61,9 +61,10 @@ def show(found: Explanation) -> None:
     from tunesmith.cli.screen import console
 
     show_title(found.name if found.role != "field" else found.written, found.kind, found)
-    show_rows(rows_of(found, PARTS[1:]))
-    if found.inside:
+    if rows := rows_of(found, PARTS[1:]):
+        show_rows(rows)
         console.print()
+    if found.inside:
         show_inside(found)
 
 
@@ -99,7 +100,7 @@ def show_alternatives(found: list[Explanation]) -> None:
         groups.setdefault(str(rows), ([], rows))[0].append(one.name.split(".")[-2])
     for names, rows in groups.values():
         console.print()
-        console.print(Text.assemble("of ", (", ".join(names), "bold"), ":" if rows else ": as said"))
+        console.print(Text.assemble("of ", (", ".join(names), "bold"), ":" if rows else ": as above"))
         show_rows(rows)
 
 
@@ -116,7 +117,7 @@ def rows_of(found: Explanation, parts: tuple[str, ...]) -> list[Row]:
     rows: list[Row] = []
     for part in parts:
         if part == "with_":
-            lines = [f"{name}: {how}" for name, how in found.with_.items()]
+            lines = [plain(f"{name}: {how}") for name, how in found.with_.items()]
             rows += [("with" if not number else "", line) for number, line in enumerate(lines)]
         elif value := plain(getattr(found, part)):
             rows.append((part, value))
@@ -126,6 +127,7 @@ def rows_of(found: Explanation, parts: tuple[str, ...]) -> list[Row]:
 def show_inside(found: Explanation) -> None:
     """What is directly below: alternatives with what they are, or fields with their defaults."""
     from rich.table import Table
+    from rich.text import Text
 
     from tunesmith.cli.screen import console
     from tunesmith.train.explain import everything
@@ -137,8 +139,8 @@ def show_inside(found: Explanation) -> None:
         table.add_column(max_width=18, overflow="fold", style="dim")
     table.add_column(ratio=1)
     for one in inside:
-        default = [plain(one.default)] if with_defaults else []
-        table.add_row(one.name.rpartition(".")[2], *default, plain(one.what))
+        default = [Text(plain(one.default))] if with_defaults else []
+        table.add_row(one.name.rpartition(".")[2], *default, Text(plain(one.what)))
     console.print(table)
 
 
