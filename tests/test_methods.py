@@ -262,6 +262,18 @@ def test_b_learns_faster_where_it_is_wanted(tiny):
     assert sum(len(group.names) for group in groups) == len(weights)
 
 
+def test_what_lokr_is_told_reaches_it(tiny):
+    """Of a matrix of 16 by 16 a factor of 4 leaves blocks of 4 by 4; `both` parts the smaller one too."""
+    given = {"type": "lokr", "rank": 1, "factor": 4, "both": True}
+    model = METHODS["lokr"].apply(fresh(tiny), make(given))
+    assert (model.peft_config["default"].decompose_factor, model.peft_config["default"].decompose_both) == (4, True)
+    smaller = sum(weight.numel() for weight in trainable(model).values())
+    assert smaller != sum(
+        weight.numel()
+        for weight in trainable(METHODS["lokr"].apply(fresh(tiny), make({**given, "factor": 8}))).values()
+    )
+
+
 def test_freezing_trains_what_is_named_and_nothing_else(tiny):
     names = set(
         trainable(METHODS["freeze"].apply(fresh(tiny), make({"type": "freeze", "last": 1, "names": ["*embed*"]})))

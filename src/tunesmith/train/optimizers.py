@@ -201,8 +201,8 @@ OPTIMIZERS: dict[str, Kind] = {
     "schedule_free": Kind(
         _schedule_free, 12, parted=True, counters=("k", "lr_max", "weight_sum", "scheduled_lr", "train_mode")
     ),
-    "adafactor": Kind(_adafactor, 4),
+    "adafactor": Kind(_adafactor, 4, rate=100.0),
     "lion": Kind(_lion, 8, rate=0.3),
-    "sgd": Kind(_sgd, 8, parted=True),
+    "sgd": Kind(_sgd, 8, rate=50.0, parted=True),
     "muon": Kind(_muon, 12),
 }

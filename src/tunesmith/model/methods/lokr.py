@@ -32,9 +32,13 @@ def apply(model: Any, config: LokrConfig) -> Any:
 
     def make(common: dict[str, Any]) -> Any:
         return LoKrConfig(
-            r=config.rank, alpha=config.alpha,  # pyright: ignore[reportArgumentType]  peft takes any number decompose_factor=config.factor, decompose_both=config.both,
-            rank_dropout=config.rank_dropout, **common,
-        )  # fmt: skip
+            r=config.rank,
+            alpha=config.alpha,  # pyright: ignore[reportArgumentType]  peft takes any number
+            decompose_factor=config.factor,
+            decompose_both=config.both,
+            rank_dropout=config.rank_dropout,
+            **common,
+        )
 
     same = {"rank": "r", "alpha": "alpha", "factor": "decompose_factor", "both": "decompose_both"}
     return add(model, config, "LoKr", make, same, "rank_dropout")

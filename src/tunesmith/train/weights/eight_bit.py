@@ -27,10 +27,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.distributed.tensor import DTensor
 from torch.nn.functional import pad
-
-from tunesmith.core.errors import ConfigError
 
 BLOCK = 256
 SMALL = 4096  # weights with fewer values keep both moments in fp32
@@ -78,18 +75,10 @@ class AdamW8bit(torch.optim.Optimizer):
             eps: added to the root of the second moment.
             weight_decay: decoupled.
             update: `update_coded`, compiled, where the caller wants that.
-
-        Raises:
-            ConfigError: a weight is parted among processes.
         """
         super().__init__(groups, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
         self._update: Callable[..., None] = update or update_coded
         self._levels: dict[torch.device, tuple[Levels, Levels]] = {}
-        if any(isinstance(weight, DTensor) for group in self.param_groups for weight in group["params"]):
-            raise ConfigError(
-                "optim.name = 'adamw_8bit': its blocks cannot be parted among processes. Set sharding=none or "
-                "optim.name=adamw."
-            )
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
