@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,11 +14,12 @@ from tunesmith.core import events
 from tunesmith.core.config import to_yaml
 from tunesmith.core.errors import ConfigError, JobError, Stopped, TunesmithError
 from tunesmith.core.events import Report, silent, to_attempts
-from tunesmith.core.files import expanded, home, make_folder, read_json, write_text
+from tunesmith.core.files import expanded, make_folder, read_json, write_text
 from tunesmith.core.names import did_you_mean
 from tunesmith.data.config import OwnAnswers
 from tunesmith.data.read.files import read_rows
 from tunesmith.data.source import find_files
+from tunesmith.exec.alone import run_alone
 from tunesmith.exec.executor import Executor, Job
 from tunesmith.exec.local import LocalExecutor
 from tunesmith.exec.supervise import result_of, supervise
@@ -190,15 +189,7 @@ def free_folder(parent: Path, name: str) -> Path:
 
 def evaluate_file(options: Mapping[str, Any], report: Report = silent) -> dict[str, Any]:
     """Run an evaluation in a child process and return its report as plain values."""
-    return _alone(Job("evaluate", dict(options)), report)["report"]
-
-
-def _alone(job: Job, report: Report) -> dict[str, Any]:
-    """The result of a job that has no folder; its log stays only when something went wrong."""
-    folder = make_folder(home() / "logs" / f"{job.name}-{os.getpid()}", "logs")
-    result = result_of(supervise(EXECUTOR, job, folder, report))
-    shutil.rmtree(folder, ignore_errors=True)
-    return result
+    return run_alone(EXECUTOR, Job("evaluate", dict(options)), report)["report"]
 
 
 def load(name: str | Path, template: str | None = None, device: str = "auto") -> Any:
@@ -235,7 +226,7 @@ def merge_run(options: Mapping[str, Any], report: Report = silent) -> dict[str, 
         `folder` of the full model, and its `verification`.
     """
     try:
-        done = _alone(Job("merge", dict(options), stoppable=True), report)
+        done = run_alone(EXECUTOR, Job("merge", dict(options), stoppable=True), report)
     except Stopped:  # it had time to take away what it had written; there is nothing to resume
         raise KeyboardInterrupt from None
     return {"folder": done["folder"], "verification": done["verification"]}
