@@ -156,7 +156,7 @@ class Screen:
 
 
 @contextmanager
-def live_screen() -> Generator[Report]:
+def live_screen(target: Console = console) -> Generator[Report]:
     """A `Report` that draws on the terminal until the block ends."""
     progress = Progress(
         TextColumn("{task.description}"),
@@ -164,7 +164,7 @@ def live_screen() -> Generator[Report]:
         TextColumn("{task.completed:.0f}/{task.total:.0f}"),
         TextColumn("{task.fields[numbers]}"),
         TimeRemainingColumn(elapsed_when_finished=True),
-        console=console,
+        console=target,
     )
     with progress:
         yield Screen(progress)

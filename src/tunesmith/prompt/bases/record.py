@@ -83,8 +83,8 @@ def pulled_path(name: str) -> Path:
     return home() / "models" / "pulled" / f"{name.replace('/', '--')}.json"
 
 
-def pulled_from_hub() -> Iterator[tuple[Path, Source]]:
-    """The notes of what was pulled from the hub."""
+def pulled_notes() -> Iterator[tuple[Path, Source]]:
+    """The notes of what was pulled."""
     for path in sorted((home() / "models" / "pulled").glob("*.json")):
         if (found := read_source(path)) is not None:
             yield path, found
