@@ -27,7 +27,9 @@ SETTINGS = {
 
 def permuted(weight: np.ndarray, heads: int) -> np.ndarray:
     """Rows of queries or keys as llama.cpp turns them: pairs beside each other, not half a head apart."""
-    return weight.reshape(heads, 2, weight.shape[0] // heads // 2, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
+    return (
+        weight.reshape(heads, 2, weight.shape[0] // heads // 2, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
+    )
 
 
 def write_gguf(
@@ -51,12 +53,13 @@ def write_gguf(
         f"{architecture}.{name}": next(getattr(config, one) for one in names if getattr(config, one, None) is not None)
         for name, names in SETTINGS.items() if any(getattr(config, one, None) is not None for one in names)
     }  # fmt: skip
+    theta = float((getattr(config, "rope_parameters", None) or {}).get("rope_theta", 1e4))
     found |= {
         f"{architecture}.rope.dimension_count": head,
         f"{architecture}.attention.key_length": head,
         f"{architecture}.attention.value_length": head,
         f"{architecture}.attention.layer_norm_rms_epsilon": float(getattr(config, "rms_norm_eps", 1e-6)),
-        f"{architecture}.rope.freq_base": float((getattr(config, "rope_parameters", None) or {}).get("rope_theta", 1e4)),
+        f"{architecture}.rope.freq_base": theta,
         "general.name": "tiny", "general.license": "apache-2.0",
         **tokenizer_settings(tokenizer),
     }  # fmt: skip

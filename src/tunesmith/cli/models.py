@@ -61,7 +61,9 @@ def show_model(model: Model) -> None:
 
 def _cells(model: Model) -> tuple[str, ...]:
     source = model.source
-    hash = f", sha256 {source.sha256[:12]}" if source.sha256 else f", commit {source.commit[:12]}" if source.commit else ""
+    hash = (
+        f", sha256 {source.sha256[:12]}" if source.sha256 else f", commit {source.commit[:12]}" if source.commit else ""
+    )
     kinds = ", ".join(source.kinds) if source.kinds else ""
     uses = " ".join((", ".join(model.uses), f"({model.why})" if model.why else "")).strip()
     numbers = f"{source.numbers / 1e6:,.0f} M" + (f" ({kinds})" if kinds else "")

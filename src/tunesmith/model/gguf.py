@@ -1,16 +1,13 @@
 """A GGUF file's weights, settings and tokenizer, written as transformers reads them from a folder.
 
-transformers reads the file; what it leaves out there is set right here (`settings_of`), and what would be lost without a
-word is an error. Quantised numbers are written in fp32, in which they are exact.
-
-Axes: none; tensors are passed on whole.
+transformers reads the file. What it leaves out of the settings is set here (`settings_of`), and what would be lost
+without a word is an error. Quantised numbers are written in fp32, in which they are exact.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
@@ -35,11 +32,11 @@ HALVES = {"F16": torch.float16, "BF16": torch.bfloat16}
 # Of config.json: what tells of the library or the file, and not of the model.
 PASSING = ("transformers_version", "quantization_config", "_model_name_or_path", "_name_or_path")
 # As llama.cpp calls them: ways to cut text, of which transformers knows the first ones.
-CUT_BY_TRANSFORMERS = frozenset(
-    "default gpt-2 llama3 llama-v3 llama-bpe falcon3 pixtral dbrx smaug-bpe tekken qwen2 deepseek-r1-qwen qwen35 gpt-4o "
-    "llama4".split()
-)
-CUT_AT_DIGITS = frozenset("smollm starcoder refact command-r codeshell exaone minerva-7b".split())
+CUT_BY_TRANSFORMERS = {
+    "default", "gpt-2", "llama3", "llama-v3", "llama-bpe", "falcon3", "pixtral", "dbrx", "smaug-bpe", "tekken", "qwen2",
+    "deepseek-r1-qwen", "qwen35", "gpt-4o", "llama4",
+}  # fmt: skip
+CUT_AT_DIGITS = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}
 SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
@@ -57,7 +54,12 @@ def write_weights(header: Header, folder: Path) -> None:
         model, info = _attributed(
             header,
             lambda: AutoModelForCausalLM.from_pretrained(
-                place, gguf_file=FILE, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
+                place,
+                gguf_file=FILE,
+                config=config,
+                dtype=dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
             ),
         )
     refuse_left_out(header, model, info)
@@ -79,7 +81,7 @@ def _reading(path: Path) -> Iterator[str]:
     """A folder in which the file is alone: of what lies beside it, transformers would read some."""
     transformers_logging.set_verbosity_error()
     with TemporaryDirectory() as place:
-        os.symlink(path.absolute(), Path(place) / FILE)
+        (Path(place) / FILE).symlink_to(path.absolute())
         yield place
 
 
@@ -151,8 +153,8 @@ def slowed(header: Header, tensor: Tensor) -> dict[str, Any]:
     smooth = np.clip((original / waves - low) / (high - low), 0, 1)
     if factor < 1 or not np.allclose(given, 1 / ((1 - smooth) / factor + smooth), rtol=1e-3):
         raise ModelError(
-            f"{header.path}: its positions are slowed ({ROPE_FACTORS}) in another way than Llama 3's, and GGUF does not "
-            "say how. Take the model's folder or hub id in safetensors."
+            f"{header.path}: its positions are slowed ({ROPE_FACTORS}) in another way than Llama 3's, and GGUF does "
+            "not say how. Take the model's folder or hub id in safetensors."
         )
     return {"rope_type": "llama3", "rope_theta": base, "factor": factor, "low_freq_factor": low,
             "high_freq_factor": high, "original_max_position_embeddings": original}  # fmt: skip
@@ -167,7 +169,8 @@ def refuse_left_out(header: Header, model: Any, info: dict[str, Any]) -> None:
     absent = sorted([*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])])
     if absent:
         raise ModelError(
-            f"{header.path}: weights are missing or of another shape ({absent[0]}, {len(absent)} in all). Fetch it again."
+            f"{header.path}: weights are missing or of another shape ({absent[0]}, {len(absent)} in all). "
+            "Fetch it again."
         )
     read = sum(prod(tensor.shape) for tensor in header.tensors if tensor.name != ROPE_FACTORS)
     if (has := sum(weight.numel() for weight in model.parameters())) != read:
@@ -217,7 +220,7 @@ def write_tokenizer(header: Header, folder: Path) -> list[str]:
     write_json(folder / "tokenizer.json", written)
     if byte_level and kind not in CUT_AT_DIGITS | CUT_BY_TRANSFORMERS:
         return [
-            f"the file's way to cut text, {kind!r}, is not known, so GPT-2's is taken: some texts may become other tokens "
-            "than the model was trained with."
+            f"the file's way to cut text, {kind!r}, is not known, so GPT-2's is taken: some texts may become "
+            "other tokens than the model was trained with."
         ]
     return []

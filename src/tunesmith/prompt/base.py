@@ -48,7 +48,7 @@ def resolve(name: str, revision: str | None = None, report: Report = silent) -> 
     """Find the base model called `name`: fetched where it is not here yet, and unpacked where it is a GGUF file.
 
     Args:
-        name: the embedded model's; a folder; a GGUF file, here or in a repository of the hub; a name of `NAMED`; a hub id.
+        name: the embedded model's; a folder; a GGUF file, here or in a hub repository; a name of `NAMED`; a hub id.
         revision: of what comes from the hub.
         report: hears what is done, where that takes a while.
 

@@ -1,7 +1,7 @@
 """A large file fetched over HTTP: gone on with where it broke off, told as it comes, and only taken whole.
 
-What came before stays beside the target as `NAME.part`. The file's SHA-256 is known beforehand, so that it does not matter
-where it came from, nor whether its pieces are of one answer.
+What came before stays beside the target as `NAME.part`. The SHA-256 is known beforehand, so it does not matter where
+the file came from, nor whether its pieces are of one answer.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def download(url: str, target: Path, sha256: str, report: Report = silent, pause
         if part.parent == target.parent:
             part.unlink()
         raise TunesmithError(
-            f"{target.name}: what was fetched has the SHA-256 {found[:12]}..., and {sha256[:12]}... was expected: damaged on "
-            "its way, or changed where it lies. It is not used. Try again."
+            f"{target.name}: what was fetched has the SHA-256 {found[:12]}..., and {sha256[:12]}... was expected: "
+            "damaged on its way, or changed where it lies. It is not used. Try again."
         )
     if part.parent == target.parent:
         part.replace(target)
@@ -73,8 +73,8 @@ def _fetch(url: str, part: Path, report: Report, pause: float) -> None:
             if not left or 400 <= status < 500:
                 reason = f"it answers {status}" if status else (str(error) or type(error).__name__)
                 raise MissingError(
-                    f"{part.name.removesuffix('.part')}: cannot be fetched ({reason}). {_size(part) / 1e6:,.1f} MB are here "
-                    "and are gone on with: try again when the network is there."
+                    f"{part.name.removesuffix('.part')}: cannot be fetched ({reason}). {_size(part) / 1e6:,.1f} MB are "
+                    "here and are gone on with: try again when the network is there."
                 ) from None
             time.sleep(pause)
 
@@ -113,4 +113,3 @@ def _trust() -> ssl.SSLContext:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-

@@ -1,7 +1,7 @@
 """Which tokens end an answer of a model from a GGUF file: what its chat template writes counts, not its settings alone.
 
-A file names one end of text, and often that of plain texts where conversations end otherwise: such a model would write on
-for ever. So one exchange goes through the template, and what stands behind the answer is looked at.
+A file names one end of text, and often that of plain texts where conversations end otherwise: such a model would
+write on for ever. So one exchange goes through the template, and what stands behind the answer is looked at.
 """
 
 from __future__ import annotations

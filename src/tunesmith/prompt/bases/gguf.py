@@ -1,7 +1,7 @@
 """Whether the model in a GGUF file can be used: decided from the file's beginning, before anything is unpacked.
 
-transformers reads more architectures from GGUF than stand here, and of some not all that their files say. Here are those
-whose logits a test has held against the model that the file was made from.
+transformers reads more architectures from GGUF than stand here, and of some not all that their files say. Here are
+those whose logits a test has held against the model that the file was made from.
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ ARCHITECTURES = {
     "gemma3": "Gemma 3",
 }
 # What the gguf library can make numbers of again.
-KINDS = frozenset(
-    "F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S IQ3_XXS IQ3_S "
-    "IQ4_NL IQ4_XS TQ1_0 TQ2_0 MXFP4".split()
-)
-EXACT_KINDS = frozenset(("F32", "F16", "BF16"))
+KINDS = {
+    "F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ1_S",
+    "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_NL", "IQ4_XS", "TQ1_0", "TQ2_0", "MXFP4",
+}  # fmt: skip
 TOKENIZERS = {"gpt2": "byte-level BPE", "llama": "SentencePiece"}
 VISION = re.compile(r"clip|mmproj|vl(moe)?$|vision|ocr|siglip|cogvlm|chameleon|mllama")
 ENCODERS = re.compile(r"bert|t5|embed|rwkv-embed|encoder")
@@ -75,7 +74,9 @@ def _refuse_kind_of_model(header: Header, wrong: Wrong) -> None:
     if not isinstance(name, str) or not name:
         raise wrong("names no general.architecture, so nobody knows what model it is. Fetch it again, or another file.")
     if kind == "adapter":
-        raise wrong("a LoRA adapter in llama.cpp's form, and no model. Name the model; adapters are read in peft's form.")
+        raise wrong(
+            "a LoRA adapter in llama.cpp's form, and no model. Name the model; adapters are read in peft's form."
+        )
     seeing = any(tensor.name.startswith(("v.", "mm.")) for tensor in header.tensors)
     if kind == "mmproj" or VISION.search(name) or seeing:
         raise wrong(
@@ -106,8 +107,8 @@ def _refuse_tensors(header: Header, wrong: Wrong) -> None:
     for tensor in header.tensors:
         if tensor.kind not in KINDS:
             raise wrong(
-                f"{tensor.name} is quantised as {tensor.kind}, which cannot be turned back into numbers. Fetch a file of "
-                "the model in Q4_K_M, Q8_0 or F16."
+                f"{tensor.name} is quantised as {tensor.kind}, which cannot be turned back into numbers. Fetch a file "
+                "of the model in Q4_K_M, Q8_0 or F16."
             )
 
 
@@ -131,12 +132,13 @@ def _refuse_shape(header: Header, wrong: Wrong) -> None:
     heads = number("attention.head_count", 1 << 14)
     few = number("attention.head_count_kv", 1 << 14, heads)
     head = number("attention.key_length", 1 << 14, max(1, width // heads))
+    inner = number("feed_forward_length", 1 << 24)
     says = {
         "embedding_length": (width, table[1]),
         "block_count": (layers, len(blocks)),
-        "feed_forward_length": (number("feed_forward_length", 1 << 24), shapes.get("blk.0.ffn_down.weight", (0, 0))[-1]),
+        "feed_forward_length": (inner, shapes.get("blk.0.ffn_down.weight", (0, 0))[-1]),
         "vocab_size": (number("vocab_size", 1 << 24, table[0]), table[0]),
-    }  # fmt: skip
+    }
     if "blk.0.attn_q.weight" in shapes:
         says["attention.head_count"] = (heads * head, shapes["blk.0.attn_q.weight"][0])
         says["attention.head_count_kv"] = (few * head, shapes.get("blk.0.attn_k.weight", (0,))[0])

@@ -72,7 +72,8 @@ def find_listed(name: str) -> Model:
         if name in (model.name, *model.names):
             return model
     raise MissingError(
-        f"no model {name!r} is here: {did_you_mean(name, [model.name for model in models])} `tunesmith models` lists them."
+        f"no model {name!r} is here: {did_you_mean(name, [model.name for model in models])} "
+        "`tunesmith models` lists them."
     )
 
 

@@ -149,8 +149,9 @@ def _address(name: str, named: Named) -> str:
         MissingError: there is no pip, or it finds nothing.
     """
     command = [
-        sys.executable, "-m", "pip", "install", "--dry-run", "--report", "-", "--no-deps", "--ignore-installed", "--quiet",
-        "--disable-pip-version-check", "--timeout", "15", "--retries", "1", "--only-binary", ":all:", named.wheel,
+        sys.executable, "-m", "pip", "install", "--dry-run", "--report", "-", "--no-deps", "--ignore-installed",
+        "--quiet", "--disable-pip-version-check", "--timeout", "15", "--retries", "1", "--only-binary", ":all:",
+        named.wheel,
     ]  # fmt: skip
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_SECONDS, check=False)

@@ -1,6 +1,7 @@
 """A GGUF file as a folder that everything else reads: unpacked once, in a child process, under the file's hash.
 
-Unpacking needs torch, and a damaged file may end it in any way, so it is a job; what comes back is a folder or a sentence.
+Unpacking needs torch, and a damaged file may end it in any way, so it is a job: what comes back is a folder or a
+sentence.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from tunesmith.core.errors import JobError, ModelError, OutOfMemory, Stopped, Tu
 from tunesmith.core.events import Report, silent
 from tunesmith.core.files import home, make_folder, read_object, sha256_of, write_json
 from tunesmith.prompt.bases.gguf import checked
-from tunesmith.prompt.bases.record import RECORD, Source, models_folder, unpacked_models
+from tunesmith.prompt.bases.record import Source, models_folder, unpacked_models
 
 LONGEST_STEM = 60
 JOB = "unpack"
@@ -51,7 +52,10 @@ def unpacked(path: Path, source: Source | None = None, report: Report = silent) 
     try:
         if not folder.exists():
             report(events.Phase(f"unpacking {path.name} ({header.numbers / 1e6:,.0f} million numbers), once"))
-            _run({"file": str(path.absolute()), "folder": str(folder), "sha256": sha256, "source": asdict(source)}, report)
+            _run(
+                {"file": str(path.absolute()), "folder": str(folder), "sha256": sha256, "source": asdict(source)},
+                report,
+            )
     finally:
         lock.release()
     return folder
