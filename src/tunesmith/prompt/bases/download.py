@@ -20,8 +20,8 @@ from tunesmith.core.files import full_disk, make_folder, sha256_of
 
 TRIES = 4  # in a row that bring nothing new
 PAUSE = 1.0  # seconds before another
+MEGABYTE = 1_000_000
 TIMEOUT = 30.0  # seconds without a byte
-PIECE = 1 << 20
 
 
 def download(url: str, target: Path, sha256: str, report: Report = silent, pause: float = PAUSE) -> Path:
@@ -29,7 +29,7 @@ def download(url: str, target: Path, sha256: str, report: Report = silent, pause
 
     Args:
         url: http, https or file.
-        target: the path of the file.
+        target: the path of the file; of one that lies here already (file:), its own path is returned.
         sha256: that it must have.
         report: hears how far it is, in MB.
         pause: seconds before another try.
@@ -41,22 +41,18 @@ def download(url: str, target: Path, sha256: str, report: Report = silent, pause
     make_folder(target.parent, target.name)
     if target.exists() and sha256_of(target) == sha256:
         return target
-    if urlsplit(url).scheme == "file":
-        part = Path(unquote(urlsplit(url).path))
-    else:
-        part = target.with_name(f"{target.name}.part")
+    here = urlsplit(url).scheme == "file"
+    part = Path(unquote(urlsplit(url).path)) if here else target.with_name(f"{target.name}.part")
+    if not here:
         _fetch(url, part, report, pause)
     if (found := sha256_of(part)) != sha256:
-        if part.parent == target.parent:
+        if not here:
             part.unlink()
         raise TunesmithError(
             f"{target.name}: what was fetched has the SHA-256 {found[:12]}..., and {sha256[:12]}... was expected: "
             "damaged on its way, or changed where it lies. It is not used. Try again."
         )
-    if part.parent == target.parent:
-        part.replace(target)
-        return target
-    return part
+    return part if here else part.replace(target)
 
 
 def _fetch(url: str, part: Path, report: Report, pause: float) -> None:
@@ -89,17 +85,19 @@ def _fetch_rest(url: str, part: Path, report: Report) -> None:
         resumed = answer.status_code == httpx.codes.PARTIAL_CONTENT
         here = here if resumed else 0
         whole = here + int(answer.headers.get("Content-Length") or 0)
+        told = -1
         try:
             with part.open("ab" if resumed else "wb") as file:
-                for piece in answer.iter_bytes(PIECE):
+                for piece in answer.iter_raw():
                     file.write(piece)
                     here += len(piece)
-                    report(events.Pulse("MB fetched", min(here, whole - 1) // 1_000_000, -(-whole // 1_000_000)))
+                    if (done := min(here, whole - 1) // MEGABYTE) > told:
+                        report(events.Pulse("MB fetched", told := done, -(-whole // MEGABYTE)))
         except OSError as error:
             raise full_disk(part, whole - here, error) from None
     if here < whole:
         raise httpx.RemoteProtocolError(f"it broke off after {here:,} of {whole:,} bytes")
-    report(events.Pulse("MB fetched", -(-whole // 1_000_000), -(-whole // 1_000_000)))
+    report(events.Pulse("MB fetched", -(-whole // MEGABYTE), -(-whole // MEGABYTE)))
 
 
 def _trust() -> ssl.SSLContext:

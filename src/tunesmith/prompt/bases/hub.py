@@ -86,7 +86,7 @@ def _asked(name: str, revision: str | None, ask: Callable[[], Value], file: str 
     except HFValidationError:
         raise MissingError(f"model {name!r}: neither a folder nor a possible Hugging Face id.") from None
     except (OfflineModeIsEnabled, LocalEntryNotFoundError):
-        raise _unreachable(name) from None
+        raise _unreachable(f"{name}/{file}" if file else name) from None
     except EntryNotFoundError:
         raise MissingError(f"model {name!r}: has no file {file!r}. Look at the files on its hub page.") from None
     except (HfHubHTTPError, OSError):
@@ -110,18 +110,18 @@ def answers(name: str) -> bool:
     if constants.HF_HUB_OFFLINE:
         return False
     try:
-        return httpx.head(f"{constants.ENDPOINT}/api/models/{name}", timeout=SHORT, follow_redirects=True).is_success
+        return httpx.get(f"{constants.ENDPOINT}/api/models/{name}", timeout=SHORT, follow_redirects=True).is_success
     except httpx.HTTPError:
         return False
 
 
 def licence_of(name: str, revision: str | None) -> str:
     """The licence on a hub model's card; empty where there is none or nobody can be asked."""
-    from huggingface_hub import model_info
+    from huggingface_hub import HfApi, constants
 
     try:
-        card = _asked(name, revision, lambda: model_info(name, revision=revision, timeout=10)).card_data
-    except MissingError:
+        card = HfApi(endpoint=constants.ENDPOINT).model_info(name, revision=revision, timeout=10).card_data
+    except Exception:  # noqa: BLE001  offline, refused or unreadable: then nobody says
         return ""
     found = card.get("license") if card is not None else None
     return found if isinstance(found, str) else ", ".join(found) if isinstance(found, list) else ""

@@ -155,11 +155,12 @@ def _address(name: str, named: Named) -> str:
     ]  # fmt: skip
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_SECONDS, check=False)
-        if done.returncode:
-            raise _nowhere(name, named, _last_line(done.stderr))
-        return str(json.loads(done.stdout)["install"][0]["download_info"]["url"])
     except subprocess.TimeoutExpired:
         raise _nowhere(name, named, f"pip does not answer within {PIP_SECONDS:g} seconds") from None
+    if done.returncode:
+        raise _nowhere(name, named, _last_line(done.stderr))
+    try:
+        return str(json.loads(done.stdout)["install"][0]["download_info"]["url"])
     except (ValueError, LookupError, TypeError):
         raise _nowhere(name, named, "pip's report cannot be read; it needs pip 23 or newer") from None
 
