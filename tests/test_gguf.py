@@ -112,8 +112,9 @@ def test_a_file_gives_the_logits_of_the_model_it_was_made_from(kind, write, tiny
     torch.testing.assert_close(logits(folder), want, atol=1e-5, rtol=0)
     ours, its = load_contract(folder), load_contract(tiny)
     assert (ours.template, ours.stop_ids) == (its.template, its.stop_ids)
-    as_written = [content_of(json.loads(one.tokenizer.backend_tokenizer.to_str())) for one in (ours, its)]
-    assert as_written[0]["vocab"] == as_written[1]["vocab"]
+    written = [content_of(json.loads(one.tokenizer.backend_tokenizer.to_str())) for one in (ours, its)]
+    for part in ("vocab", "merges", "added_tokens", "pre_tokenizer", "model"):
+        assert written[0][part] == written[1][part]
     text = "Room 2024 is 3.5 m wide: <|im_end|> café\n\n  over there"
     assert ours.tokenizer(text)["input_ids"] == its.tokenizer(text)["input_ids"]
     config = read_object(folder / "config.json")

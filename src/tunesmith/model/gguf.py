@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from tunesmith.core.errors import ModelError, TunesmithError
 from tunesmith.core.files import read_object, write_json
+from tunesmith.prompt.bases.byte_level import byte_level
 from tunesmith.prompt.bases.header import Header, Tensor
 
 FILE = "model.gguf"
@@ -31,12 +31,6 @@ LARGEST_SHARD = "5GB"
 HALVES = {"F16": torch.float16, "BF16": torch.bfloat16}
 # Of config.json: what tells of the library or the file, and not of the model.
 PASSING = ("transformers_version", "quantization_config", "_model_name_or_path", "_name_or_path")
-# As llama.cpp calls them: ways to cut text, of which transformers knows the first ones.
-CUT_BY_TRANSFORMERS = {
-    "default", "gpt-2", "llama3", "llama-v3", "llama-bpe", "falcon3", "pixtral", "dbrx", "smaug-bpe", "tekken", "qwen2",
-    "deepseek-r1-qwen", "qwen35", "gpt-4o", "llama4",
-}  # fmt: skip
-CUT_AT_DIGITS = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}
 SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
@@ -197,14 +191,13 @@ def write_tokenizer(header: Header, folder: Path) -> list[str]:
     Raises:
         ModelError: transformers cannot build it.
     """
-    with _reading(header.path) as place:
-        found = _attributed(header, lambda: AutoTokenizer.from_pretrained(place, gguf_file=FILE))
-    backend, kind = found.backend_tokenizer, header.values.get("tokenizer.ggml.pre", "default")
-    byte_level = header.values["tokenizer.ggml.model"] == "gpt2"
-    if byte_level and kind in CUT_AT_DIGITS:
-        backend.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-        )
+    notes: list[str] = []
+    if header.values["tokenizer.ggml.model"] == "gpt2":
+        backend, notes = byte_level(header)
+    else:
+        with _reading(header.path) as place:
+            found = _attributed(header, lambda: AutoTokenizer.from_pretrained(place, gguf_file=FILE))
+        backend = found.backend_tokenizer
     keys = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
     ids = {name: header.values.get(f"tokenizer.ggml.{key}_token_id") for name, key in keys.items()}
     special = {name: backend.id_to_token(id) for name, id in ids.items() if id is not None}
@@ -218,9 +211,4 @@ def write_tokenizer(header: Header, folder: Path) -> list[str]:
     write_json(folder / "tokenizer_config.json", {**settings, "tokenizer_class": "PreTrainedTokenizerFast"})
     written = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     write_json(folder / "tokenizer.json", written)
-    if byte_level and kind not in CUT_AT_DIGITS | CUT_BY_TRANSFORMERS:
-        return [
-            f"the file's way to cut text, {kind!r}, is not known, so GPT-2's is taken: some texts may become "
-            "other tokens than the model was trained with."
-        ]
-    return []
+    return notes

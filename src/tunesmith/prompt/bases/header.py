@@ -57,7 +57,7 @@ class Header:
 
     Attributes:
         path: of the file.
-        values: settings by name; of a list of texts, how many there are.
+        values: settings by name; of a list of texts, how many there are, if they were not asked for.
         tensors: in their order.
     """
 
@@ -76,8 +76,12 @@ class Header:
         return sum(prod(tensor.shape) for tensor in self.tensors)
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path, texts: tuple[str, ...] = ()) -> Header:
     """The beginning of the GGUF file `path`.
+
+    Args:
+        path: of the file.
+        texts: lists of texts that are wanted themselves.
 
     Raises:
         MissingError: there is no such file, or it cannot be read.
@@ -88,7 +92,7 @@ def read_header(path: Path) -> Header:
             first = file.read(24)
             _refuse_other_files(path, first, file.seek(0, 2))
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _Reader(path, data).header()
+                return _Reader(path, data, texts).header()
     except FileNotFoundError:
         raise MissingError(f"{path}: no such file.") from None
     except OSError as error:
@@ -124,6 +128,7 @@ class _Reader:
 
     path: Path
     data: mmap.mmap
+    texts: tuple[str, ...]
     place: int = 8
     values_left: int = MOST_VALUES
     settings: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -199,6 +204,8 @@ class _Reader:
         self.values_left -= count
         if self.values_left < 0:
             raise self.wrong(f"has {count:,} values in {name}, and all its lists may have {MOST_VALUES:,}")
+        if inner == TEXT and name in self.texts:
+            return [self.text(LONGEST_TEXT) for _ in range(count)]
         if inner == TEXT:
             for _ in range(count):
                 self.skip(self.number("Q"))
