@@ -461,3 +461,33 @@ def test_what_is_said_to_be_read_is():
     for kind in KINDS - {"F32", "F16"}:
         block, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
         assert gguf.dequantize(np.zeros((1, size), np.uint8), gguf.GGMLQuantizationType[kind]).shape == (1, block)
+
+
+def test_a_sentencepiece_tokenizer_is_read_too(write, in_process):
+    pieces = ["\u2581", *"helo wrd", "he", "ll", "hell", "hello", "\u2581hello", "\u2581w", "or", "ld"]
+    pieces = [piece for piece in pieces if piece != " "]
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *pieces]
+    kinds = [2, 3, 3, *[6] * 256, *[1] * len(pieces)]
+    folder = resolve(
+        str(
+            write(
+                name="pieces.gguf",
+                tokenizer__ggml__model="llama", tokenizer__ggml__pre="default", tokenizer__ggml__merges=None,
+                tokenizer__ggml__tokens=tokens, tokenizer__ggml__token_type=kinds,
+                tokenizer__ggml__scores=[0.0] * 259 + [-float(place) for place in range(len(pieces))],
+                tokenizer__ggml__bos_token_id=1, tokenizer__ggml__eos_token_id=2, tokenizer__ggml__add_bos_token=True,
+                tokenizer__ggml__padding_token_id=None, tokenizer__ggml__unknown_token_id=0,
+                tokenizer__chat_template="{{ bos_token }}{% for message in messages %}"
+                "{{ '[INST] ' + message['content'] + ' [/INST]' if message['role'] == 'user' else "
+                "message['content'] + eos_token }}"
+                "{% endfor %}",
+            )
+        )
+    ).folder  # fmt: skip
+    contract = load_contract(folder)
+    assert notes_of(folder) == ()
+    assert contract.stop_ids == (2,)
+    ids = contract.tokenizer("hello world")["input_ids"]
+    assert ids[0] == 1
+    assert contract.tokenizer.decode(ids[1:]) == "hello world"
+    assert contract.prompt((Message("user", "hello"),)).count(1) == 1

@@ -1,7 +1,7 @@
 """The byte-level tokenizer of a GGUF file, as the tokenizers library has it, whatever the version of transformers.
 
-A file has vocabulary and merges, and of the way to cut text into words a name alone. Here is what those names stand for;
-transformers does not know all of them, and takes GPT-2's way for the others.
+A file has vocabulary and merges, and of the way to cut text into words a name alone. Here is what the names stand
+for; transformers does not know all of them, and takes GPT-2's way for the others.
 """
 
 from __future__ import annotations
