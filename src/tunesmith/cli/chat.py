@@ -20,13 +20,10 @@ def chat(
     device: Device = "auto",
 ) -> None:
     """Chat with a model. An empty line or Ctrl-D ends, /new forgets what was said."""
-    from rich.console import Console
-
-    from tunesmith.cli.screen import live_screen
+    from tunesmith.cli.screen import say_aside
     from tunesmith.jobs.start import load
 
-    with live_screen(Console(stderr=True, highlight=False)) as screen:  # what is said below is the model's alone
-        speaker = load(model, template, device, screen)
+    speaker = load(model, template, device, say_aside)
     head = [{"role": "system", "content": system}] if system else []
     options = {"temperature": temperature, "max_new_tokens": max_new_tokens}
     if once is not None:

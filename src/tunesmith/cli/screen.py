@@ -156,7 +156,7 @@ class Screen:
 
 
 @contextmanager
-def live_screen(target: Console = console) -> Generator[Report]:
+def live_screen() -> Generator[Report]:
     """A `Report` that draws on the terminal until the block ends."""
     progress = Progress(
         TextColumn("{task.description}"),
@@ -164,10 +164,16 @@ def live_screen(target: Console = console) -> Generator[Report]:
         TextColumn("{task.completed:.0f}/{task.total:.0f}"),
         TextColumn("{task.fields[numbers]}"),
         TimeRemainingColumn(elapsed_when_finished=True),
-        console=target,
+        console=console,
     )
     with progress:
         yield Screen(progress)
+
+
+def say_aside(event: events.Event) -> None:
+    """What is done before an answer can be given, on standard error: what is asked for stands alone on the other."""
+    if isinstance(event, events.Phase):
+        Console(stderr=True, highlight=False).print(f"{event.name} ...", style="dim", markup=False, soft_wrap=True)
 
 
 def interval(score: dict[str, float]) -> str:

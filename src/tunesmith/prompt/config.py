@@ -15,7 +15,9 @@ class ModelConfig(Section):
         "`ember` (embedded, needs no download), a local folder, a GGUF file here or on the hub "
         "(`owner/repository/file.gguf`), `smollm2-135m`, or a Hugging Face id such as `HuggingFaceTB/SmolLM2-135M`.",
     )
-    revision: str | None = option(None, "Branch, tag or commit of what comes from the hub; the default branch if absent.")
+    revision: str | None = option(
+        None, "Branch, tag or commit of what comes from the hub; the default branch if absent."
+    )
     template: str | None = option(
         None,
         "Name of a chat template from tunesmith's library, for a base model that has none of its own.",
