@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.core.errors import ModelError
-from tunesmith.prompt.bases.header import Header, read_header
+from tunesmith.prompt.bases.header import Header, read_header, refusal
 
 ARCHITECTURES = {
     "llama": "Llama, Mistral, SmolLM2",
@@ -55,7 +55,7 @@ Wrong = Callable[[str], ModelError]
 
 
 def _wrong(path: Path) -> Wrong:
-    return lambda sentence: ModelError(f"{path}: {sentence}")
+    return lambda sentence: refusal(path, sentence)
 
 
 def _refuse_parts(header: Header, wrong: Wrong) -> None:

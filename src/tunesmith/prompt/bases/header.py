@@ -122,6 +122,11 @@ def _refuse_other_files(path: Path, first: bytes, size: int) -> None:
         )
 
 
+def refusal(path: Path, sentence: str) -> ModelError:
+    """An error about a file; what a damaged one calls its parts may hold anything, and is shown on one line."""
+    return ModelError(f"{path}: {''.join(one if one.isprintable() else '?' for one in sentence)}")
+
+
 @dataclass
 class _Reader:
     """Goes through a file once, from its 9th byte."""
@@ -184,9 +189,10 @@ class _Reader:
             known = GGMLQuantizationType(kind)
             numbers, size = GGML_QUANT_SIZES[known]
         except (ValueError, KeyError):
-            raise ModelError(
-                f"{self.path}: {name} is of kind {kind}, which the installed gguf library does not know. Upgrade gguf "
-                "if a newer one does, or fetch a file of the model in Q8_0 or F16."
+            raise refusal(
+                self.path,
+                f"{name} is of kind {kind}, which the installed gguf library does not know. Upgrade gguf if a newer "
+                "one does, or fetch a file of the model in Q8_0 or F16.",
             ) from None
         if shape[-1] % numbers:
             raise self.wrong(f"gives {name} rows of {shape[-1]}, and {known.name} has blocks of {numbers}")
@@ -241,4 +247,4 @@ class _Reader:
             raise self.wrong(f"speaks of {count:,} {what}, and {most:,} are allowed")
 
     def wrong(self, finding: str) -> ModelError:
-        return ModelError(f"{self.path}: its header {finding}: the file is damaged. {AGAIN}")
+        return refusal(self.path, f"its header {finding}: the file is damaged. {AGAIN}")
