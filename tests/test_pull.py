@@ -209,6 +209,8 @@ def test_a_named_model_comes_from_the_hub_where_one_answers_and_stays(named, hub
     base = resolve("smollm2-135m")
     commit = hub.repos["some/smollm2"].branches["main"][-1].id
     assert (base.name, base.commit, base.reference) == ("some/smollm2", commit, "some/smollm2")
+    with pytest.raises(ModelError, match=r"model\.revision = 'main': smollm2-135m is one model"):
+        resolve("smollm2-135m", "main")
     hub.commit("some/smollm2", "main", "another", {"config.json": b"{}"})
     assert resolve("smollm2-135m") == base
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

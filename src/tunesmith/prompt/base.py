@@ -64,6 +64,11 @@ def resolve(name: str, revision: str | None = None, report: Report = silent) -> 
         return Base(name, _checked((path / "model" if is_run else path).resolve()))
     if path.is_file():
         return Base(name, _checked(unpacked(path, report=report).resolve()))
+    if name in NAMED and revision is not None:
+        raise ModelError(
+            f"model.revision = {revision!r}: {name} is one model, which has no other revisions. Leave it out, or name "
+            f"the hub id {NAMED[name].hub}."
+        )
     if name in NAMED or is_hub_file(name):
         found = fetch_named(name, report) if name in NAMED else fetch_hub_file(name, revision, report)
         return Base(found.name, _checked(found.folder), found.commit)
