@@ -287,6 +287,7 @@ def run_here(executor: Any, job: Any, folder: Path, report: Callable[[Any], None
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs need no child, which would take seconds to start: for tests of what a run does, not of how it is started."""
     monkeypatch.setattr("tunesmith.jobs.start.supervise", run_here)
+    monkeypatch.setattr("tunesmith.exec.alone.supervise", run_here)
 
 
 # Stores: a real Postgres and a real S3, each once in a process.

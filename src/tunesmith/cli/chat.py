@@ -20,9 +20,10 @@ def chat(
     device: Device = "auto",
 ) -> None:
     """Chat with a model. An empty line or Ctrl-D ends, /new forgets what was said."""
+    from tunesmith.cli.screen import say_aside
     from tunesmith.jobs.start import load
 
-    speaker = load(model, template, device)
+    speaker = load(model, template, device, say_aside)
     head = [{"role": "system", "content": system}] if system else []
     options = {"temperature": temperature, "max_new_tokens": max_new_tokens}
     if once is not None:

@@ -19,6 +19,8 @@ from tunesmith.cli.keys import audit, keys
 from tunesmith.cli.lineage import lineage
 from tunesmith.cli.merge import merge
 from tunesmith.cli.methods import methods
+from tunesmith.cli.models import models, rm
+from tunesmith.cli.pull import pull
 from tunesmith.cli.push import push
 from tunesmith.cli.queue.jobs import cancel, delete, fetch, jobs, logs, pause, resume, submit
 from tunesmith.cli.queue.keeping import backup, gc, limits, restore
@@ -40,7 +42,7 @@ app = typer.Typer(
 )
 ON_FILES = (
     demo, check, train, evaluate, chat, runs, show, compare, merge, lineage, push, methods, compare_methods, explain,
-    inspect,
+    inspect, models, pull, rm,
 )  # fmt: skip
 ON_JOBS = (submit, worker, jobs, logs, fetch, cancel, pause, resume, delete, limits, gc, backup, restore)
 for command in (*ON_FILES, *ON_JOBS, serve, audit):

@@ -187,6 +187,12 @@ def rates_table(groups: list[dict[str, Any]]) -> Table:
     return table
 
 
+def say_aside(event: events.Event) -> None:
+    """What is done before an answer can be given, on standard error: what is asked for stands alone on the other."""
+    if isinstance(event, events.Phase):
+        Console(stderr=True, highlight=False).print(f"{event.name} ...", style="dim", markup=False, soft_wrap=True)
+
+
 def interval(score: dict[str, float]) -> str:
     """`12.3 [11.0, 13.9]`."""
     return f"{show(score['value'])} [{show(score['low'])}, {show(score['high'])}]"

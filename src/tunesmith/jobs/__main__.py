@@ -29,7 +29,13 @@ def _merge(arguments: dict[str, Any], report: Report, stop: Stop) -> dict[str, A
     return merge(arguments, heeding(report, stop))
 
 
-JOBS = {"finetune": _finetune, "evaluate": _evaluate, "merge": _merge}
+def _unpack(arguments: dict[str, Any], report: Report, stop: Stop) -> dict[str, Any]:
+    from tunesmith.jobs.unpack import unpack
+
+    return unpack(arguments, heeding(report, stop))
+
+
+JOBS = {"finetune": _finetune, "evaluate": _evaluate, "merge": _merge, "unpack": _unpack}
 
 if __name__ == "__main__":
     hush_libraries()  # the last line of a log explains why a job ended

@@ -15,6 +15,7 @@ from tunesmith.data.source import SourceFile, find_files
 from tunesmith.data.split import Splits
 from tunesmith.model.layout import CARD, WEIGHTS, adapter_folder
 from tunesmith.prompt.base import Base
+from tunesmith.prompt.bases.record import RECORD, read_source
 from tunesmith.prompt.contract import Contract
 from tunesmith.train.objectives.table import objective_for
 from tunesmith.train.planning.plan import Plan
@@ -39,7 +40,7 @@ def make_card(
     """
     sha256 = base.fingerprint()
     return {
-        "base": {"name": recipe.model.base, "commit": base.commit, "sha256": sha256},
+        "base": {"name": base.name, "commit": base.commit, "sha256": sha256, **_unpacked_from(base)},
         "parent": _origin(recipe.model.base, base.folder, sha256),
         "continue_from": _start(recipe),
         "method": recipe.method.model_dump(mode="json"),
@@ -62,6 +63,12 @@ def make_card(
         "resumed": _resumed(folder),
         "recipe": recipe.model_dump(mode="json"),
     }
+
+
+def _unpacked_from(base: Base) -> dict[str, Any]:
+    """The hash of the GGUF file that a base was unpacked from, and by what; nothing of another."""
+    found = read_source(base.folder / RECORD)
+    return {"gguf": {"sha256": found.sha256, "versions": found.versions}} if found else {}
 
 
 def _resumed(folder: Path) -> list[dict[str, Any]]:

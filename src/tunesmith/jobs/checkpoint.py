@@ -43,7 +43,11 @@ def export_checkpoint(folder: Path, step: int) -> Path:
         )
     model, _ = trained_model(base.folder, start, checkpoint, task, {})
     card = {
-        "base": {"name": recipe.model.base, "commit": base.commit, "sha256": base.fingerprint()},
+        "base": {
+            "name": base.name if base.commit else recipe.model.base,
+            "commit": base.commit,
+            "sha256": base.fingerprint(),
+        },
         "method": recipe.method.model_dump(mode="json"),
         "task": task,
         "new_tokens": list(recipe.model.add_tokens),

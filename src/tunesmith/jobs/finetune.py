@@ -142,7 +142,7 @@ def walk(
     if ranks.leads:
         write_json(folder / "ledger.json", ledgers_of(splits))
     report(events.Data(**describe(splits)))
-    for sentence in doubts(recipe, splits):
+    for sentence in doubts(recipe, splits, base):
         report(events.Warning(sentence))
 
     # 5. What the machine says of the plan, or an earlier attempt has decided; and where that left off.

@@ -7,6 +7,8 @@ from tunesmith.core.names import counted
 from tunesmith.data.dataset import Subset
 from tunesmith.data.split import Splits
 from tunesmith.model.methods.table import METHODS, method_for
+from tunesmith.prompt.base import Base
+from tunesmith.prompt.bases.record import notes_of
 from tunesmith.prompt.contract import Contract
 from tunesmith.train.recipe import Recipe
 
@@ -156,9 +158,10 @@ def refuse_unknown_tokens(splits: Splits, contract: Contract, words: int) -> Non
                 )
 
 
-def doubts(recipe: Recipe, splits: Splits) -> list[str]:
-    """What a user should know about rows and split before believing a score."""
-    sentences = [
+def doubts(recipe: Recipe, splits: Splits, base: Base | None = None) -> list[str]:
+    """What a user should know about base model, rows and split before believing a score."""
+    sentences = list(notes_of(base.folder)) if base else []
+    sentences += [
         f"{counted(count, 'row')} of {ledger.file} worth a look ({code.replace('_', ' ')}), the first in line "
         f"{first.source.line}: {first.found} {first.advice}"
         for ledger in splits.ledgers

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,11 +14,12 @@ from tunesmith.core import events
 from tunesmith.core.config import to_yaml
 from tunesmith.core.errors import ConfigError, JobError, Stopped, TunesmithError
 from tunesmith.core.events import Report, silent, to_attempts
-from tunesmith.core.files import expanded, home, make_folder, read_json, write_text
+from tunesmith.core.files import expanded, make_folder, read_json, write_text
 from tunesmith.core.names import did_you_mean
 from tunesmith.data.config import OwnAnswers
 from tunesmith.data.read.files import read_rows
 from tunesmith.data.source import find_files
+from tunesmith.exec.alone import run_alone
 from tunesmith.exec.executor import Executor, Job
 from tunesmith.exec.local import LocalExecutor
 from tunesmith.exec.supervise import result_of, supervise
@@ -79,7 +78,7 @@ def start_run(recipe: Recipe, report: Report = silent, until: str = "evaluated")
         Stopped: it was interrupted and has a checkpoint; `resume` goes on.
     """
     refuse_unknown_end(until)
-    refuse_missing(recipe)
+    refuse_missing(recipe, report)
     folder = claim_folder(recipe)
     write_text(folder / "config.yaml", to_yaml(recipe))
     return _run(folder, {"until": until}, report)
@@ -108,7 +107,7 @@ def resume(
         raise ConfigError(f"{folder}: this run is finished. To train further, start a run from its model.")
     recipe = read_recipe(folder / "config.yaml")
     with contextlib.chdir(folder) if brings_inputs(folder) else contextlib.nullcontext():
-        refuse_missing(recipe)
+        refuse_missing(recipe, report)
     wanted = {"accept_change": accept_change, "allow_inexact": allow_inexact, "until": until}
     return _run(folder, {"resume": True, **wanted}, report)
 
@@ -157,8 +156,8 @@ def refuse_unknown_end(until: str) -> None:
         raise ConfigError(f"a run cannot go until {until!r}: {did_you_mean(until, UNTIL)}")
 
 
-def refuse_missing(recipe: Recipe) -> None:
-    """Find what the recipe names before anything is written: files, and the base model (downloaded here)."""
+def refuse_missing(recipe: Recipe, report: Report = silent) -> None:
+    """Find what the recipe names before anything is written: files, and the base model (fetched and unpacked here)."""
     general, replay = recipe.evaluate.general_ability, recipe.data.replay
     replay = replay.prompts if isinstance(replay, OwnAnswers) else [] if replay in ("auto", "off") else replay
     general = [] if isinstance(general, str) else general
@@ -166,7 +165,7 @@ def refuse_missing(recipe: Recipe) -> None:
         if names and not isinstance(names, int | float):
             for file in find_files(names):
                 read_rows(file.path, name=file.name)
-    resolve(recipe.model.base, recipe.model.revision)
+    resolve(recipe.model.base, recipe.model.revision, report)
 
 
 def claim_folder(recipe: Recipe) -> Path:
@@ -190,24 +189,17 @@ def free_folder(parent: Path, name: str) -> Path:
 
 def evaluate_file(options: Mapping[str, Any], report: Report = silent) -> dict[str, Any]:
     """Run an evaluation in a child process and return its report as plain values."""
-    return _alone(Job("evaluate", dict(options)), report)["report"]
+    return run_alone(EXECUTOR, Job("evaluate", dict(options)), report)["report"]
 
 
-def _alone(job: Job, report: Report) -> dict[str, Any]:
-    """The result of a job that has no folder; its log stays only when something went wrong."""
-    folder = make_folder(home() / "logs" / f"{job.name}-{os.getpid()}", "logs")
-    result = result_of(supervise(EXECUTOR, job, folder, report))
-    shutil.rmtree(folder, ignore_errors=True)
-    return result
-
-
-def load(name: str | Path, template: str | None = None, device: str = "auto") -> Any:
+def load(name: str | Path, template: str | None = None, device: str = "auto", report: Report = silent) -> Any:
     """A model ready to answer: `tunesmith.load("runs/demo").generate("What time is breakfast?")`.
 
     Args:
         name: a run folder, an exported model's folder, or a base model.
         template: name of a chat template, for a base model that has none.
         device: `auto` (a CUDA device if there is one), `cpu` or `cuda`.
+        report: hears what is done where the base model has to be fetched or unpacked first.
 
     Raises:
         TunesmithError: there is no such model or device, or it cannot be used.
@@ -219,7 +211,7 @@ def load(name: str | Path, template: str | None = None, device: str = "auto") ->
     from tunesmith.infer.local import LocalEngine
     from tunesmith.model.export import find_model
 
-    exported = find_model(str(name))
+    exported = find_model(str(name), report)
     contract = exported.contract(template)
     return Chat(LocalEngine(exported.load(device), contract))
 
@@ -235,7 +227,7 @@ def merge_run(options: Mapping[str, Any], report: Report = silent) -> dict[str, 
         `folder` of the full model, and its `verification`.
     """
     try:
-        done = _alone(Job("merge", dict(options), stoppable=True), report)
+        done = run_alone(EXECUTOR, Job("merge", dict(options), stoppable=True), report)
     except Stopped:  # it had time to take away what it had written; there is nothing to resume
         raise KeyboardInterrupt from None
     return {"folder": done["folder"], "verification": done["verification"]}

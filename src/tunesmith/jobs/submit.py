@@ -16,7 +16,7 @@ from typing import Any
 
 from tunesmith.core.config import to_yaml
 from tunesmith.core.errors import MissingError
-from tunesmith.core.files import expanded, read_object, write_json
+from tunesmith.core.files import read_object, write_json
 from tunesmith.data.config import OwnAnswers
 from tunesmith.data.source import find_files, is_here
 from tunesmith.exec.queue.control import JobRecord, find_job, read_model
@@ -24,7 +24,8 @@ from tunesmith.exec.queue.submit import Submission, submit
 from tunesmith.exec.snapshot import bring
 from tunesmith.jobs.start import INPUTS, finetuning, free_folder, refuse_missing, refuse_unknown_end
 from tunesmith.model.layout import ADAPTER, CARD, NEW_TOKENS, WEIGHTS, adapter_folder
-from tunesmith.prompt.base import EMBEDDED, WANTED, resolve
+from tunesmith.prompt.base import EMBEDDED, resolve
+from tunesmith.prompt.bases.hub import WANTED
 from tunesmith.store.stores import Files, Stores, keep
 from tunesmith.train.recipe import Recipe
 
@@ -74,13 +75,13 @@ def gather(recipe: Recipe) -> tuple[Recipe, dict[str, Path]]:
     if not isinstance(evaluate.general_ability, str):
         general = _moved(evaluate.general_ability, "general", paths)
         evaluate = evaluate.model_copy(update={"general_ability": general})
-    if model.base != EMBEDDED and expanded(model.base).is_dir():
-        folder = resolve(model.base).folder
-        wanted = [path for path in folder.iterdir() if any(fnmatch(path.name, pattern) for pattern in WANTED)]
+    base = resolve(model.base, model.revision)
+    if base.commit is not None:  # the same for each attempt
+        model = model.model_copy(update={"base": base.name, "revision": base.commit})
+    elif model.base != EMBEDDED:  # a folder, or what a GGUF file has been unpacked to
+        wanted = [path for path in base.folder.iterdir() if any(fnmatch(path.name, pattern) for pattern in WANTED)]
         paths |= {f"{INPUTS}/base/{path.name}": path for path in wanted}
         model = model.model_copy(update={"base": f"{INPUTS}/base"})
-    elif (commit := resolve(model.base, model.revision).commit) is not None:  # the same for each attempt
-        model = model.model_copy(update={"revision": commit})
     if (start := getattr(method, "continue_from", None)) is not None:
         folder = adapter_folder(start)
         there = [name for name in (ADAPTER, WEIGHTS, CARD, NEW_TOKENS) if (folder / name).exists()]

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from transformers import GenerationConfig, PreTrainedModel
 
 from tunesmith.core.errors import MissingError, ModelError
+from tunesmith.core.events import Report, silent
 from tunesmith.core.files import expanded, full_disk, publish_folder, read_object, write_json
 from tunesmith.model.adapter import has_adapter, kept_as, save_adapter
 from tunesmith.model.layout import ADAPTER, CARD
@@ -131,8 +132,12 @@ class ExportedModel:
         return load(self.base.folder, replace(spec, adapter=str(self.folder))).model
 
 
-def find_model(name: str) -> ExportedModel:
+def find_model(name: str, report: Report = silent) -> ExportedModel:
     """The model called `name`: a run folder, an exported folder, or a base model.
+
+    Args:
+        name: as a user gives it.
+        report: hears what is done where the base model has to be fetched or unpacked first.
 
     Raises:
         MissingError: there is nothing of that name, or the run has not exported a model.
@@ -148,10 +153,33 @@ def find_model(name: str) -> ExportedModel:
         base, revision = adapter.get("base_model_name_or_path"), adapter.get("revision")
         if not isinstance(base, str) or not isinstance(revision, str | None):
             raise ModelError(f"{folder / ADAPTER}: base_model_name_or_path = {base!r}: must name the base model.")
-        return ExportedModel(name, folder, resolve(base, revision), card)
+        return ExportedModel(name, folder, _base_under(folder, base, revision, card, report), card)
     if card:
         return ExportedModel(name, folder, None, card)
-    return ExportedModel(name, resolve(name).folder, None, {})
+    return ExportedModel(name, resolve(name, report=report).folder, None, {})
+
+
+def _base_under(folder: Path, name: str, revision: str | None, card: dict[str, Any], report: Report) -> Base:
+    """The base that an adapter names; where that is no more, the one that its recipe named, if it is the same still.
+
+    Raises:
+        MissingError: it is not to be found.
+        ModelError: what the recipe named is another model by now.
+    """
+    try:
+        return resolve(name, revision, report)
+    except MissingError:
+        given = card.get("base", {}).get("name")
+        if not isinstance(given, str) or given == name:
+            raise
+        there = Path(str(card.get("directory", ""))) / expanded(given)
+        base = resolve(str(there) if there.exists() else given, card["base"].get("commit"), report)
+    if base.fingerprint() != card["base"].get("sha256"):
+        raise ModelError(
+            f"{folder}: the base that it was trained on ({name}) is gone, and {given!r} is another model now. Fetch or "
+            "unpack that one again: the file's SHA-256 and the libraries' versions are in its card."
+        )
+    return base
 
 
 def _read_card(folder: Path) -> dict[str, Any]:

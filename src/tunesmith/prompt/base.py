@@ -1,7 +1,4 @@
-"""A base model's name resolved to a folder on this machine: embedded, local, or from the Hugging Face hub.
-
-Only configuration, tokenizer and safetensors files are ever fetched: nothing that could run code.
-"""
+"""A base model's name resolved to a folder on this machine: embedded, a folder, a GGUF file, pulled, or of the hub."""
 
 from __future__ import annotations
 
@@ -12,14 +9,16 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from tunesmith.core.errors import MissingError, ModelError
+from tunesmith.core.events import Report, silent
 from tunesmith.core.files import expanded, home, publish_folder, read_object, sha256_of
+from tunesmith.prompt.bases.hub import fetch_folder
+from tunesmith.prompt.bases.pull import NAMED, fetch_hub_file, fetch_named, is_hub_file
+from tunesmith.prompt.bases.unpacked import unpacked
 from tunesmith.prompt.whole import refuse_broken
 
 EMBEDDED = "ember"
-WANTED = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model")
 # As configs name the longest sequence.
 POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "model_max_length", "context_length")
-UNWANTED = ("onnx/*", "original/*", "*.msgpack", "*.bin", "runs/*", "coreml/*", "consolidated*")
 
 
 @dataclass(frozen=True)
@@ -45,24 +44,40 @@ class Base:
         return digest.hexdigest()
 
 
-def resolve(name: str, revision: str | None = None) -> Base:
-    """Find the base model called `name`, downloading it when it is a hub id that is not cached.
+def resolve(name: str, revision: str | None = None, report: Report = silent) -> Base:
+    """Find the base model called `name`: fetched where it is not here yet, and unpacked where it is a GGUF file.
+
+    Args:
+        name: the embedded model's; a folder; a GGUF file, here or in a hub repository; a name of `NAMED`; a hub id.
+        revision: of what comes from the hub.
+        report: hears what is done, where that takes a while.
 
     Raises:
-        MissingError: no such folder, hub id or cached copy; the sentence says what to do.
-        ModelError: the folder is not a model that can be loaded.
+        MissingError: no such folder, file, hub id or cached copy; the sentence says what to do.
+        ModelError: it is not a model that can be loaded.
     """
     if name == EMBEDDED:
         return Base(name, _unpack_embedded())
-    if (folder := expanded(name)).is_dir():
-        is_run = (folder / "config.yaml").exists() and (folder / "model").is_dir()
-        return Base(name, _checked((folder / "model" if is_run else folder).resolve()))
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise MissingError(
-            f"model {name!r}: no such folder. Give a folder, a Hugging Face id such as "
-            f"HuggingFaceTB/SmolLM2-135M, or {EMBEDDED!r}."
+    path = expanded(name)
+    if path.is_dir():
+        is_run = (path / "config.yaml").exists() and (path / "model").is_dir()
+        return Base(name, _checked((path / "model" if is_run else path).resolve()))
+    if path.is_file():
+        return Base(name, _checked(unpacked(path, report=report).resolve()))
+    if name in NAMED and revision is not None:
+        raise ModelError(
+            f"model.revision = {revision!r}: {name} is one model, which has no other revisions. Leave it out, or name "
+            f"the hub id {NAMED[name].hub}."
         )
-    folder = _checked(_download(name, revision))
+    if name in NAMED or is_hub_file(name):
+        found = fetch_named(name, report) if name in NAMED else fetch_hub_file(name, revision, report)
+        return Base(found.name, _checked(found.folder), found.commit)
+    if name.startswith((".", "/", "~")) or name.count("/") != 1 or name.endswith(".gguf"):
+        raise MissingError(
+            f"model {name!r}: no such folder or file. Give a folder, a GGUF file, a Hugging Face id such as "
+            f"HuggingFaceTB/SmolLM2-135M, {', '.join(map(repr, NAMED))} or {EMBEDDED!r}."
+        )
+    folder = _checked(fetch_folder(name, revision))
     return Base(name, folder, commit=folder.name)  # snapshots are kept under their commit
 
 
@@ -112,40 +127,3 @@ def _checked(folder: Path) -> Path:
     if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")):
         raise ModelError(f"{folder}: no tokenizer (tokenizer.json). Copy the tokenizer's files of its base into it.")
     return folder
-
-
-def _download(name: str, revision: str | None) -> Path:
-    """A snapshot of a hub model; `HF_HOME`, `HF_TOKEN` and `HF_HUB_OFFLINE` count."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    try:
-        return Path(
-            snapshot_download(name, revision=revision, allow_patterns=list(WANTED), ignore_patterns=list(UNWANTED))
-        )
-    except GatedRepoError:
-        raise MissingError(
-            f"model {name!r}: gated. Accept its licence on its hub page, then set HF_TOKEN to a token of yours."
-        ) from None
-    except RevisionNotFoundError:
-        raise MissingError(f"model.revision = {revision!r}: {name} has no such branch, tag or commit.") from None
-    except RepositoryNotFoundError:
-        raise MissingError(
-            f"model {name!r}: no such folder here and no such model on the hub "
-            "(a private one needs HF_TOKEN). Check the spelling."
-        ) from None
-    except HFValidationError:
-        raise MissingError(f"model {name!r}: neither a folder nor a possible Hugging Face id.") from None
-    except (OfflineModeIsEnabled, LocalEntryNotFoundError, HfHubHTTPError, OSError):
-        raise MissingError(
-            f"model {name!r}: no such folder or run here; not in the cache, and the hub cannot be reached. "
-            f"Check the spelling (`tunesmith runs` lists runs), connect, or use {EMBEDDED!r}."
-        ) from None

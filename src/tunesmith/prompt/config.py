@@ -21,10 +21,12 @@ class ModelConfig(Section):
 
     base: str = option(
         "ember",
-        "`ember` (embedded, needs no download), a local folder, or a Hugging Face id such as "
-        "`HuggingFaceTB/SmolLM2-135M`.",
+        "`ember` (embedded, needs no download), a local folder, a GGUF file here or on the hub "
+        "(`owner/repository/file.gguf`), `smollm2-135m`, or a Hugging Face id such as `HuggingFaceTB/SmolLM2-135M`.",
     )
-    revision: str | None = option(None, "Branch, tag or commit of a Hugging Face id; the default branch if absent.")
+    revision: str | None = option(
+        None, "Branch, tag or commit of what comes from the hub; the default branch if absent."
+    )
     template: str | None = option(
         None,
         "Name of a chat template from tunesmith's library, for a base model that has none of its own.",

@@ -25,6 +25,7 @@ from tunesmith.exec.machine import versions as versions_here
 from tunesmith.model.layout import CARD, WEIGHTS, adapter_folder
 from tunesmith.prompt.base import EMBEDDED as EMBEDDED_MODEL
 from tunesmith.prompt.base import Base, resolve
+from tunesmith.prompt.bases.record import find_unpacked
 from tunesmith.prompt.load import load_contract
 from tunesmith.train.recipe import Recipe
 
@@ -165,7 +166,7 @@ def find_base(record: dict[str, Any], there: Path) -> Base | None:
     """A base model as a card names it, if it is on this machine.
 
     Args:
-        record: `name`, and `commit` of a model from the hub.
+        record: `name`; `commit` of a model from the hub; `gguf` of one that was unpacked from a file.
         there: the folder that its run was started in.
     """
     name, commit = record["name"], record.get("commit")
@@ -173,6 +174,9 @@ def find_base(record: dict[str, Any], there: Path) -> Base | None:
         return resolve(name)
     if commit:
         return _cached_base(name, commit)
+    if gguf := record.get("gguf"):
+        unpacked = find_unpacked(gguf["sha256"])
+        return Base(name, unpacked) if unpacked else None
     folder = _find(name, there)
     return Base(name, folder) if folder and folder.is_dir() else None
 

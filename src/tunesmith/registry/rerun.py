@@ -98,6 +98,8 @@ def _settings(card: dict[str, Any]) -> Iterator[str]:
         decided = SAID[decided] if isinstance(decided, bool) else decided
         if name in plan and wanted != decided:
             yield f"{key}={json.dumps(decided)}"
+    if card["base"]["commit"] and recipe["model"]["base"] != card["base"]["name"]:  # a short name, of the hub then
+        yield f"model.base={json.dumps(card['base']['name'])}"
     if (commit := card["base"]["commit"]) and recipe["model"]["revision"] != commit:
         yield f"model.revision={json.dumps(commit)}"
     if card.get("merge") and not recipe["output"]["merge"]:
