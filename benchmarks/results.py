@@ -7,10 +7,10 @@ from pathlib import Path
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 
-def put(name: str, text: str) -> None:
+def put(name: str, text: str, file: Path = RESULTS) -> None:
     """Replace what stands between the marks `name`, or add both at the end."""
     begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->\n"
-    old = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else "# Benchmarks\n"
+    old = file.read_text(encoding="utf-8") if file.exists() else "# Benchmarks\n"
     head, _, rest = old.partition(begin)
     _, _, tail = rest.partition(end)
-    RESULTS.write_text(f"{head.rstrip()}\n\n{begin}{text.rstrip()}\n{end}{tail}", encoding="utf-8")
+    file.write_text(f"{head.rstrip()}\n\n{begin}{text.rstrip()}\n{end}{tail}", encoding="utf-8")

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, TextIO, cast
@@ -27,7 +28,7 @@ def expanded(name: str | Path) -> Path:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path`, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
 
@@ -35,7 +36,7 @@ def write_text(path: Path, text: str) -> None:
 @contextlib.contextmanager
 def open_new(path: Path) -> Generator[TextIO]:
     """A file to write text to, which appears under its name when the block ends well."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     make_folder(path.parent, path.name)
     try:
         with temporary.open("w", encoding="utf-8") as file:
@@ -147,7 +148,7 @@ def publish_folder(target: Path, replace: bool = True) -> Generator[Path]:
         target: the folder to make.
         replace: whether it takes the place of one that is there; if not, the one that is there stays.
     """
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     for leftover in target.parent.glob(f".{target.name}.*.tmp"):
         if leftover == temporary or not _lives(leftover.name.split(".")[-2]):
             shutil.rmtree(leftover, ignore_errors=True)

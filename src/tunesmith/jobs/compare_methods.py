@@ -126,13 +126,18 @@ def compare_methods(recipe: Recipe, asked: Sequence[str], report: Report) -> lis
     folders = [one.output.name for one in recipes.values()]
     if len(set(folders)) < len(asked):
         raise ConfigError("--methods: name each method once.")
-    return [_outcome_of(name, one, report) for name, one in recipes.items()]
+    return [outcome_of(name, one, report) for name, one in recipes.items()]
 
 
-def _outcome_of(name: str, recipe: Recipe, report: Report) -> Outcome:
+def outcome_of(name: str, recipe: Recipe, report: Report) -> Outcome:
+    """Run a recipe, or what is left of it, and say how it came out.
+
+    Raises:
+        Stopped: it was interrupted; asked for again, it goes on.
+    """
     folder = expanded(recipe.output.folder) / str(recipe.output.name)
     try:
-        _go_on(folder, recipe, report)
+        go_on(folder, recipe, report)
     except Stopped:
         raise
     except TunesmithError as error:
@@ -140,7 +145,7 @@ def _outcome_of(name: str, recipe: Recipe, report: Report) -> Outcome:
     return outcome(name, folder)
 
 
-def _go_on(folder: Path, recipe: Recipe, report: Report) -> None:
+def go_on(folder: Path, recipe: Recipe, report: Report) -> None:
     """Bring a run to its end, from wherever it is.
 
     Raises:
