@@ -74,7 +74,7 @@ check: $(VENV)/.dev
 docs: $(VENV)/.installed
 	$(BIN)/python scripts/write_reference.py
 
-# About 40 minutes on two cores. ROWS is a file of chats or instructions; the project's own without one.
+# About 80 minutes on two cores. ROWS is a file of chats or instructions; the project's own without one.
 # LLAMA_CPP=compile builds llama.cpp first and measures it too.
 ROWS ?= hotel
 LLAMA_CPP ?=
@@ -90,6 +90,7 @@ bench: $(VENV)/.test
 	$(SFT) --size 135m --steps 2 --method full --only tunesmith bfd
 	$(BIN)/python benchmarks/levers.py --rows $(ROWS) --write
 	$(BIN)/python benchmarks/optimizer.py
+	$(BIN)/python benchmarks/hyperparameters.py --write
 	$(BIN)/python benchmarks/shards.py
 	$(BIN)/python benchmarks/busy.py --write
 	$(BIN)/python benchmarks/validation.py

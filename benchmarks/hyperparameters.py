@@ -96,7 +96,7 @@ def run(name: str, settings: dict[str, Any], folder: Path) -> Any:
 
 
 def line_of(found: Any, marked: bool) -> str:
-    """A row of the table; `marked`, where perplexity is outside of what chance alone does."""
+    """A row of the table; its name in bold where it is `marked`."""
     from tunesmith.score.interval import show
 
     scores = {score.metric: score for score in found.scores}
@@ -114,21 +114,25 @@ def line_of(found: Any, marked: bool) -> str:
     return f"| {mark}{found.name}{mark} | {' | '.join(cells)} |"
 
 
-def perplexity(found: Any) -> float:
-    """On the rows that were held out."""
-    return next(score.score.value for score in found.scores if score.metric == "perplexity")
+def perplexity(found: Any) -> Any:
+    """On the rows that were held out, with its interval."""
+    return next(score.score for score in found.scores if score.metric == "perplexity")
 
 
 def table(found: dict[str, list[Any]]) -> str:
-    """All of it, in Markdown; bold is what lies outside of what other seeds give."""
+    """All of it, in Markdown; bold is what lies apart from all that chance gives, intervals and all."""
     alone = [perplexity(one) for one in found.get("chance", []) if not one.trouble]
     heads = ["setting", "perplexity", "exact match, %", "general perplexity (to the base)", "tokens/s", "seconds", "GB"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for title, outcomes in found.items():
         lines.append(f"| *{title}* |{' |' * (len(heads) - 1)}")
         for one in outcomes:
-            outside = bool(alone) and not one.trouble and not min(alone) <= perplexity(one) <= max(alone)
-            lines.append(f"| {one.name} | {one.trouble} |" if one.trouble else line_of(one, outside))
+            if one.trouble:
+                lines.append(f"| {one.name} | {one.trouble} |{' |' * (len(heads) - 2)}")
+                continue
+            mine = perplexity(one)
+            apart = all(mine.low > other.high or mine.high < other.low for other in alone) and bool(alone)
+            lines.append(line_of(one, apart))
     return "\n".join(lines)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
-from schedulefree import AdamWScheduleFree
 
 from conftest import READS, NoSource, many_rows, save_tiny
 from test_train import PLAN
@@ -26,6 +27,7 @@ from tunesmith.train.state import TrainerState
 from tunesmith.train.validate import validate
 from tunesmith.train.weights.placed import Placed
 
+LIBRARIES = {"lion": "bitsandbytes", "schedule_free": "schedulefree"}  # of an extra
 STEPS, RATE, DECAY = 8, 2e-3, 0.1
 SETTINGS = {
     "adamw": {"betas": [0.8, 0.95], "eps": 1e-6},
@@ -46,6 +48,8 @@ def theirs(name, matrices, embeddings, others):
         case "adamw":
             return [torch.optim.AdamW([decayed, spared], betas=(0.8, 0.95), eps=1e-6, fused=True)]
         case "schedule_free":
+            from schedulefree import AdamWScheduleFree
+
             optimizer = AdamWScheduleFree([decayed, spared], betas=(0.85, 0.95), warmup_steps=3)
             optimizer.train()
             return [optimizer]
@@ -72,6 +76,7 @@ def batches(write_rows, tiny):
 
 
 def learner_for(folder, name, **optim):
+    pytest.importorskip(LIBRARIES.get(name, "torch"))
     model = METHODS["full"].apply(load(folder, LoadSpec()).model, FullConfig()).train()
     optimizer = {"type": name, **SETTINGS[name]}
     settings = OptimConfig.model_validate(
@@ -159,6 +164,7 @@ def test_schedule_free_is_watched_and_exported_as_its_average(tiny, batches, tmp
 
 def test_what_cannot_be_parted_is_refused(tmp_path):
     model = METHODS["full"].apply(load(save_tiny(tmp_path), LoadSpec()).model, FullConfig())
+    pytest.importorskip("schedulefree")
     groups = [{"params": list(model.parameters()), "lr": 1.0, "weight_decay": 0.0, "matrix": False}]
     for name, kind in OPTIMIZERS.items():
         config = OptimConfig(optimizer=name).optimizer
@@ -170,10 +176,12 @@ def test_what_cannot_be_parted_is_refused(tmp_path):
 
 
 def test_a_missing_library_is_named(monkeypatch, tiny):
+    model = load(tiny, LoadSpec()).model
+    groups = [{"params": list(model.parameters()), "lr": 1.0, "weight_decay": 0.0, "matrix": False}]
     for name, library in (("lion", "bitsandbytes.optim"), ("schedule_free", "schedulefree")):
-        monkeypatch.setitem(__import__("sys").modules, library, None)
+        monkeypatch.setitem(sys.modules, library, None)
         with pytest.raises(ConfigError, match=r"which is not installed\. Run: pip install"):
-            learner_for(tiny, name)
+            make_optimizers(OptimConfig(optimizer=name).optimizer, groups, in_parts=False)
 
 
 def test_a_moving_average_goes_with_every_optimizer(tiny, batches):

@@ -141,6 +141,7 @@ def test_average_best_validation_and_patience_go_on_as_they_stood(begin):
 
 def test_perturbed_steps_and_averaging_optimizers_go_on_to_the_same_bits(begin):
     """What is random in a perturbation depends on nothing that a stop could lose; nor does the average."""
+    pytest.importorskip("schedulefree")
     settings = {
         "optim": {
             "optimizer": "schedule_free",

@@ -20,6 +20,7 @@ from tunesmith.serve.server import Server
 from tunesmith.store.blobs import Blobs
 from tunesmith.store.stores import Files
 from tunesmith.track.trackers import TrackConfig
+from tunesmith.train.optimizers import kind_of
 from tunesmith.train.recipe import Recipe
 
 EPOCHS, MOST_EPOCHS = 3, 25  # where `auto` is asked for: more for files of few rows
@@ -72,9 +73,10 @@ def recipe_of(
         changes["batch_size"] = asked.batch_size
     elif "batch_size" not in recipe.optim.model_fields_set:
         changes["batch_size"] = min(BATCH, max(1, rows // STEPS_AN_EPOCH))
-    usual = method_for(recipe.method).learning_rate * (TINY if base == BASE else 1)
+    fitted = kind_of(recipe.optim.optimizer).rate * (TINY if base == BASE else 1)
+    usual = method_for(recipe.method).learning_rate * fitted
     times = 1.0 if asked.learning_rate_multiplier == "auto" else asked.learning_rate_multiplier
-    changes["learning_rate"] = min(0.1, (recipe.optim.learning_rate or usual) * times)
+    changes["learning_rate"] = min(1.0, (recipe.optim.learning_rate or usual) * times)
     return recipe.model_copy(update={"optim": recipe.optim.model_copy(update=changes)})
 
 
