@@ -51,7 +51,12 @@ def test_a_recipe_takes_its_name_from_its_file_and_survives_a_round_trip(recipe_
             {"optim.optimizer": "schedule_free", "optim.scheduler": "linear"},
             ["give schedule_free the scheduler"],
         ),
-        ({"optim.scheduler": 3}, ["optim.scheduler"]),
+        ({"optim.scheduler": 3}, ["optim.scheduler = 3: must be one of constant, linear"]),
+        ({"perturb": None}, ["perturb = None: must be one of none, neftune"]),
+        ({"model.dropout": 1.5}, ["model.dropout = 1.5: must be less than 1"]),
+        ({"model.dropout": {"attention": 2}}, ["model.dropout.attention = 2: must be less than 1"]),
+        ({"optim.groups": {"*x*": {"rat": 2}}}, ["optim.groups.*x*.rat: unknown key", "mean 'rate'?"]),
+        ({"optim.optimizer": {"type": "schedule_free", "betas": [0, 0.9]}}, ["betas.0 = 0: must be greater than 0"]),
         ({"optim.warmup": 1.5}, ["give warmup as"]),
         ({"output.name": "../up"}, ["output.name = '../up'", "must match"]),
     ],
@@ -100,6 +105,28 @@ def test_overrides_set_dotted_keys_and_a_new_type_starts_afresh(tmp_path):
     assert with_overrides({"method": {"type": "full"}}, later) == {"method": {"type": "lora", "rank": 64}}
     with pytest.raises(ConfigError, match="is a value, not a section"):
         with_overrides({"seed": 1}, {"seed.x": 2})
+
+
+@pytest.mark.parametrize(
+    ("written", "override", "want"),
+    [
+        ("optim: {optimizer: muon}", {"optim.optimizer.momentum": 0.8}, "muon 0.8"),
+        ("", {"optim.optimizer.momentum": 0.8, "optim.optimizer": "muon"}, "muon 0.8"),
+        ("optim: {optimizer: lion}", {"optim.optimizer": {"type": "muon"}}, "muon 0.95"),
+        ("optim: {optimizer: {betas: [0.8, 0.9]}}", {"optim.optimizer.type": "muon"}, "muon 0.95"),
+        ("optim: {optimizer: {type: muon, momentum: 0.7}}", {"optim.optimizer": "muon"}, "muon 0.7"),
+    ],
+)
+def test_a_name_stands_for_a_section_of_that_type(tmp_path, written, override, want):
+    (tmp_path / "a.yaml").write_text(f"data: {{train: hotel}}\n{written}\n")
+    optimizer = read_recipe(tmp_path / "a.yaml", override).optim.optimizer
+    assert f"{optimizer.type} {optimizer.momentum}" == want
+
+
+def test_what_replaces_a_word_may_be_a_section(tmp_path):
+    (tmp_path / "a.yaml").write_text("data: {train: hotel, replay: auto}\nobjective: sft\nmethod: {rank: 8}\n")
+    recipe = read_recipe(tmp_path / "a.yaml", {"data.replay.prompts": "x.txt", "method.type": "full"})
+    assert (recipe.data.replay.prompts, recipe.method.type, recipe.objective.type) == ("x.txt", "full", "sft")
 
 
 @pytest.mark.parametrize("kind", [FutureWarning, DeprecationWarning, PendingDeprecationWarning])

@@ -581,3 +581,14 @@ def test_short_work_compiles_nothing():
     assert engine._graphs is None
     assert not [thread for thread in threading.enumerate() if thread.name == "tunesmith-compile"]
     assert compiled.LayerGraphs.__doc__
+
+
+def test_what_torch_traces_once_is_traced_before_another_thread_computes():
+    """While it traces, a call of any module in any thread is an error: seen once, in a run that answered meanwhile."""
+    loop_body = pytest.importorskip("torch._inductor.loop_body")
+    kept = loop_body.InterpreterShim._dummy_gm
+    kept.cache_clear()
+    compiled.trace_once()
+    assert kept.cache_info().currsize == 1
+    traced = kept()
+    assert kept() is traced

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 import torch
 
@@ -12,17 +10,21 @@ from test_train import PLAN
 from tunesmith.core.errors import ConfigError
 from tunesmith.data.load import load_rows
 from tunesmith.data.prepare import prepare
+from tunesmith.jobs.finetune import said_of_optimizer
+from tunesmith.jobs.preflight import refuse_optimizer
 from tunesmith.model.load import LoadSpec, load
 from tunesmith.model.methods.full import FullConfig
 from tunesmith.model.methods.table import METHODS
 from tunesmith.prompt.load import load_contract
+from tunesmith.train import optimizers
 from tunesmith.train.batch import padded
-from tunesmith.train.checkpoint import find_checkpoint, restore, save_checkpoint, tensors_to_export
+from tunesmith.train.checkpoint import find_checkpoint, restore, same_optimizer, save_checkpoint, tensors_to_export
 from tunesmith.train.config import OptimConfig
 from tunesmith.train.learner import Learner
 from tunesmith.train.objective import Models
 from tunesmith.train.objectives.sft import make_sft
 from tunesmith.train.optimizers import OPTIMIZERS, make_optimizers
+from tunesmith.train.recipe import Recipe
 from tunesmith.train.state import TrainerState
 from tunesmith.train.validate import validate
 from tunesmith.train.weights.placed import Placed
@@ -78,7 +80,7 @@ def batches(write_rows, tiny):
 def learner_for(folder, name, **optim):
     pytest.importorskip(LIBRARIES.get(name, "torch"))
     model = METHODS["full"].apply(load(folder, LoadSpec()).model, FullConfig()).train()
-    optimizer = {"type": name, **SETTINGS[name]}
+    optimizer = {"type": name, **SETTINGS.get(name, {})}
     settings = OptimConfig.model_validate(
         {"optimizer": optimizer, "weight_decay": DECAY, "scheduler": "constant", "warmup": 3, "clip": 0, **optim}
     )
@@ -175,13 +177,60 @@ def test_what_cannot_be_parted_is_refused(tmp_path):
                 make_optimizers(config, groups, in_parts=True)
 
 
-def test_a_missing_library_is_named(monkeypatch, tiny):
-    model = load(tiny, LoadSpec()).model
-    groups = [{"params": list(model.parameters()), "lr": 1.0, "weight_decay": 0.0, "matrix": False}]
-    for name, library in (("lion", "bitsandbytes.optim"), ("schedule_free", "schedulefree")):
-        monkeypatch.setitem(sys.modules, library, None)
+def test_a_missing_library_is_named_before_anything_is_read(monkeypatch):
+    monkeypatch.setattr(optimizers, "find_spec", lambda name: None)
+    for name in ("lion", "schedule_free"):
         with pytest.raises(ConfigError, match=r"which is not installed\. Run: pip install"):
-            make_optimizers(OptimConfig(optimizer=name).optimizer, groups, in_parts=False)
+            refuse_optimizer(Recipe.model_validate({"data": {"train": "hotel"}, "optim": {"optimizer": name}}))
+
+
+@pytest.mark.parametrize(("before", "after"), [
+    ({"weight_decay": 0.0}, {"weight_decay": 0.2}), ({}, {"layer_decay": 0.7}),
+    ({}, {"groups": {"*embed*": {"rate": 2}}}), ({}, {"ema": 0.9}), ({"ema": 0.9}, {}),
+    *(({"optimizer": one}, {"optimizer": other}) for one, other in (
+        ("adamw", "lion"), ("adamw", "muon"), ("adamw", "schedule_free"), ("schedule_free", "adamw"),
+        ("adamw", "adafactor"), ("adamw_8bit", "adamw"), ("adamw", "adamw_8bit"), ("adamw", "sgd"), ("muon", "sgd"),
+    )),
+])  # fmt: skip
+def test_a_run_goes_on_with_other_settings_where_somebody_has_accepted_that(tiny, batches, tmp_path, before, after):
+    """Moments stay where they mean the same; those of another optimizer are begun anew, and it is said."""
+    whole, other = (learner_for(tiny, **{"name": "adamw", **one}) for one in (named(before), named(after)))
+    learn(whole, batches, 3)
+    save_checkpoint(whole, TrainerState(), NoSource(), tmp_path, keep_last=1)
+    checkpoint, _ = find_checkpoint(tmp_path)
+    assert checkpoint is not None
+    restore(other, checkpoint)
+    assert all(torch.equal(weight, other.weights[key]) for key, weight in whole.weights.items())
+    kept = any(state for one in other.optimizers for state in one.state.values())
+    assert kept == same_optimizer(other, checkpoint) == (whole.optimizer_type == other.optimizer_type)
+    assert len(list(said_of_optimizer(other, checkpoint))) == (not kept)
+    assert all(torch.isfinite(torch.tensor(learn(other, batches, 3))))
+    save_checkpoint(other, TrainerState(), NoSource(), tmp_path, keep_last=1)
+
+
+def named(settings):
+    return {"name" if key == "optimizer" else key: value for key, value in settings.items()}
+
+
+def test_counters_stay_with_their_weights_in_other_groups(tiny, batches, tmp_path):
+    """A schedule-free optimizer that forgot how many steps it has averaged would throw its average away."""
+    whole, other = learner_for(tiny, "schedule_free"), learner_for(tiny, "schedule_free", layer_decay=0.9)
+    learn(whole, batches, 4)
+    save_checkpoint(whole, TrainerState(), NoSource(), tmp_path, keep_last=1)
+    checkpoint, _ = find_checkpoint(tmp_path)
+    assert checkpoint is not None
+    restore(other, checkpoint)
+    groups = other.optimizers[0].param_groups
+    assert len(groups) > 2
+    assert {group["k"] for group in groups} == {4}
+    assert {group["weight_sum"] for group in groups} == {whole.optimizers[0].param_groups[0]["weight_sum"]}
+
+
+def test_muon_without_matrices_says_that_it_is_adamw(tiny):
+    model = METHODS["layernorm"].apply(load(tiny, LoadSpec()).model, METHODS["layernorm"].config())
+    learner = Learner(Placed(model, PLAN), OptimConfig(optimizer="muon"), RATE, STEPS)
+    [sentence] = said_of_optimizer(learner, None)
+    assert "all of it is AdamW" in sentence
 
 
 def test_a_moving_average_goes_with_every_optimizer(tiny, batches):

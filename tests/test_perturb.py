@@ -9,10 +9,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM, GPT2Config
+from transformers import AutoModelForCausalLM, GPT2Config, OPTConfig
 
 from conftest import READS, many_rows
 from test_train import PLAN
+from tunesmith.core.errors import TrainingError
 from tunesmith.data.load import load_rows
 from tunesmith.data.prepare import prepare
 from tunesmith.model.attention import PACKED
@@ -169,9 +170,15 @@ def test_sequences_are_found_however_a_model_is_asked(rows):
     lengths = [len(row.ids) for row in rows[:3]]
     assert reading(ids).lengths_S.tolist()[:3] == lengths
     assert reading(padded(rows[:3], "cpu").inputs).lengths_S.tolist() == lengths
-    model = AutoModelForCausalLM.from_config(
-        GPT2Config(vocab_size=30, n_embd=8, n_layer=1, n_head=2, n_positions=16)
-    ).train()  # whose body is given its ids by place
+
+
+@pytest.mark.parametrize("config", [
+    GPT2Config(vocab_size=30, n_embd=8, n_layer=1, n_head=2, n_positions=16),  # whose body is given its ids by place
+    OPTConfig(vocab_size=30, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, ffn_dim=8,
+              max_position_embeddings=16, word_embed_proj_dim=8),  # whose body is passed by
+])  # fmt: skip
+def test_embeddings_are_found_however_a_model_is_built(config):
+    model = AutoModelForCausalLM.from_config(config).train()
     perturb = make_perturb(Neftune(), model, 0, lambda: 0)
     objective = replace(make_sft(), loss=lambda models, batch, whole: models.policy(batch).logits.sum())
     batch = torch.arange(12)[None]
@@ -182,3 +189,7 @@ def test_sequences_are_found_however_a_model_is_asked(rows):
             part.p = 0.0
     [(total, _)] = list(perturb(objective, Models(model, PLAN), batch, None, {}))
     assert total.item() != pytest.approx(before, rel=1e-6)
+    model.get_input_embeddings().forward = None
+    deaf = replace(objective, loss=lambda models, batch, whole: torch.zeros(()))
+    with pytest.raises(TrainingError, match=r"perturb\.type = neftune: .* cannot be perturbed"):
+        list(perturb(deaf, Models(model, PLAN), batch, None, {}))

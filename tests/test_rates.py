@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GPT2Config
+from transformers import AutoModelForCausalLM, GPT2Config, OPTConfig
 
 from conftest import save_tiny
 from tunesmith.core.errors import ConfigError
@@ -53,6 +53,19 @@ def test_layers_are_found_under_adapters_and_in_other_architectures(tiny, tmp_pa
     _, of = groups_of(lora, layer_decay=0.5)
     assert {round(group.rate, 4) for name, group in of.items() if ".layers.0." in name} == {0.25}
     assert {round(group.rate, 4) for name, group in of.items() if ".layers.1." in name} == {0.5}
+    frozen = {"type": "freeze", "last": 0, "names": ["model.norm.weight", "*embed*"]}
+    chosen = METHODS["freeze"].config.model_validate(frozen)
+    freeze = METHODS["freeze"].apply(load(tiny, LoadSpec()).model, chosen)
+    _, of = groups_of(freeze, layer_decay=0.5)  # no layer is trained, and each is where it is
+    assert of["model.norm.weight"].rate == 1.0
+    assert next(group.rate for name, group in of.items() if "embed" in name) == 0.5**3
+    opt = AutoModelForCausalLM.from_config(
+        OPTConfig(vocab_size=30, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, ffn_dim=8,
+                  max_position_embeddings=16, word_embed_proj_dim=8)
+    )  # fmt: skip
+    _, of = groups_of(opt, layer_decay=0.5)
+    assert of["model.decoder.final_layer_norm.weight"].rate == 1.0  # built before the layers, and behind them
+    assert of["model.decoder.embed_positions.weight"].rate == 0.5**3
     config = GPT2Config(vocab_size=30, n_embd=8, n_layer=3, n_head=2, n_positions=16)
     torch.manual_seed(0)
     gpt = AutoModelForCausalLM.from_config(config)

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args
+from types import UnionType
+from typing import Any, TypeVar, Union, cast, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -50,12 +52,13 @@ def option(default: Any, description: str, hint: str = "", **limits: Any) -> Any
 
 
 def alternatives(section: type[Section]) -> list[str]:
-    """The fields of a section that hold one of several sections, told apart by their `type`."""
-    return [
-        name
-        for name, field in section.model_fields.items()
-        if len(union_members(field)) > 1 and len(union_members(field)) == len(get_args(field.annotation))
-    ]
+    """The fields of a section that hold one of several sections, told apart by `type`, even where there is but one."""
+    found: list[str] = []
+    for name, field in section.model_fields.items():
+        members, arms = union_members(field), get_args(field.annotation) or (field.annotation,)
+        if members and len(members) == len(arms) and all("type" in one.model_fields for one in members):
+            found.append(name)
+    return found
 
 
 SectionType = TypeVar("SectionType", bound=Section)
@@ -95,11 +98,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return value  # pyright: ignore[reportUnknownVariableType]
 
 
-def with_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+def with_overrides(
+    values: Mapping[str, Any], overrides: Mapping[str, Any], section: type[Section] | None = None
+) -> dict[str, Any]:
     """`values` with some set otherwise: `{"optim.learning_rate": 1e-4}` or `{"optim": {"learning_rate": 1e-4}}`.
 
     The order of overrides does not matter. A section that changes its `type` starts from nothing, since
     the old type's fields mean nothing to the new.
+
+    Args:
+        values: as a file has them.
+        overrides: dotted keys or nested mappings.
+        section: what they are of; it knows where a name stands for a section of that type.
 
     Raises:
         ConfigError: a key names something inside a value that is no section.
@@ -109,23 +119,35 @@ def with_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> d
         nested: Any = value
         for part in reversed(str(key).split(".")):
             nested = {part: nested}
-        changes = _merged(changes, nested)
-    return _merged(values, changes)
+        changes = _merged(changes, nested, section, "")
+    return _merged(values, changes, section, "", final=True)
 
 
-def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(
+    values: Mapping[str, Any], changes: Mapping[str, Any], section: type[Section] | None, before: str,
+    final: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """Values with changes made; `final`, where what neither says is the default."""
     result: dict[str, Any] = {str(key): value for key, value in values.items()}
     for key, change in changes.items():
-        inner: Any = result.get(str(key))
-        if not isinstance(change, dict):
+        field = section.model_fields.get(str(key)) if section else None
+        members, inner = union_members(field) if field else [], result.get(str(key))
+        tagged = section is not None and key in alternatives(section)
+        if tagged:
+            change, inner = ({"type": one} if isinstance(one, str) else one for one in (change, inner))
+        if not isinstance(change, dict) or (inner is not None and not isinstance(inner, dict) and members):
             result[str(key)] = change
-        elif inner is not None and not isinstance(inner, dict):
-            raise ConfigError(f"{key} = {inner!r}: it is a value, not a section. A section is {key}: {{...}}.")
-        else:
-            known = cast(dict[str, Any], inner or {})
-            new = cast(dict[str, Any], change)
-            retyped = "type" in new and known.get("type") not in (None, new["type"])
-            result[str(key)] = _merged({} if retyped else known, new)
+            continue
+        if inner is not None and not isinstance(inner, dict):
+            raise ConfigError(f"{before}{key} = {inner!r}: it is a value, not a section.")
+        known = cast(dict[str, Any], inner or {})
+        new = cast(dict[str, Any], change)
+        default = field.default.type if field and tagged and final and inner is not None else None
+        type_before = known.get("type", default)
+        retyped = "type" in new and type_before not in (None, new["type"])
+        chosen = new.get("type", type_before)
+        deeper = next((one for one in members if not tagged or one.model_fields["type"].default == chosen), None)
+        result[str(key)] = _merged({} if retyped else known, new, deeper, f"{before}{key}.", final)
     return result
 
 
@@ -159,84 +181,80 @@ def validate(section: type[SectionType], values: Mapping[str, Any], where: str) 
     try:
         return section.model_validate(values)
     except ValidationError as error:
-        faults = [_sentence(section, fault) for fault in error.errors()]
+        told: dict[str, str] = {}  # the first of each field: of a union, each alternative has one of its own
+        for fault in error.errors():
+            told.setdefault(_place(section, [str(one) for one in fault["loc"]]).name, _sentence(section, fault))
+        faults = list(told.values())
         more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
         raise ConfigError(f"{where} " + " Also: ".join(faults[:3]) + more) from None
 
 
 def _sentence(section: type[Section], fault: Any) -> str:
     """One fault of pydantic's, as a sentence: `optim.epochs = 0: must be ...`."""
-    path = [str(part) for part in fault["loc"]]
-    parents = list(_sections_along(section, path))
+    place = _place(section, [str(part) for part in fault["loc"]])
     if fault["type"] == "extra_forbidden":
-        owner = parents[-1] if parents else section
-        return f"{_dotted(section, path)}: unknown key; {did_you_mean(path[-1], owner.model_fields)}"
-    if fault["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        field = _field(section, path)
-        members = union_members(field) if field else []
-        allowed = ", ".join(str(member.model_fields["type"].default) for member in members)
-        found = fault.get("ctx", {}).get("tag")
-        return f"{_dotted(section, path)}.type{f' = {found!r}' if found else ''}: must be one of {allowed}."
-    field = _field(section, path)
+        return f"{place.name}: unknown key; {did_you_mean(str(fault['loc'][-1]), place.owner.model_fields)}"
+    no_section = fault["type"] in ("model_attributes_type", "model_type", "dict_type")
+    if fault["type"] in ("union_tag_invalid", "union_tag_not_found") or (no_section and place.types):
+        found = fault["input"] if no_section else fault.get("ctx", {}).get("tag")
+        named = f"{place.name} = {found!r}" if no_section else f"{place.name}.type{f' = {found!r}' if found else ''}"
+        return f"{named}: must be one of {', '.join(place.types)}{', or a section with a type' if no_section else ''}."
     message = str(fault["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
     if fault["type"] == "string_pattern_mismatch":
         message = f"must match {fault['ctx']['pattern']}"
     message = message if message.startswith(("must", "give")) else f"must be {message}"
     if fault["type"] == "missing":
-        return f"{_dotted(section, path)}: missing. {field.description if field else ''}".rstrip()
-    extra = field.json_schema_extra if field else None
+        return f"{place.name}: missing. {place.field.description if place.field else ''}".rstrip()
+    extra = place.field.json_schema_extra if place.field else None
     hint = f" {extra['hint']}" if isinstance(extra, dict) and "hint" in extra else ""
-    found = fault["input"] if not isinstance(fault["input"], dict) else "a section"
-    return f"{_dotted(section, path)} = {found!r}: {message}.{hint}"
+    found = "" if isinstance(fault["input"], dict) else f" = {fault['input']!r}"
+    return f"{place.name}{found}: {message}.{hint}"
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a fault is: its name as people write it, the section that it is in, and the field, if there is one."""
+
+    name: str
+    owner: type[Section]
+    field: FieldInfo | None
+
+    @property
+    def types(self) -> list[str]:
+        """Of the alternatives that the field holds; none if it holds something else."""
+        members = union_members(self.field) if self.field else []
+        tagged = all("type" in one.model_fields for one in members)
+        return [str(one.model_fields["type"].default) for one in members] if tagged else []
+
+
+def _place(section: type[Section], path: list[str]) -> _Place:
+    """Walk along a path of pydantic's, which names the alternative that was tried after each union."""
+    said: list[str] = []
+    owner, field, tags = section, None, dict[str, type[Section] | None]()
+    for part in path:
+        if tags:
+            chosen = tags.get(part, tags.get(""))
+            is_tag, tags = part in tags or "" in tags, {}
+            owner = chosen or owner
+            if is_tag:
+                continue
+        said.append(part)
+        field = owner.model_fields.get(part)
+        members = union_members(field) if field else []
+        arms = [one for one in get_args(field.annotation) if one is not type(None)] if field else []
+        if field is None or get_origin(field.annotation) not in (Union, UnionType) or len(arms) < 2:
+            owner = members[0] if len(members) == 1 else owner
+        elif len(members) == len(arms):
+            tags = {str(one.model_fields["type"].default): one for one in members}
+        else:  # an arm that is no section has a tag that only pydantic knows
+            tags = {"": None, **{one.__name__: one for one in members}}
+    return _Place(".".join(said), owner, field)
 
 
 def union_members(field: FieldInfo) -> list[type[Section]]:
     """The sections that a field may hold: one, or the alternatives of a union on `type`."""
     candidates = getattr(field.annotation, "__args__", None) or [field.annotation]
     return [kind for kind in candidates if isinstance(kind, type) and issubclass(kind, Section)]
-
-
-def _sections_along(section: type[Section], path: list[str]) -> Iterable[type[Section]]:
-    """The section classes that the path of a fault walks through; a union adds its tag to the path."""
-    yield section
-    members: list[type[Section]] = []
-    for part in path:
-        if tagged := [kind for kind in members if kind.model_fields["type"].default == part]:
-            section, members = tagged[0], []
-            yield section
-        elif part in section.model_fields:
-            members = union_members(section.model_fields[part])
-            if len(members) == 1:
-                section, members = members[0], []
-                yield section
-
-
-def _field(section: type[Section], path: list[str]) -> FieldInfo | None:
-    return next(
-        (
-            kind.model_fields[path[-1]]
-            for kind in reversed(list(_sections_along(section, path)))
-            if path[-1] in kind.model_fields
-        ),
-        None,
-    )
-
-
-def _dotted(section: type[Section], path: list[str]) -> str:
-    """The path as people write it: without the tags that unions put in."""
-    said: list[str] = []
-    members: list[type[Section]] = []
-    for part in path:
-        tagged = [kind for kind in members if kind.model_fields["type"].default == part]
-        members = []
-        if tagged:
-            section = tagged[0]
-            continue
-        said.append(part)
-        if part in section.model_fields:
-            found = union_members(section.model_fields[part])
-            members, section = (found, section) if len(found) > 1 else ([], found[0] if found else section)
-    return ".".join(said)
 
 
 def to_yaml(section: Section) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -62,21 +62,22 @@ from tunesmith.train.checkpoint import (
     find_step,
     refuse_small_disk,
     restore,
+    same_optimizer,
     save_checkpoint,
 )
 from tunesmith.train.learner import Learner
 from tunesmith.train.loop import Crowded, LoopSettings, Spike, train
 from tunesmith.train.objective import Models
 from tunesmith.train.objectives.table import objective_for
-from tunesmith.train.optimizers import kind_of
-from tunesmith.train.perturb import make_perturb
+from tunesmith.train.optimizers import kind_of, usual_rate
+from tunesmith.train.perturb import make_perturb, passes_of
 from tunesmith.train.planning.packing_check import refuse_looking_ahead
 from tunesmith.train.planning.plan import Plan, with_threads
 from tunesmith.train.planning.planner import Wishes, complete_plan, shortest
 from tunesmith.train.planning.validation import ValidationPlan, plan_validation
 from tunesmith.train.precompute import precomputed
 from tunesmith.train.prefixed import prefixed
-from tunesmith.train.rates import as_table
+from tunesmith.train.rates import as_table, refuse_unmatched
 from tunesmith.train.recipe import Recipe, longest_row, read_recipe
 from tunesmith.train.schedules import schedule
 from tunesmith.train.source import Source
@@ -172,12 +173,14 @@ def walk(
     torch.manual_seed(recipe.seed + ranks.rank)  # or dropout would leave out the same in every process
     placed = Placed(model, plan, ranks, loaded.sources)
     del model, loaded
+    refuse_unmatched(recipe.optim.groups, list(placed.weights))
     objective = prefixed(objective, soft_tokens(placed.model))
     refuse_not_finite(base.folder, placed.model)
     if TASKS[task].causal:
         refuse_looking_ahead(base.folder, placed.model, shortest(rows)[-1])
     kind = kind_of(recipe.optim.optimizer)
-    wishes = Wishes(recipe.compile, recipe.checkpointing, batch_size, steps, kind.bytes_a_weight)
+    passes = steps * passes_of(recipe.perturb)
+    wishes = Wishes(recipe.compile, recipe.checkpointing, batch_size, passes, kind.bytes_a_weight)
     validation = choose_validation(recipe, splits, steps, report)
     if objective.precompute is not None:
         asked = [*splits.train, *(splits.replay.rows if splits.replay else ()), *splits.validation]
@@ -185,7 +188,7 @@ def walk(
     plan = complete_plan(plan, wishes, placed, objective, rows, report)
     if ranks.leads:
         write_json(folder / "plan.json", plan.to_json())
-    rate = recipe.optim.learning_rate or method.learning_rate * kind.rate
+    rate = recipe.optim.learning_rate or usual_rate(recipe.optim.optimizer, method.learning_rate)
     report(events.Plan(plan.to_json(), sum(weight.numel() for weight in trainable(placed.model).values()), rate))
 
     # 7. Training.
@@ -198,6 +201,8 @@ def walk(
     source = RowSource(rows, objective, plan, batch_size, steps, recipe.seed, ranks)
     state = TrainerState() if checkpoint is None else restore(learner, checkpoint, source)
     state.early = state.early and not changed
+    for sentence in said_of_optimizer(learner, checkpoint):
+        report(events.Warning(sentence))
     refuse_small_disk(learner, folder, recipe.output.keep_last)
     watched = source.cut(splits.validation.at(validation.places)) if splits.validation else []
     while not state.early and learner.step_number < settings.steps:
@@ -214,7 +219,8 @@ def walk(
     beside = None
     if recipe.model.quantize != "none" and ranks.leads:
         placed.model.set_attn_implementation(attention)  # of rows that are not packed
-        beside = losses_of(placed.model, splits.train)
+        with learner.with_average():
+            beside = losses_of(placed.model, splits.train)
     del learner, models, placed, source, watched, perturb
     ranks.leave()
     if not ranks.leads:
@@ -249,6 +255,14 @@ def walk(
     write_report(folder, recipe, splits, plan, found)
     report(events.Finished())
     return {"folder": str(folder), "scores": found.report.to_json()["scores"] if found.report else []}
+
+
+def said_of_optimizer(learner: Learner, checkpoint: Checkpoint | None) -> Iterator[str]:
+    """What somebody who has asked for this optimizer might not expect."""
+    if checkpoint is not None and not same_optimizer(learner, checkpoint):
+        yield f"{checkpoint.folder.name} is of another optimizer: {learner.optimizer_type} begins with no moments."
+    if learner.optimizer_type == "muon" and not any(group.matrix for group in learner.groups):
+        yield "optim.optimizer = muon: none of the trained weights is a matrix of a layer, so all of it is AdamW."
 
 
 def ended(until: str, folder: Path, report: Report) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from tunesmith.model.methods.table import METHODS, method_for
 from tunesmith.prompt.base import Base
 from tunesmith.prompt.bases.record import notes_of
 from tunesmith.prompt.contract import Contract
+from tunesmith.train import optimizers
 from tunesmith.train.recipe import Recipe
 
 
@@ -32,11 +33,13 @@ def refuse_in_parts(recipe: Recipe) -> None:
 
 
 def refuse_optimizer(recipe: Recipe) -> None:
-    """Refuse an optimizer that leaves a method without what it needs.
+    """Refuse an optimizer that cannot work here, or leaves a method without what it needs.
 
     Raises:
         ConfigError: it does.
     """
+    in_parts = recipe.sharding == "full" and recipe.processes > 1
+    optimizers.refuse_optimizer(recipe.optim.optimizer, in_parts)
     if recipe.method.type == "adalora" and recipe.optim.optimizer.type == "schedule_free":
         raise ConfigError(
             "method.type = adalora and optim.optimizer = schedule_free do not go together: AdaLoRA reads gradients, "

@@ -31,7 +31,8 @@ warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprec
 ATTENTION_DROPOUTS = ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")
 HIDDEN_DROPOUTS = (
     "resid_pdrop", "embd_pdrop", "hidden_dropout", "hidden_dropout_prob", "activation_dropout", "dropout",
-    "dropout_rate", "embedding_dropout", "resid_dropout",
+    "dropout_rate", "embedding_dropout", "embed_dropout", "emb_pdrop", "resid_dropout", "residual_dropout",
+    "mlp_dropout", "dropout_p",
 )  # fmt: skip
 
 

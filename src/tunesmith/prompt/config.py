@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tunesmith.core.config import Section, option
 
@@ -14,6 +14,12 @@ class DropoutConfig(Section):
 
     attention: float | None = option(None, "Of the attention's weights; the model's own if absent.", ge=0, lt=1)
     hidden: float | None = option(None, "Of everything else; the model's own if absent.", ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _one_is_named(self) -> DropoutConfig:
+        if self.attention is None and self.hidden is None:
+            raise ValueError("give attention, hidden or both")
+        return self
 
 
 class ModelConfig(Section):

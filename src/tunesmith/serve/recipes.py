@@ -20,7 +20,7 @@ from tunesmith.serve.server import Server
 from tunesmith.store.blobs import Blobs
 from tunesmith.store.stores import Files
 from tunesmith.track.trackers import TrackConfig
-from tunesmith.train.optimizers import kind_of
+from tunesmith.train.optimizers import MOST_RATE, usual_rate
 from tunesmith.train.recipe import Recipe
 
 EPOCHS, MOST_EPOCHS = 3, 25  # where `auto` is asked for: more for files of few rows
@@ -64,7 +64,7 @@ def recipe_of(
         "seed": seed,
     }
     try:
-        recipe = validate(Recipe, with_overrides(values, ours or {}), f"{OURS}:")
+        recipe = validate(Recipe, with_overrides(values, ours or {}, Recipe), f"{OURS}:")
     except ConfigError as error:
         raise refused(str(error), OURS) from None
     refuse_reaching_out(recipe, values)
@@ -73,10 +73,9 @@ def recipe_of(
         changes["batch_size"] = asked.batch_size
     elif "batch_size" not in recipe.optim.model_fields_set:
         changes["batch_size"] = min(BATCH, max(1, rows // STEPS_AN_EPOCH))
-    fitted = kind_of(recipe.optim.optimizer).rate * (TINY if base == BASE else 1)
-    usual = method_for(recipe.method).learning_rate * fitted
+    usual = usual_rate(recipe.optim.optimizer, method_for(recipe.method).learning_rate * (TINY if base == BASE else 1))
     times = 1.0 if asked.learning_rate_multiplier == "auto" else asked.learning_rate_multiplier
-    changes["learning_rate"] = min(1.0, (recipe.optim.learning_rate or usual) * times)
+    changes["learning_rate"] = min(MOST_RATE, (recipe.optim.learning_rate or usual) * times)
     return recipe.model_copy(update={"optim": recipe.optim.model_copy(update=changes)})
 
 

@@ -197,9 +197,10 @@ def random_state() -> dict[str, list[int]]:
 
 
 def bytes_needed(learner: Learner) -> int:
-    """Bytes of one checkpoint, but for what method and source hold: each weight, its two moments and its average."""
-    copies = 3 if learner.average is None else 4
-    return sum(copies * weight.numel() * weight.element_size() for weight in learner.weights.values())
+    """Bytes of one checkpoint, but for what method and source hold: each weight, its state and its average."""
+    state = learner.kind.bytes_a_weight - 4  # but for the gradient
+    copies = 1 if learner.average is None else 2
+    return sum((copies * weight.element_size() + state) * weight.numel() for weight in learner.weights.values())
 
 
 def refuse_small_disk(learner: Learner, folder: Path, keep_last: int) -> None:
@@ -296,14 +297,9 @@ def restore(learner: Learner, checkpoint: Checkpoint, source: Source | None = No
         )
     put_weights(learner.weights, saved_tensors(checkpoint), checkpoint.folder)
     learner.placed.weights_were_set()
-    for path, value in load_file(checkpoint.folder / MOMENTS).items():
-        name, _, key = path.rpartition("/")
-        weight = learner.weights[name]
-        optimizer = learner.optimizer_of(weight)
-        optimizer.state[weight][key] = _as_kept(value, key, weight, bool(optimizer.defaults.get("fused")))
-    learner.set_counters(checkpoint.state["optimizer"])
+    _restore_optimizer(learner, checkpoint)
     if learner.average is not None:
-        averages = load_file(checkpoint.folder / AVERAGE)
+        averages = _tensors(checkpoint, AVERAGE) or {name: weight.detach() for name, weight in learner.weights.items()}
         learner.average.restore({name: like(tensor, learner.weights[name]) for name, tensor in averages.items()})
     if learner.method is not None:
         learner.method.restore(learner.model, method_tensors(checkpoint), checkpoint.state["method"])
@@ -316,6 +312,23 @@ def restore(learner: Learner, checkpoint: Checkpoint, source: Source | None = No
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(torch.tensor(state["cuda"], dtype=torch.uint8))
     return TrainerState(**checkpoint.state["trainer"])
+
+
+def same_optimizer(learner: Learner, checkpoint: Checkpoint) -> bool:
+    """Whether what a checkpoint has of the optimizer is of the learner's."""
+    return checkpoint.state["optimizer"]["type"] == learner.optimizer_type
+
+
+def _restore_optimizer(learner: Learner, checkpoint: Checkpoint) -> None:
+    """Moments and counters as they were; those of another optimizer mean nothing to this one, which begins anew."""
+    if not same_optimizer(learner, checkpoint):
+        return
+    for path, value in load_file(checkpoint.folder / MOMENTS).items():
+        name, _, key = path.rpartition("/")
+        weight = learner.weights[name]
+        optimizer = learner.optimizer_of(weight)
+        optimizer.state[weight][key] = _as_kept(value, key, weight, bool(optimizer.defaults.get("fused")))
+    learner.go_on_counting(checkpoint.state["optimizer"]["counted"])
 
 
 def _as_kept(value: torch.Tensor, key: str, weight: torch.Tensor, fused: bool) -> Any:

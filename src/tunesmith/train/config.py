@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from tunesmith.core.config import Section, option
-from tunesmith.train.optimizers import AdamW, OptimizerConfig, ScheduleFree, Sgd
+from tunesmith.train.optimizers import MOST_RATE, AdamW, OptimizerConfig, ScheduleFree, Sgd
 from tunesmith.train.schedules import Constant, Cosine, SchedulerConfig
 
 
@@ -44,7 +44,7 @@ class OptimConfig(Section):
         "Peak learning rate; the method's tested default if absent (lora 2e-4, full 2e-5), fitted to the optimizer.",
         "LoRA runs usually take 1e-4 to 5e-4, full ones 1e-5 to 5e-5; the tiny ember takes ten times that.",
         gt=0,
-        le=1.0,
+        le=MOST_RATE,
     )
     epochs: float = option(3.0, "Passes over the training rows; a part of one is possible.", gt=0)
     steps: int | None = option(None, "Optimizer steps; overrides epochs.", ge=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import torch
@@ -71,7 +71,7 @@ class Learner:
             for group in self.groups
         ]
         self.optimizers = make_optimizers(optim.optimizer, groups, placed.plan.sharding == "full")
-        self.counters = kind_of(optim.optimizer).counters
+        self.kind, self.optimizer_type = kind_of(optim.optimizer), optim.optimizer.type
         self.average: Average | None = None
         if isinstance(optim.optimizer, ScheduleFree):
             self.average = ScheduleFreeAverage(self.weights, self.optimizers[0])
@@ -104,18 +104,21 @@ class Learner:
         groups = ((optimizer, group) for optimizer in self.optimizers for group in optimizer.param_groups)
         return next(optimizer for optimizer, group in groups if any(weight is one for one in group["params"]))
 
-    def counted(self) -> list[list[dict[str, Any]]]:
-        """What the optimizers count in their groups, as plain values."""
-        groups = (
-            [{name: group[name] for name in self.counters} for group in one.param_groups] for one in self.optimizers
-        )
-        return list(groups)
+    def counted(self) -> dict[str, Any]:
+        """What the optimizer counts beside the state of weights, by weight: groups may be others when it goes on."""
+        counted: dict[str, dict[str, Any]] = {}
+        if self.kind.counters:
+            names = {id(weight): name for name, weight in self.weights.items()}
+            for group in (group for one in self.optimizers for group in one.param_groups):
+                values = {name: group[name] for name in self.kind.counters}
+                counted |= {names[id(weight)]: values for weight in group["params"]}
+        return {"type": self.optimizer_type, "counted": counted}
 
-    def set_counters(self, counted: Sequence[Sequence[Mapping[str, Any]]]) -> None:
-        """Go on counting from what `counted` gave."""
-        for optimizer, groups in zip(self.optimizers, counted, strict=True):
-            for group, values in zip(optimizer.param_groups, groups, strict=True):
-                group.update(values)
+    def go_on_counting(self, counted: Mapping[str, Mapping[str, Any]]) -> None:
+        """Count on from what `counted` gave; of weights that were in several groups, from the first one's."""
+        names = {id(weight): name for name, weight in self.weights.items()}
+        for group in (group for one in self.optimizers for group in one.param_groups):
+            group.update(counted.get(names[id(group["params"][0])], {}))
 
     def forget_gradients(self) -> None:
         """Begin a step anew."""

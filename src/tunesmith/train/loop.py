@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +25,9 @@ from tunesmith.train.batch import DummyBatch
 from tunesmith.train.learner import Learner
 from tunesmith.train.objective import (
     Batch,
-    Loss,
     Models,
     Objective,
+    Perturb,
     Sums,
     add,
     nothing_of,
@@ -42,7 +42,6 @@ from tunesmith.train.validate import validate
 from tunesmith.train.weights.shards import whole as put_together
 
 WORTH = 60.0  # seconds of training that are left, from which another number of threads (and compiling again) pays
-Perturb = Callable[[Objective, Models, Any, Any, Mapping[str, float]], Iterable[tuple[Loss, float]]]
 NO_ROOM = "can't allocate memory"  # how torch says on a CPU what it says on a GPU by an error of its own
 
 

@@ -158,6 +158,10 @@ class Objective:
     check: Check | None = None
 
 
+# The losses of a batch, each with its share of the gradient; given an objective, and what its terms are divided by.
+Perturb = Callable[[Objective, Models, Any, Any, Mapping[str, float]], Iterable[tuple[Loss, float]]]
+
+
 def total_units(batches: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """Units summed over the micro-batches of a step."""
     totals: dict[str, float] = {}

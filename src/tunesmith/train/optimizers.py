@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -19,6 +20,7 @@ from tunesmith.core.names import look_up
 Share = Annotated[float, Field(ge=0, lt=1)]
 Betas = tuple[Share, Share]
 Groups = list[dict[str, Any]]
+MOST_RATE = 1.0  # that a recipe may ask for
 BETAS = option((0.9, 0.999), "Decay rates of the first and second moment.")
 EPS = option(1e-8, "Added to the root of the second moment.", gt=0)
 
@@ -43,7 +45,9 @@ class ScheduleFree(Section):
     """AdamW that averages instead of falling (Defazio et al., 2024): no schedule, no last step."""
 
     type: Literal["schedule_free"] = "schedule_free"
-    betas: Betas = option((0.9, 0.999), "How far training stands from the average, and the second moment's decay rate.")
+    betas: tuple[Annotated[float, Field(gt=0, lt=1)], Share] = option(
+        (0.9, 0.999), "How far training stands from the average, and the second moment's decay rate."
+    )
     eps: float = EPS
 
 
@@ -95,6 +99,7 @@ class Kind:
         rate: factor on the method's default learning rate, which is AdamW's. Measured: docs/hyperparameters.md.
         parted: whether it can update parts of weights in several processes.
         counters: what it keeps in its groups, beside the state of weights.
+        library: that it is of, where that is an extra.
     """
 
     make: Callable[[Any, Groups], list[Any]]
@@ -102,11 +107,41 @@ class Kind:
     rate: float = 1.0
     parted: bool = False
     counters: tuple[str, ...] = ()
+    library: str = ""
 
 
 def kind_of(config: Section) -> Kind:
     """The table's entry for an `optim.optimizer` section."""
     return look_up(OPTIMIZERS, getattr(config, "type", ""), "optimizer")
+
+
+def usual_rate(config: Section, of_method: float) -> float:
+    """The peak learning rate where a recipe gives none: the method's, fitted to the optimizer."""
+    return min(MOST_RATE, of_method * kind_of(config).rate)
+
+
+def refuse_optimizer(config: Section, in_parts: bool) -> None:
+    """Refuse an optimizer that cannot work here.
+
+    Args:
+        config: the recipe's `optim.optimizer`.
+        in_parts: whether each process holds a part of every weight.
+
+    Raises:
+        ConfigError: it cannot update parts, or its library is missing.
+    """
+    name, kind = str(getattr(config, "type", "")), kind_of(config)
+    if in_parts and not kind.parted:
+        can = ", ".join(name for name, one in OPTIMIZERS.items() if one.parted)
+        raise ConfigError(
+            f"optim.optimizer = {name!r}: it needs whole weights, and sharding=full parts them among processes. Set "
+            f"sharding=none, or take one of {can}."
+        )
+    if kind.library and find_spec(kind.library) is None:
+        raise ConfigError(
+            f"optim.optimizer = {name!r}: it needs the {kind.library} package, which is not installed. Run: pip "
+            "install 'tunesmith[optimizers]', or take optim.optimizer=adamw."
+        )
 
 
 def make_optimizers(config: Section, groups: Groups, in_parts: bool) -> list[Any]:
@@ -120,14 +155,8 @@ def make_optimizers(config: Section, groups: Groups, in_parts: bool) -> list[Any
     Raises:
         ConfigError: it cannot update parts, or its library is missing.
     """
-    kind = kind_of(config)
-    if in_parts and not kind.parted:
-        can = ", ".join(name for name, one in OPTIMIZERS.items() if one.parted)
-        raise ConfigError(
-            f"optim.optimizer = {getattr(config, 'type', '')!r}: it needs whole weights, and sharding=full parts them "
-            f"among processes. Set sharding=none, or take one of {can}."
-        )
-    return kind.make(config, [group for group in groups if group["params"]])
+    refuse_optimizer(config, in_parts)
+    return kind_of(config).make(config, [group for group in groups if group["params"]])
 
 
 def _plain(groups: Groups) -> Groups:
@@ -148,11 +177,9 @@ def _adamw_8bit(config: AdamW8bit, groups: Groups) -> list[Any]:
 
 
 def _schedule_free(config: ScheduleFree, groups: Groups) -> list[Any]:
-    try:
-        from schedulefree import AdamWScheduleFree
-    except ImportError:
-        raise _missing("schedule_free", "schedulefree") from None
-    optimizer = AdamWScheduleFree(_plain(groups), betas=config.betas, eps=config.eps)
+    from schedulefree import AdamWScheduleFree
+
+    optimizer = AdamWScheduleFree(_plain(groups), betas=config.betas, eps=config.eps, foreach=False)
     optimizer.train()
     return [optimizer]
 
@@ -165,17 +192,16 @@ def _adafactor(config: Adafactor, groups: Groups) -> list[Any]:
 
 
 def _lion(config: Lion, groups: Groups) -> list[Any]:
-    try:
-        from bitsandbytes.optim import Lion32bit
-    except ImportError:
-        raise _missing("lion", "bitsandbytes") from None
+    from bitsandbytes.optim import Lion32bit
+
     return [Lion32bit(_plain(groups), betas=config.betas)]
 
 
 def _sgd(config: Sgd, groups: Groups) -> list[Any]:
     import torch
 
-    return [torch.optim.SGD(_plain(groups), momentum=config.momentum, nesterov=config.nesterov)]
+    # Not all at once, which would write over gradients that a method reads afterwards.
+    return [torch.optim.SGD(_plain(groups), momentum=config.momentum, nesterov=config.nesterov, foreach=False)]
 
 
 def _muon(config: Muon, groups: Groups) -> list[Any]:
@@ -188,21 +214,18 @@ def _muon(config: Muon, groups: Groups) -> list[Any]:
     return [*muon, *_adamw(config, [group for group in groups if not group["matrix"]])]
 
 
-def _missing(name: str, library: str) -> ConfigError:
-    return ConfigError(
-        f"optim.optimizer = {name!r}: it needs the {library} package, which is not installed. Run: pip install "
-        f"'tunesmith[optimizers]', or take optim.optimizer=adamw."
-    )
-
-
 OPTIMIZERS: dict[str, Kind] = {
     "adamw": Kind(_adamw, 12, parted=True),  # a gradient and two moments of four bytes each
     "adamw_8bit": Kind(_adamw_8bit, 6),
     "schedule_free": Kind(
-        _schedule_free, 12, parted=True, counters=("k", "lr_max", "weight_sum", "scheduled_lr", "train_mode")
+        _schedule_free,
+        12,
+        parted=True,
+        counters=("k", "lr_max", "weight_sum", "scheduled_lr", "train_mode"),
+        library="schedulefree",
     ),
     "adafactor": Kind(_adafactor, 4, rate=100.0),
-    "lion": Kind(_lion, 8, rate=0.3),
+    "lion": Kind(_lion, 8, rate=0.3, library="bitsandbytes"),
     "sgd": Kind(_sgd, 8, rate=50.0, parted=True),
     "muon": Kind(_muon, 12),
 }

@@ -24,11 +24,11 @@ from typing import Any
 
 import torch
 
+from tunesmith.core.errors import TrainingError
 from tunesmith.model.layers import inside
 from tunesmith.train.config import Fgm, FreeLb, Neftune, NoPerturb, PerturbConfig, Pgd
-from tunesmith.train.objective import Loss, Models, Objective, perturb_nothing
+from tunesmith.train.objective import Loss, Models, Objective, Perturb, perturb_nothing
 
-Perturb = Callable[[Objective, Models, Any, Any, Mapping[str, float]], Iterable[tuple[Loss, float]]]
 Noise = Callable[["Reading", torch.Tensor], torch.Tensor]
 Ask = Callable[..., Loss]  # the loss of a batch, given what changes its embeddings
 
@@ -71,16 +71,17 @@ class Embeddings:
     """
 
     def __init__(self, model: Any) -> None:
-        """Hook on the model's body, which reads whatever the model reads, and on its embedding."""
+        """Hook on whatever of the model may be asked to read, and on its embedding."""
         self.readings: list[Reading] = []
         self.deltas: list[torch.Tensor] = []
         self._make: Noise | None = None
         self._given: list[torch.Tensor] = []
-        body = inside(model).base_model
-        self._hooks = [
-            body.register_forward_pre_hook(self._note, with_kwargs=True),
-            body.get_input_embeddings().register_forward_hook(self._change),
-        ]
+        whole = inside(model)
+        embedding = whole.get_input_embeddings()
+        # A body, or a decoder within it, may be asked by itself: then it is the one that is told where rows end.
+        readers = [whole, whole.base_model, *(part for part in whole.modules() if embedding in part.children())]
+        self._hooks = [part.register_forward_pre_hook(self._note, with_kwargs=True) for part in dict.fromkeys(readers)]
+        self._hooks.append(embedding.register_forward_hook(self._change))
 
     def remove(self) -> None:
         """Let the model be as it was."""
@@ -97,8 +98,10 @@ class Embeddings:
         self.readings, self.deltas, self._make, self._given = [], [], make, list(given)
 
     def _note(self, body: Any, args: Any, kwargs: dict[str, Any]) -> None:
-        if self._make is not None and body.training:
-            self.readings.append(reading({"input_ids": args[0], **kwargs} if args else kwargs))
+        inputs = {"input_ids": args[0], **kwargs} if args else kwargs
+        outermost = len(self.readings) == len(self.deltas)  # others are within a pass that is noted
+        if self._make is not None and body.training and outermost and inputs.get("input_ids") is not None:
+            self.readings.append(reading(inputs))
 
     def _change(self, embedding: Any, args: Any, output_BTC: torch.Tensor) -> torch.Tensor:
         if self._make is None or not self.readings or len(self.deltas) == len(self.readings):
@@ -110,6 +113,19 @@ class Embeddings:
             delta_BTC = self._make(self.readings[-1], output_BTC.detach())
         self.deltas.append(delta_BTC.detach().requires_grad_())
         return output_BTC + self.deltas[-1].to(output_BTC.dtype)
+
+
+def passes_of(config: PerturbConfig) -> int:
+    """How often a step goes over its rows, forward and back."""
+    match config:
+        case Fgm():
+            return 2
+        case Pgd():
+            return config.steps + 1
+        case FreeLb():
+            return config.steps
+        case _:
+            return 1
 
 
 def make_perturb(config: PerturbConfig, model: Any, seed: int, step: Callable[[], int]) -> Perturb:
@@ -130,7 +146,11 @@ def make_perturb(config: PerturbConfig, model: Any, seed: int, step: Callable[[]
     ) -> Iterator[tuple[Loss, float]]:
         def loss(make: Noise, given: Iterable[torch.Tensor] = ()) -> Loss:
             embeddings.change_by(make, given)
-            return objective.loss(models, batch, whole)
+            found = objective.loss(models, batch, whole)
+            if models.policy.training and not embeddings.deltas:
+                raise TrainingError(f"perturb.type = {config.type}: this model reads words in a way that cannot be "
+                                    "perturbed. Set perturb=none.")  # fmt: skip
+            return found
 
         def noise(size: float, norm: str) -> Noise:
             return lambda read, x_BTC: start_in_ball(read, x_BTC, seed, step(), norm, size)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+import torch
+
 from tunesmith.core.errors import ConfigError
 from tunesmith.model.layers import layers_of
 from tunesmith.train.config import GroupConfig, OptimConfig
@@ -68,10 +70,12 @@ def parameter_groups(
         factor: on it, of a weight by its name, as the method has it (LoRA+).
 
     Raises:
-        ConfigError: a pattern matches no weight.
+        ConfigError: a pattern matches no weight, or layers shall differ and there are none.
     """
     refuse_unmatched(optim.groups, list(weights))
     places, top = places_of(model, weights)
+    if optim.layer_decay is not None and top == 1:
+        raise ConfigError("optim.layer_decay: this model has no list of layers. Leave it out; optim.groups works.")
     found: dict[tuple[Any, ...], list[str]] = {}
     for name in weights:
         place = places[name]
@@ -114,21 +118,26 @@ def places_of(model: Any, weights: Mapping[str, Any]) -> tuple[dict[str, Place],
     ends = {id(model.get_input_embeddings()): "embeddings", id(model.get_output_embeddings()): "head"}
     at_ends = {name: ends[id(part)] for name, part in model.named_modules() if id(part) in ends}
     top = len(layers) + 1
+    first = next((i for i, (name, _) in enumerate(model.named_parameters()) if _layer_of(name, inside)), None)
+    before = {name for i, (name, _) in enumerate(model.named_parameters()) if first is not None and i < first}
+    tables = {name for name, part in model.named_modules() if isinstance(part, torch.nn.Embedding)}
     found: dict[str, Place] = {}
-    behind = False  # whether the layers have been passed: weights come in the order in which a model is built
     for name, weight in weights.items():
-        layer = next((k for prefix, k in inside.items() if name.startswith(f"{prefix}.")), None)
-        end = next((what for prefix, what in at_ends.items() if name.startswith(f"{prefix}.")), None)
-        behind = behind or layer is not None
+        layer, end = _layer_of(name, inside), _layer_of(name, at_ends)
+        is_table = name.rpartition(".")[0] in tables or "embed" in name
         if layer is not None:
             depth, said = layer, f"layer {layer}"
-        elif end == "embeddings" or (end is None and not behind and layers):
+        elif end == "embeddings" or (end is None and (is_table or (name in before and "norm" not in name))):
             depth, said = 0, "embeddings"
         else:
             depth, said = top, "head and last norm"
-        matrix = layer is not None and weight.ndim == 2
-        found[name] = Place(depth, said, matrix, weight.ndim >= 2)
+        found[name] = Place(depth, said, layer is not None and weight.ndim == 2, weight.ndim >= 2)
     return found, top
+
+
+def _layer_of(name: str, parts: Mapping[str, Any]) -> Any:
+    """What is known of the part of a model that a weight belongs to; None if it is of none of these."""
+    return next((known for prefix, known in parts.items() if name.startswith(f"{prefix}.")), None)
 
 
 def as_table(groups: list[Group], weights: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -85,7 +85,7 @@ def read_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
         MissingError: there is no such file.
         ConfigError: with the field, what was found and what is allowed.
     """
-    values = with_overrides(read_yaml(path), overrides or {})
+    values = with_overrides(read_yaml(path), overrides or {}, Recipe)
     recipe = validate(Recipe, values, str(path))
     if recipe.output.name is None:
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._") or "run"

@@ -34,6 +34,7 @@ class LayerGraphs:
         self.network: Network | None = None
         self.reason = ""
         self._original, self._plain, self._twin = network, network.twin(), network.twin()
+        trace_once()
         self._thread = threading.Thread(target=self._work, name="tunesmith-compile")
         self._thread.start()
 
@@ -72,6 +73,16 @@ class LayerGraphs:
                 raise
             return False
         return True
+
+
+def trace_once() -> None:
+    """Let torch trace what its compiler traces once in a process, while no other thread computes.
+
+    For these two milliseconds every call of a module, in whatever thread, fails as if it were part of what is traced.
+    """
+    from torch._inductor.loop_body import InterpreterShim
+
+    getattr(InterpreterShim, "_dummy_gm", lambda: None)()  # kept from then on; other versions may not have it
 
 
 def install(twin: Network, longest: int) -> None:

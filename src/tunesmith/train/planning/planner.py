@@ -106,7 +106,7 @@ class Wishes:
         compile: `auto`, `on` or `off`.
         checkpointing: the same.
         batch_size: rows in one step, over all processes.
-        steps: of the whole run.
+        steps: of the whole run, each as often as it passes over its rows.
         bytes_a_weight: of gradient and optimizer state together.
     """
 
