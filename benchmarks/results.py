@@ -7,8 +7,9 @@ from pathlib import Path
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 
-def put(name: str, text: str, file: Path = RESULTS) -> None:
-    """Replace what stands between the marks `name`, or add both at the end."""
+def put(name: str, text: str, file: Path | None = None) -> None:
+    """Replace what stands between the marks `name` of a file, RESULTS.md if absent, or add both at the end."""
+    file = file or RESULTS
     begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->\n"
     old = file.read_text(encoding="utf-8") if file.exists() else "# Benchmarks\n"
     head, _, rest = old.partition(begin)

@@ -20,6 +20,7 @@ from conftest import many_rows
 from tunesmith.infer.engine import network
 from tunesmith.train.planning import compiled
 from tunesmith.train.planning.compiled import why_not_compiled
+from tunesmith.train.recipe import read_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.compile:UserWarning")
@@ -156,6 +157,19 @@ def test_what_looking_costs(load, options, in_process):
     text = load("validation").main(["--base", f"{options.folder}/model", "--rows", options.rows, "--steps", "2"])
     assert len(columns(text)) == 1
     assert all(f"| {what} |" in text for what in ("training", "validation", "comparison"))
+
+
+def test_what_each_hyperparameter_changes(load, tmp_path, in_process, monkeypatch):
+    """Every setting of the table is one that a recipe takes; two of them are run."""
+    bench = load("hyperparameters")
+    for cases in bench.CASES.values():
+        for settings in cases.values():
+            read_recipe(bench.DEMO, {**bench.SHARED, **settings})
+    monkeypatch.setattr(bench, "SHARED", {**bench.SHARED, "optim.steps": 1, "evaluate.rows": 4, "data.replay": "off"})
+    muon = bench.run("muon", {"optim.optimizer": "muon"}, tmp_path)
+    found = {"chance": [bench.run("as it is", {}, tmp_path)], "optimizer": [muon]}
+    assert not found["chance"][0].trouble
+    assert columns(bench.table(found)) == {8}
 
 
 def test_a_queue_with_many_jobs(load, tmp_path):
