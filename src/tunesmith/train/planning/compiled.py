@@ -66,8 +66,7 @@ def why_not_compiled(model: Any, weights: Mapping[str, torch.Tensor], backward: 
             before = _loss_of(weights, backward)
         compile_layers(model)
         try:
-            # A number of tokens that happens to be a width of the model too must not be taken for the same thing.
-            with shapes.patch(use_duck_shape=False):  # pyright: ignore[reportAttributeAccessIssue]
+            with made_for_any_length():
                 loss = _loss_of(weights, backward)
                 drops = any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in model.modules())
                 reason = why_layers_differ(layers, calls) if can_widen(model) and not drops else None
@@ -80,6 +79,20 @@ def why_not_compiled(model: Any, weights: Mapping[str, torch.Tensor], backward: 
     if reason is not None:
         leave_uncompiled(model)
     return reason
+
+
+@contextlib.contextmanager
+def made_for_any_length() -> Iterator[None]:
+    """What is compiled while the block lasts is for any number of tokens, and for the numbers that a layer has.
+
+    A number of tokens that happens to be a width of the model too must not be taken for the same thing; a scale or an
+    epsilon is a constant, and no tensor on the CPU that a kernel is made for.
+    """
+    with (
+        shapes.patch(use_duck_shape=False),  # pyright: ignore[reportAttributeAccessIssue]
+        torch._dynamo.config.patch(specialize_float=True),
+    ):
+        yield
 
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
