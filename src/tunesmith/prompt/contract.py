@@ -73,12 +73,32 @@ class Draft:
             turns change what the template makes of its end.
         hidden: private characters in `text` and the control tokens that content spelled in their place.
         whole: plain text, framed by no template and trained on whole.
+        parts: texts that are read and not written on, framed as the tokenizer itself frames one text or two.
     """
 
     text: str
     turns: tuple[tuple[int, int, bool], ...]
     hidden: Mapping[str, str]
     whole: bool = False
+    parts: tuple[Draft, ...] = ()
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a tokenizer puts around texts that it is given: token ids before, between and behind them.
+
+    Attributes:
+        before: ids before the first text; `[CLS]`.
+        between: ids between two, empty of one text.
+        behind: ids behind the last.
+        first: how many of those between two belong to the first text, as types of tokens have it; None where the
+            tokenizer knows no types.
+    """
+
+    before: list[int]
+    between: list[int]
+    behind: list[int]
+    first: int | None
 
 
 @dataclass(frozen=True)
@@ -160,10 +180,18 @@ class Contract:
         The texts are encoded together, without asking the tokenizer where each token stands: control tokens,
         which content cannot hold, are the same in text and ids, so that counting them finds every turn.
         """
-        together = [draft.text for draft in drafts if not draft.hidden]
+        parts = [part for draft in drafts for part in draft.parts or (draft,)]
+        together = [part.text for part in parts if not part.hidden]
         encodings = iter(self.tokenizer.backend_tokenizer.encode_batch_fast(together, add_special_tokens=False))
         results: list[Rendered | ModelError] = []
         for draft in drafts:
+            if draft.parts:
+                ids = [
+                    self._encode(part.text, part.hidden)[0] if part.hidden else next(encodings).ids
+                    for part in draft.parts
+                ]
+                results.append(self._read(ids))
+                continue
             found = self._fenced(draft, next(encodings).ids) if not draft.hidden else None
             try:
                 results.append(found or self._placed(draft))
@@ -175,6 +203,16 @@ class Contract:
         """Plain text: all of it is trained on, from the beginning-of-sequence token (if any) to a stop id."""
         safe = self.guard.hide((Message("user", text),), ())
         return Draft(safe.messages[0].content, (), safe.hidden, whole=True)
+
+    def draft_read(self, text: str, second: str | None = None) -> Draft:
+        """A text, or a pair of texts, as a classifier reads it: as `tokenizer(text, second)` gives it.
+
+        Where a tokenizer puts nothing between two texts, as those of decoders do not, a line break stands there.
+        """
+        texts = [text] if second is None else [text, second]
+        if second is not None and not self._frames[1].between:
+            texts = [f"{text}\n{second}"]
+        return Draft("", (), {}, parts=tuple(self.draft_text(one) for one in texts))
 
     def draft(self, conversation: Conversation, tools: Tools = ()) -> Draft:
         """The conversation as text, and where in it the trained turns stand.
@@ -218,6 +256,31 @@ class Contract:
 
     def _rendered(self, ids: array[int], spans: tuple[tuple[int, int], ...]) -> Rendered:
         return Rendered(ids, ((0, len(ids)),) if self.train_on == "all" else spans)
+
+    def _read(self, texts: Sequence[list[int]]) -> Rendered:
+        """One text or two in the tokenizer's own frame; a span for each, where it tells them apart by type."""
+        frame = self._frames[len(texts) - 1]
+        ids, length = list(frame.before), len(frame.before) + len(texts[0])
+        for place, text in enumerate(texts):
+            ids += [*(frame.between if place else ()), *text]
+        ids += frame.behind
+        if frame.first is None:
+            return Rendered(array("i", ids), ((0, len(ids)),))
+        border = length + frame.first
+        return Rendered(array("i", ids), ((0, border), (border, len(ids))))
+
+    @cached_property
+    def _frames(self) -> tuple[Frame, Frame]:
+        """What the tokenizer puts around one text, and around two."""
+        one = self.tokenizer("a")
+        first, last = _ends(one.sequence_ids(0), 0)
+        alone = Frame(one["input_ids"][:first], [], one["input_ids"][last:], None)
+        two = self.tokenizer("a", "a", return_token_type_ids=True)
+        places, ids, types = two.sequence_ids(0), two["input_ids"], two["token_type_ids"]
+        first, border = _ends(places, 0)
+        second, last = _ends(places, 1)
+        own = types.index(1) - border if 1 in types else None
+        return alone, Frame(ids[:first], ids[border:second], ids[last:], own)
 
     def _framed(self, ids: list[int]) -> Rendered:
         framed = [*self._opening, *ids, self.stop_ids[0]]
@@ -339,6 +402,12 @@ class Contract:
             raise
         except Exception as error:  # noqa: BLE001  tokenizers says nothing better when a disk is full
             raise OSError(str(error)) from None
+
+
+def _ends(places: list[int | None], number: int) -> tuple[int, int]:
+    """Where the tokens of one of several texts begin and end."""
+    own = [place for place, one in enumerate(places) if one == number]
+    return own[0], own[-1] + 1
 
 
 def starts_with_bos(tokenizer: Any) -> bool:
