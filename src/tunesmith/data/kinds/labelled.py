@@ -208,6 +208,20 @@ def refuse_unknown_labels(rows: TrainingRows, facts: Facts, part: str) -> None:
         )
 
 
+def name_doubts(counts: Mapping[str, int]) -> list[str]:
+    """What is odd about names of classes and how often each comes, in sentences."""
+    found: list[str] = []
+    if single := [name for name, count in counts.items() if count == 1]:
+        found.append(f"{counted(len(single), 'label')} with a single training row each ({_some(single)}).")
+    folded: dict[str, list[str]] = defaultdict(list)
+    for name in counts:
+        folded["".join(filter(str.isalnum, name.casefold()))].append(name)
+    if alike := [names for names in folded.values() if len(names) > 1 and all(map(str.strip, names))]:
+        pairs = "; ".join(" and ".join(map(repr, names)) for names in alike[:3])
+        found.append(f"labels that are nearly the same: {pairs}. Give them one name if they mean one thing.")
+    return found
+
+
 def doubts(rows: TrainingRows, facts: Facts) -> list[str]:
     """What is odd about the labels of training rows, in sentences."""
     if shape_of(facts) == "number":
@@ -224,14 +238,7 @@ def doubts(rows: TrainingRows, facts: Facts) -> list[str]:
             f"{counted(len(absent), 'label')} stand in held-out rows alone ({_some(absent)}): the model cannot learn "
             "them. Give more rows, or name a file with data.test."
         )
-    if single := [name for name, count in counts.items() if count == 1]:
-        found.append(f"{counted(len(single), 'label')} with a single training row each ({_some(single)}).")
-    folded: dict[str, list[str]] = defaultdict(list)
-    for name in counts:
-        folded["".join(filter(str.isalnum, name.casefold()))].append(name)
-    if alike := [names for names in folded.values() if len(names) > 1 and all(map(str.strip, names))]:
-        pairs = "; ".join(" and ".join(map(repr, names)) for names in alike[:3])
-        found.append(f"labels that are nearly the same: {pairs}. Give them one name if they mean one thing.")
+    found += name_doubts(counts)
     if torn := [said for said in texts.values() if len(said) > 1]:
         (one, first), (other, second) = list(torn[0].items())[:2]
         found.append(
