@@ -106,6 +106,7 @@ class Classifier:
         threshold: probability from which a class is said, where a text may have several.
         names: of the classes, by their ids.
         shape: `one`, `several` or `number`.
+        takes: tokens that the model takes; None if its configuration does not say.
     """
 
     def __init__(self, model: Any, contract: Contract, chosen: Mapping[str, Any] | None = None) -> None:
@@ -122,6 +123,7 @@ class Classifier:
         self.names = [config.id2label[place] for place in range(config.num_labels)]
         kinds = {"multi_label_classification": "several", "regression": "number"}
         self.shape = kinds.get(config.problem_type, "one")
+        self.takes = positions_in(config.get_text_config().to_dict())
         self._packed: bool | None = None
 
     def predict(self, texts: Iterable[Given]) -> list[Prediction]:
@@ -176,9 +178,10 @@ class Classifier:
             raise DataError(f"{str(given)[:60]!r}: give a text, or a pair of texts.")
         [rendered] = self.contract.render_many([self.contract.draft_read(*texts)])
         assert isinstance(rendered, Rendered)
-        takes = positions_of(self.model)
-        if takes is not None and len(rendered.ids) > takes:
-            raise DataError(f"{texts[0][:60]!r}: {len(rendered.ids)} tokens, and the model takes {takes}. Shorten it.")
+        if self.takes is not None and len(rendered.ids) > self.takes:
+            raise DataError(
+                f"{texts[0][:60]!r}: {len(rendered.ids)} tokens, and the model takes {self.takes}. Shorten it."
+            )
         border = rendered.spans[1][0] if len(rendered.spans) > 1 else len(rendered.ids)
         return np.frombuffer(rendered.ids, np.int32), border
 
@@ -194,12 +197,6 @@ class Classifier:
             pass
         self.model.set_attn_implementation(before)
         return False
-
-
-def positions_of(model: Any) -> int | None:
-    """Tokens that a model takes; None if its configuration does not say."""
-    config = model.config.get_text_config()
-    return positions_in(config.to_dict())
 
 
 def load_classifier(exported: Any, device: str = "auto") -> Classifier:
