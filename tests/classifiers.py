@@ -21,7 +21,7 @@ WORDS = {
 PLAIN = ["the", "a", "is", "where", "my", "room", "please", "today", "we", "need"]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 SIZE = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48,
-        "max_position_embeddings": 64, "initializer_range": 0.2}  # fmt: skip
+        "max_position_embeddings": 64, "initializer_range": 0.05}  # fmt: skip
 KINDS = ("bert", "roberta", "distilbert", "llama", "gpt2")
 
 
@@ -43,7 +43,7 @@ def save_base(folder: Path, kind: str) -> Path:
 
     torch.manual_seed(0)
     names = {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 48, "vocab_size": 64, "max_position_embeddings": 64,
-             "initializer_range": 0.2}  # fmt: skip
+             "initializer_range": 0.05}  # fmt: skip
     makers: dict[str, Any] = {
         "bert": lambda: BertModel(BertConfig(**SIZE)),
         "roberta": lambda: RobertaModel(RobertaConfig(**{**SIZE, "type_vocab_size": 1}, pad_token_id=0)),
@@ -52,7 +52,7 @@ def save_base(folder: Path, kind: str) -> Path:
             LlamaConfig(**SIZE, num_key_value_heads=1, bos_token_id=2, eos_token_id=3, pad_token_id=None)
         ),
         "gpt2": lambda: GPT2LMHeadModel(
-            GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=2, n_positions=64, initializer_range=0.2,
+            GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=2, n_positions=64, initializer_range=0.05,
                        bos_token_id=3, eos_token_id=3)
         ),
     }  # fmt: skip
@@ -134,11 +134,11 @@ def begin(folder: Path, base: Path, rows: list[dict[str, Any]], **settings: Any)
     data = folder / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     values = {
-        "model": {"base": str(base)},
+        "model": {"base": str(base), **({} if base.name == "llama" else {"dropout": 0.0})},
         "method": {"type": "full"},
         "objective": {"type": "classify"},
         "data": {"train": str(data), "test": 0.2, "validation": 0.2, "near_duplicates": "off"},
-        "optim": {"learning_rate": 3e-3, "epochs": 8, "batch_size": 16, "warmup": 0},
+        "optim": {"learning_rate": 3e-3, "epochs": 12, "batch_size": 16, "warmup": 0},
         "evaluate": {"metric": "accuracy"},
         "output": {"folder": str(folder.parent), "name": folder.name},
         "precision": "fp32",

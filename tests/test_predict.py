@@ -21,8 +21,8 @@ from tunesmith.model.export import find_model
 @pytest.fixture(scope="session")
 def classifier(tmp_path_factory):
     def make(folder):
-        base = save_base(folder / "base", "bert")
-        run = begin(folder / "run", base, class_rows(90))
+        base = save_base(folder / "bert", "bert")
+        run = begin(folder / "run", base, class_rows(120))
         finetune({"folder": str(run), "until": "exported"}, silent, lambda: False)
 
     return made_once(tmp_path_factory, "classifier", make) / "run"

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from tunesmith.core.errors import ModelError
@@ -136,9 +135,10 @@ def class_logits(model: Any, inputs: Mapping[str, Any], rows: int) -> torch.Tens
         return own(**given).logits
     offsets = inputs["cu_seq_lens_q"].long()
     places_R = offsets[1 : rows + 1] - 1 if reads_last(own.config) else offsets[:rows]
-    state_RD = own.base_model(**given).last_hidden_state[0, places_R]
-    with _body_gives(own, state_RD[:, None]):
-        ids_R1 = torch.full((rows, 1), _unpadded(own.config), device=state_RD.device)
+    found = own.base_model(**given)
+    state_R1D = found.last_hidden_state[0, places_R][:, None]
+    with _body_gives(own, found, state_R1D):
+        ids_R1 = torch.full((rows, 1), _unpadded(own.config), device=state_R1D.device)
         return own(input_ids=ids_R1).logits
 
 
@@ -167,23 +167,28 @@ def _unpadded(config: Any) -> int:
 class _Body(torch.nn.Module):
     """What stands in for a body that has run: it gives what was found."""
 
-    def __init__(self, found: BaseModelOutputWithPooling) -> None:
+    def __init__(self, found: Any) -> None:
         super().__init__()
         self.found = found
 
-    def forward(self, *args: Any, **kwargs: Any) -> BaseModelOutputWithPooling:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What was found, whatever is asked."""
         return self.found
 
 
 @contextmanager
-def _body_gives(model: Any, state_R1D: torch.Tensor) -> Iterator[None]:
-    """While the block lasts, the model's head reads these states, and what a pooler of the body makes of them."""
+def _body_gives(model: Any, found: Any, state_R1D: torch.Tensor) -> Iterator[None]:
+    """While the block lasts, the model's head reads these states, and what a pooler of the body makes of them.
+
+    Args:
+        model: of transformers.
+        found: what its body has given for packed rows.
+        state_R1D: the state that the head reads of each row.
+    """
     name, body = model.base_model_prefix, model.base_model
     pooler = getattr(body, "pooler", None)
-    pooled = None if pooler is None else pooler(state_R1D)
-    found = BaseModelOutputWithPooling(last_hidden_state=state_R1D, pooler_output=pooled)
-    setattr(model, name, _Body(found))
+    pooled = {} if pooler is None else {"pooler_output": pooler(state_R1D)}
+    setattr(model, name, _Body(type(found)(last_hidden_state=state_R1D, **pooled)))
     try:
         yield
     finally:
