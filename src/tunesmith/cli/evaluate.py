@@ -21,9 +21,7 @@ def evaluate(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 128,
     samples: Annotated[int, typer.Option(min=0, help="Answers to print.")] = 5,
     general: Annotated[list[str], typer.Option(help="General rows, to see what was forgotten; repeatable.")] = [],  # noqa: B006
-    baseline: Annotated[
-        str, typer.Option(help="Of a classifier: tfidf compares it with a linear model on words, trained on its rows.")
-    ] = "none",
+    baseline: Annotated[str, typer.Option(help="tfidf: a classifier beside a linear model on words.")] = "none",
     output: Annotated[Path | None, typer.Option(help="Write the report, with every answer, as JSON.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report as a page.")] = None,
     harness: Annotated[list[str], typer.Option(help="A task of lm-evaluation-harness; repeatable.")] = [],  # noqa: B006
@@ -37,14 +35,12 @@ def evaluate(
     from tunesmith.core.config import parse_overrides
     from tunesmith.core.errors import ConfigError
     from tunesmith.core.files import expanded, write_json
-    from tunesmith.core.names import look_up
     from tunesmith.jobs.start import evaluate_file
 
     if (data is None) == (not harness):
         raise ConfigError("give rows with --data FILE, or tasks of lm_eval with --harness TASK.")
     if harness and (against or general or html):
         raise ConfigError("--harness measures one model alone: leave out --against, --general and --html.")
-    look_up({"none": 0, "tfidf": 1}, baseline, "baseline")
     refuse_folders(output, html)
     options: dict[str, Any] = {
         "model": model,

@@ -10,7 +10,7 @@ from tunesmith.core import events
 from tunesmith.core.errors import ConfigError, ModelError
 from tunesmith.core.events import Report
 from tunesmith.core.files import write_text
-from tunesmith.core.names import counted
+from tunesmith.core.names import counted, look_up
 from tunesmith.data.load import load_rows, require_rows
 from tunesmith.data.prepare import Prepared, dataset_id, prepare
 from tunesmith.evaluate.compare import compare, rows_of
@@ -108,6 +108,7 @@ def evaluate_labels(
         )
     if arguments.get("general"):
         raise ConfigError("--general is for models that write. Leave it out.")
+    look_up({"none": 0, "tfidf": 1}, arguments.get("baseline", "none"), "baseline")
     takes = context_length(model.base.folder if model.base else model.folder) or LONGEST
     asked = {**arguments, "columns": arguments["columns"] or columns_of(model)}
     rows = _rows(asked, model.contract(), takes, report, frozenset({"labelled"}), arguments["rows"] or 1 << 60)

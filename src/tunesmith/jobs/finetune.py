@@ -28,6 +28,7 @@ from tunesmith.jobs.final_evaluation import Found, evaluate_both
 from tunesmith.jobs.merge import export_merged, rows_to_compare
 from tunesmith.jobs.preflight import (
     doubts,
+    refuse_accuracy_of_numbers,
     refuse_in_parts,
     refuse_merge,
     refuse_optimizer,
@@ -137,6 +138,7 @@ def walk(
     # 4. What is trained on, what is validated on, what is kept for the end.
     refuse_too_few(splits, arguments.get("least_rows", 0))
     refuse_what_cannot_teach(recipe, splits, contract)
+    refuse_accuracy_of_numbers(recipe, splits)
     added = contract.tokenizer.convert_tokens_to_ids(list(recipe.model.add_tokens))
     words = max(read_config(base.folder).get_text_config().vocab_size, *(id + 1 for id in added), 0)
     refuse_unknown_tokens(splits, contract, words)
@@ -233,9 +235,8 @@ def walk(
     model, is_changed = trained_model(base.folder, recipe, chosen, task, facts)
     refuse_unchanged(model, is_changed)
     card = make_card(recipe, base, contract, splits, plan, chosen.step, folder)
-    card["chosen"] = objective.choose(model, splits.validation)
     target = folder / ("adapter" if recipe.output.merge and "merge" in method.can else "model")
-    export(model, base, contract, target, card)
+    export(model, base, contract, target, {**card, "chosen": objective.choose(model, splits.validation)})
     trained = what_was_trained(model, splits.train, recipe.device)
     if beside is not None and chosen.step == steps:
         report(events.Warning(said_of_quantizing(recipe.model.quantize, beside, trained.losses)))

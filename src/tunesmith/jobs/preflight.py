@@ -119,6 +119,16 @@ def refuse_with_head(recipe: Recipe) -> None:
         raise ConfigError(f"{both} sharding = full do not go together yet. Set sharding=none.")
 
 
+def refuse_accuracy_of_numbers(recipe: Recipe, splits: Splits) -> None:
+    """Refuse to judge by accuracy what has none.
+
+    Raises:
+        ConfigError: the rows have numbers.
+    """
+    if recipe.evaluate.metric == "accuracy" and not splits.train.dataset.facts.get("labels"):
+        raise ConfigError("evaluate.metric = accuracy: the rows have numbers and no classes. Take loss.")
+
+
 def refuse_what_cannot_teach(recipe: Recipe, splits: Splits, contract: Contract) -> None:
     """Everything that would end as a model that learned nothing, or something else than was meant.
 
@@ -133,8 +143,6 @@ def refuse_what_cannot_teach(recipe: Recipe, splits: Splits, contract: Contract)
     for part, rows in (("validation", splits.validation), ("test", splits.test)):
         if len(rows):
             splits.kind.refuse_held_out(rows, facts, part)
-    if recipe.evaluate.metric == "accuracy" and not facts.get("labels"):
-        raise ConfigError("evaluate.metric = accuracy: the rows have numbers and no classes. Take loss.")
     _refuse_no_validation(recipe, splits)
 
 

@@ -24,6 +24,7 @@ import numpy as np
 
 from tunesmith.core.errors import ModelError
 from tunesmith.prompt.decode import Decoder, decode_whole
+from tunesmith.prompt.frame import Frame, framed, frames_of
 from tunesmith.prompt.guard import Guard
 from tunesmith.prompt.identity import contract_id
 from tunesmith.prompt.messages import Conversation, Message, Tools, plain
@@ -81,24 +82,6 @@ class Draft:
     hidden: Mapping[str, str]
     whole: bool = False
     parts: tuple[Draft, ...] = ()
-
-
-@dataclass(frozen=True)
-class Frame:
-    """What a tokenizer puts around texts that it is given: token ids before, between and behind them.
-
-    Attributes:
-        before: ids before the first text; `[CLS]`.
-        between: ids between two, empty of one text.
-        behind: ids behind the last.
-        first: how many of those between two belong to the first text, as types of tokens have it; None where the
-            tokenizer knows no types.
-    """
-
-    before: list[int]
-    between: list[int]
-    behind: list[int]
-    first: int | None
 
 
 @dataclass(frozen=True)
@@ -190,7 +173,7 @@ class Contract:
                     self._encode(part.text, part.hidden)[0] if part.hidden else next(encodings).ids
                     for part in draft.parts
                 ]
-                results.append(self._read(ids))
+                results.append(Rendered(*framed(self._frames, ids)))
                 continue
             found = self._fenced(draft, next(encodings).ids) if not draft.hidden else None
             try:
@@ -257,34 +240,13 @@ class Contract:
     def _rendered(self, ids: array[int], spans: tuple[tuple[int, int], ...]) -> Rendered:
         return Rendered(ids, ((0, len(ids)),) if self.train_on == "all" else spans)
 
-    def _read(self, texts: Sequence[list[int]]) -> Rendered:
-        """One text or two in the tokenizer's own frame; a span for each, where it tells them apart by type."""
-        frame = self._frames[len(texts) - 1]
-        ids, length = list(frame.before), len(frame.before) + len(texts[0])
-        for place, text in enumerate(texts):
-            ids += [*(frame.between if place else ()), *text]
-        ids += frame.behind
-        if frame.first is None:
-            return Rendered(array("i", ids), ((0, len(ids)),))
-        border = length + frame.first
-        return Rendered(array("i", ids), ((0, border), (border, len(ids))))
-
-    @cached_property
-    def _frames(self) -> tuple[Frame, Frame]:
-        """What the tokenizer puts around one text, and around two."""
-        one = self.tokenizer("a")
-        first, last = _ends(one.sequence_ids(0), 0)
-        alone = Frame(one["input_ids"][:first], [], one["input_ids"][last:], None)
-        two = self.tokenizer("a", "a", return_token_type_ids=True)
-        places, ids, types = two.sequence_ids(0), two["input_ids"], two["token_type_ids"]
-        first, border = _ends(places, 0)
-        second, last = _ends(places, 1)
-        own = types.index(1) - border if 1 in types else None
-        return alone, Frame(ids[:first], ids[border:second], ids[last:], own)
-
     def _framed(self, ids: list[int]) -> Rendered:
         framed = [*self._opening, *ids, self.stop_ids[0]]
         return Rendered(array("i", framed), ((0, len(framed)),))
+
+    @cached_property
+    def _frames(self) -> tuple[Frame, Frame]:
+        return frames_of(self.tokenizer)
 
     @cached_property
     def _opening(self) -> list[int]:
@@ -402,12 +364,6 @@ class Contract:
             raise
         except Exception as error:  # noqa: BLE001  tokenizers says nothing better when a disk is full
             raise OSError(str(error)) from None
-
-
-def _ends(places: list[int | None], number: int) -> tuple[int, int]:
-    """Where the tokens of one of several texts begin and end."""
-    own = [place for place, one in enumerate(places) if one == number]
-    return own[0], own[-1] + 1
 
 
 def starts_with_bos(tokenizer: Any) -> bool:
