@@ -32,7 +32,7 @@ def confusion_matrix(names: Sequence[str], true_R: np.ndarray, said_R: np.ndarra
         order = np.argsort(-(wrong_CC.sum(0) + wrong_CC.sum(1)), kind="stable")[:MOST_CLASSES]
         chosen = np.sort(order)
         said = f"{said} The {MOST_CLASSES} of {len(names)} classes that are confused most."
-        counts_CC, names = counts_CC[np.ix_(chosen, chosen)], [names[place] for place in chosen]
+        counts_CC, names = counts_CC[np.ix_(chosen, chosen)], [names[place] for place in chosen.tolist()]
     figure, axes = _figure(1.6 + 0.3 * len(names))
     share_CC = counts_CC / np.maximum(counts_CC.sum(1, keepdims=True), 1)
     labels = shortened(list(names), WIDEST_NAME)

@@ -13,7 +13,7 @@ from tunesmith.evaluate.slices import parts_of
 from tunesmith.evaluate.suite import RowResults, Speed
 from tunesmith.prompt.messages import plain
 from tunesmith.score.interval import FEWEST_ROWS, Interval, difference_interval, score_interval
-from tunesmith.score.metrics import METRICS, Counts, Metric
+from tunesmith.score.metrics import ALL_METRICS, Counts, Metric
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _compare_all(results: RowResults, other: RowResults | None, places: list[int
     """Every metric that was measured, of both models where there are two."""
     return [
         _compare_one(metric, results.counts[metric.name][places], other and other.counts.get(metric.name), places)
-        for metric in METRICS
+        for metric in ALL_METRICS
         if metric.name in results.counts
     ]
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from tunesmith.core.errors import DataError, ModelError
-from tunesmith.data.kinds.labelled import border_of
+from tunesmith.data.kinds.labelled import Shape, border_of
 from tunesmith.data.prepare import Prepared
 from tunesmith.model.attention import PACKED
 from tunesmith.model.heads import class_logits, inputs_of
@@ -121,8 +121,8 @@ class Classifier:
         self.threshold = float((chosen or {}).get("threshold", THRESHOLD))
         config = model.config
         self.names = [config.id2label[place] for place in range(config.num_labels)]
-        kinds = {"multi_label_classification": "several", "regression": "number"}
-        self.shape = kinds.get(config.problem_type, "one")
+        kinds: dict[str, Shape] = {"multi_label_classification": "several", "regression": "number"}
+        self.shape: Shape = kinds.get(config.problem_type, "one")
         self.takes = positions_in(config.get_text_config().to_dict())
         self._packed: bool | None = None
 

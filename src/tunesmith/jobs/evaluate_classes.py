@@ -194,7 +194,7 @@ def results_of(
     counts = class_counts(task.true, said, task.shape == "several")
     if calibration is not None:
         counts[CALIBRATION.name] = calibration
-    answers = [", ".join(task.names[place] for place in np.flatnonzero(row_C)) for row_C in said]
+    answers = [", ".join(task.names[place] for place in np.flatnonzero(row_C).tolist()) for row_C in said]
     return RowResults(answers, counts, speed)
 
 

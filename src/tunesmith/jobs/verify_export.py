@@ -61,7 +61,7 @@ class Trained:
     """
 
     tensors: dict[str, str]
-    losses: list[float] | list[list[float]]
+    losses: list[Any]
 
 
 def what_was_trained(model: Any, rows: Sequence[Prepared], device: str = "auto") -> Trained:
@@ -92,7 +92,7 @@ def tensors_of(model: torch.nn.Module, names: Container[str]) -> dict[str, str]:
     return found | {f"scaling of {name}": str(part.scaling) for name, part in adapters.items()}
 
 
-def losses_of(model: Any, rows: Sequence[Prepared]) -> list[float] | list[list[float]]:
+def losses_of(model: Any, rows: Sequence[Prepared]) -> list[Any]:
     """The summed loss of each of the first few rows; their logits of a model with a head."""
     if head_modules(model):
         return row_logits(model.eval(), reads_of(islice(rows, ROWS))).tolist()

@@ -137,12 +137,15 @@ ABSOLUTE_ERROR = Metric("absolute error", "mean (MAE)", False, _mean)
 PEARSON = Metric("Pearson", "correlation, -1 to 1", True, _correlation)
 SPEARMAN = Metric("Spearman", "correlation of ranks among all rows, -1 to 1", True, _correlation)
 
-METRICS: tuple[Metric, ...] = (
+CLASS_METRICS: tuple[Metric, ...] = (  # of models that say what a text is
     ACCURACY, MACRO_F1, MICRO_F1, MACRO_PRECISION, MACRO_RECALL, CALIBRATION,
     SQUARED_ERROR, ABSOLUTE_ERROR, PEARSON, SPEARMAN,
+)  # fmt: skip
+METRICS: tuple[Metric, ...] = (  # of models that write
     PERPLEXITY, BLEU_SCORE, CHRF_SCORE, ROUGE_1, ROUGE_2, ROUGE_L, EXACT_MATCH, TOKEN_F1, TOKEN_ACCURACY, STOP_RATE,
     LENGTH,
 )  # fmt: skip
+ALL_METRICS = (*CLASS_METRICS, *METRICS)
 
 _sentence_bleu = BLEU(effective_order=True)
 CORPUS_CHRF = CHRF()
