@@ -105,6 +105,8 @@ class ExportedModel:
         if recorded is None:
             return load_contract(self.folder, template)
         contract = load_contract(self.folder, train_on=recorded["train_on"], chat=self.chats)
+        if not self.chats:  # nothing that it says ends, so that its folder holds no generation config
+            contract = replace(contract, stop_ids=tuple(recorded["stop_ids"]))
         if contract.id != recorded["id"]:
             raise ModelError(
                 f"{self.folder}: its tokenizer or chat template is not the one it was trained with "
