@@ -33,6 +33,7 @@ def save_base(folder: Path, kind: str) -> Path:
         BertModel,
         DistilBertConfig,
         DistilBertModel,
+        GenerationConfig,
         GPT2Config,
         GPT2LMHeadModel,
         LlamaConfig,
@@ -58,6 +59,8 @@ def save_base(folder: Path, kind: str) -> Path:
     }  # fmt: skip
     makers[kind]().save_pretrained(folder)
     save_tokenizer(folder, kind)
+    if kind in ("llama", "gpt2"):
+        GenerationConfig(eos_token_id=[3, 4]).save_pretrained(folder)
     return folder
 
 
