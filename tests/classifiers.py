@@ -23,6 +23,7 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 SIZE = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48,
         "max_position_embeddings": 64, "initializer_range": 0.05}  # fmt: skip
 KINDS = ("bert", "roberta", "distilbert", "llama", "gpt2")
+PADDED = ("modernbert", "deberta")
 
 
 def save_base(folder: Path, kind: str) -> Path:
@@ -31,6 +32,8 @@ def save_base(folder: Path, kind: str) -> Path:
     from transformers import (
         BertConfig,
         BertModel,
+        DebertaV2Config,
+        DebertaV2Model,
         DistilBertConfig,
         DistilBertModel,
         GenerationConfig,
@@ -38,6 +41,8 @@ def save_base(folder: Path, kind: str) -> Path:
         GPT2LMHeadModel,
         LlamaConfig,
         LlamaForCausalLM,
+        ModernBertConfig,
+        ModernBertModel,
         RobertaConfig,
         RobertaModel,
     )  # fmt: skip
@@ -57,6 +62,12 @@ def save_base(folder: Path, kind: str) -> Path:
                        bos_token_id=3, eos_token_id=3)
         ),
     }  # fmt: skip
+    special = {"pad_token_id": 0, "cls_token_id": 2, "bos_token_id": 2, "sep_token_id": 3, "eos_token_id": 3}
+    relative = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "type_vocab_size": 0, "position_buckets": 8}
+    makers |= {
+        "modernbert": lambda: ModernBertModel(ModernBertConfig(**SIZE, **special, global_attn_every_n_layers=2)),
+        "deberta": lambda: DebertaV2Model(DebertaV2Config(**SIZE, **relative)),
+    }
     makers[kind]().save_pretrained(folder)
     save_tokenizer(folder, kind)
     if kind in ("llama", "gpt2"):
@@ -75,6 +86,7 @@ def save_tokenizer(folder: Path, kind: str) -> None:
     words = [*SPECIAL, *PLAIN, *(word for group in WORDS.values() for word in group)]
     backend = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     backend.pre_tokenizer = Whitespace()
+    kind = "bert" if kind in PADDED else kind
     frames = {
         "bert": ("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1"),
         "roberta": ("[CLS] $A [SEP]", "[CLS] $A [SEP] [SEP] $B [SEP]"),

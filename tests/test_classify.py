@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, pipeline
 
-from classifiers import KINDS, begin, class_rows, number_rows, pair_rows, save_base, several_rows
+from classifiers import KINDS, PADDED, begin, class_rows, number_rows, pair_rows, save_base, several_rows
 from conftest import made_once
 from tunesmith.core.errors import ConfigError, DataError, ModelError, Stopped
 from tunesmith.core.events import silent
@@ -45,7 +45,7 @@ READS = frozenset({"labelled"})
 @pytest.fixture(scope="session")
 def bases(tmp_path_factory):
     def make(folder):
-        for kind in KINDS:
+        for kind in (*KINDS, *PADDED):
             save_base(folder / kind, kind)
 
     return made_once(tmp_path_factory, "classifier-bases", make)
@@ -308,6 +308,17 @@ def test_lora_is_exported_loaded_and_merged(bases, tmp_path, kind):
     merge({"run": str(folder), "output": None, "data": None, "replace": False, "prompts": 8, "limit": 1e-3,
            "max_new_tokens": 4}, silent)  # fmt: skip
     torch.testing.assert_close(logits_through_auto(folder / "merged", texts), ours, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", PADDED)
+def test_rows_are_padded_where_packing_would_change_them(bases, tmp_path, kind):
+    folder = begin(tmp_path / "it", bases / kind, class_rows(60))
+    run(folder, until="exported")
+    assert not read_json(folder / "plan.json")["packing"]
+    texts = ["where is the dog", "we swim today please"]
+    classifier = find_classifier(folder)
+    ours = torch.from_numpy(classifier.logits([classifier.read(text) for text in texts]))
+    torch.testing.assert_close(logits_through_auto(folder / "model", texts), ours, rtol=1e-4, atol=1e-4)
 
 
 def test_several_classes_have_a_threshold_from_validation_rows(bases, tmp_path):
