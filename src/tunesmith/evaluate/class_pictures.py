@@ -30,9 +30,9 @@ def confusion_matrix(names: Sequence[str], true_R: np.ndarray, said_R: np.ndarra
     if len(names) > MOST_CLASSES:
         wrong_CC = counts_CC * (1 - np.eye(len(names), dtype=int))
         order = np.argsort(-(wrong_CC.sum(0) + wrong_CC.sum(1)), kind="stable")[:MOST_CLASSES]
-        chosen = np.sort(order)
+        chosen: list[int] = np.sort(order).tolist()
         said = f"{said} The {MOST_CLASSES} of {len(names)} classes that are confused most."
-        counts_CC, names = counts_CC[np.ix_(chosen, chosen)], [names[place] for place in chosen.tolist()]
+        counts_CC, names = counts_CC[np.ix_(chosen, chosen)], [names[place] for place in chosen]
     figure, axes = _figure(1.6 + 0.3 * len(names))
     share_CC = counts_CC / np.maximum(counts_CC.sum(1, keepdims=True), 1)
     labels = shortened(list(names), WIDEST_NAME)
