@@ -43,10 +43,10 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
     "hotel": {
         "full": {
             "method": {"type": "full"},
-            "optim": {"learning_rate": 1e-3, "epochs": 12, "batch_size": 32, "warmup": 0.1},
+            "optim": {"learning_rate": 1e-3, "epochs": 20, "batch_size": 32, "warmup": 0.1},
         },
         "lora": {
-            "method": {"type": "lora", "rank": 16}, "optim": {"learning_rate": 5e-3, "epochs": 12, "batch_size": 32},
+            "method": {"type": "lora", "rank": 16}, "optim": {"learning_rate": 5e-3, "epochs": 20, "batch_size": 32},
         },
     },
 }  # fmt: skip
@@ -60,7 +60,8 @@ def data_of(what: str, arguments: argparse.Namespace, folder: Path) -> dict[str,
         return {"model.base": arguments.base, "data": {**data, "near_duplicates": "off"}}
     named = {"train": "train.jsonl", "test": "test.jsonl"}
     paths = {part: str(intents(ASSETS / name, folder / f"intents-{name}")) for part, name in named.items()}
-    return {"model.base": "ember", "data": {**paths, "validation": 0.1}}
+    # 96 intents with eleven wordings each: none of them can be spared for validation.
+    return {"model.base": "ember", "data": {**paths, "validation": 0}, "evaluate": {"baseline": "tfidf"}}
 
 
 def intents(chats: Path, file: Path) -> Path:
@@ -97,7 +98,8 @@ def run(what: str, name: str, seed: int, arguments: argparse.Namespace) -> dict[
     speeds = sorted(step["tokens_per_second"] for step in steps)
     return {
         "name": name, "seed": seed, "report": found, "seconds": sum(step["seconds"] for step in steps),
-        "validation": max(validations), "tokens_per_second": speeds[len(speeds) // 2],
+        "validation": f"{100 * max(validations):.2f}" if validations else "",
+        "tokens_per_second": speeds[len(speeds) // 2],
     }  # fmt: skip
 
 
@@ -120,7 +122,7 @@ def table(found: list[dict[str, Any]]) -> str:
             *(shown(scores[name]["score"]) for name in ("accuracy", "macro F1")),
             shown(scores["calibration error"]["score"]), f"{beside['accuracy']['difference']['value']:+.2f} "
             f"[{beside['accuracy']['difference']['low']:+.2f}, {beside['accuracy']['difference']['high']:+.2f}]",
-            f"{100 * one['validation']:.2f}", f"{one['seconds']:.0f}", f"{one['tokens_per_second']:,.0f}",
+            one["validation"], f"{one['seconds']:.0f}", f"{one['tokens_per_second']:,.0f}",
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     first = {score["metric"]: score for score in found[0]["report"]["scores"]}
