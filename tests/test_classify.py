@@ -342,7 +342,7 @@ def test_numbers_and_pairs(bases, tmp_path):
     assert set(scores) == {"squared error", "absolute error", "Pearson", "Spearman"}
     assert scores["Pearson"] > 0.5
     assert isinstance(find_classifier(numbers).predict(["we swim"])[0].label, float)
-    pairs = trained(tmp_path / "b", bases / "bert", pair_rows(60), method={"type": "lora", "rank": 4})
+    pairs = trained(tmp_path / "b", bases / "bert", pair_rows(60), method={"type": "lora", "rank": 4}, perturb="fgm")
     assert read_json(pairs / "plan.json")["packing"]
     [one] = find_classifier(pairs).predict([("where is my dog", "a pet")])
     assert one.label in ("same", "other")

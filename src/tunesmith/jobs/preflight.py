@@ -115,6 +115,8 @@ def refuse_with_head(recipe: Recipe) -> None:
     for name, off in (("quantize", "none"), ("add_tokens", [])):
         if getattr(recipe.model, name) != off:
             raise ConfigError(f"{both} model.{name} do not go together yet. Leave it out.")
+    if recipe.evaluate.general_ability not in ("auto", "off"):
+        raise ConfigError(f"{both} evaluate.general_ability do not go together: it writes nothing. Leave it out.")
     if recipe.sharding == "full" and recipe.processes > 1:
         raise ConfigError(f"{both} sharding = full do not go together yet. Set sharding=none.")
 
