@@ -11,8 +11,9 @@ from classifiers import begin, class_rows, save_base
 from conftest import made_once
 from tunesmith import load
 from tunesmith.cli.main import app
-from tunesmith.core.errors import DataError, ModelError
+from tunesmith.core.errors import ConfigError, DataError, ModelError
 from tunesmith.core.events import silent
+from tunesmith.infer.local import LocalEngine
 from tunesmith.infer.predict import best_threshold, load_classifier
 from tunesmith.jobs.finetune import finetune
 from tunesmith.model.export import find_model
@@ -73,6 +74,13 @@ def test_columns_and_what_cannot_be_read(classifier, tmp_path):
     with pytest.raises(DataError, match="give a text, or a pair"):
         model.predict([("a", "b", "c")])
     assert model.predict([]) == []
+
+
+def test_who_says_what_texts_are_writes_none(classifier):
+    with pytest.raises(ConfigError, match=r"says what texts are, and writes none\. Use `tunesmith predict"):
+        CliRunner().invoke(app, ["chat", str(classifier), "--once", "Hi?"], catch_exceptions=False)
+    with pytest.raises(ModelError, match="says what texts are"):
+        LocalEngine(find_model(str(classifier)).load(), None)
 
 
 def test_a_model_that_writes_predicts_nothing(tiny):
