@@ -82,7 +82,7 @@ def test_a_name_may_be_short_where_it_is_plain_what_is_meant():
     assert explain("method.type").name == "method"
     assert explain("optim").inside[:2] == ("optim.optimizer", "optim.learning_rate")
     assert explain("model.dropout").inside == ("model.dropout.attention", "model.dropout.hidden")
-    assert explain("objective.label_smoothing").name == "objective.sft.label_smoothing"
+    assert explain("objective.class_weights").name == "objective.classify.class_weights"
     ranks = {one.name: one.default for one in named("rank")}
     assert ranks["method.lora.rank"] == "`16`"
     assert ranks["method.vera.rank"] == "`256`"

@@ -26,9 +26,10 @@ from tunesmith.model.methods.full import FullConfig
 from tunesmith.model.methods.lora import LoraConfig
 from tunesmith.model.methods.table import METHODS
 from tunesmith.model.new_tokens import MoreOutputs
+from tunesmith.model.packed import WHOLE
 from tunesmith.prompt.load import load_contract
 from tunesmith.train import loss as losses
-from tunesmith.train.batch import WHOLE, TokenBatch, packed
+from tunesmith.train.batch import TokenBatch, packed
 from tunesmith.train.config import OptimConfig, SftConfig
 from tunesmith.train.learner import Learner
 from tunesmith.train.loss import at_targets, grade, linear_cross_entropy, why_loss_differs

@@ -183,8 +183,8 @@ def test_the_rows_are_the_held_out_ones_else_watched_ones_else_trained_ones(run)
 
 @pytest.mark.parametrize(("harm", "words"), [(0.5, r"off by 0\.\d"), (math.nan, "off by inf")])
 def test_a_damaged_merge_is_refused_and_leaves_nothing(run, monkeypatch, harm, words):
-    def damaged(adapter, base, merged=job.merged):
-        model = merged(adapter, base)
+    def damaged(adapter, base, spec, merged=job.merged):
+        model = merged(adapter, base, spec)
         with torch.no_grad():
             model.model.layers[1].mlp.down_proj.weight[3, 5] += harm
         return model

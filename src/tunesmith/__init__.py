@@ -1,7 +1,7 @@
 """tunesmith: from a file of examples to a measured, better model.
 
     run = tunesmith.finetune("recipe.yaml")
-    tunesmith.load(run.model).generate("What time is breakfast?")
+    tunesmith.load(run.model).generate("What time is breakfast?")  # of a classifier: .predict([...])
 
 Names are imported when they are first used, so that `import tunesmith` costs nothing.
 """

@@ -21,9 +21,14 @@ def chat(
 ) -> None:
     """Chat with a model. An empty line or Ctrl-D ends, /new forgets what was said."""
     from tunesmith.cli.screen import say_aside
+    from tunesmith.core.errors import ConfigError
     from tunesmith.jobs.start import load
 
     speaker = load(model, template, device, say_aside)
+    if not hasattr(speaker, "generate"):
+        raise ConfigError(
+            f"{model}: this model says what texts are, and writes none. Use `tunesmith predict {model} FILE`."
+        )
     head = [{"role": "system", "content": system}] if system else []
     options = {"temperature": temperature, "max_new_tokens": max_new_tokens}
     if once is not None:

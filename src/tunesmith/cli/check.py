@@ -101,6 +101,7 @@ def _print_report(
         _print_ledger(ledger, found.reading.formats[ledger.file].name, faults)
     if found.rows:
         _print_numbers(found, model or EMBEDDED, price)
+        _print_labels(found)
         if model is None:
             advice = "--model NAME counts with its tokenizer, and tells of rows that its template refuses"
             console.print(f"{'no model named':15} {advice}", soft_wrap=True)
@@ -215,6 +216,20 @@ def _print_numbers(found: DataReport, model: str, price: str | None) -> None:
             soft_wrap=True,
         )
     console.print(f"{'data id':15} {found.id[:16]}")
+
+
+def _print_labels(found: DataReport) -> None:
+    """Of rows with labels: how many there are, the rarest and the most frequent, and what is odd about their names."""
+    from tunesmith.cli.screen import console
+    from tunesmith.data.kinds.labelled import KIND, name_doubts
+
+    counts: dict[str, int] = found.facts.get("labels", {})
+    if not counts or found.samples[0][0].content.kind != KIND.name:
+        return
+    order = sorted(counts, key=lambda name: (counts[name], name))
+    lines = [f"{len(counts)}, from {order[0]!r} ({counts[order[0]]}) to {order[-1]!r} ({counts[order[-1]]})"]
+    for line in [*lines, *name_doubts(counts)]:
+        console.print(f"{'labels':15} {line}", soft_wrap=True, markup=False)
 
 
 def _print_rendered(source: str, rendered: Any, contract: Contract) -> None:

@@ -41,6 +41,13 @@ def train(
     say_next(str(run.folder), until)
 
 
+def classifies(folder: str) -> bool:
+    """Whether a run has made a model that says what texts are, and writes none."""
+    from tunesmith.train.recipe import read_recipe
+
+    return read_recipe(Path(folder) / "config.yaml").objective.type == "classify"
+
+
 def say_next(folder: str, until: str = "evaluated", again: bool = True) -> None:
     """What to type after a run that went so far; `again`, where its recipe can be trained from here."""
     from tunesmith.cli.screen import console
@@ -48,7 +55,8 @@ def say_next(folder: str, until: str = "evaluated", again: bool = True) -> None:
     lines = {
         f"report  {folder}/report/report.html": until == "evaluated",
         f"go on   tunesmith train --resume {folder}": until != "evaluated",
-        f"chat    tunesmith chat {folder}": until != "trained",
+        f"chat    tunesmith chat {folder}": until != "trained" and not classifies(folder),
+        f"predict tunesmith predict {folder} FILE": until != "trained" and classifies(folder),
         f"again   tunesmith train {folder}/config.yaml --set optim.learning_rate=...": again,
     }
     console.print()

@@ -36,7 +36,7 @@ from tunesmith.data.quality.near_duplicates import UNASKED_ROWS, NearDuplicates
 from tunesmith.data.source import SourceFile
 from tunesmith.prompt.contract import Contract
 
-LAYOUT = 3  # of the folder; another number makes every folder new
+LAYOUT = 4  # of the folder; another number makes every folder new
 LARGEST_CACHE = 50 << 30  # bytes
 BATCH_ROWS = 1024  # rows in a record batch
 

@@ -15,13 +15,14 @@ import jinja2
 import yaml
 
 from tunesmith.core.errors import ConfigError
+from tunesmith.data.kinds.labelled import label_names
 from tunesmith.data.quality.ledger import OUTCOMES
 from tunesmith.model.methods.table import METHODS
 from tunesmith.prompt.base import EMBEDDED
 from tunesmith.score.interval import show
 
 QUESTION = "Hello, what can you help me with?"  # of the code, where nothing of the data may be quoted
-OBJECTIVES = {"sft": "supervised fine-tuning"}
+OBJECTIVES = {"sft": "supervised fine-tuning", "classify": "learning to classify"}
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,16 @@ class Facts:
         """The objective's name."""
         return self.recipe.get("objective", {}).get("type", "sft")
 
+    @property
+    def pipeline(self) -> str:
+        """What the hub calls the model's task."""
+        return "text-classification" if self.record.get("task") == "classify" else "text-generation"
+
+    @property
+    def labels(self) -> list[str]:
+        """The classes that it knows."""
+        return label_names(self.record.get("facts", {})) if self.pipeline == "text-classification" else []
+
 
 def label_of(method: str) -> str:
     """What people call a method."""
@@ -104,6 +115,9 @@ def write_card(facts: Facts) -> str:
         base_name=facts.base or facts.record.get("base", {}).get("name", "unknown"),
         rows=facts.record.get("data", {}).get("rows"),
         question=repr(question_for(facts)),
+        against=facts.report["against"] if facts.report and facts.pipeline == "text-classification" else None,
+        labels=", ".join(map(code, facts.labels)),
+        classes=max(len(facts.labels), 1),
         options=f", revision={json.dumps(facts.revision)}" if facts.revision else "",
         of_adapter=facts.of_adapter,
         table=score_table(facts.report),
@@ -119,7 +133,7 @@ def make_header(facts: Facts) -> dict[str, Any]:
         header |= {"base_model": facts.base, "base_model_relation": "adapter" if facts.adapter else "finetune"}
     header |= {
         "library_name": "peft" if facts.adapter else "transformers",
-        "pipeline_tag": "text-generation",
+        "pipeline_tag": facts.pipeline,
         "tags": ["tunesmith", facts.method, facts.objective],
     }
     if datasets := [name for name in map(hub_data, named(facts, "train")) if name]:
@@ -135,7 +149,7 @@ def result_of(facts: Facts, metrics: list[dict[str, Any]]) -> dict[str, Any]:
     names = named(facts, "test") or named(facts, "train")
     known = [name for name in map(hub_data, names) if name]
     return {
-        "task": {"type": "text-generation"},
+        "task": {"type": facts.pipeline},
         "dataset": {
             "name": ", ".join(names) or facts.report["data"],
             "type": known[0] if len(known) == len(names) == 1 else facts.report["data"],
@@ -173,7 +187,8 @@ def question_for(facts: Facts) -> str:
     if not facts.with_samples:
         return QUESTION
     samples = (facts.report or {}).get("samples", [])
-    said = [turn["content"] for turn in samples[0]["messages"] if turn["role"] == "user"] if samples else []
+    asks = ("user", "text")
+    said = [turn["content"] for turn in samples[0]["messages"] if turn["role"] in asks] if samples else []
     if not said:
         raise ConfigError("--with-samples: this model has no report with a question. Leave the option out.")
     return said[-1]

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tunesmith.data.kinds.labelled import names_of
+from tunesmith.data.kinds.row import Row
 from tunesmith.data.prepare import Prepared
 from tunesmith.evaluate.slices import parts_of
 from tunesmith.evaluate.suite import RowResults, Speed
 from tunesmith.prompt.messages import plain
 from tunesmith.score.interval import FEWEST_ROWS, Interval, difference_interval, score_interval
-from tunesmith.score.metrics import METRICS, Counts, Metric
+from tunesmith.score.metrics import ALL_METRICS, Counts, Metric
 
 
 @dataclass(frozen=True)
@@ -95,9 +97,9 @@ def compare(
         rows: the rows.
     """
     samples = [
-        Sample(plain(row.row.prompt), row.row.answer, answer, other.answers[i] if other else None)
+        Sample(asked, reference, answer, other.answers[i] if other else None)
         for i, (row, answer) in enumerate(zip(rows, results.answers, strict=True))
-        if row.row.content.kind == "chat"
+        for asked, reference in _asked(row.row)
     ]
     whole = list(range(len(rows)))
     slices = [
@@ -107,6 +109,17 @@ def compare(
     pairs = ((names[0], results), (names[1], other))
     speed = {name: one.speed for name, one in pairs if name is not None and one is not None and one.speed is not None}
     return EvalReport(names[0], names[1], data, len(rows), _compare_all(results, other, whole), slices, speed, samples)
+
+
+def _asked(row: Row) -> list[tuple[list[dict[str, str]], str]]:
+    """What people read of a row: what was asked, and the reference; nothing of one that asks nothing."""
+    content: Any = row.content
+    if content.kind == "chat":
+        return [(plain(row.prompt), row.answer)]
+    if content.kind == "labelled":
+        label = ", ".join(names_of(content)) if names_of(content) or isinstance(content.label, tuple) else content.label
+        return [([{"role": "text", "content": text} for text in content.texts()], str(label))]
+    return []
 
 
 def rows_of(results: RowResults, rows: Sequence[Prepared]) -> list[dict[str, Any]]:
@@ -125,7 +138,7 @@ def _compare_all(results: RowResults, other: RowResults | None, places: list[int
     """Every metric that was measured, of both models where there are two."""
     return [
         _compare_one(metric, results.counts[metric.name][places], other and other.counts.get(metric.name), places)
-        for metric in METRICS
+        for metric in ALL_METRICS
         if metric.name in results.counts
     ]
 

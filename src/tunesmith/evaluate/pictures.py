@@ -53,7 +53,7 @@ def loss_curve(steps: Sequence[dict[str, Any]], validations: Sequence[dict[str, 
         xv, yv = [event["step"] for event in validations], [event["loss"] for event in validations]
         axes.plot(xv, yv, color=SECOND, linewidth=2, marker="o", markersize=4, label="validation")
     axes.set_xlabel("step", color=INK)
-    axes.set_ylabel("loss per trained token (nats)", color=INK)
+    axes.set_ylabel("loss", color=INK)
     fit_axis(axes, [y, [event["loss"] for event in validations]])
     axes.legend(frameon=False, labelcolor=INK)
     return svg(figure)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from tunesmith.core.names import counted, shortest_ends
@@ -14,7 +14,25 @@ from tunesmith.evaluate.pictures import length_histogram, loss_curve, schedule_c
 from tunesmith.evaluate.score_pictures import run_colours, score_dots
 from tunesmith.score.interval import VERDICTS, show
 
-IN_SLICES = ("perplexity", "BLEU", "token F1")  # the metrics that tables of parts show
+IN_SLICES = (
+    "perplexity",
+    "BLEU",
+    "token F1",
+    "accuracy",
+    "macro F1",
+    "Pearson",
+)  # the metrics that tables of parts show
+
+NO_REPORTS: Mapping[str, EvalReport] = {}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture with its heading and a sentence."""
+
+    title: str
+    said: str
+    svg: str
 
 
 @dataclass(frozen=True)
@@ -38,6 +56,8 @@ class Story:
         notes: what else the run had to say, in sentences.
         rates: learning rate of each step of the whole schedule.
         groups: which weights learn how fast, as the `rates` event has it.
+        beside: the same rows beside further models, by their names.
+        pictures: of what was said.
     """
 
     title: str
@@ -56,6 +76,8 @@ class Story:
     notes: Sequence[str] = ()
     rates: Sequence[float] = ()
     groups: Sequence[dict[str, Any]] = ()
+    beside: Mapping[str, EvalReport] = field(default_factory=dict[str, EvalReport])
+    pictures: Sequence[Picture] = ()
 
 
 def pick_samples(report: EvalReport | None, count: int) -> list[Sample]:
@@ -78,12 +100,13 @@ def render_page(story: Story) -> str:
         story.title,
         story.lead,
         tiles,
-        sections + forgetting(story.general),
+        [*sections, *beside_others(story.beside), *forgetting(story.general)],
         pick_samples(story.report, story.samples),
         loss_svg=loss_curve(story.steps, story.validations),
         schedule_svg=schedule_curve(story.rates, len(story.steps)) if story.rates else "",
         groups=list(story.groups) if len(story.groups) > 1 else [],
         length_svg=length_histogram(story.lengths, story.trained),
+        pictures=story.pictures,
         ledger=story.ledger,
         replayed=story.replayed,
         notes=list(story.notes),
@@ -92,14 +115,23 @@ def render_page(story: Story) -> str:
     )
 
 
-def render_evaluation(report: EvalReport, general: dict[str, EvalReport], samples: int) -> str:
+def render_evaluation(
+    report: EvalReport, general: Mapping[str, EvalReport], samples: int, beside: Mapping[str, EvalReport] = NO_REPORTS,
+    pictures: Sequence[Picture] = (),
+) -> str:  # fmt: skip
     """The page of an evaluation alone as HTML text."""
     lead = f"beside {report.against}, on the same rows" if report.against else "measured alone"
-    sections = [_section(f"Scores on {counted(report.rows, 'row')}", report), *forgetting(general)]
-    return _render(report.model, lead, {}, sections, pick_samples(report, samples))
+    first = _section(f"Scores on {counted(report.rows, 'row')}", report)
+    sections = [first, *beside_others(beside), *forgetting(general)]
+    return _render(report.model, lead, {}, sections, pick_samples(report, samples), pictures=pictures)
 
 
-def forgetting(general: dict[str, EvalReport]) -> list[dict[str, Any]]:
+def beside_others(reports: Mapping[str, EvalReport]) -> list[dict[str, Any]]:
+    """A section for each further model that the same rows were given to."""
+    return [_section(f"Beside {name}", report) for name, report in reports.items()]
+
+
+def forgetting(general: Mapping[str, EvalReport]) -> list[dict[str, Any]]:
     """A section for each set of general rows: what the model can still do that it was not tuned for."""
     lead = "Nobody trained on these. A model that gets worse here has forgotten something."
     return [
@@ -152,6 +184,7 @@ def _render(
         "schedule_svg": "",
         "groups": [],
         "length_svg": "",
+        "pictures": [],
         "ledger": "",
         "replayed": "",
         "notes": [],

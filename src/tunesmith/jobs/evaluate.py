@@ -10,7 +10,7 @@ from tunesmith.core import events
 from tunesmith.core.errors import ConfigError, ModelError
 from tunesmith.core.events import Report
 from tunesmith.core.files import write_text
-from tunesmith.core.names import counted
+from tunesmith.core.names import counted, look_up
 from tunesmith.data.load import load_rows, require_rows
 from tunesmith.data.prepare import Prepared, dataset_id, prepare
 from tunesmith.evaluate.compare import compare, rows_of
@@ -18,8 +18,11 @@ from tunesmith.evaluate.general_ability import READS, general_files, load_genera
 from tunesmith.evaluate.report import render_evaluation
 from tunesmith.evaluate.suite import RowResults, evaluate_rows
 from tunesmith.infer.local import LocalEngine
+from tunesmith.infer.predict import load_classifier
 from tunesmith.infer.remote import RemoteModel, parse_remote
+from tunesmith.jobs.evaluate_classes import beside_baselines, evaluate_classes, refuse_strange
 from tunesmith.jobs.final_evaluation import Found, say
+from tunesmith.jobs.merge import columns_of, training_rows
 from tunesmith.model.adapter import soft_places
 from tunesmith.model.export import ExportedModel, find_model
 from tunesmith.prompt.base import EMBEDDED, context_length, resolve
@@ -40,6 +43,10 @@ def evaluate_model(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     if arguments.get("harness"):
         return {"report": evaluate_harness(arguments, report)}
     model, other = _find(arguments["model"]), _find(arguments["against"]) if arguments["against"] else None
+    if any(isinstance(one, ExportedModel) and not one.chats for one in (model, other)):
+        return {"report": evaluate_labels(model, other, arguments, report)}
+    if arguments.get("baseline", "none") != "none":
+        raise ConfigError("--baseline is for classifiers. Leave it out.")
     contract, takes = _reader([model, other], arguments["template"])
     rows = _rows(arguments, contract, takes, report)
     files = general_files(arguments.get("general") or "off", "")
@@ -73,11 +80,47 @@ def evaluate_model(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
         },
         rows_of(results, rows),
     )
+    return {"report": _told(found, arguments, report)}
+
+
+def _told(found: Found, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Tell of what was found, write the page where one is wanted, and return plain values."""
     assert found.report is not None
     say(found, arguments["samples"], report)
     if arguments.get("html"):
-        write_text(Path(arguments["html"]), render_evaluation(found.report, found.general, arguments["samples"]))
-    return {"report": {**found.report.to_json(), "general_ability": found.general_json()}}
+        page = render_evaluation(found.report, found.general, arguments["samples"], found.beside, found.pictures)
+        write_text(Path(arguments["html"]), page)
+    return found.to_json()
+
+
+def evaluate_labels(
+    model: ExportedModel | RemoteModel, other: ExportedModel | RemoteModel | None, arguments: dict[str, Any],
+    report: Report,
+) -> dict[str, Any]:  # fmt: skip
+    """Evaluate a classifier on rows with labels, beside another or beside baselines.
+
+    Raises:
+        ConfigError: something is asked for that classifiers have not.
+    """
+    if not isinstance(model, ExportedModel) or isinstance(other, RemoteModel) or model.chats or (other and other.chats):
+        raise ConfigError(
+            f"{arguments['model']} and {arguments['against']}: a classifier is compared with another alone."
+        )
+    if arguments.get("general"):
+        raise ConfigError("--general is for models that write. Leave it out.")
+    look_up({"none": 0, "tfidf": 1}, arguments.get("baseline", "none"), "baseline")
+    takes = context_length(model.base.folder if model.base else model.folder) or LONGEST
+    asked = {**arguments, "columns": arguments["columns"] or columns_of(model)}
+    rows = _rows(asked, model.contract(), takes, report, frozenset({"labelled"}), arguments["rows"] or 1 << 60)
+    refuse_strange(rows, model)
+    if other is not None:
+        return _told(evaluate_classes(model, other, rows, arguments.get("device", "auto"), report), arguments, report)
+    if arguments.get("baseline", "none") == "none":
+        return _told(evaluate_classes(model, None, rows, arguments.get("device", "auto"), report), arguments, report)
+    training = training_rows(model, report)
+    classifier = load_classifier(model, arguments.get("device", "auto"))
+    found = beside_baselines(classifier, model.name, rows, training, arguments["baseline"], report)
+    return _told(found, arguments, report)
 
 
 def evaluate_harness(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
@@ -135,13 +178,16 @@ def same_tokenizer(one: ExportedModel, other: ExportedModel) -> bool:
     return load_tokenizer(one.folder).get_vocab() == load_tokenizer(other.folder).get_vocab()
 
 
-def _rows(arguments: dict[str, Any], contract: Contract, takes: int, report: Report) -> list[Prepared]:
+def _rows(
+    arguments: dict[str, Any], contract: Contract, takes: int, report: Report, reads: frozenset[str] = READS,
+    most: int = 0,
+) -> list[Prepared]:  # fmt: skip
     """The file's rows, prepared; a note says how many are left out because they are too long."""
     dataset = load_rows(arguments["data"], format=arguments["format"], columns=arguments["columns"] or {})
     ledgers = dataset.reading.ledgers
     require_rows(ledgers, arguments["bad_rows"])
-    wanted = dataset.rows[: arguments["rows"] or 200]
-    rows = list(prepare(wanted, ledgers, contract, takes, READS, over_long="drop", bad_rows=arguments["bad_rows"]))
+    wanted = dataset.rows[: most or arguments["rows"] or 200]
+    rows = list(prepare(wanted, ledgers, contract, takes, reads, over_long="drop", bad_rows=arguments["bad_rows"]))
     if len(rows) < len(wanted):
         sentence = f"longer than {takes} tokens, and left out: {counted(len(wanted) - len(rows), 'row')}."
         report(events.Warning(sentence))

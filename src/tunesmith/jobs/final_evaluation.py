@@ -13,7 +13,7 @@ from tunesmith.data.prepare import Prepared, dataset_id
 from tunesmith.evaluate.budget import TRAINING_SHARE, choose_sample, seconds_a_row
 from tunesmith.evaluate.compare import EvalReport, compare, rows_of
 from tunesmith.evaluate.general_ability import general_files, load_general
-from tunesmith.evaluate.report import pick_samples
+from tunesmith.evaluate.report import Picture, pick_samples
 from tunesmith.evaluate.suite import RowResults, evaluate_rows, joined
 from tunesmith.infer.local import COMPILE_AFTER, LocalEngine
 from tunesmith.model.export import find_model
@@ -34,15 +34,26 @@ class Found:
         report: on the held-out rows; None where there are none.
         general: on rows that the run is not about, by what they are.
         rows: what the tuned model did on each held-out row.
+        beside: the held-out rows beside further models, by their names.
+        pictures: of what was said.
     """
 
     report: EvalReport | None = None
     general: dict[str, EvalReport] = field(default_factory=dict[str, EvalReport])
     rows: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    beside: dict[str, EvalReport] = field(default_factory=dict[str, EvalReport])
+    pictures: list[Picture] = field(default_factory=list[Picture])
 
     def general_json(self) -> dict[str, Any]:
         """What was found on general rows, as plain values."""
         return {name: one.to_json() for name, one in self.general.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """What report.json holds."""
+        assert self.report is not None
+        beside = {name: {**one.to_json(), "samples": []} for name, one in self.beside.items()}
+        whole = {**self.report.to_json(), "general_ability": self.general_json()}
+        return {**whole, "beside": beside} if beside else whole
 
 
 def evaluate_both(
@@ -121,6 +132,9 @@ def say(found: Found, samples: int, report: Report) -> None:
     if found.report is not None:
         whole = found.report.to_json()
         report(events.Scores(**{key: whole[key] for key in ("model", "rows", "against", "scores", "speed")}))
+    for one in found.beside.values():
+        plain = one.to_json()
+        report(events.Scores(**{key: plain[key] for key in ("model", "rows", "against", "scores")}, speed={}))
     for what, one in found.general.items():
         plain = one.to_json()
         report(events.GeneralAbility(what, **{key: plain[key] for key in ("model", "rows", "against", "scores")}))

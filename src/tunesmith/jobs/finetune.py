@@ -23,10 +23,12 @@ from tunesmith.data.quality.ledger import total
 from tunesmith.data.split import Splits, load_splits
 from tunesmith.evaluate.report import Story, render_page
 from tunesmith.jobs.card import make_card
+from tunesmith.jobs.evaluate_classes import evaluate_classifier
 from tunesmith.jobs.final_evaluation import Found, evaluate_both
 from tunesmith.jobs.merge import export_merged, rows_to_compare
 from tunesmith.jobs.preflight import (
     doubts,
+    refuse_accuracy_of_numbers,
     refuse_in_parts,
     refuse_merge,
     refuse_optimizer,
@@ -34,6 +36,7 @@ from tunesmith.jobs.preflight import (
     refuse_too_few,
     refuse_unknown_tokens,
     refuse_what_cannot_teach,
+    refuse_with_head,
 )
 from tunesmith.jobs.replay import with_replay
 from tunesmith.jobs.resume import begin_plan, go_back, made_from
@@ -116,6 +119,7 @@ def walk(
     refuse_optimizer(recipe)
     refuse_merge(recipe)
     refuse_quantized(recipe)
+    refuse_with_head(recipe)
     torch.manual_seed(recipe.seed)
     ranks = join_ranks(arguments, choose_device(recipe.device)[0])
     report = to_folder(folder, forward) if ranks.leads else silent
@@ -125,7 +129,7 @@ def walk(
     objective = objective_for(recipe.objective)
     refuse_untrainable(base.folder, objective.task)
     contract = load_contract(
-        base.folder, recipe.model.template, recipe.data.train_on, add_tokens=recipe.model.add_tokens
+        base.folder, recipe.model.template, recipe.data.train_on, TASKS[objective.task].causal, recipe.model.add_tokens
     )
 
     # 3. Rows, checked, as token ids and masks, on disk.
@@ -135,6 +139,7 @@ def walk(
     # 4. What is trained on, what is validated on, what is kept for the end.
     refuse_too_few(splits, arguments.get("least_rows", 0))
     refuse_what_cannot_teach(recipe, splits, contract)
+    refuse_accuracy_of_numbers(recipe, splits)
     added = contract.tokenizer.convert_tokens_to_ids(list(recipe.model.add_tokens))
     words = max(read_config(base.folder).get_text_config().vocab_size, *(id + 1 for id in added), 0)
     refuse_unknown_tokens(splits, contract, words)
@@ -155,6 +160,7 @@ def walk(
     # 6. The model, the way it is changed, and the whole plan, decided on the model as it will be trained.
     report(events.Phase("loading the model"))
     task, facts, sharded = objective.task, splits.train.dataset.facts, plan.sharding == "full"
+    objective = objective.informed(facts) if objective.informed is not None else objective
     spec = LoadSpec(
         task=task,
         facts=facts,
@@ -236,7 +242,7 @@ def walk(
     refuse_unchanged(model, is_changed)
     card = make_card(recipe, base, contract, splits, plan, chosen.step, folder)
     target = folder / ("adapter" if recipe.output.merge and "merge" in method.can else "model")
-    export(model, base, contract, target, card)
+    export(model, base, contract, target, {**card, "chosen": objective.choose(model, splits.validation)})
     trained = what_was_trained(model, splits.train, recipe.device)
     if beside is not None and chosen.step == steps:
         report(events.Warning(said_of_quantizing(recipe.model.quantize, beside, trained.losses)))
@@ -251,7 +257,10 @@ def walk(
 
     # 9. Base and tuned model, loaded from their folders, on rows that neither has seen.
     training = sum(step["seconds"] for step in read_lines(folder / METRICS))
-    found = evaluate_both(recipe, folder, base, contract, splits.test, training, report)
+    if TASKS[task].causal:
+        found = evaluate_both(recipe, folder, base, contract, splits.test, training, report)
+    else:  # a base has no head to compare with
+        found = evaluate_classifier(recipe, folder, splits, report)
     write_report(folder, recipe, splits, plan, found)
     report(events.Finished())
     return {"folder": str(folder), "scores": found.report.to_json()["scores"] if found.report else []}
@@ -368,8 +377,10 @@ def write_report(folder: Path, recipe: Recipe, splits: Splits, plan: Plan, found
         report=found.report,
         general=found.general,
         samples=recipe.evaluate.samples,
+        beside=found.beside,
+        pictures=found.pictures,
     )
     write_text(target / "report.html", render_page(story))
     if found.report is not None:
-        write_json(target / "report.json", {**found.report.to_json(), "general_ability": found.general_json()})
+        write_json(target / "report.json", found.to_json())
         write_text(target / "rows.jsonl", "".join(json.dumps(row) + "\n" for row in found.rows))

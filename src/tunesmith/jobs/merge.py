@@ -30,7 +30,7 @@ from tunesmith.evaluate.general_ability import READS
 from tunesmith.jobs.verify_merge import Trial, verify_merge
 from tunesmith.model.export import ExportedModel, export, find_model, merged
 from tunesmith.model.layout import CARD
-from tunesmith.model.load import read_config
+from tunesmith.model.load import LoadSpec, read_config
 from tunesmith.prompt.base import Base, context_length
 from tunesmith.registry.runs import is_run
 from tunesmith.train.objectives.table import objective_for
@@ -121,16 +121,37 @@ def rows_to_compare(splits: Splits) -> tuple[Sequence[Prepared], str]:
 
 
 def rows_of_run(exported: ExportedModel, report: Report) -> tuple[Sequence[Prepared], str]:
-    """The rows that the run of a model kept for the end, found again through its recipe.
+    """The rows that the run of a model kept for the end, found again through its recipe."""
+    return rows_to_compare(splits_of_run(exported, report))
+
+
+def training_rows(exported: ExportedModel, report: Report) -> Sequence[Prepared]:
+    """The rows that a model was trained on, found again in the same way."""
+    return splits_of_run(exported, report).train
+
+
+def recipe_of(exported: ExportedModel) -> Recipe | None:
+    """The recipe that a model was made by, if its card holds one."""
+    card = exported.card
+    return validate(Recipe, card["recipe"], f"{exported.folder / CARD}: recipe") if "recipe" in card else None
+
+
+def columns_of(exported: ExportedModel) -> dict[str, str]:
+    """What the files of a model's run called the columns of its rows."""
+    recipe = recipe_of(exported)
+    return {} if recipe is None else dict(recipe.data.columns)
+
+
+def splits_of_run(exported: ExportedModel, report: Report) -> Splits:
+    """The rows of a model's run.
 
     Raises:
         DataError: they are not there any more.
     """
-    card, base = exported.card, exported.base
-    if base is None or "recipe" not in card:
+    card, recipe = exported.card, recipe_of(exported)
+    if recipe is None:
         raise DataError(f"{exported.folder}: its {CARD} holds no recipe to find rows by. Name a file with --data.")
-    recipe = validate(Recipe, card["recipe"], f"{exported.folder / CARD}: recipe")
-    longest = longest_row(recipe, base)
+    longest = longest_row(recipe, exported.base or Base(exported.name, exported.folder))
     where = card["directory"] if Path(card["directory"]).is_dir() else "."
     contract = exported.contract()
     try:
@@ -141,16 +162,18 @@ def rows_of_run(exported: ExportedModel, report: Report) -> tuple[Sequence[Prepa
     if splits.train.dataset.id != card["data"]["id"]:
         sentence = "the run's files have changed, so rows that are held out now may have been trained on."
         report(events.Warning(sentence))
-    return rows_to_compare(splits)
+    return splits
 
 
 def rows_of_file(name: str, exported: ExportedModel) -> tuple[Sequence[Prepared], str]:
     """The rows of a file, prepared as the model is prompted; those that are too long are left out."""
-    dataset = load_rows(name)
+    recipe = recipe_of(exported)
+    dataset = load_rows(name, columns={} if exported.chats else columns_of(exported))
     ledgers = dataset.reading.ledgers
     require_rows(ledgers, "fail")
+    reads = READS if recipe is None else objective_for(recipe.objective).reads
     takes = context_length(exported.base.folder if exported.base else exported.folder) or LONGEST
-    rows = list(prepare(dataset.rows, ledgers, exported.contract(), takes, READS, over_long="drop"))
+    rows = list(prepare(dataset.rows, ledgers, exported.contract(), takes, reads, over_long="drop"))
     return rows, f"rows of {name}"
 
 
@@ -238,7 +261,8 @@ def count_weights(folder: Path) -> int:
 def _fold(exported: ExportedModel, base: Base, folder: Path) -> ExportedModel:
     """Merge and export, and find the result as others would; it leaves memory before it is loaded again."""
     try:
-        export(merged(exported.folder, base), base, exported.contract(), folder, exported.card)
+        whole = merged(exported.folder, base, exported.spec(LoadSpec()))
+        export(whole, base, exported.contract(), folder, exported.card)
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"{exported.folder}: cannot be folded into {base.folder} ({reason}).") from error

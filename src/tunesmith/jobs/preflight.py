@@ -13,6 +13,8 @@ from tunesmith.prompt.contract import Contract
 from tunesmith.train import optimizers
 from tunesmith.train.recipe import Recipe
 
+WITHOUT_HEAD = ("prompt_tuning", "p_tuning", "prefix_tuning", "adapter")  # what they save has no place for a head
+
 
 def refuse_in_parts(recipe: Recipe) -> None:
     """Refuse a method that needs all weights where each process would hold a part of them.
@@ -95,6 +97,43 @@ def refuse_quantized(recipe: Recipe) -> None:
         raise ConfigError(f"model.quantize = {kind} and sharding = full do not go together. Set sharding=none.")
 
 
+def refuse_with_head(recipe: Recipe) -> None:
+    """Refuse what a model with a head cannot be trained with, and a metric that the objective has not.
+
+    Raises:
+        ConfigError: it says which two do not go together.
+    """
+    kind, metric = recipe.objective.type, recipe.evaluate.metric
+    known = {"sft": ("loss", "token_accuracy"), "classify": ("loss", "accuracy")}[kind]
+    if metric not in known:
+        raise ConfigError(f"evaluate.metric = {metric}: with objective.type = {kind} it is one of {', '.join(known)}.")
+    if kind == "sft":
+        if recipe.evaluate.baseline != "none":
+            raise ConfigError("evaluate.baseline is for objective.type = classify. Leave it out.")
+        return
+    both = f"objective.type = {kind} and"
+    if recipe.method.type in WITHOUT_HEAD:
+        able = ", ".join(name for name in METHODS if name not in WITHOUT_HEAD)
+        raise ConfigError(f"{both} method.type = {recipe.method.type} do not go together. Take one of {able}.")
+    for name, off in (("quantize", "none"), ("add_tokens", [])):
+        if getattr(recipe.model, name) != off:
+            raise ConfigError(f"{both} model.{name} do not go together yet. Leave it out.")
+    if recipe.evaluate.general_ability not in ("auto", "off"):
+        raise ConfigError(f"{both} evaluate.general_ability do not go together: it writes nothing. Leave it out.")
+    if recipe.sharding == "full" and recipe.processes > 1:
+        raise ConfigError(f"{both} sharding = full do not go together yet. Set sharding=none.")
+
+
+def refuse_accuracy_of_numbers(recipe: Recipe, splits: Splits) -> None:
+    """Refuse to judge by accuracy what has none.
+
+    Raises:
+        ConfigError: the rows have numbers.
+    """
+    if recipe.evaluate.metric == "accuracy" and not splits.train.dataset.facts.get("labels"):
+        raise ConfigError("evaluate.metric = accuracy: the rows have numbers and no classes. Take loss.")
+
+
 def refuse_what_cannot_teach(recipe: Recipe, splits: Splits, contract: Contract) -> None:
     """Everything that would end as a model that learned nothing, or something else than was meant.
 
@@ -104,7 +143,11 @@ def refuse_what_cannot_teach(recipe: Recipe, splits: Splits, contract: Contract)
         DataError: rows that together could not teach; no row fell into the validation part.
         ConfigError: something is to be judged by validation rows, and there are none.
     """
-    splits.kind.refuse(splits.train, splits.train.dataset.facts, contract)
+    facts = splits.train.dataset.facts
+    splits.kind.refuse(splits.train, facts, contract)
+    for part, rows in (("validation", splits.validation), ("test", splits.test)):
+        if len(rows):
+            splits.kind.refuse_held_out(rows, facts, part)
     _refuse_no_validation(recipe, splits)
 
 
@@ -171,6 +214,7 @@ def doubts(recipe: Recipe, splits: Splits, base: Base | None = None) -> list[str
         for code, count in ledger.by_code("warning").items()
         for first in [next(one for one in ledger.entries if (one.outcome, one.code) == ("warning", code))]
     ]
+    sentences += splits.kind.doubts(splits.train, splits.train.dataset.facts)
     sentences += _breaking_off(splits.train)
     if leaked := splits.leaked():
         sentences.append(f"{leaked} of {counted(len(splits.test), 'test row')} ask what training rows ask.")

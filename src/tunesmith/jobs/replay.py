@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.core import events
+from tunesmith.core.errors import ConfigError
 from tunesmith.core.events import Report
 from tunesmith.core.files import open_new
 from tunesmith.data.config import OwnAnswers
@@ -88,10 +89,14 @@ def with_replay(
 def choose_source(recipe: Recipe, splits: Splits) -> Source:
     """Where replayed rows come from, as the recipe says, or else by what the base and the user's rows are."""
     wanted = recipe.data.replay
+    if wanted not in ("auto", "off") and not splits.kind.chat and splits.kind.name != "text":
+        raise ConfigError(f"data.replay: beside {splits.kind.words} nothing is replayed. Leave it out.")
     if isinstance(wanted, OwnAnswers):
         return Source(wanted.prompts, read_prompts(wanted.prompts)[0])
     if wanted != "auto":
         return Source() if wanted == "off" else Source(wanted)
+    if not splits.kind.chat and splits.kind.name != "text":
+        return Source(why_none=f"beside {splits.kind.words} there is nothing to keep.")
     if splits.kind.name == "text":
         return Source(why_none="beside plain text it is not done unasked. data.replay=FILE names rows to replay.")
     if recipe.model.template is not None:

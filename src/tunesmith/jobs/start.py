@@ -205,13 +205,17 @@ def load(name: str | Path, template: str | None = None, device: str = "auto", re
         TunesmithError: there is no such model or device, or it cannot be used.
 
     Returns:
-        A `tunesmith.infer.chat.Chat`. torch is imported here, not before.
+        A `tunesmith.infer.chat.Chat`; of a run that has learned to classify a `tunesmith.infer.predict.Classifier`.
+        torch is imported here, not before.
     """
     from tunesmith.infer.chat import Chat
     from tunesmith.infer.local import LocalEngine
+    from tunesmith.infer.predict import load_classifier
     from tunesmith.model.export import find_model
 
     exported = find_model(str(name), report)
+    if not exported.chats:
+        return load_classifier(exported, device)
     contract = exported.contract(template)
     return Chat(LocalEngine(exported.load(device), contract))
 

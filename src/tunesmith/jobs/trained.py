@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from tunesmith.model.heads import train_head
 from tunesmith.model.layout import adapter_folder
 from tunesmith.model.load import LoadSpec, answering, load
 from tunesmith.model.methods.method import trainable
@@ -26,7 +27,7 @@ def changed_model(model: Any, recipe: Recipe, rows: Sequence[Any] = (), steps: i
         refuse_other_tokens(adapter_folder(earlier), recipe.model.add_tokens)
         model = put_saved_tokens(model, adapter_folder(earlier))
     model = method.apply(split_off(model, getattr(recipe.method, "train_also", ())), recipe.method)
-    train_new_tokens(model)
+    train_new_tokens(train_head(model))
     method.prepare(model, recipe.method, rows, steps)
     return model
 

@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from peft.tuners.lora import LoraLayer
 
@@ -21,7 +22,9 @@ from tunesmith.core.errors import TrainingError
 from tunesmith.data.prepare import Prepared
 from tunesmith.infer.generator import Options, answer_all
 from tunesmith.infer.local import LocalEngine
+from tunesmith.infer.predict import reads_of, row_logits
 from tunesmith.model.export import find_model
+from tunesmith.model.heads import head_modules
 from tunesmith.model.load import answering
 from tunesmith.model.methods.method import trainable
 from tunesmith.prompt.contract import Contract
@@ -53,11 +56,12 @@ class Trained:
 
     Attributes:
         tensors: the SHA-256 of each trained tensor, and the factor of each adapter, by name.
-        losses: the summed loss of each of a few rows, in the precision and on the device that answer.
+        losses: the summed loss of each of a few rows, in the precision and on the device that answer; of a model with
+            a head of its own each row's logits.
     """
 
     tensors: dict[str, str]
-    losses: list[float]
+    losses: list[Any]
 
 
 def what_was_trained(model: Any, rows: Sequence[Prepared], device: str = "auto") -> Trained:
@@ -88,8 +92,10 @@ def tensors_of(model: torch.nn.Module, names: Container[str]) -> dict[str, str]:
     return found | {f"scaling of {name}": str(part.scaling) for name, part in adapters.items()}
 
 
-def losses_of(model: Any, rows: Sequence[Prepared]) -> list[float]:
-    """The summed loss of each of the first few rows."""
+def losses_of(model: Any, rows: Sequence[Prepared]) -> list[Any]:
+    """The summed loss of each of the first few rows; their logits of a model with a head."""
+    if head_modules(model):
+        return row_logits(model.eval(), reads_of(islice(rows, ROWS))).tolist()
     scores = LocalEngine(model.eval(), None).score(
         [(row.ids.tolist(), row.mask.tolist()) for row in islice(rows, ROWS)]
     )
@@ -153,7 +159,13 @@ def refuse_another(folder: Path, model: Any, rows: Sequence[Prepared], trained: 
             f"trained (first: {others[0]}). Please report this."
         )
     for row, before, after in zip(rows, trained.losses, losses_of(model, rows), strict=False):
-        if not math.isclose(before, after, rel_tol=CLOSE[model.dtype], abs_tol=CLOSE[model.dtype] * row.trained):
+        if isinstance(before, list) or isinstance(after, list):
+            if not np.allclose(after, before, rtol=CLOSE[model.dtype], atol=CLOSE[model.dtype]):
+                raise TrainingError(
+                    f"{folder}: read back, the model gives other logits on {row.source} than the trained one. It is "
+                    "not what was trained; please report this."
+                )
+        elif not math.isclose(before, after, rel_tol=CLOSE[model.dtype], abs_tol=CLOSE[model.dtype] * row.trained):
             raise TrainingError(
                 f"{folder}: read back, the model has a loss of {after:.6g} on {row.source} where the trained one had "
                 f"{before:.6g}. It is not what was trained; please report this."

@@ -24,7 +24,9 @@ from tunesmith.data.prepare import Prepared
 from tunesmith.evaluate.compare import compare
 from tunesmith.evaluate.suite import RowResults, evaluate_rows
 from tunesmith.infer.local import LocalEngine
+from tunesmith.infer.predict import reads_of, row_logits
 from tunesmith.model.export import ExportedModel
+from tunesmith.model.heads import head_modules
 from tunesmith.model.load import answering
 
 LIMIT = 1e-3  # of a logit's difference
@@ -119,8 +121,11 @@ def load_exact(exported: ExportedModel, device: str = "auto") -> Any:
 def _logits(model: Any, rows: Sequence[Prepared], report: Report, label: str) -> Iterator[np.ndarray]:
     """The logits of each row (T, V), prompt and answer, one row at a time."""
     for i, row in enumerate(rows):
-        ids_1T = torch.from_numpy(row.ids.astype(np.int64))[None].to(model.device)
-        yield model(input_ids=ids_1T, use_cache=False).logits[0].float().cpu().numpy()
+        if head_modules(model):  # one position: the whole row
+            yield row_logits(model, reads_of([row]))
+        else:
+            ids_1T = torch.from_numpy(row.ids.astype(np.int64))[None].to(model.device)
+            yield model(input_ids=ids_1T, use_cache=False).logits[0].float().cpu().numpy()
         report(events.Pulse(f"logits of the {label}", i + 1, len(rows)))
 
 

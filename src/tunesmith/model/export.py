@@ -19,7 +19,7 @@ from tunesmith.core.events import Report, silent
 from tunesmith.core.files import expanded, full_disk, publish_folder, read_object, write_json
 from tunesmith.model.adapter import has_adapter, kept_as, save_adapter
 from tunesmith.model.layout import ADAPTER, CARD
-from tunesmith.model.load import LoadSpec, answering, load
+from tunesmith.model.load import TASKS, LoadSpec, answering, load
 from tunesmith.model.methods.method import trainable
 from tunesmith.prompt.base import Base, resolve
 from tunesmith.prompt.contract import Contract
@@ -41,9 +41,10 @@ def export(model: Any, base: Base, contract: Contract, folder: Path, card: dict[
     """
     try:
         with publish_folder(folder) as temporary:
-            _generation_config(contract).save_pretrained(temporary)
-            if isinstance(model, PreTrainedModel):
-                model.generation_config = _generation_config(contract)
+            if TASKS[card.get("task", "causal")].causal:
+                _generation_config(contract).save_pretrained(temporary)
+                if isinstance(model, PreTrainedModel):
+                    model.generation_config = _generation_config(contract)
             save_adapter(model, temporary, base.reference, base.commit)
             contract.save(temporary)
             (temporary / "README.md").unlink(missing_ok=True)  # peft's empty model card
@@ -53,15 +54,20 @@ def export(model: Any, base: Base, contract: Contract, folder: Path, card: dict[
         raise full_disk(folder, sum(w.numel() * w.element_size() for w in trained.values()), error) from None
 
 
-def merged(adapter: Path, base: Base) -> Any:
+def merged(adapter: Path, base: Base, spec: LoadSpec = LoadSpec()) -> Any:  # noqa: B008  frozen
     """The base with the adapter in `adapter` folded in, in fp32 throughout, so that no change is rounded away.
+
+    Args:
+        adapter: its folder.
+        base: what it was trained on.
+        spec: the task that it was trained for.
 
     Raises:
         ModelError: it is something that no weight can hold.
     """
     if kept_as(adapter) is not None:
         raise ModelError(f"{adapter}: what lies there cannot be folded into weights. Use it as it is.")
-    return load(base.folder, LoadSpec(adapter=str(adapter))).model.merge_and_unload()
+    return load(base.folder, replace(spec, new_tokens=(), adapter=str(adapter))).model.merge_and_unload()
 
 
 def _generation_config(contract: Contract) -> GenerationConfig:
@@ -88,12 +94,19 @@ class ExportedModel:
     base: Base | None
     card: dict[str, Any]
 
+    @property
+    def chats(self) -> bool:
+        """Whether it goes on writing what it reads: what else it may be, its card says."""
+        return TASKS[self.card.get("task", "causal")].causal
+
     def contract(self, template: str | None = None) -> Contract:
         """How this model is prompted. `template` names one for a base model that has none."""
         recorded = self.card.get("contract")
         if recorded is None:
             return load_contract(self.folder, template)
-        contract = load_contract(self.folder, train_on=recorded["train_on"])
+        contract = load_contract(self.folder, train_on=recorded["train_on"], chat=self.chats)
+        if not self.chats:  # nothing that it says ends, so that its folder holds no generation config
+            contract = replace(contract, stop_ids=tuple(recorded["stop_ids"]))
         if contract.id != recorded["id"]:
             raise ModelError(
                 f"{self.folder}: its tokenizer or chat template is not the one it was trained with "

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
+from transformers import (
+    CONFIG_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+)
 from transformers import __version__ as transformers_version
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
@@ -18,15 +24,18 @@ from tunesmith.core.errors import ModelError
 from tunesmith.core.names import look_up
 from tunesmith.model.adapter import with_adapter
 from tunesmith.model.device import choose_device
+from tunesmith.model.heads import class_settings, refuse_no_classifier
 from tunesmith.model.new_tokens import with_new_tokens
 from tunesmith.model.outline import Sources, outline, stored_dtype
 from tunesmith.model.quantize import Quantize, quantized
 from tunesmith.prompt.config import DropoutConfig
+from tunesmith.prompt.load import padding_id
 from tunesmith.prompt.whole import read_settings
 
 # peft 0.21 asks transformers 5.23 for a property by its old name.
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
 
+HEAD_SEED = 0  # of the head that a base does not come with: the same each time it is loaded
 # As architectures name their dropout rates.
 ATTENTION_DROPOUTS = ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")
 HIDDEN_DROPOUTS = (
@@ -46,6 +55,7 @@ class Task:
         refuse: raises `ModelError` for a folder and configuration that the task cannot take.
         settings: of the configuration, from the facts of the rows: label names and the like.
         causal: whether it predicts each token from those before it alone.
+        pads: whether its model must know a token for padding, as heads do that look for a row's last token.
     """
 
     what: str
@@ -53,6 +63,7 @@ class Task:
     refuse: Callable[[Path, Any], None]
     settings: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda facts: {}
     causal: bool = False
+    pads: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,6 +131,8 @@ def load(folder: Path, spec: LoadSpec) -> Loaded:
     task, config = look_up(TASKS, spec.task, "task"), read_config(folder)
     task.refuse(folder, config)
     changes = {**task.settings(spec.facts), **(dropout_rates(folder, spec.dropout) if spec.dropout is not None else {})}
+    if task.pads and config.get_text_config().pad_token_id is None:
+        changes["pad_token_id"] = padding_id(folder)
     if spec.shard:  # of a tensor that is not converted, nothing is read
         mapped = _read(folder, task, stored_dtype(folder) or spec.dtype, task.settings(spec.facts))
         for name, value in changes.items():
@@ -139,15 +152,17 @@ def _read(folder: Path, task: Task, dtype: torch.dtype, changes: Mapping[str, An
         ModelError: it cannot be built, or weights are missing.
     """
     try:
-        model, info = task.library.from_pretrained(
-            folder,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are told of below
-            **changes,
-        )
+        with torch.random.fork_rng():
+            torch.manual_seed(HEAD_SEED)
+            model, info = task.library.from_pretrained(
+                folder,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are told of below
+                **changes,
+            )
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # any broken file of the user's ends here
@@ -164,7 +179,8 @@ def new_heads(model: Any) -> set[str]:
     inside = getattr(model, body, None) if body else None
     if inside is None or model.get_output_embeddings() is not None:
         return set()
-    return {name for name, _ in model.named_parameters() if not name.startswith(f"{body}.")}
+    pooler = f"{body}.pooler."  # which BERT's masked language model is without
+    return {name for name, _ in model.named_parameters() if not name.startswith(f"{body}.") or name.startswith(pooler)}
 
 
 def read_config(folder: Path) -> Any:
@@ -299,5 +315,8 @@ def _first_line(error: Exception) -> str:
 
 
 TASKS: dict[str, Task] = {
-    "causal": Task("a causal language model", AutoModelForCausalLM, refuse_other_kinds, causal=True)
+    "causal": Task("a causal language model", AutoModelForCausalLM, refuse_other_kinds, causal=True),
+    "classify": Task(
+        "a classifier of texts", AutoModelForSequenceClassification, refuse_no_classifier, class_settings, pads=True
+    ),
 }

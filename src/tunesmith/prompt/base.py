@@ -7,6 +7,7 @@ import shutil
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Any
 
 from tunesmith.core.errors import MissingError, ModelError
 from tunesmith.core.events import Report, silent
@@ -19,6 +20,8 @@ from tunesmith.prompt.whole import refuse_broken
 EMBEDDED = "ember"
 # As configs name the longest sequence.
 POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "model_max_length", "context_length")
+# Families that number positions from the one after their padding token, so that fewer are left for texts.
+COUNTED_FROM_PADDING = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "mpnet"}
 
 
 @dataclass(frozen=True)
@@ -92,11 +95,26 @@ def context_length(folder: Path) -> int | None:
     inner = config.get("text_config") or config
     if not isinstance(inner, dict):
         raise ModelError(f"{path}: text_config = {inner!r}: must be an object.")
+    return positions_in(inner, path)
+
+
+def positions_in(inner: dict[str, Any], path: Path | str = "the model's config") -> int | None:
+    """The longest sequence, in tokens, of a model with this configuration, if it says.
+
+    Args:
+        inner: the configuration, of texts.
+        path: where it stands.
+
+    Raises:
+        ModelError: it cannot be understood.
+    """
     name = next((name for name in POSITIONS if inner.get(name)), None)
     if name is None:
         return None
     if type(inner[name]) is not int or inner[name] < 1:
         raise ModelError(f"{path}: {name} = {inner[name]!r}: must be a whole number of tokens.")
+    if inner.get("model_type") in COUNTED_FROM_PADDING:
+        return inner[name] - int(inner.get("pad_token_id") or 0) - 1
     return inner[name]
 
 

@@ -24,6 +24,7 @@ import numpy as np
 
 from tunesmith.core.errors import ModelError
 from tunesmith.prompt.decode import Decoder, decode_whole
+from tunesmith.prompt.frame import Frame, framed, frames_of
 from tunesmith.prompt.guard import Guard
 from tunesmith.prompt.identity import contract_id
 from tunesmith.prompt.messages import Conversation, Message, Tools, plain
@@ -73,12 +74,14 @@ class Draft:
             turns change what the template makes of its end.
         hidden: private characters in `text` and the control tokens that content spelled in their place.
         whole: plain text, framed by no template and trained on whole.
+        parts: texts that are read and not written on, framed as the tokenizer itself frames one text or two.
     """
 
     text: str
     turns: tuple[tuple[int, int, bool], ...]
     hidden: Mapping[str, str]
     whole: bool = False
+    parts: tuple[Draft, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -160,10 +163,18 @@ class Contract:
         The texts are encoded together, without asking the tokenizer where each token stands: control tokens,
         which content cannot hold, are the same in text and ids, so that counting them finds every turn.
         """
-        together = [draft.text for draft in drafts if not draft.hidden]
+        parts = [part for draft in drafts for part in draft.parts or (draft,)]
+        together = [part.text for part in parts if not part.hidden]
         encodings = iter(self.tokenizer.backend_tokenizer.encode_batch_fast(together, add_special_tokens=False))
         results: list[Rendered | ModelError] = []
         for draft in drafts:
+            if draft.parts:
+                ids = [
+                    self._encode(part.text, part.hidden)[0] if part.hidden else next(encodings).ids
+                    for part in draft.parts
+                ]
+                results.append(Rendered(*framed(self._frames, ids)))
+                continue
             found = self._fenced(draft, next(encodings).ids) if not draft.hidden else None
             try:
                 results.append(found or self._placed(draft))
@@ -175,6 +186,16 @@ class Contract:
         """Plain text: all of it is trained on, from the beginning-of-sequence token (if any) to a stop id."""
         safe = self.guard.hide((Message("user", text),), ())
         return Draft(safe.messages[0].content, (), safe.hidden, whole=True)
+
+    def draft_read(self, text: str, second: str | None = None) -> Draft:
+        """A text, or a pair of texts, as a classifier reads it: as `tokenizer(text, second)` gives it.
+
+        Where a tokenizer puts nothing between two texts, as those of decoders do not, a line break stands there.
+        """
+        texts = [text] if second is None else [text, second]
+        if second is not None and not self._frames[1].between:
+            texts = [f"{text}\n{second}"]
+        return Draft("", (), {}, parts=tuple(self.draft_text(one) for one in texts))
 
     def draft(self, conversation: Conversation, tools: Tools = ()) -> Draft:
         """The conversation as text, and where in it the trained turns stand.
@@ -222,6 +243,10 @@ class Contract:
     def _framed(self, ids: list[int]) -> Rendered:
         framed = [*self._opening, *ids, self.stop_ids[0]]
         return Rendered(array("i", framed), ((0, len(framed)),))
+
+    @cached_property
+    def _frames(self) -> tuple[Frame, Frame]:
+        return frames_of(self.tokenizer)
 
     @cached_property
     def _opening(self) -> list[int]:

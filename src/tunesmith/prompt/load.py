@@ -27,7 +27,8 @@ def load_contract(
         template: name from the template library, for a model without a template.
         train_on: `assistant` (every assistant turn), `last` (only the last), `all` (every token).
         add_tokens: texts that become tokens of their own.
-        chat: whether conversations will be read; if not, a model may be without a template, as BERT is.
+        chat: whether conversations will be read; if not, a model may be without a template, as BERT is, and a
+            tokenizer without a token for padding, as GPT-2's is, pads with the one that ends texts.
 
     Raises:
         ModelError: no tokenizer, no template though one is needed, an unknown template, or no stop token.
@@ -35,6 +36,8 @@ def load_contract(
     tokenizer = load_tokenizer(folder)
     if add_tokens:
         _add(tokenizer, add_tokens)
+    if not chat:
+        name_padding(tokenizer)
     text = _template_text(folder, tokenizer, template)
     if text is None and chat:
         raise ModelError(
@@ -47,6 +50,19 @@ def load_contract(
         check_template(text, tokenizer.special_tokens_map)
         _probe(contract)
     return contract
+
+
+def name_padding(tokenizer: Any) -> None:
+    """Let a tokenizer without a token for padding pad with one that stands in no text."""
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.sep_token or tokenizer.unk_token
+
+
+def padding_id(folder: Path) -> int | None:
+    """The id that the tokenizer in `folder` pads with, or would if it is to pad; None where it has no such token."""
+    tokenizer = load_tokenizer(folder)
+    name_padding(tokenizer)
+    return tokenizer.pad_token_id
 
 
 def _add(tokenizer: Any, tokens: Sequence[str]) -> None:

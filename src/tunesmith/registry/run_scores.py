@@ -12,7 +12,7 @@ import numpy as np
 from tunesmith.core.files import read_lines
 from tunesmith.evaluate.compare import verdict
 from tunesmith.score.interval import Interval, difference_interval
-from tunesmith.score.metrics import METRICS, Counts, Metric
+from tunesmith.score.metrics import ALL_METRICS, Counts, Metric
 
 OTHER_ROWS = "other rows"
 
@@ -69,7 +69,7 @@ def compare_scores(runs: Sequence[Scored]) -> tuple[list[MetricScores], list[str
     Returns:
         One entry a metric, and sentences that say why a verdict is missing.
     """
-    known = {metric.name: metric for metric in METRICS}
+    known = {metric.name: metric for metric in ALL_METRICS}
     units = {score["metric"]: score["unit"] for run in runs for score in run.report.get("scores", ())}
     counts = {run.name: _read_counts(run) for run in runs}
     table: list[MetricScores] = []
@@ -127,7 +127,7 @@ def _why_unpaired(runs: Sequence[Scored], counts: dict[str, dict[str, Counts]]) 
 
 def _why_no_verdict(table: Sequence[MetricScores], counts: dict[str, dict[str, Counts]]) -> Iterator[str]:
     """Metrics that a run cannot be paired by, though its rows can."""
-    known = {metric.name for metric in METRICS}
+    known = {metric.name for metric in ALL_METRICS}
     for metric in table:
         first, *others = metric.runs
         if metric.metric not in known:

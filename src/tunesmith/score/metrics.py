@@ -65,6 +65,54 @@ def _mean(sums: Counts) -> Counts:
     return sums[..., 0] / sums[..., 1]
 
 
+def _of_classes(sums: Counts) -> tuple[Counts, Counts, Counts, Counts]:
+    """Of each class how often it was right, said and true, shape (..., C), and whether it was any of them."""
+    right, said, true = np.moveaxis(sums.reshape(*sums.shape[:-1], -1, 3), -1, 0)
+    return right, said, true, (said + true) > 0
+
+
+def _mean_over_classes(values: Counts, present: Counts) -> Counts:
+    """The mean over classes that come or are said, as scikit-learn takes it."""
+    return 100 * (values * present).sum(-1) / np.maximum(present.sum(-1), 1)
+
+
+def _macro_precision(sums: Counts) -> Counts:
+    """Counts are (right, said, true) of each class, one class after another."""
+    right, said, _, present = _of_classes(sums)
+    return _mean_over_classes(right / np.maximum(said, 1), present)
+
+
+def _macro_recall(sums: Counts) -> Counts:
+    """The same counts."""
+    right, _, true, present = _of_classes(sums)
+    return _mean_over_classes(right / np.maximum(true, 1), present)
+
+
+def _macro_f1(sums: Counts) -> Counts:
+    """The same counts."""
+    right, said, true, present = _of_classes(sums)
+    return _mean_over_classes(2 * right / np.maximum(said + true, 1), present)
+
+
+def _micro_f1(sums: Counts) -> Counts:
+    """Counts are (right, said, true) of all classes together."""
+    right, said, true = np.moveaxis(sums, -1, 0)
+    return 100 * 2 * right / np.maximum(said + true, 1)
+
+
+def _calibration(sums: Counts) -> Counts:
+    """Counts are (probability, right, 1) of each bin of probabilities (Guo et al., 2017, arXiv 1706.04599)."""
+    sure, right, rows = np.moveaxis(sums.reshape(*sums.shape[:-1], -1, 3), -1, 0)
+    return 100 * np.abs(sure - right).sum(-1) / rows.sum(-1)
+
+
+def _correlation(sums: Counts) -> Counts:
+    """Pearson's; counts are (1, x, y, x x, y y, x y)."""
+    n, x, y, xx, yy, xy = np.moveaxis(sums, -1, 0)
+    spread = np.sqrt(np.maximum(n * xx - x * x, 0) * np.maximum(n * yy - y * y, 0))
+    return np.where(spread > 0, (n * xy - x * y) / np.where(spread > 0, spread, 1), 0.0)
+
+
 PERPLEXITY = Metric("perplexity", "exp of loss per token of the reference answer", False, _perplexity)
 TOKEN_ACCURACY = Metric("token accuracy", "% of reference tokens that were the first choice", True, _percentage)
 BLEU_SCORE = Metric("BLEU", "sacrebleu, 0 to 100", True, _bleu)
@@ -77,10 +125,27 @@ TOKEN_F1 = Metric("token F1", "F1 over words, case and punctuation aside, mean, 
 STOP_RATE = Metric("ends by itself", "% of answers", True, _percentage)
 LENGTH = Metric("answer length", "characters, mean", None, _mean)
 
-METRICS: tuple[Metric, ...] = (
+ACCURACY = Metric("accuracy", "% of rows that are wholly right", True, _percentage)
+MACRO_F1 = Metric("macro F1", "mean over classes, 0 to 100", True, _macro_f1)
+MICRO_F1 = Metric("micro F1", "over all rows and classes, 0 to 100", True, _micro_f1)
+MACRO_PRECISION = Metric("macro precision", "mean over classes, 0 to 100", True, _macro_precision)
+MACRO_RECALL = Metric("macro recall", "mean over classes, 0 to 100", True, _macro_recall)
+CALIBRATION = Metric("calibration error", "ECE, 15 bins: probability and accuracy are so far apart, 0 to 100", False,
+                     _calibration)  # fmt: skip
+SQUARED_ERROR = Metric("squared error", "mean (MSE)", False, _mean)
+ABSOLUTE_ERROR = Metric("absolute error", "mean (MAE)", False, _mean)
+PEARSON = Metric("Pearson", "correlation, -1 to 1", True, _correlation)
+SPEARMAN = Metric("Spearman", "correlation of ranks among all rows, -1 to 1", True, _correlation)
+
+CLASS_METRICS: tuple[Metric, ...] = (  # of models that say what a text is
+    ACCURACY, MACRO_F1, MICRO_F1, MACRO_PRECISION, MACRO_RECALL, CALIBRATION,
+    SQUARED_ERROR, ABSOLUTE_ERROR, PEARSON, SPEARMAN,
+)  # fmt: skip
+METRICS: tuple[Metric, ...] = (  # of models that write
     PERPLEXITY, BLEU_SCORE, CHRF_SCORE, ROUGE_1, ROUGE_2, ROUGE_L, EXACT_MATCH, TOKEN_F1, TOKEN_ACCURACY, STOP_RATE,
     LENGTH,
 )  # fmt: skip
+ALL_METRICS = (*CLASS_METRICS, *METRICS)
 
 _sentence_bleu = BLEU(effective_order=True)
 CORPUS_CHRF = CHRF()

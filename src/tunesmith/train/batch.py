@@ -13,8 +13,7 @@ import numpy as np
 import torch
 
 from tunesmith.data.prepare import Prepared
-
-WHOLE = 128  # tokens: few shapes, for each of which kernels are made and memory is found once
+from tunesmith.model.packed import packed_inputs, padded_inputs
 
 
 @dataclass(frozen=True)
@@ -98,46 +97,21 @@ class LazyBatches(Sequence[Any]):
 
 
 def packed(rows: Sequence[Prepared], device: str) -> TokenBatch:
-    """The rows one after another in a single sequence (B = 1), positions starting anew with each.
-
-    Zeros fill it up to a multiple of `WHOLE` tokens, or to a power of two below it, as a row of their own that nothing
-    is learned from.
-    """
+    """The rows in a single sequence (see `packed_inputs`): nothing is learned from what fills it up."""
     ids = torch.from_numpy(np.concatenate([row.ids for row in rows]).astype(np.int64))
-    positions = torch.cat([torch.arange(len(row.ids)) for row in rows])
     # A position is trained when the next token is a trained token of the same row.
-    trained = torch.from_numpy(np.concatenate([np.append(row.mask[1:], False) for row in rows]))
-    offsets = torch.tensor([0, *(len(row.ids) for row in rows)], dtype=torch.int32).cumsum(0, dtype=torch.int32)
-    if filling := -len(ids) % min(WHOLE, 1 << (len(ids) - 1).bit_length()):
-        ids, positions = (torch.cat([tensor, tensor.new_zeros(filling)]) for tensor in (ids, positions))
-        offsets = torch.cat([offsets, offsets[-1:] + filling])
-    keep_N = trained.nonzero()[:, 0]
-    offsets, longest = offsets.to(device), max(filling, *(len(row.ids) for row in rows))
-    inputs = {
-        "input_ids": ids[None].to(device),
-        "position_ids": positions[None].to(device),
-        "cu_seq_lens_q": offsets,
-        "cu_seq_lens_k": offsets,
-        "max_length_q": longest,
-        "max_length_k": longest,
-        "logits_to_keep": keep_N.to(device),
-        "use_cache": False,
-    }
-    return TokenBatch(inputs, None, ids[keep_N + 1].to(device), rows, len(trained))
+    keep_N = torch.from_numpy(np.concatenate([np.append(row.mask[1:], False) for row in rows])).nonzero()[:, 0]
+    inputs = {**packed_inputs([row.ids for row in rows], device), "logits_to_keep": keep_N.to(device)}
+    return TokenBatch(inputs, None, ids[keep_N + 1].to(device), rows, len(ids))
 
 
 def padded(rows: Sequence[Prepared], device: str) -> TokenBatch:
     """One row in each sequence, padded on the right."""
-    longest = max(len(row.ids) for row in rows)
-    ids_BT = torch.zeros(len(rows), longest, dtype=torch.long)
-    seen_BT = torch.zeros(len(rows), longest, dtype=torch.long)
-    trained_BT = torch.zeros(len(rows), longest, dtype=torch.bool)
+    inputs = padded_inputs([row.ids for row in rows], device)
+    ids_BT: torch.Tensor = inputs["input_ids"]
+    trained_BT = torch.zeros(ids_BT.shape, dtype=torch.bool)
     for i, row in enumerate(rows):
-        length = len(row.ids)
-        ids_BT[i, :length] = torch.from_numpy(row.ids.astype(np.int64))
-        seen_BT[i, :length] = 1
-        trained_BT[i, : length - 1] = torch.from_numpy(row.mask[1:])
-    picked_N = trained_BT.flatten().nonzero()[:, 0]
+        trained_BT[i, : len(row.ids) - 1] = torch.from_numpy(row.mask[1:])
+    picked_N = trained_BT.flatten().nonzero()[:, 0].to(device)
     target_N = ids_BT.roll(-1, dims=1).flatten()[picked_N]
-    inputs = {"input_ids": ids_BT.to(device), "attention_mask": seen_BT.to(device), "use_cache": False}
-    return TokenBatch(inputs, picked_N.to(device), target_N.to(device), rows, int(seen_BT.sum()))
+    return TokenBatch(inputs, picked_N, target_N, rows, sum(len(row.ids) for row in rows))

@@ -25,7 +25,23 @@ class SftConfig(Section):
     )
 
 
-ObjectiveConfig = SftConfig
+class ClassifyConfig(Section):
+    """Say what class a text, or a pair of texts, has; which classes; or what number."""
+
+    type: Literal["classify"] = "classify"
+    label_smoothing: float = option(
+        0.0,
+        "Share of each target that is spread over all classes, of rows with one class. Validation is without.",
+        "0 to 0.1.",
+        ge=0,
+        lt=1,
+    )
+    class_weights: Literal["none", "balanced"] = option(
+        "none", "`balanced`: a row counts the more, the rarer its class is: rows / (classes x rows of its class)."
+    )
+
+
+ObjectiveConfig = Annotated[SftConfig | ClassifyConfig, Field(discriminator="type")]
 
 
 class GroupConfig(Section):
@@ -171,7 +187,9 @@ class EvaluateConfig(Section):
         "validation within a tenth of the training.",
         ge=1,
     )
-    metric: Literal["loss", "token_accuracy"] = option("loss", "What validations are compared by.")
+    metric: Literal["loss", "token_accuracy", "accuracy"] = option(
+        "loss", "What validations are compared by: `token_accuracy` of sft, `accuracy` of classify."
+    )
     patience: int | None = option(
         None, "Validations without a better value before the run ends; never if absent.", ge=1
     )
@@ -184,6 +202,11 @@ class EvaluateConfig(Section):
     )
     max_new_tokens: int = option(128, "Longest answer generated for the comparison.", ge=1)
     samples: int = option(5, "Questions shown with both models' answers.", ge=0)
+    baseline: Literal["none", "tfidf"] = option(
+        "none",
+        "What a classifier is compared with beside the most frequent class: `tfidf` is a linear model on words and "
+        "pieces of words, trained on the same rows.",
+    )
     general_ability: Literal["auto", "off"] | list[str] = option(
         "auto",
         "Files of general rows, scored with both models to show what was forgotten. `auto` takes tunesmith's own for "

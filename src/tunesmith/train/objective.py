@@ -117,6 +117,10 @@ def _as_they_are(rows: Sequence[Prepared], draw: Draw) -> Sequence[Prepared]:
     return rows
 
 
+def _choose_nothing(model: Any, rows: Sequence[Prepared]) -> dict[str, Any]:
+    return {}
+
+
 def _nothing_before(models: Models, micro: Sequence[Any], ranks: Ranks) -> None:
     return None
 
@@ -142,6 +146,10 @@ class Objective:
             probabilities); `collate` is given them again with the rows.
         soft: tokens that `collate` puts before each sequence of a row.
         check: lets the planner try packing and the chunked loss; without it rows are not packed.
+        informed: the same objective, once the facts of the training rows are known: names of classes, how often each
+            comes.
+        choose: of the trained model and the validation rows, what its users need beside its weights, as plain values
+            for its card: a threshold.
     """
 
     name: str
@@ -156,6 +164,8 @@ class Objective:
     precompute: Callable[[Models, Sequence[Prepared]], Columns] | None = None
     soft: int = 0
     check: Check | None = None
+    informed: Callable[[Mapping[str, Any]], Objective] | None = None
+    choose: Callable[[Any, Sequence[Prepared]], dict[str, Any]] = _choose_nothing
 
 
 # The losses of a batch, each with its share of the gradient; given an objective, and what its terms are divided by.

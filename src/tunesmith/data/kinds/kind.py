@@ -29,8 +29,13 @@ def no_check(content: Any, warn: Warn) -> None:
     """Whatever could be read is good."""
 
 
-def no_refusal(rows: TrainingRows, facts: Facts, contract: Contract) -> None:
+def no_refusal(rows: TrainingRows, facts: Facts, given: Any) -> None:
     """Nothing is refused."""
+
+
+def no_doubts(rows: TrainingRows, facts: Facts) -> list[str]:
+    """Nothing is odd."""
+    return []
 
 
 def no_turns(content: Any) -> Conversation:
@@ -67,6 +72,9 @@ class RowKind:
         gather: adds what a row says of the whole file to its facts: names of labels, how often each comes. Plain JSON,
             kept with the dataset; drafts do not see it, so that rows are prepared in one pass.
         refuse: refuses, by `DataError`, training rows that together could not teach.
+        refuse_held_out: refuses, by `DataError`, rows of the part of this name that nothing could be said of, given
+            what is known of the training rows.
+        doubts: what is odd about training rows together, in sentences.
         turn_by_turn: where the template rewrites earlier turns, the rows that a row becomes, each to its last turn.
         split: under `data.over_long=split` what becomes of a row that is too long: rows of their own, or one row with
             its windows as sequences. Args: the row, its sequences, the longest length, the contract.
@@ -84,6 +92,8 @@ class RowKind:
     unshown: Callable[[Any, Contract], Iterable[RowFault]] = nothing_hidden
     gather: Callable[[Any, Facts], None] = no_facts
     refuse: Callable[[TrainingRows, Facts, Contract], None] = no_refusal
+    refuse_held_out: Callable[[TrainingRows, Facts, str], None] = no_refusal
+    doubts: Callable[[TrainingRows, Facts], list[str]] = no_doubts
     turn_by_turn: Callable[[Row], Iterable[Row]] | None = None
     split: Callable[[Row, list[Tokens], int, Contract], list[Prepared]] | None = None
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
+from tunesmith.core.errors import DataError
+from tunesmith.core.names import counted
 from tunesmith.data.formats.format import Format, sets
 from tunesmith.data.formats.values import Values, Warn, kind_of, list_of, shown, text_of
 from tunesmith.data.kinds.kind import Facts, RowKind
-from tunesmith.data.kinds.prepared import TrainingRows
+from tunesmith.data.kinds.prepared import Prepared, TrainingRows
 from tunesmith.data.kinds.row import Content, Edit
 from tunesmith.data.kinds.teach import refuse_one_label
 from tunesmith.data.quality.ledger import RowFault
-from tunesmith.prompt.contract import Contract
+from tunesmith.prompt.contract import Contract, Draft
 
 PAIRS = (("text", "text_pair"), ("premise", "hypothesis"), ("sentence1", "sentence2"))  # keys of two texts
+FEW_OF_A_NUMBER = 4  # rows a label: fewer than these on average, and all labels numbers, are no classes
+Shape = Literal["one", "several", "number"]  # what a row has: one class, any number of them, or a number
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,8 @@ class Labelled:
         return repr((self.text, self.second))
 
 
-def _texts(row: Values) -> tuple[str, str | None]:
+def texts_in(row: Values) -> tuple[str, str | None]:
+    """The text of a row, and the second one of a pair."""
     for first, second in PAIRS:
         if row.get(first) is not None and row.get(second) is not None:
             return text_of(row, first), text_of(row, second)
@@ -51,15 +58,17 @@ def _texts(row: Values) -> tuple[str, str | None]:
 
 def labelled(row: Values, warn: Warn) -> Labelled:
     """A text with one class."""
-    label, (text, second) = row["label"], _texts(row)
-    if isinstance(label, bool) or not isinstance(label, str | int | float) or label == "":
-        raise RowFault("bad_label", f"'label' is {shown(label)}.", "Give a class as text or number.", ("label",))
+    label, (text, second) = row["label"], texts_in(row)
+    label = label.strip() if isinstance(label, str) else label
+    unusual = isinstance(label, bool) or not isinstance(label, str | int | float) or label == ""
+    if unusual or (isinstance(label, float) and not math.isfinite(label)):
+        raise RowFault("bad_label", f"'label' is {shown(row['label'])}.", "Give a class as text or number.", ("label",))
     return Labelled(text, label, second)
 
 
 def multi_labelled(row: Values, warn: Warn) -> Labelled:
     """A text with several classes."""
-    labels, (text, second) = row["labels"], _texts(row)
+    labels, (text, second) = row["labels"], texts_in(row)
     if isinstance(labels, str):
         labels = list_of(row, "labels", "classes") if labels.lstrip().startswith("[") else labels.split(",")
     if not isinstance(labels, list) or not all(isinstance(one, str | int) for one in labels):
@@ -76,7 +85,7 @@ def scored(row: Values, warn: Warn) -> Labelled:
         number = float("nan")
     if number != number or number in (float("inf"), float("-inf")):
         raise RowFault("bad_label", f"{key!r} is {shown(row[key])}.", "Give a number.", (key,))
-    text, second = _texts(row)
+    text, second = texts_in(row)
     return Labelled(text, number, second)
 
 
@@ -103,10 +112,149 @@ def gather(content: Labelled, facts: Facts) -> None:
         facts["several"] = facts.get("several", 0) + 1
 
 
+def shape_of(facts: Facts) -> Shape:
+    """What the rows of a file have."""
+    return "several" if facts.get("several") else "one" if facts.get("labels") else "number"
+
+
+def label_names(facts: Facts) -> list[str]:
+    """The classes in the order of their ids: numbers by size, names by the alphabet."""
+    names = list(facts.get("labels", {}))
+    whole = all(name.lstrip("-").isdecimal() for name in names)
+    return sorted(names, key=int) if whole else sorted(names)
+
+
+def names_of(content: Labelled) -> tuple[str, ...]:
+    """The classes of a row; none where it has a number."""
+    if isinstance(content.label, tuple):
+        return content.label
+    return () if isinstance(content.label, float) else (str(content.label),)
+
+
 def refuse(rows: TrainingRows, facts: Facts, contract: Contract) -> None:
-    """Rows that all have one label."""
-    if not facts.get("several"):
-        refuse_one_label(list(facts["labels"]), rows)
+    """Rows that all have one label, numbers among classes, or as good as a label for each row.
+
+    Raises:
+        DataError: with what to do.
+    """
+    names, shape = list(facts["labels"]), shape_of(facts)
+    numbers = sum(1 for row in rows if isinstance(row.row.content.label, float)) if names else 0  # pyright: ignore
+    if numbers:
+        first = next(row for row in rows if isinstance(row.row.content.label, float))  # pyright: ignore
+        raise DataError(
+            f"{first.source}: the label is a number with a fraction, and {len(rows) - numbers} rows have classes. "
+            "Give all rows a class, or all a number."
+        )
+    if shape == "several":
+        if not names:
+            raise DataError(f"none of {len(rows)} training rows has a class: there is nothing to learn.")
+        if len({frozenset(names_of(row.row.content)) for row in rows}) == 1 and len(rows) > 1:  # pyright: ignore
+            raise DataError(
+                f"all {len(rows)} training rows have the same classes ({', '.join(names)}): the model would learn to "
+                "say that of everything. Give rows with other classes too."
+            )
+        return
+    refuse_one_label(names, rows)
+    if shape == "number" and len(rows) > 1 and len({row.row.content.label for row in rows}) == 1:  # pyright: ignore
+        raise DataError(f"all {len(rows)} training rows have the same number. Give rows with other numbers too.")
+    if len(names) * FEW_OF_A_NUMBER > len(rows) > FEW_OF_A_NUMBER and all(map(_is_number, names)) and len(names) > 20:
+        raise DataError(
+            f"{len(names)} labels in {counted(len(rows), 'row')}, and all of them are numbers: as classes they cannot "
+            "be learned. To learn the numbers themselves, name the column: data.columns={score: label}."
+        )
+
+
+def _is_number(name: str) -> bool:
+    try:
+        float(name)
+    except ValueError:
+        return False
+    return True
+
+
+def border_of(row: Prepared) -> int:
+    """Where in a row's ids the second text begins, by the types of tokens; the end where there are none."""
+    return row.spans[1][0] if len(row.spans) > 1 else len(row.ids)
+
+
+def refuse_unknown_labels(rows: TrainingRows, facts: Facts, part: str) -> None:
+    """Refuse held-out rows with another sort of label than the training rows, or with a class that these do not have.
+
+    Args:
+        rows: to evaluate on.
+        facts: of the training rows.
+        part: what they are called: `validation`, `test`.
+
+    Raises:
+        DataError: with the first of them.
+    """
+    shape, known = shape_of(facts), set(facts.get("labels", {}))
+    strange: Counter[str] = Counter()
+    first: Prepared | None = None
+    for row in rows:
+        content: Any = row.row.content
+        own = "several" if isinstance(content.label, tuple) else "number" if isinstance(content.label, float) else "one"
+        if own != shape:
+            words = {"one": "one class", "several": "a list of classes", "number": "a number"}
+            raise DataError(f"{row.source}: {part} row with {words[own]}, and training rows have {words[shape]} each.")
+        unknown = [name for name in names_of(content) if name not in known]
+        strange.update(unknown)
+        first = first or (row if unknown else None)
+    if first is not None:
+        shown = ", ".join(repr(name) for name, _ in strange.most_common(5))
+        raise DataError(
+            f"{first.source}: {counted(strange.total(), f'{part} row')} have a label that no training row has "
+            f"({shown}): the model cannot know it. Give training rows with it, or correct or delete these rows."
+        )
+
+
+def name_doubts(counts: Mapping[str, int]) -> list[str]:
+    """What is odd about names of classes and how often each comes, in sentences."""
+    found: list[str] = []
+    if single := [name for name, count in counts.items() if count == 1]:
+        found.append(f"{counted(len(single), 'label')} with a single training row each ({_some(single)}).")
+    folded: dict[str, list[str]] = defaultdict(list)
+    for name in counts:
+        folded["".join(filter(str.isalnum, name.casefold()))].append(name)
+    if alike := [names for names in folded.values() if len(names) > 1 and all(map(str.strip, names))]:
+        pairs = "; ".join(" and ".join(map(repr, names)) for names in alike[:3])
+        found.append(f"labels that are nearly the same: {pairs}. Give them one name if they mean one thing.")
+    return found
+
+
+def doubts(rows: TrainingRows, facts: Facts) -> list[str]:
+    """What is odd about the labels of training rows, in sentences."""
+    if shape_of(facts) == "number":
+        return []
+    counts: Counter[str] = Counter(dict.fromkeys(facts["labels"], 0))
+    texts: dict[str, dict[tuple[str, ...], Prepared]] = defaultdict(dict)
+    for row in rows:
+        content: Any = row.row.content
+        counts.update(names_of(content))
+        texts[content.asked()].setdefault(tuple(sorted(names_of(content))), row)
+    found: list[str] = []
+    if absent := [name for name, count in counts.items() if not count]:
+        found.append(
+            f"{counted(len(absent), 'label')} stand in held-out rows alone ({_some(absent)}): the model cannot learn "
+            "them. Give more rows, or name a file with data.test."
+        )
+    found += name_doubts(counts)
+    if torn := [said for said in texts.values() if len(said) > 1]:
+        (one, first), (other, second) = list(torn[0].items())[:2]
+        found.append(
+            f"{counted(len(torn), 'text')} with more than one label, such as {', '.join(one)!r} in {first.source} and "
+            f"{', '.join(other)!r} in {second.source}."
+        )
+    return found
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:5])) + (", ..." if len(names) > 5 else "")
+
+
+def drafts(content: Labelled, contract: Contract) -> list[Draft]:
+    """One sequence: the text or the pair of texts, in the tokenizer's own frame."""
+    return [contract.draft_read(content.text, content.second)]
 
 
 KIND = RowKind(
@@ -139,9 +287,11 @@ KIND = RowKind(
         ),
     ),
     chat=False,
-    drafts=lambda content, contract: [contract.draft_text("\n".join(content.texts()))],
+    drafts=drafts,
     from_plain=from_plain,
     edit=edit,
     gather=gather,
     refuse=refuse,
+    refuse_held_out=refuse_unknown_labels,
+    doubts=doubts,
 )

@@ -49,17 +49,21 @@ def add(
     """
     from peft import TaskType, get_peft_model
 
+    from tunesmith.model.heads import head_modules, task_type
     from tunesmith.model.layers import linear_layers
     from tunesmith.model.methods.continue_from import start_from_adapter
 
-    layers = linear_layers(model)
+    head = head_modules(model)
+    layers = {name: part for name, part in linear_layers(model).items() if not _is_within(name, head)}
     inner = sorted({name.rpartition(".")[2] for name in layers})
     names = sorted({*inner, *(name.rpartition(".")[2] for name in linear_layers(model, head=True))})
     refuse_unknown_targets(config.targets, names)
     refuse_read_by_weight(model, config.targets, inner)
     refuse_unknown_modules(model, config.train_also)
+    targets = sorted(layers) if head and config.targets == "all-linear" else config.targets
     wanted = make({
-        "task_type": TaskType.CAUSAL_LM, "target_modules": config.targets, "modules_to_save": config.train_also or None,
+        "task_type": TaskType[task_type(model)], "target_modules": targets,
+        "modules_to_save": [*config.train_also, *head] or None,
     })  # fmt: skip
     if config.continue_from is not None:
         return start_from_adapter(model, config.continue_from, wanted, same, dropout)
@@ -75,6 +79,11 @@ def add(
             f"method.targets = {config.targets}: {label} cannot be added to this model ({reason}). Its linear layers: "
             f"{', '.join(names) or 'none'}. `tunesmith methods` lists others."
         ) from None
+
+
+def _is_within(name: str, modules: Sequence[str]) -> bool:
+    """Whether a layer is one of these modules, or inside of one."""
+    return any(name == module or name.startswith(f"{module}.") for module in modules)
 
 
 def is_target(name: str, targets: Targets) -> bool:

@@ -1,0 +1,163 @@
+"""Tasks that are no chats, on real rows and models: how good, beside honest baselines, and how long.
+
+    python benchmarks/tasks.py hotel --write
+    python benchmarks/tasks.py banking77 --base FOLDER --train train.csv --test test.csv --write
+
+`hotel`: the intents of the demo's questions, with the embedded model. `banking77`: 77 intents of a bank's customers
+(Casanueva et al., 2020, CC BY 4.0; PolyAI-LDN/task-specific-datasets), with a small encoder such as all-MiniLM-L6-v2.
+Settings were chosen on validation rows cut from the training file; the test file is read by the final evaluation alone.
+A run that has finished is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from results import put
+from start import processor
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "tasks.md"
+ASSETS = Path(__file__).resolve().parents[1] / "src" / "tunesmith" / "assets" / "hotel"
+SHARED: dict[str, Any] = {
+    "objective": {"type": "classify"},
+    "evaluate": {"metric": "accuracy", "export": "best", "baseline": "tfidf"},
+    "precision": "auto",
+}
+CASES: dict[str, dict[str, dict[str, Any]]] = {
+    "banking77": {
+        "full": {
+            "method": {"type": "full"}, "model.dropout": 0.0,
+            "optim": {"learning_rate": 2e-4, "epochs": 6, "batch_size": 32, "warmup": 0.1, "weight_decay": 0.01},
+        },
+        "lora": {
+            "method": {"type": "lora", "rank": 32, "alpha": 64}, "model.dropout": 0.0,
+            "optim": {"learning_rate": 2e-3, "epochs": 6, "batch_size": 32, "warmup": 0.1},
+        },
+    },
+    "hotel": {
+        "full": {
+            "method": {"type": "full"},
+            "optim": {"learning_rate": 1e-3, "epochs": 20, "batch_size": 32, "warmup": 0.1},
+        },
+        "lora": {
+            "method": {"type": "lora", "rank": 16}, "optim": {"learning_rate": 5e-3, "epochs": 20, "batch_size": 32},
+        },
+    },
+}  # fmt: skip
+
+
+def data_of(what: str, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """The settings that name base and rows."""
+    if what == "banking77":
+        columns = {"label": "category"}
+        data = {"train": arguments.train, "test": arguments.test, "validation": 0.1, "columns": columns}
+        return {"model.base": arguments.base, "data": {**data, "near_duplicates": "off"}}
+    named = {"train": "train.jsonl", "test": "test.jsonl"}
+    paths = {part: str(intents(ASSETS / name, folder / f"intents-{name}")) for part, name in named.items()}
+    # 96 intents with eleven wordings each: none of them can be spared for validation.
+    return {"model.base": "ember", "data": {**paths, "validation": 0}, "evaluate": {"baseline": "tfidf"}}
+
+
+def intents(chats: Path, file: Path) -> Path:
+    """Questions of chats with one turn, each with its intent."""
+    rows = [json.loads(line) for line in chats.read_text(encoding="utf-8").splitlines()]
+    asked = [([turn["content"] for turn in row["messages"] if turn["role"] == "user"], row["intent"]) for row in rows]
+    lines = [json.dumps({"text": texts[0], "label": intent}) for texts, intent in asked if len(texts) == 1]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return file
+
+
+def run(what: str, name: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """What one run has found: its report, its seconds of training, and what it was validated at."""
+    from tunesmith.core.config import to_yaml
+    from tunesmith.core.events import METRICS, read_events
+    from tunesmith.core.files import read_json, read_lines
+    from tunesmith.jobs.compare_methods import go_on
+    from tunesmith.train.recipe import read_recipe
+
+    folder = Path(arguments.runs)
+    output = {"output": {"folder": str(folder), "name": f"{what}-{name}-{seed}"}, "seed": seed}
+    settings = {**SHARED, **CASES[what][name], **data_of(what, arguments, folder), **output}
+    recipe_file = folder / f"{what}-{name}-{seed}.yaml"
+    recipe_file.parent.mkdir(parents=True, exist_ok=True)
+    recipe_file.write_text("{}", encoding="utf-8")
+    recipe = read_recipe(recipe_file, settings)
+    recipe_file.write_text(to_yaml(recipe), encoding="utf-8")
+    go_on(folder / f"{what}-{name}-{seed}", recipe, lambda event: None)
+    done = folder / f"{what}-{name}-{seed}"
+    steps = read_lines(done / METRICS)
+    validations = [event["accuracy"] for event in read_events(done) if event["kind"] == "validation"]
+    found = read_json(done / "report" / "report.json")
+    speeds = sorted(step["tokens_per_second"] for step in steps)
+    return {
+        "name": name, "seed": seed, "report": found, "seconds": sum(step["seconds"] for step in steps),
+        "validation": f"{100 * max(validations):.2f}" if validations else "",
+        "tokens_per_second": speeds[len(speeds) // 2],
+    }  # fmt: skip
+
+
+def shown(score: dict[str, Any] | None) -> str:
+    """A score with its interval."""
+    return "" if score is None else f"{score['value']:.2f} [{score['low']:.2f}, {score['high']:.2f}]"
+
+
+def table(found: list[dict[str, Any]]) -> str:
+    """All runs, and the baselines on the same rows."""
+    lines = [
+        "| | accuracy, % | macro F1 | ECE | TF-IDF to it, accuracy | validation, % | training, s | tokens/s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for one in found:
+        scores = {score["metric"]: score for score in one["report"]["scores"]}
+        beside = {score["metric"]: score for score in one["report"]["beside"]["TF-IDF"]["scores"]}
+        cells = [
+            f"{one['name']}, seed {one['seed']}",
+            *(shown(scores[name]["score"]) for name in ("accuracy", "macro F1")),
+            shown(scores["calibration error"]["score"]), f"{beside['accuracy']['difference']['value']:+.2f} "
+            f"[{beside['accuracy']['difference']['low']:+.2f}, {beside['accuracy']['difference']['high']:+.2f}]",
+            one["validation"], f"{one['seconds']:.0f}", f"{one['tokens_per_second']:,.0f}",
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    first = {score["metric"]: score for score in found[0]["report"]["scores"]}
+    tfidf = {score["metric"]: score for score in found[0]["report"]["beside"]["TF-IDF"]["scores"]}
+    for name, scores in (("TF-IDF and linear SVM", tfidf), ("the most frequent class", first)):
+        cells = [name, shown(scores["accuracy"]["other"]), shown(scores["macro F1"]["other"])]
+        lines.append(f"| {' | '.join(cells)} |  |  |  |  |  |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("what", choices=sorted(CASES))
+    parser.add_argument("--base", help="folder of the encoder")
+    parser.add_argument("--train", help="CSV with text and category")
+    parser.add_argument("--test", help="the same, for the end")
+    parser.add_argument("--only", nargs="*", help="names of runs")
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0])
+    parser.add_argument("--runs", default="runs/tasks", help="folder for the runs")
+    parser.add_argument("--write", action="store_true", help="into docs/tasks.md")
+    arguments = parser.parse_args()
+    if arguments.what == "banking77" and not (arguments.base and arguments.train and arguments.test):
+        parser.error("banking77 needs --base, --train and --test")
+    names = arguments.only or list(CASES[arguments.what])
+    found = [run(arguments.what, name, seed, arguments) for name in names for seed in arguments.seeds]
+    rows = found[0]["report"]["rows"]
+    head = (
+        f"{rows:,} test rows; {os.cpu_count()} cores of {processor()}, torch {version('torch')}, transformers "
+        f"{version('transformers')}, {datetime.now(UTC):%Y-%m-%d}."
+    )
+    text = f"{head}\n\n{table(found)}"
+    print(text)
+    if arguments.write:
+        put(arguments.what, text, PAGE)
+
+
+if __name__ == "__main__":
+    main()

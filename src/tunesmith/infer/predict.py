@@ -1,0 +1,212 @@
+"""What a classifier says of texts: `tunesmith.load("runs/mails").predict(["Where is my order?"])`.
+
+Rows of about one length are read together: packed where that leaves every logit as it is, which is tried once, else
+padded.
+
+Axes: R rows, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from tunesmith.core.errors import DataError, ModelError
+from tunesmith.data.kinds.labelled import Shape, border_of
+from tunesmith.data.prepare import Prepared
+from tunesmith.model.attention import PACKED
+from tunesmith.model.heads import class_logits, inputs_of
+from tunesmith.prompt.base import positions_in
+from tunesmith.prompt.contract import Contract, Rendered
+
+TOKENS_A_PASS = 4096  # of rows that are read together, padding included
+ROWS_AT_ONCE = 1024  # that are sorted by length
+THRESHOLD = 0.5  # probability from which a class is said, where none was chosen
+SAME = 1e-4  # largest difference of a logit that packing may make, relative to the largest
+UNFIT = (NotImplementedError, ValueError, TypeError, RuntimeError, AttributeError, IndexError, KeyError)
+Read = tuple[np.ndarray, int]  # a row's ids, and where its second text begins: its length where there is none
+Given = str | tuple[str, str] | Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is said of a text.
+
+    Attributes:
+        label: its class; its classes, where it may have several; or its number.
+        probabilities: of each class; none where the model says numbers.
+    """
+
+    label: str | tuple[str, ...] | float
+    probabilities: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        if isinstance(self.label, float):
+            return {"number": self.label}
+        if isinstance(self.label, tuple):
+            return {"labels": list(self.label), "probabilities": dict(self.probabilities)}
+        return {"label": self.label, "probabilities": dict(self.probabilities)}
+
+
+@torch.inference_mode()
+def row_logits(model: Any, rows: Sequence[Read], packed: bool = False) -> np.ndarray:
+    """The logits of each row in fp32, (R, C), in the order that the rows have."""
+    order = sorted(range(len(rows)), key=lambda place: len(rows[place][0]))
+    found: list[np.ndarray] = []
+    for some in _together([len(rows[place][0]) for place in order], packed):
+        chosen = [rows[order[place]] for place in some]
+        inputs = inputs_of([ids for ids, _ in chosen], [border for _, border in chosen], packed, str(model.device))
+        found.append(class_logits(model, inputs, len(chosen)).float().cpu().numpy())
+    return np.concatenate(found)[np.argsort(order)]
+
+
+def reads_of(rows: Iterable[Prepared]) -> list[Read]:
+    """Prepared rows, as they are read."""
+    return [(row.ids, border_of(row)) for row in rows]
+
+
+def _together(lengths: Sequence[int], packed: bool) -> Iterator[list[int]]:
+    """Places of rows that are read in one pass, of rows that become longer and longer."""
+    some: list[int] = []
+    total = 0
+    for place, length in enumerate(lengths):
+        would = total + length if packed else (len(some) + 1) * length
+        if some and would > TOKENS_A_PASS:
+            yield some
+            some, total = [], 0
+        some.append(place)
+        total += length
+    if some:
+        yield some
+
+
+def best_threshold(probability_RC: np.ndarray, true_RC: np.ndarray) -> float:
+    """The probability from which a class is said that gives these rows the best micro F1; 0.5 of equals."""
+    steps = sorted(np.arange(0.05, 0.96, 0.05).round(2).tolist(), key=lambda step: abs(step - THRESHOLD))
+
+    def f1(step: float) -> float:
+        said_RC = probability_RC >= step
+        return 2 * float((said_RC * true_RC).sum()) / max(1.0, float(said_RC.sum() + true_RC.sum()))
+
+    return max(steps, key=f1)
+
+
+class Classifier:
+    """A model that says of texts what class they have.
+
+    Attributes:
+        model: of transformers, with its adapter.
+        contract: how texts become tokens.
+        threshold: probability from which a class is said, where a text may have several.
+        names: of the classes, by their ids.
+        shape: `one`, `several` or `number`.
+        takes: tokens that the model takes; None if its configuration does not say.
+    """
+
+    def __init__(self, model: Any, contract: Contract, chosen: Mapping[str, Any] | None = None) -> None:
+        """Use `model`, in evaluation mode.
+
+        Args:
+            model: for the task `classify`.
+            contract: of the same folder.
+            chosen: what was chosen on validation rows, as the card has it.
+        """
+        self.model, self.contract = model.eval(), contract
+        self.threshold = float((chosen or {}).get("threshold", THRESHOLD))
+        config = model.config
+        self.names = [config.id2label[place] for place in range(config.num_labels)]
+        kinds: dict[str, Shape] = {"multi_label_classification": "several", "regression": "number"}
+        self.shape: Shape = kinds.get(config.problem_type, "one")
+        self.takes = positions_in(config.get_text_config().to_dict())
+        self._packed: bool | None = None
+
+    def predict(self, texts: Iterable[Given]) -> list[Prediction]:
+        """What each text is.
+
+        Args:
+            texts: texts; pairs of texts, for a model that was trained on pairs.
+
+        Raises:
+            DataError: one is no text, or longer than the model takes.
+        """
+        return [prediction for _, prediction in self.stream(texts)]
+
+    def stream(self, texts: Iterable[Given]) -> Iterator[tuple[Given, Prediction]]:
+        """Each text with what it is, in order, as they come."""
+        waiting = iter(texts)
+        while some := list(islice(waiting, ROWS_AT_ONCE)):
+            yield from zip(some, self.said_of(self.logits([self.read(one) for one in some])), strict=True)
+
+    def logits(self, rows: Sequence[Read]) -> np.ndarray:
+        """The logits of each row, (R, C)."""
+        if self._packed is None:
+            self._packed = self._can_pack(rows)
+        return row_logits(self.model, rows, self._packed)
+
+    def said_of(self, logits_RC: np.ndarray) -> list[Prediction]:
+        """What logits mean."""
+        if self.shape == "number":
+            return [Prediction(float(one), {}) for one in logits_RC[:, 0]]
+        logits = torch.from_numpy(logits_RC)
+        if self.shape == "one":
+            shares = logits.softmax(-1).tolist()
+            return [
+                Prediction(self.names[int(np.argmax(one))], dict(zip(self.names, one, strict=True))) for one in shares
+            ]
+        found: list[Prediction] = []
+        for one in logits.sigmoid().tolist():
+            said = tuple(name for name, share in zip(self.names, one, strict=True) if share >= self.threshold)
+            found.append(Prediction(said, dict(zip(self.names, one, strict=True))))
+        return found
+
+    def read(self, given: Given) -> Read:
+        """The token ids of a text, or of a pair.
+
+        Raises:
+            DataError: it is no text, or too long.
+        """
+        if isinstance(given, Mapping):
+            given = (given["text"], given["text_pair"]) if given.get("text_pair") is not None else given["text"]
+        texts = (given,) if isinstance(given, str) else tuple(given)
+        if len(texts) not in (1, 2) or not all(isinstance(text, str) for text in texts):
+            raise DataError(f"{str(given)[:60]!r}: give a text, or a pair of texts.")
+        [rendered] = self.contract.render_many([self.contract.draft_read(*texts)])
+        assert isinstance(rendered, Rendered)
+        if self.takes is not None and len(rendered.ids) > self.takes:
+            raise DataError(
+                f"{texts[0][:60]!r}: {len(rendered.ids)} tokens, and the model takes {self.takes}. Shorten it."
+            )
+        border = rendered.spans[1][0] if len(rendered.spans) > 1 else len(rendered.ids)
+        return np.frombuffer(rendered.ids, np.int32), border
+
+    def _can_pack(self, rows: Sequence[Read]) -> bool:
+        """Whether packed rows have the logits that they have alone; the model's attention is left set for that."""
+        before, few = self.model.config._attn_implementation, rows[:4]
+        alone = row_logits(self.model, few)
+        try:
+            self.model.set_attn_implementation(PACKED)
+            if np.abs(row_logits(self.model, few, True) - alone).max() <= SAME * max(1.0, float(np.abs(alone).max())):
+                return True
+        except UNFIT:
+            pass
+        self.model.set_attn_implementation(before)
+        return False
+
+
+def load_classifier(exported: Any, device: str = "auto") -> Classifier:
+    """The classifier that a run has exported.
+
+    Raises:
+        ModelError: it is a model of another kind.
+    """
+    if exported.card.get("task") != "classify":
+        raise ModelError(
+            f"{exported.name}: this is no classifier, so there is nothing to predict. Use `tunesmith chat`."
+        )
+    return Classifier(exported.load(device), exported.contract(), exported.card.get("chosen"))

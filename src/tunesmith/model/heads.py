@@ -1,0 +1,195 @@
+"""Heads that say something of a whole text: which model has one, how it is made, and how it reads packed rows.
+
+A library's head takes its state from a place of its own in each row: the first token (BERT and its kin) or the last
+(decoders). Called on packed rows it would return one answer for all of them, in silence. So the body runs on the packed
+rows, the state at each row's place is gathered, and the library's own head runs on these as on rows of one token.
+
+Axes: R rows, T tokens, D width, C classes.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+from tunesmith.core.errors import ModelError
+from tunesmith.data.kinds.labelled import label_names, shape_of
+from tunesmith.model.layers import inside
+from tunesmith.model.packed import packed_inputs, padded_inputs
+
+PROBLEMS = {"one": "single_label_classification", "several": "multi_label_classification", "number": "regression"}
+TASK_TYPES = {  # of peft, by what a class of transformers is called
+    "ForSequenceClassification": "SEQ_CLS",
+    "ForTokenClassification": "TOKEN_CLS",
+    "ForQuestionAnswering": "QUESTION_ANS",
+}  # fmt: skip
+SPLIT = "token_type_ids"
+
+
+def refuse_no_classifier(folder: Path, config: Any) -> None:
+    """Refuse a model that transformers builds no classifier of, or of whose kind none is supported.
+
+    Raises:
+        ModelError: it says what the model is.
+    """
+    what = ", ".join(config.architectures or [type(config).__name__])
+    if config.is_encoder_decoder:
+        reason = "an encoder with a decoder, which turns one text into another"
+    elif type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        reason = "of a kind that transformers has no classifier for"
+    else:
+        return
+    raise ModelError(
+        f"{folder}: cannot be loaded as a classifier: {what} is {reason}. Take an encoder such as BERT, RoBERTa or "
+        "DistilBERT, or a decoder such as Llama or GPT-2."
+    )
+
+
+def class_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a classifier's configuration, from what is known of its rows."""
+    shape, names = shape_of(dict(facts)), label_names(dict(facts))
+    if shape == "number":
+        names = ["number"]
+    return {
+        "num_labels": len(names),
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: place for place, name in enumerate(names)},
+        "problem_type": PROBLEMS[shape],
+    }
+
+
+def task_type(model: Any) -> str:
+    """What peft calls the task of a model."""
+    name = type(inside(model)).__name__
+    return next((kind for end, kind in TASK_TYPES.items() if name.endswith(end)), "CAUSAL_LM")
+
+
+def head_modules(model: Any) -> list[str]:
+    """Names of the modules of a head: those with weights beside the library's body, and the body's pooler.
+
+    A base may come without any of them, so that they are always trained, and saved, whole.
+    """
+    if task_type(model) == "CAUSAL_LM":
+        return []
+    own = inside(model)
+    body = own.base_model_prefix
+    beside = [name for name, part in own.named_children() if name != body and any(True for _ in part.parameters())]
+    return [*([f"{body}.pooler"] if getattr(own.base_model, "pooler", None) is not None else []), *beside]
+
+
+def train_head(model: Any) -> Any:
+    """The model, with the weights of its head among those that are trained, whatever a method has frozen."""
+    for name in head_modules(model):
+        part = inside(model).get_submodule(name)
+        if not hasattr(part, "modules_to_save"):  # where peft keeps a copy, which is trained
+            part.requires_grad_(True)
+    return model
+
+
+def reads_last(config: Any) -> bool:
+    """Whether such a model's head reads a row's last token, as decoders do, and not its first."""
+    encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
+    return type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and not encoder
+
+
+def inputs_of(ids: Sequence[np.ndarray], borders: Sequence[int], packed: bool, device: str) -> dict[str, Any]:
+    """Rows of one text, or of a pair, as arguments for `class_logits`.
+
+    Args:
+        ids: of each row.
+        borders: where in each row the second text begins; its length where there is none.
+        packed: whether they share a sequence; else each has one of its own.
+        device: where they go.
+    """
+    inputs = (packed_inputs if packed else padded_inputs)(ids, device)
+    if any(border < len(one) for one, border in zip(ids, borders, strict=True)):
+        types = torch.zeros_like(inputs["input_ids"])
+        start = 0
+        for place, (one, border) in enumerate(zip(ids, borders, strict=True)):
+            row, first = (0, start) if packed else (place, 0)
+            types[row, first + border : first + len(one)] = 1
+            start += len(one)
+        inputs[SPLIT] = types
+    return inputs
+
+
+def class_logits(model: Any, inputs: Mapping[str, Any], rows: int) -> torch.Tensor:
+    """The logits of each row, (R, C): the library's own, whether rows are packed or padded.
+
+    Args:
+        model: a classifier, with whatever a method has put around it.
+        inputs: what `inputs_of` gives.
+        rows: how many there are: what fills up a packed sequence is none.
+    """
+    own = inside(model)
+    given = _fitted(own, inputs)
+    if "cu_seq_lens_q" not in inputs:
+        return own(**given).logits
+    offsets = inputs["cu_seq_lens_q"].long()
+    places_R = offsets[1 : rows + 1] - 1 if reads_last(own.config) else offsets[:rows]
+    found = own.base_model(**given)
+    state_R1D = found.last_hidden_state[0, places_R][:, None]
+    with _body_gives(own, found, state_R1D):
+        ids_R1 = torch.full((rows, 1), _unpadded(own.config), device=state_R1D.device)
+        return own(input_ids=ids_R1).logits
+
+
+def _fitted(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments as this architecture takes them: its padding, its first position, its types of tokens."""
+    body, given = model.base_model, dict(inputs)
+    known = inspect.signature(body.forward).parameters
+    if "use_cache" not in known:
+        given.pop("use_cache", None)
+    if getattr(model.config, "type_vocab_size", 0) < 2 or SPLIT not in known:
+        given.pop(SPLIT, None)
+    padding = getattr(model.config, "pad_token_id", None)
+    if "attention_mask" in given and padding is not None:
+        given["input_ids"] = given["input_ids"].masked_fill(given["attention_mask"] == 0, padding)
+    counted_from = getattr(getattr(body, "embeddings", None), "padding_idx", None)  # RoBERTa and its kin
+    if "position_ids" in given and counted_from is not None:
+        given["position_ids"] = given["position_ids"] + counted_from + 1
+    return given
+
+
+def _unpadded(config: Any) -> int:
+    """A token that is not the one for padding."""
+    return 1 if getattr(config, "pad_token_id", None) != 1 else 0
+
+
+class _Body(torch.nn.Module):
+    """What stands in for a body that has run: it gives what was found."""
+
+    def __init__(self, found: Any) -> None:
+        super().__init__()
+        self.found = found
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What was found, whatever is asked."""
+        return self.found
+
+
+@contextmanager
+def _body_gives(model: Any, found: Any, state_R1D: torch.Tensor) -> Iterator[None]:
+    """While the block lasts, the model's head reads these states, and what a pooler of the body makes of them.
+
+    Args:
+        model: of transformers.
+        found: what its body has given for packed rows.
+        state_R1D: the state that the head reads of each row.
+    """
+    name, body = model.base_model_prefix, model.base_model
+    pooler = getattr(body, "pooler", None)
+    pooled = {} if pooler is None else {"pooler_output": pooler(state_R1D)}
+    setattr(model, name, _Body(type(found)(last_hidden_state=state_R1D, **pooled)))
+    try:
+        yield
+    finally:
+        setattr(model, name, body)

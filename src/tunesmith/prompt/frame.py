@@ -1,0 +1,58 @@
+"""What a tokenizer itself puts around a text that is read, and around two: BERT's `[CLS] ... [SEP] ... [SEP]`."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Spans = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a tokenizer puts around texts that it is given: token ids before, between and behind them.
+
+    Attributes:
+        before: ids before the first text; `[CLS]`.
+        between: ids between two, empty of one text.
+        behind: ids behind the last.
+        first: how many of those between two belong to the first text, as types of tokens have it; None where the
+            tokenizer knows no types.
+    """
+
+    before: list[int]
+    between: list[int]
+    behind: list[int]
+    first: int | None
+
+
+def frames_of(tokenizer: Any) -> tuple[Frame, Frame]:
+    """What a tokenizer puts around one text, and around two."""
+    one = tokenizer("a")
+    first, last = _ends(one.sequence_ids(0), 0)
+    alone = Frame(one["input_ids"][:first], [], one["input_ids"][last:], None)
+    two = tokenizer("a", "a", return_token_type_ids=True)
+    places, ids, types = two.sequence_ids(0), two["input_ids"], two["token_type_ids"]
+    first, border = _ends(places, 0)
+    second, last = _ends(places, 1)
+    own = types.index(1) - border if 1 in types else None
+    return alone, Frame(ids[:first], ids[border:second], ids[last:], own)
+
+
+def framed(frames: tuple[Frame, Frame], texts: Sequence[list[int]]) -> tuple[array[int], Spans]:
+    """The ids of one text or two in their frame; a span for each, where the tokenizer tells them apart by type."""
+    frame = frames[len(texts) - 1]
+    ids = array("i", [*frame.before, *texts[0]])
+    border = len(ids) + (frame.first or 0)
+    for text in texts[1:]:
+        ids.extend([*frame.between, *text])
+    ids.extend(frame.behind)
+    return ids, ((0, len(ids)),) if frame.first is None else ((0, border), (border, len(ids)))
+
+
+def _ends(places: list[int | None], number: int) -> tuple[int, int]:
+    """Where the tokens of one of several texts begin and end."""
+    own = [place for place, one in enumerate(places) if one == number]
+    return own[0], own[-1] + 1
