@@ -169,7 +169,7 @@ def broken(tmp_path, tiny, recipe):
         (["train", "none.yaml"], "no such recipe"),
         (["train", "bad.yaml"], "not YAML"),
         (["train", recipe, "--set", "optim.learning_rat=1"], "did you mean 'learning_rate'?"),
-        (["train", recipe, "--set", "optim.learning_rate=50"], "less than or equal to 0.1"),
+        (["train", recipe, "--set", "optim.learning_rate=50"], "less than or equal to 1"),
         (["train", recipe, "--set", "optim.learning_rate"], "write --set section.field=value"),
         (["train", recipe, "--set", "data.train=question_only.jsonl"], "no assistant turn"),
         (["train", recipe, "--set", "data.train=half.jsonl"], "half.jsonl:2:13: not JSON at column"),

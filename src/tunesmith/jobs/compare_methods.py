@@ -17,7 +17,7 @@ from tunesmith.core.errors import ConfigError, Stopped, TunesmithError
 from tunesmith.core.events import METRICS, Report, read_events
 from tunesmith.core.files import expanded, read_json, read_lines
 from tunesmith.core.names import did_you_mean
-from tunesmith.jobs.preflight import refuse_in_parts, refuse_merge, refuse_optimizer, refuse_quantized
+from tunesmith.jobs.preflight import refuse_what_does_not_fit
 from tunesmith.jobs.start import resume, start_run
 from tunesmith.model.methods.table import METHODS
 from tunesmith.registry.runs import is_run, read_run
@@ -105,8 +105,7 @@ def recipe_for(recipe: Recipe, asked: str) -> Recipe:
         values["optim"]["learning_rate"] = rate
     values["output"] |= {"name": f"{recipe.output.name}-{name}", "merge": False}
     made = validate(Recipe, values, f"--methods {asked}")
-    for refuse in (refuse_in_parts, refuse_merge, refuse_optimizer, refuse_quantized):
-        refuse(made)
+    refuse_what_does_not_fit(made)
     return made
 
 

@@ -29,14 +29,10 @@ from tunesmith.jobs.merge import export_merged, rows_to_compare
 from tunesmith.jobs.preflight import (
     doubts,
     refuse_accuracy_of_numbers,
-    refuse_in_parts,
-    refuse_merge,
-    refuse_optimizer,
-    refuse_quantized,
     refuse_too_few,
     refuse_unknown_tokens,
     refuse_what_cannot_teach,
-    refuse_with_head,
+    refuse_what_does_not_fit,
 )
 from tunesmith.jobs.replay import with_replay
 from tunesmith.jobs.resume import begin_plan, go_back, made_from
@@ -115,11 +111,7 @@ def walk(
     """The nine steps."""
 
     # 1. The recipe is complete and resolved; the processes that work on it meet.
-    refuse_in_parts(recipe)
-    refuse_optimizer(recipe)
-    refuse_merge(recipe)
-    refuse_quantized(recipe)
-    refuse_with_head(recipe)
+    refuse_what_does_not_fit(recipe)
     torch.manual_seed(recipe.seed)
     ranks = join_ranks(arguments, choose_device(recipe.device)[0])
     report = to_folder(folder, forward) if ranks.leads else silent
@@ -201,14 +193,12 @@ def walk(
     report(events.Phase(TRAINING))
     settings = loop_settings(recipe, an_epoch, steps, validation.every)
     learner = Learner(placed, recipe.optim, rate, steps, method, lambda name: method.rate(recipe.method, name))
-    report(events.Rates(as_table(learner.groups, learner.weights)))
     models = Models(placed.model, plan)
     perturb = make_perturb(recipe.perturb, placed.model, recipe.seed, partial(getattr, learner, "step_number"))
     source = RowSource(rows, objective, plan, batch_size, steps, recipe.seed, ranks)
     state = TrainerState() if checkpoint is None else restore(learner, checkpoint, source)
     state.early = state.early and not changed
-    for sentence in said_of_optimizer(learner, checkpoint):
-        report(events.Warning(sentence))
+    say_rates(learner, checkpoint, report)
     refuse_small_disk(learner, folder, recipe.output.keep_last)
     watched = source.cut(splits.validation.at(validation.places)) if splits.validation else []
     while not state.early and learner.step_number < settings.steps:
@@ -264,6 +254,13 @@ def walk(
     write_report(folder, recipe, splits, plan, found)
     report(events.Finished())
     return {"folder": str(folder), "scores": found.report.to_json()["scores"] if found.report else []}
+
+
+def say_rates(learner: Learner, checkpoint: Checkpoint | None, report: Report) -> None:
+    """Say which weights learn how fast, and what might not be expected of the optimizer."""
+    report(events.Rates(as_table(learner.groups, learner.weights)))
+    for sentence in said_of_optimizer(learner, checkpoint):
+        report(events.Warning(sentence))
 
 
 def said_of_optimizer(learner: Learner, checkpoint: Checkpoint | None) -> Iterator[str]:

@@ -16,6 +16,16 @@ from tunesmith.train.recipe import Recipe
 WITHOUT_HEAD = ("prompt_tuning", "p_tuning", "prefix_tuning", "adapter")  # what they save has no place for a head
 
 
+def refuse_what_does_not_fit(recipe: Recipe) -> None:
+    """Refuse settings that do not go together, before anything is read.
+
+    Raises:
+        ConfigError: with what to change.
+    """
+    for refuse in (refuse_in_parts, refuse_optimizer, refuse_merge, refuse_quantized, refuse_with_head):
+        refuse(recipe)
+
+
 def refuse_in_parts(recipe: Recipe) -> None:
     """Refuse a method that needs all weights where each process would hold a part of them.
 
