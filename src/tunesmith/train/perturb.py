@@ -80,8 +80,11 @@ class Embeddings:
         embedding = whole.get_input_embeddings()
         # A body, or a decoder within it, may be asked by itself: then it is the one that is told where rows end.
         readers = [whole, whole.base_model, *(part for part in whole.modules() if embedding in part.children())]
-        self._hooks = [part.register_forward_pre_hook(self._note, with_kwargs=True) for part in dict.fromkeys(readers)]
-        self._hooks.append(embedding.register_forward_hook(self._change))
+        self._pass: tuple[Any, Reading | None] | None = None  # what reads, and where its rows end, until that is used
+        self._hooks = [embedding.register_forward_hook(self._change)]
+        for part in dict.fromkeys(readers):
+            self._hooks.append(part.register_forward_pre_hook(self._begin, with_kwargs=True))
+            self._hooks.append(part.register_forward_hook(self._end, always_call=True))
 
     def remove(self) -> None:
         """Let the model be as it was."""
@@ -95,17 +98,22 @@ class Embeddings:
             make: gives the first change of a pass, of the shape of what it is added to; nothing is changed if None.
             given: changes of the first passes that are known already.
         """
-        self.readings, self.deltas, self._make, self._given = [], [], make, list(given)
+        self.readings, self.deltas, self._make, self._given, self._pass = [], [], make, list(given), None
 
-    def _note(self, body: Any, args: Any, kwargs: dict[str, Any]) -> None:
+    def _begin(self, part: Any, args: Any, kwargs: dict[str, Any]) -> None:
         inputs = {"input_ids": args[0], **kwargs} if args else kwargs
-        outermost = len(self.readings) == len(self.deltas)  # others are within a pass that is noted
-        if self._make is not None and body.training and outermost and inputs.get("input_ids") is not None:
-            self.readings.append(reading(inputs))
+        if self._make is not None and part.training and self._pass is None and inputs.get("input_ids") is not None:
+            self._pass = part, reading(inputs)
+
+    def _end(self, part: Any, args: Any, output: Any) -> None:
+        if self._pass is not None and self._pass[0] is part:  # a head may be asked for itself, and read no words
+            self._pass = None
 
     def _change(self, embedding: Any, args: Any, output_BTC: torch.Tensor) -> torch.Tensor:
-        if self._make is None or not self.readings or len(self.deltas) == len(self.readings):
+        if self._make is None or self._pass is None or self._pass[1] is None:
             return output_BTC
+        self.readings.append(self._pass[1])
+        self._pass = self._pass[0], None
         place = len(self.deltas)
         if place < len(self._given):
             delta_BTC = self._given[place]
