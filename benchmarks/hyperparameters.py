@@ -1,7 +1,8 @@
 """What each hyperparameter changes on the demo: quality with its interval, what was forgotten, speed, memory.
 
     python benchmarks/hyperparameters.py --write          # -> docs/hyperparameters.md, about half an hour on two cores
-    python benchmarks/hyperparameters.py --only muon lion
+    python benchmarks/hyperparameters.py --only muon "full, muon"
+    python benchmarks/hyperparameters.py --embeddings ember smollm2-135m    # how long they are, to choose an epsilon
 
 All runs share the demo's rows, base and LoRA, for one of its four epochs, so that there is something left to learn;
 each row differs from the first in what it says alone. A run that has finished is not done again.
@@ -114,6 +115,22 @@ def line_of(found: Any, marked: bool) -> str:
     return f"| {mark}{found.name}{mark} | {' | '.join(cells)} |"
 
 
+def embeddings_of(base: str, tokens: int = 100, epsilon: float = 0.1) -> str:
+    """How long the embeddings of a row are, and how much of a change of length `epsilon` bf16 rounds away."""
+    import torch
+
+    from tunesmith.model.load import LoadSpec, load
+    from tunesmith.prompt.base import resolve
+
+    table_VC = load(resolve(base).folder, LoadSpec()).model.get_input_embeddings().weight.detach()
+    row_TC = table_VC[torch.randint(len(table_VC), (tokens,), generator=torch.Generator().manual_seed(0))].bfloat16()
+    change_TC = torch.randn(row_TC.shape, generator=torch.Generator().manual_seed(1))
+    change_TC *= epsilon / change_TC.norm()
+    still = (row_TC + change_TC.bfloat16() == row_TC).float().mean().item()
+    length = row_TC.float().norm()
+    return f"{base}: {tokens} words are {length:.0f} long; of a change of {epsilon:g}, {still:.0%} is lost in bf16"
+
+
 def perplexity(found: Any) -> Any:
     """On the rows that were held out, with its interval."""
     return next(score.score for score in found.scores if score.metric == "perplexity")
@@ -141,7 +158,11 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="settings by their names")
     parser.add_argument("--folder", type=Path, default=Path("runs") / "hyperparameters")
     parser.add_argument("--write", action="store_true", help="put the table into docs/hyperparameters.md")
+    parser.add_argument("--embeddings", nargs="*", default=[], help="base models to measure, and nothing else")
     options = parser.parse_args()
+    if options.embeddings:
+        print("\n".join(map(embeddings_of, options.embeddings)))
+        return
     wanted = {
         title: {name: cases[name] for name in cases if not options.only or name in options.only}
         for title, cases in CASES.items()

@@ -170,6 +170,20 @@ def test_what_each_hyperparameter_changes(load, tmp_path, in_process, monkeypatc
     found = {"chance": [bench.run("as it is", {}, tmp_path)], "optimizer": [muon]}
     assert not found["chance"][0].trouble
     assert columns(bench.table(found)) == {8}
+    assert re.fullmatch(
+        r"ember: 40 words are \d+ long; of a change of 0.1, \d+% is lost in bf16", bench.embeddings_of("ember", 40)
+    )
+
+
+def test_what_tasks_reach(load, tmp_path, in_process, monkeypatch):
+    bench = load("tasks")
+    monkeypatch.setattr(
+        bench, "CASES", {"hotel": {"full": {"method": {"type": "full"}, "optim": {"steps": 1}, "compile": "off"}}}
+    )
+    monkeypatch.setattr(bench, "SHARED", {"objective": "classify", "evaluate": {}})
+    found = bench.run("hotel", "full", 0, argparse.Namespace(runs=str(tmp_path)))
+    assert found["report"]["rows"] == 192
+    assert columns(bench.table([found])) == {9}
 
 
 def test_a_queue_with_many_jobs(load, tmp_path):

@@ -23,6 +23,7 @@ from tunesmith.train.config import OptimConfig
 from tunesmith.train.learner import Learner
 from tunesmith.train.objective import Models
 from tunesmith.train.objectives.sft import make_sft
+from tunesmith.train.optimizers import OPTIMIZERS
 from tunesmith.train.planning.estimates import largest_micro_batch
 from tunesmith.train.planning.memory import gathered_bytes, kept_bytes
 from tunesmith.train.planning.planner import Wishes, bytes_to_come, make_plan
@@ -30,7 +31,7 @@ from tunesmith.train.state import TrainerState
 from tunesmith.train.validate import validate
 from tunesmith.train.weights.placed import Placed
 from tunesmith.train.weights.ranks import Ranks
-from tunesmith.train.weights.shards import like
+from tunesmith.train.weights.shards import like, whole
 
 TOKENS = 24
 SFT = make_sft()
@@ -103,6 +104,27 @@ def test_every_architecture_trains_in_parts_as_whole(folder, method, precision):
     assert weights[0].keys() == weights[1].keys()
     for name, weight in weights[0].items():
         torch.testing.assert_close(weight, weights[1][name].to_local(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.usefixtures("meeting")
+@pytest.mark.parametrize("name", [name for name, kind in OPTIMIZERS.items() if kind.parted])
+def test_an_optimizer_that_takes_parts_does_the_same_with_them(tmp_path, name):
+    """And what it keeps of them goes through a checkpoint, with its average where it has one."""
+    pytest.importorskip("schedulefree" if name == "schedule_free" else "torch")
+    folder, found = save_tiny(tmp_path), []
+    for sharded in (False, True):
+        learner = learner_for(folder, "full", sharded, optimizer=name, layer_decay=0.8, weight_decay=0.1)
+        learner.model.train()
+        for step in range(3):
+            learner.backward(loss_of(learner) / TOKENS)
+            learner.step()
+            if step == 1:
+                save_checkpoint(learner, TrainerState(), NoSource(), tmp_path / str(sharded), 1)
+                restore(learner, find_step(tmp_path / str(sharded), 2))
+        with learner.with_average():
+            found.append({key: whole(weight).detach().clone() for key, weight in learner.weights.items()})
+    for key, weight in found[0].items():
+        torch.testing.assert_close(weight, found[1][key], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.usefixtures("meeting")
