@@ -36,6 +36,10 @@ class DataConfig(Section):
     columns: dict[str, str] = option(
         {}, "The file's names for a format's keys, such as {question: Frage, answer: Antwort}."
     )
+    label_names: str | list[str] | None = option(
+        None,
+        "Names of the labels that rows have as numbers, from 0 on: a list, or a file with one a line or a JSON list.",
+    )
     train_on: Literal["assistant", "last", "all"] = option(
         "assistant", "Which tokens are trained on: every assistant turn, only the last one, or all tokens."
     )
