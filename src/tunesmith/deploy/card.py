@@ -22,8 +22,14 @@ from tunesmith.prompt.base import EMBEDDED
 from tunesmith.score.interval import show
 
 QUESTION = "Hello, what can you help me with?"  # of the code, where nothing of the data may be quoted
-OBJECTIVES = {"sft": "supervised fine-tuning", "classify": "learning to classify"}
-PIPELINES = {"causal": "text-generation", "classify": "text-classification"}  # of tasks, as the hub calls them
+OBJECTIVES = {
+    "sft": "supervised fine-tuning", "classify": "learning to classify", "token_classify": "learning to tag words",
+    "extract": "learning to find answers in passages",
+}  # fmt: skip
+PIPELINES = {  # of tasks, as the hub calls them
+    "causal": "text-generation", "classify": "text-classification", "token_classify": "token-classification",
+    "extract": "question-answering",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

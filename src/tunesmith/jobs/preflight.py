@@ -16,7 +16,7 @@ from tunesmith.train import optimizers
 from tunesmith.train.objective import Objective
 from tunesmith.train.recipe import Recipe
 
-WITH_HEAD = frozenset({"classify"})  # objectives whose models have a head beside the body
+WITH_HEAD = frozenset({"classify", "token_classify", "extract"})  # objectives whose models have a head beside the body
 WITHOUT_HEAD = ("prompt_tuning", "p_tuning", "prefix_tuning", "adapter")  # what they save has no place for a head
 
 

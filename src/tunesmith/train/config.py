@@ -41,7 +41,29 @@ class ClassifyConfig(Section):
     )
 
 
-ObjectiveConfig = Annotated[SftConfig | ClassifyConfig, Field(discriminator="type")]
+class TokenClassifyConfig(Section):
+    """Say of each word what tag it has: entities, slots, parts of speech."""
+
+    type: Literal["token_classify"] = "token_classify"
+    label_smoothing: float = option(
+        0.0,
+        "Share of each target that is spread over all tags. Validation is without.",
+        "0 to 0.1.",
+        ge=0,
+        lt=1,
+    )
+
+
+class ExtractConfig(Section):
+    """Find the answer to a question in a passage, or say that it holds none."""
+
+    type: Literal["extract"] = "extract"
+    max_answer_tokens: int = option(30, "Longest answer that is looked for, in tokens.", "15 to 60.", ge=1)
+
+
+ObjectiveConfig = Annotated[
+    SftConfig | ClassifyConfig | TokenClassifyConfig | ExtractConfig, Field(discriminator="type")
+]
 
 
 class GroupConfig(Section):

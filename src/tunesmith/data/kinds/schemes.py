@@ -51,6 +51,7 @@ class Scheme:
 
 def scheme_of(names: Iterable[str]) -> Scheme:
     """How tags are to be read, by all their names."""
+    names = list(names)
     inside = [name for name in names if name != OUTSIDE]
     with_prefix = [name for name in inside if PREFIXED.fullmatch(name)]
     prefixes = {name[0] for name in with_prefix}

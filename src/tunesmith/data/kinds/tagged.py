@@ -20,7 +20,7 @@ from tunesmith.data.kinds.kind import Facts, RowKind
 from tunesmith.data.kinds.labelled import name_doubts
 from tunesmith.data.kinds.prepared import Prepared, Tokens, TrainingRows, prepared
 from tunesmith.data.kinds.row import Row
-from tunesmith.data.kinds.schemes import Stretch, broken_at, labels_of, parted, scheme_of, stretches, tags_of
+from tunesmith.data.kinds.schemes import OUTSIDE, Stretch, broken_at, labels_of, parted, scheme_of, stretches, tags_of
 from tunesmith.data.kinds.teach import refuse_one_label
 from tunesmith.data.quality.ledger import RowFault
 from tunesmith.prompt.contract import Contract, Draft
@@ -161,31 +161,55 @@ def drafts(content: Tagged, contract: Contract) -> list[Draft]:
     return [draft_words(content.tokens, content.close)]
 
 
-def in_pieces(row: Row, sequences: list[Tokens], longest: int, contract: Contract) -> list[Prepared]:
-    """One row with several sequences of nearly equal length, parted between words, each in the tokenizer's frame."""
-    [whole] = sequences
+def pieces_of(whole: Tokens, longest: int, contract: Contract) -> list[Tokens]:
+    """Words in sequences of nearly equal length, parted between words, each in the tokenizer's frame.
+
+    Of a word that is longer than a sequence, what is too much is left out; its first token is not.
+    """
     frame = contract.frames[0]
     head, tail = np.array(frame.before, np.int32), np.array(frame.behind, np.int32)
-    room = longest - len(head) - len(tail)
+    room = max(1, longest - len(head) - len(tail))
     body = whole.ids[len(head) : len(whole.ids) - len(tail)]
+    starts = [min(begin - len(head), len(body)) for begin, _ in whole.spans]
+    ends = [*starts[1:], len(body)]
     count = -(-len(body) // room)
     found: list[Tokens] = []
     first = 0  # word
-    while first < len(whole.spans):
-        begin = whole.spans[first][0] - len(head)
-        wanted = -(-(len(body) - begin) // max(1, count - len(found)))
+    while first < len(starts):
+        fair = -(-(len(body) - starts[first]) // max(1, count - len(found)))
         last = first + 1
-        ends = [*(span[0] - len(head) for span in whole.spans), len(body)]
-        while last < len(whole.spans) and ends[last + 1] - begin <= min(room, wanted):
+        while last < len(starts) and ends[last] - starts[first] <= min(room, fair):
             last += 1
-        own = body[begin : min(ends[last], begin + room)]
+        begin, end = starts[first], min(ends[last - 1], starts[first] + room)
+        ids = np.concatenate([head, body[begin:end], tail])
         spans = tuple(
-            (min(one - begin, len(head) + len(own) - 1), min(other - begin, len(head) + len(own)))
+            (min(one - begin, len(ids) - 1), min(one - begin, len(ids) - 1) + (other > one))
             for one, other in whole.spans[first:last]
         )
-        found.append(Tokens(np.concatenate([head, own, tail]), spans))
+        found.append(Tokens(ids, spans))
         first = last
-    return [prepared(row, found)]
+    return found
+
+
+def in_pieces(row: Row, sequences: list[Tokens], longest: int, contract: Contract) -> list[Prepared]:
+    """One row with several sequences: no word is lost."""
+    [whole] = sequences
+    return [prepared(row, pieces_of(whole, longest, contract))]
+
+
+def shown_row(row: Row) -> list[tuple[list[dict[str, Any]], str]]:
+    """The text, and what is tagged in it."""
+    content: Any = row.content
+    [text] = content.texts()
+    return [([{"role": "text", "content": text}], told(content.tokens, content.names))]
+
+
+def told(words: Sequence[str], tags: Sequence[str]) -> str:
+    """Tags in words for people: each stretch with its label; where there are no stretches each word with its tag."""
+    scheme = scheme_of(tags).name
+    if scheme == "none" and OUTSIDE not in tags:
+        return " ".join(f"{word}/{tag}" for word, tag in zip(words, tags, strict=True))
+    return "; ".join(f"{one.label}: {' '.join(words[one.begin : one.end])}" for one in stretches(tags, scheme))
 
 
 def gather(content: Tagged, facts: Facts) -> None:
@@ -299,5 +323,6 @@ KIND = RowKind(
     refuse=refuse,
     refuse_held_out=refuse_unknown_labels,
     doubts=doubts,
+    shown=shown_row,
     split=in_pieces,
 )
