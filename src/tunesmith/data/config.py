@@ -53,6 +53,12 @@ class DataConfig(Section):
         "What to do with rows longer than max_length. Truncated rows lose their end; `split` cuts plain text into "
         "several rows.",
     )
+    stride: int = option(
+        128,
+        "Tokens that neighbouring windows on a long passage share, of rows with questions and passages; at most half of "
+        "a window.",
+        ge=0,
+    )
     bad_rows: Literal["fail", "drop"] = option("fail", "What to do with rows that cannot be read.")
     duplicates: Literal["drop", "keep"] = option("drop", "What to do with rows that are exactly equal to earlier ones.")
     near_duplicates: Literal["auto", "group", "drop", "off"] = option(

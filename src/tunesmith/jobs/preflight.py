@@ -154,7 +154,8 @@ def refuse_accuracy_of_numbers(recipe: Recipe, splits: Splits) -> None:
     Raises:
         ConfigError: the rows have numbers.
     """
-    if recipe.evaluate.metric == "accuracy" and not splits.train.dataset.facts.get("labels"):
+    numbers = recipe.objective.type == "classify" and not splits.train.dataset.facts.get("labels")
+    if recipe.evaluate.metric == "accuracy" and numbers:
         raise ConfigError("evaluate.metric = accuracy: the rows have numbers and no classes. Take loss.")
 
 

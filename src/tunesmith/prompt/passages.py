@@ -9,6 +9,7 @@ A long passage is read in windows that overlap, each behind the whole question.
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +34,21 @@ class Layout:
     passage: Span
     answer: Span | None
     border: int | None
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of a rendered passage behind the whole question.
+
+    Attributes:
+        ids: of both, framed.
+        spans: as those of the whole.
+        first: the token of the passage that it begins with.
+    """
+
+    ids: list[int]
+    spans: tuple[Span, ...]
+    first: int
 
 
 def draft_passage(question: str, passage: str, answer: Span | None) -> Draft:
@@ -68,7 +84,8 @@ def rendered_passage(contract: Contract, question: str, passage: str, answer: Sp
 
 def token_at(starts: Sequence[int], place: int) -> int:
     """The token that holds the character at `place`, by where tokens start; of several the first."""
-    return max((start, -token) for token, start in enumerate(starts) if start <= place or token == 0)[1] * -1
+    after = bisect_right(starts, place)
+    return bisect_left(starts, starts[after - 1]) if after else 0
 
 
 def spans_of(passage: Span, answer: Span | None, typed: bool) -> tuple[Span, ...]:
@@ -100,14 +117,14 @@ def windows(tokens: int, room: int, stride: int) -> Iterator[Span]:
             return
 
 
-def in_windows(ids: Sequence[int], spans: Sequence[Span], longest: int, stride: int) -> Iterator[tuple[list[int], tuple[Span, ...]]]:
-    """A rendered passage in windows of at most `longest` tokens, each with its own spans; none if there is no room.
+def in_windows(ids: Sequence[int], spans: Sequence[Span], longest: int, stride: int) -> Iterator[Window]:
+    """A rendered passage in windows of at most `longest` tokens; none if the question leaves no room.
 
     A window that holds only a part of the answer has none.
     """
     layout = layout_of(spans)
-    (begin, end), head = layout.passage, list(ids[: layout.passage[0]])
-    tail = list(ids[end:])
+    begin, end = layout.passage
+    head, tail = list(ids[:begin]), list(ids[end:])
     room = longest - len(head) - len(tail)
     if room < LEAST_ROOM:
         return
@@ -117,4 +134,4 @@ def in_windows(ids: Sequence[int], spans: Sequence[Span], longest: int, stride: 
         if answer is not None:
             answer = (answer[0] - first, answer[1] - first)
             answer = answer if begin <= answer[0] and answer[1] <= begin + len(own) else None
-        yield [*head, *own, *tail], spans_of((begin, begin + len(own)), answer, layout.border is not None)
+        yield Window([*head, *own, *tail], spans_of((begin, begin + len(own)), answer, layout.border is not None), first)

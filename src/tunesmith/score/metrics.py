@@ -152,7 +152,11 @@ ENTITY_PRECISION = Metric("entity precision", "% of what was said", True, _preci
 ENTITY_RECALL = Metric("entity recall", "% of what is there", True, _recall)
 MACRO_ENTITY_F1 = Metric("macro entity F1", "mean over labels, 0 to 100", True, _macro_f1)
 WORD_ACCURACY = Metric("word accuracy", "% of words with the right tag", True, _percentage)
+ANSWER_EXACT = Metric("answer exact match", "% of rows, as SQuAD normalises answers", True, _percentage)
+ANSWER_F1 = Metric("answer F1", "over words, as SQuAD normalises answers, mean, 0 to 100", True, _percentage)
+ANSWERED = Metric("answerable", "% of rows where it is right that there is an answer, or none", True, _percentage)
 
+ANSWER_METRICS: tuple[Metric, ...] = (ANSWER_EXACT, ANSWER_F1, ANSWERED)  # of models that find answers in passages
 TAG_METRICS: tuple[Metric, ...] = (  # of models that tag words
     ENTITY_F1, ENTITY_PRECISION, ENTITY_RECALL, MACRO_ENTITY_F1, WORD_ACCURACY,
 )  # fmt: skip
@@ -164,7 +168,7 @@ METRICS: tuple[Metric, ...] = (  # of models that write
     PERPLEXITY, BLEU_SCORE, CHRF_SCORE, ROUGE_1, ROUGE_2, ROUGE_L, EXACT_MATCH, TOKEN_F1, TOKEN_ACCURACY, STOP_RATE,
     LENGTH,
 )  # fmt: skip
-ALL_METRICS = (*TAG_METRICS, *CLASS_METRICS, *METRICS)
+ALL_METRICS = (*ANSWER_METRICS, *TAG_METRICS, *CLASS_METRICS, *METRICS)
 
 _sentence_bleu = BLEU(effective_order=True)
 CORPUS_CHRF = CHRF()
