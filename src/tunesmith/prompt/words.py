@@ -37,16 +37,15 @@ def rendered_words(contract: Contract, words: Sequence[str], close: Sequence[boo
     if contract.spaced:
         pieces = [f" {word}" if i and not (close and close[i]) else word for i, word in enumerate(words)]
     frame = contract.frames[0]
-    ids, firsts = [*frame.before], list[int | None]()
+    ids, spans = [*frame.before], list[tuple[int, int]]()
     for own in _ids_of(contract, pieces):
-        firsts.append(len(ids) if own else None)
+        spans.append((len(ids), len(ids) + bool(own)))
         ids += own
-    if all(first is None for first in firsts):
+    if all(begin == end for begin, end in spans):
         raise ModelError(f"the model's tokenizer makes no token of {' '.join(words)[:60]!r}.")
     ids += frame.behind
     last = len(ids) - 1
-    spans = [(min(place, last), place + 1) if place is not None else (last, last) for place in firsts]
-    return Rendered(array("i", ids), tuple(spans))
+    return Rendered(array("i", ids), tuple((min(begin, last), min(end, last + 1)) for begin, end in spans))
 
 
 def _ids_of(contract: Contract, pieces: Sequence[str]) -> list[list[int]]:

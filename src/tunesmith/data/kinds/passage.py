@@ -113,7 +113,7 @@ def refuse(rows: TrainingRows, facts: Facts, contract: Contract) -> None:
     """
     if not facts.get("answered"):
         raise DataError(
-            f"none of {counted(len(rows), 'training row')} has an answer: the model would learn to say that of every "
+            f"none of {len(rows)} training rows has an answer: the model would learn to say that of every "
             "question. Give rows with answers too."
         )
 
@@ -129,7 +129,7 @@ def refuse_unanswered(rows: TrainingRows, facts: Facts, part: str) -> None:
     without = [row for row in rows if not _content(row).answers]
     if without:
         raise DataError(
-            f"{without[0].source}: {counted(len(without), f'{part} row')} have no answer, and every training row has "
+            f"{without[0].source}: {counted(len(without), f'row of the {part} part')} have no answer, and every training row has "
             "one: the model cannot know that there may be none. Give such training rows, or leave these out."
         )
 
