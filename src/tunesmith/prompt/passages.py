@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from tunesmith.core.errors import ModelError
 from tunesmith.prompt.contract import Contract, Draft, Rendered
 
 Span = tuple[int, int]
@@ -63,16 +62,10 @@ def draft_passage(question: str, passage: str, answer: Span | None) -> Draft:
 
 
 def rendered_passage(contract: Contract, question: str, passage: str, answer: Span | None) -> Rendered:
-    """The ids of both in the tokenizer's frame of two.
-
-    Raises:
-        ModelError: the tokenizer puts nothing between two texts.
-    """
+    """The ids of both in the tokenizer's frame of two; a line break stands between them where it puts nothing."""
     frame = contract.frames[1]
-    if not frame.between:
-        raise ModelError("the model's tokenizer puts nothing between a question and a passage. Take an encoder.")
     asked, (ids, starts) = contract.encode(question)[0], contract.encode(passage)
-    before = [*frame.before, *asked, *frame.between]
+    before = [*frame.before, *asked, *(frame.between or contract.encode("\n")[0])]
     end = len(before) + len(ids)
     marked = None
     if answer is not None:

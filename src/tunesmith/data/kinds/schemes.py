@@ -12,7 +12,7 @@ A stretch is read as seqeval reads it: it goes on over I- and L- (E-) of its own
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 OUTSIDE = "O"
@@ -126,6 +126,23 @@ def tag_names(names: Iterable[str]) -> list[str]:
         return sorted(names, key=int) if whole else sorted(names, key=lambda name: (name != OUTSIDE, name))
     labels = sorted({parted(name, scheme)[1] for name in names if name != OUTSIDE})
     return [OUTSIDE, *(f"{prefix}-{label}" for label in labels for prefix in SCHEMES[scheme])]
+
+
+def counts_of_labels(counts: Mapping[str, int]) -> dict[str, int]:
+    """How many stretches of each label there are, by how often each tag comes: those that begin one are counted.
+
+    Where none of a label's tags always begins one, as in older files, its words are.
+    """
+    scheme = scheme_of(counts).name
+    begun: dict[str, int] = {}
+    words: dict[str, int] = {}
+    for tag, count in counts.items():
+        if tag == OUTSIDE:
+            continue
+        prefix, label = parted(tag, scheme)
+        words[label] = words.get(label, 0) + count
+        begun[label] = begun.get(label, 0) + count * (prefix in ALONE)
+    return {label: begun[label] or words[label] for label in words}
 
 
 def labels_of(names: Iterable[str]) -> list[str]:

@@ -128,7 +128,7 @@ def _with_template(rows: Iterable[Row], contract: Contract) -> Iterator[Row]:
 def _why_useless(result: list[Rendered] | ModelError) -> RowFault | None:
     if isinstance(result, ModelError):
         return RowFault("template", str(result), "Mend the row or drop it.")
-    if not all(rendered.trained or not rendered.spans for rendered in result):
+    if any(rendered.spans and not any(end > begin for begin, end in rendered.spans) for rendered in result):
         return RowFault("no_trained_token", "no token is trained on.", "Add to the answer.")
     return None
 

@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -36,6 +36,7 @@ class RawRow:
         text: its JSON, to find a value's column by; empty where it has none.
         column: where in its line it begins, from 1.
         odd: whether there is a `NoValue` in it.
+        find: of a row that is no JSON, line (from 0) and column (from 1) of the value that a path leads to.
     """
 
     source: Source
@@ -43,6 +44,7 @@ class RawRow:
     text: str = ""
     column: int = 1
     odd: bool = False
+    find: Callable[[tuple[str | int, ...]], tuple[int, int]] | None = None
 
     @property
     def place(self) -> Source:
@@ -246,7 +248,9 @@ class _Window:
             self.text, self.position = self.text[place:], 0
 
 
-def sequence_rows(path: Path, name: str, notes: Counter[str], prefix: str, comments: int = 0) -> Iterator[RawRow]:
+def sequence_rows(
+    path: Path, name: str, notes: Counter[str], prefix: str, comments: int = 0, whole: bool = True
+) -> Iterator[RawRow]:
     """Objects one after another, after `prefix`: up to the closing bracket of an array, or to the end.
 
     Args:
@@ -255,6 +259,7 @@ def sequence_rows(path: Path, name: str, notes: Counter[str], prefix: str, comme
         notes: hears what was accepted though it is odd.
         prefix: what stands before the first object, such as `[` or `{"data": [`; empty for no array.
         comments: lines before all of this that are passed over.
+        whole: whether nothing but closing brackets may follow the array.
 
     Raises:
         DataError: the array is not closed, or text follows it.
@@ -275,7 +280,7 @@ def sequence_rows(path: Path, name: str, notes: Counter[str], prefix: str, comme
                 notes["trailing comma"] += 1
             window.move(window.position + 1)
             rest = window.skip(" \t\r\n}")
-            if rest:
+            if rest and whole:
                 shown = window.text[window.position : window.position + 30]
                 raise DataError(
                     f"{name}:{window.line}: more text after the JSON array ({shown!r}). Join the arrays, or write one "
