@@ -36,6 +36,10 @@ class DataConfig(Section):
     columns: dict[str, str] = option(
         {}, "The file's names for a format's keys, such as {question: Frage, answer: Antwort}."
     )
+    label_names: list[str] | str | None = option(
+        None,
+        "Names of labels that the rows have as numbers from 0: a list, or a file with a name in each line.",
+    )
     train_on: Literal["assistant", "last", "all"] = option(
         "assistant", "Which tokens are trained on: every assistant turn, only the last one, or all tokens."
     )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from itertools import chain, islice
 from typing import Any
 
-from tunesmith.core.errors import DataError
+from tunesmith.core.errors import DataError, MissingError
+from tunesmith.core.files import expanded
 from tunesmith.core.names import counted
 from tunesmith.data.config import DataConfig
 from tunesmith.data.formats.columns import Columns
@@ -51,6 +53,11 @@ class Reading:
     sink: Any = None
     ledgers: dict[str, Ledger] = field(default_factory=dict)
     formats: dict[str, Format] = field(default_factory=dict)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The names of labels that are numbers."""
+        return names_of_labels(self.config.label_names)
 
     def __iter__(self) -> Iterator[Row]:
         """The rows that can be used; all others are in the ledgers.
@@ -126,6 +133,8 @@ class Reading:
         content, unread = columns.read(chosen, values, warn)
         kind = KINDS[content.kind]
         check_media(list(content.texts()), kind.chat, values, unread, warn)
+        if self.names:
+            content = kind.edit(content, Edit(label=partial(named_label, self.names)))
         if self.config.system is not None:
             content = kind.edit(content, Edit(asked=_told(self.config.system)))
         content, repair = cleaned(content, self.config.clean) if self.config.clean else (content, None)
@@ -149,6 +158,40 @@ class Reading:
         where = f"line {line}" if file == row.source.file else str(Source(file, line, column))
         where = f"the row at column {column} of this line" if (file, line) == here[:2] else where
         return RowFault("duplicate", f"equal to {where}.", "It is left out.")
+
+
+def names_of_labels(given: list[str] | str | None) -> list[str]:
+    """The names of labels that `data.label_names` gives: a list, or the lines of a file; none where it is absent.
+
+    Raises:
+        MissingError: there is no such file.
+        DataError: it gives no name, or one twice.
+    """
+    if given is None:
+        return []
+    if isinstance(given, str):
+        path = expanded(given)
+        if not path.is_file():
+            raise MissingError(f"data.label_names = {given}: no such file. Name a file with a name in each line.")
+        given = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    if not given or len(set(given)) != len(given) or not all(name.strip() for name in given):
+        raise DataError("data.label_names: give each label a name of its own, in the order of their numbers.")
+    return given
+
+
+def named_label(names: Sequence[str], label: Any) -> Any:
+    """The name of a label that is a number; another as it is.
+
+    Raises:
+        RowFault: the number has no name.
+    """
+    number = int(label) if isinstance(label, str) and label.isdecimal() else label
+    if isinstance(number, bool) or not isinstance(number, int):
+        return label
+    if not 0 <= number < len(names):
+        found = f"the label {number} has no name: data.label_names has {len(names)}, from 0 to {len(names) - 1}."
+        raise RowFault("bad_label", found, "Name it, or correct the label.")
+    return names[number]
 
 
 def _keys(config: DataConfig) -> set[str]:

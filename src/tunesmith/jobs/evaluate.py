@@ -20,7 +20,7 @@ from tunesmith.evaluate.suite import RowResults, evaluate_rows
 from tunesmith.infer.local import LocalEngine
 from tunesmith.infer.remote import RemoteModel, parse_remote
 from tunesmith.jobs.final_evaluation import Found, say
-from tunesmith.jobs.merge import columns_of, training_rows
+from tunesmith.jobs.merge import columns_of, label_names_of, training_rows
 from tunesmith.jobs.tasks.evaluate import beside_baselines, evaluate_alone, refuse_strange
 from tunesmith.jobs.tasks.table import EVALUATIONS
 from tunesmith.jobs.tasks.task import NO_BASELINE, baselines_of
@@ -113,7 +113,8 @@ def evaluate_task(
     task, baseline, device = EVALUATIONS[model.task], arguments.get("baseline", "none"), arguments.get("device", "auto")
     baselines_of(task, baseline)
     takes = context_length(model.base.folder if model.base else model.folder) or LONGEST
-    asked = {**arguments, "columns": arguments["columns"] or columns_of(model)}
+    asked = {**arguments, "columns": arguments["columns"] or columns_of(model),
+             "label_names": label_names_of(model)}  # fmt: skip
     rows = _rows(asked, model.contract(), takes, report, task.reads, arguments["rows"] or 1 << 60)
     refuse_strange(rows, model)
     if other is not None or baseline == NO_BASELINE:
@@ -184,7 +185,12 @@ def _rows(
     most: int = 0,
 ) -> list[Prepared]:  # fmt: skip
     """The file's rows, prepared; a note says how many are left out because they are too long."""
-    dataset = load_rows(arguments["data"], format=arguments["format"], columns=arguments["columns"] or {})
+    dataset = load_rows(
+        arguments["data"],
+        format=arguments["format"],
+        columns=arguments["columns"] or {},
+        label_names=arguments.get("label_names"),
+    )
     ledgers = dataset.reading.ledgers
     require_rows(ledgers, arguments["bad_rows"])
     wanted = dataset.rows[: most or arguments["rows"] or 200]

@@ -97,7 +97,9 @@ def from_plain(plain: Mapping[str, Any]) -> Content:
 def edit(content: Labelled, change: Edit) -> Labelled:
     """The row with its texts changed."""
     second = None if content.second is None else change.text(content.second)
-    return replace(content, text=change.text(content.text), second=second)
+    label = content.label
+    label = tuple(map(change.label, label)) if isinstance(label, tuple) else change.label(label)
+    return replace(content, text=change.text(content.text), label=label, second=second)
 
 
 def gather(content: Labelled, facts: Facts) -> None:

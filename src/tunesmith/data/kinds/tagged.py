@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -19,7 +19,7 @@ from tunesmith.data.formats.words import places_of, words_in
 from tunesmith.data.kinds.kind import Facts, RowKind
 from tunesmith.data.kinds.labelled import name_doubts
 from tunesmith.data.kinds.prepared import Prepared, Tokens, TrainingRows, prepared
-from tunesmith.data.kinds.row import Row
+from tunesmith.data.kinds.row import Edit, Row
 from tunesmith.data.kinds.schemes import OUTSIDE, Stretch, broken_at, labels_of, parted, scheme_of, stretches, tags_of
 from tunesmith.data.kinds.teach import refuse_one_label
 from tunesmith.data.quality.ledger import RowFault
@@ -96,12 +96,12 @@ def convert(row: Values, warn: Warn) -> Tagged:
         found = "'text' does not hold the words in this order."
         warn(RowFault("text_differs", found, "The words are read, with a space between them.", ("text",)))
         text = None
-    _warn_of_breaks([str(mark) for mark in marks], tags, warn)
     return Tagged(tuple(tokens), tuple(marks), text)
 
 
-def _warn_of_breaks(tags: Sequence[str], key: str, warn: Warn) -> None:
+def check(content: Tagged, warn: Warn) -> None:
     """Tell of a tag that goes on where nothing has begun."""
+    tags = content.names
     scheme = scheme_of(set(tags))
     if scheme.mixed or scheme.name in ("io", "none") or (place := broken_at(tags, scheme.name)) is None:
         return
@@ -110,7 +110,7 @@ def _warn_of_breaks(tags: Sequence[str], key: str, warn: Warn) -> None:
     if parted(tags[place], scheme.name)[0] not in ("I", "L", "E"):
         found = f"tag {place + 1}, {tags[place]!r}, is not gone on with."
     advice = "It is kept, and read as the beginning of a stretch or all of one."
-    warn(RowFault("broken_tags", found, advice, (key, place)))
+    warn(RowFault("broken_tags", found, advice, ("tags", place)))
 
 
 def from_plain(plain: Mapping[str, Any]) -> Tagged:
@@ -159,6 +159,11 @@ def has_marks(row: Values) -> bool:
 def drafts(content: Tagged, contract: Contract) -> list[Draft]:
     """One sequence, with a span for each word: its first token."""
     return [draft_words(content.tokens, content.close)]
+
+
+def edit(content: Tagged, change: Edit) -> Tagged:
+    """The row with its tags named; its words stay, or what is marked in its text would no longer fit."""
+    return replace(content, tags=tuple(map(change.label, content.tags)))
 
 
 def pieces_of(whole: Tokens, longest: int, contract: Contract) -> list[Tokens]:
@@ -319,6 +324,8 @@ KIND = RowKind(
     chat=False,
     drafts=drafts,
     from_plain=from_plain,
+    check=check,
+    edit=edit,
     gather=gather,
     refuse=refuse,
     refuse_held_out=refuse_unknown_labels,

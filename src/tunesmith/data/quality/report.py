@@ -135,7 +135,7 @@ def _why_useless(result: list[Rendered] | ModelError) -> RowFault | None:
 
 def _oddities(row: Row, result: list[Rendered], contract: Contract, max_length: int) -> Iterator[RowFault]:
     longest = max(len(rendered.ids) for rendered in result)
-    if longest > max_length:
+    if longest > max_length and kind_of(row).windows is None:
         yield RowFault(
             "over_long",
             f"{longest} tokens, more than {max_length}.",
