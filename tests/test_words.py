@@ -122,17 +122,11 @@ def test_lists_may_be_json_in_cells_and_tags_numbers_with_names(tmp_path):
     (tmp_path / "names.txt").write_text("O\nB-dog\n")
     found = read(tmp_path, text, "rows.csv", label_names=str(tmp_path / "names.txt"))
     assert contents(found) == [(["my", "dog"], ["O", "B-dog"])]
-    assert "the label 2 has no name: data.label_names has 2" in str(next(iter(found.ledger.dropped())))
+    assert "names for 0 to 1" in str(next(iter(found.ledger.dropped())))
     with pytest.raises(MissingError, match="no such file"):
         read(tmp_path, text, "rows.csv", label_names="none.txt")
     with pytest.raises(DataError, match="a name of its own"):
         read(tmp_path, text, "rows.csv", label_names=["O", "O"])
-
-
-def test_names_are_for_classes_too(tmp_path):
-    found = read(tmp_path, '{"text": "wet", "label": 1}\n{"text": "dry", "label": 0}\n', "rows.jsonl",
-                 label_names=["bad", "good"])  # fmt: skip
-    assert [row.content.label for row in found.rows] == ["good", "bad"]
 
 
 @pytest.mark.parametrize(

@@ -36,9 +36,9 @@ class DataConfig(Section):
     columns: dict[str, str] = option(
         {}, "The file's names for a format's keys, such as {question: Frage, answer: Antwort}."
     )
-    label_names: list[str] | str | None = option(
+    label_names: str | list[str] | None = option(
         None,
-        "Names of labels that the rows have as numbers from 0: a list, or a file with a name in each line.",
+        "Names of the labels that rows have as numbers, from 0 on: a list, or a file with one a line or a JSON list.",
     )
     train_on: Literal["assistant", "last", "all"] = option(
         "assistant", "Which tokens are trained on: every assistant turn, only the last one, or all tokens."
@@ -55,7 +55,7 @@ class DataConfig(Section):
     over_long: Literal["fail", "drop", "truncate", "split"] = option(
         "fail",
         "What to do with rows longer than max_length. Truncated rows lose their end; `split` cuts plain text into "
-        "several rows.",
+        "several rows, and words with tags into several sequences of one.",
     )
     stride: int = option(
         128,

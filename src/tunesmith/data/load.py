@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import chain, islice
 from typing import Any
 
-from tunesmith.core.errors import DataError, MissingError
-from tunesmith.core.files import expanded
+from tunesmith.core.errors import DataError
 from tunesmith.core.names import counted
 from tunesmith.data.config import DataConfig
 from tunesmith.data.formats.columns import Columns
 from tunesmith.data.formats.find import also_read_as, find_format, missing_keys, named_format
 from tunesmith.data.formats.format import Format
+from tunesmith.data.formats.label_names import read_label_names
 from tunesmith.data.formats.media import check_media
 from tunesmith.data.formats.values import Warn
 from tunesmith.data.kinds.row import Edit, Row
@@ -55,9 +55,9 @@ class Reading:
     formats: dict[str, Format] = field(default_factory=dict)
 
     @cached_property
-    def names(self) -> list[str]:
-        """The names of labels that are numbers."""
-        return names_of_labels(self.config.label_names)
+    def names(self) -> list[str] | None:
+        """What labels are called that rows have as numbers."""
+        return None if self.config.label_names is None else read_label_names(self.config.label_names)
 
     def __iter__(self) -> Iterator[Row]:
         """The rows that can be used; all others are in the ledgers.
@@ -114,7 +114,7 @@ class Reading:
             raise DataError(f"{file.name}: no row can be read. {first}")
         columns.refuse_absent(raw, file.name, ledger.notes if len(self.files) > 1 else None)
         good = [columns.renamed(value) for value in raw]
-        chosen = named_format(self.config.format) if self.config.format else find_format(good, file.name)
+        chosen = named_format(self.config.format) if self.config.format else find_format(good, file.name, columns.named)
         columns.refuse_useless(chosen, file.name)
         if not self.config.format and (sentence := also_read_as(chosen, good)):
             ledger.remarks.append(sentence)
@@ -125,16 +125,19 @@ class Reading:
     ) -> tuple[Row, RowFault | None]:
         if isinstance(item.value, RowFault):
             raise item.value
-        values = columns.renamed(item.value, chosen)
+        values: Mapping[str, Any] = columns.renamed(item.value, chosen)
+        if self.config.format and not chosen.has_keys(values) and chosen.has_keys(chosen.completed(values)):
+            values = chosen.completed(values)
+            notes[f"no {' or '.join(map(repr, sorted(chosen.lacks)))}: read as none"] += 1
         if not chosen.has_keys(values):
             raise missing_keys(chosen, values)
         if item.odd:
-            values = only_values(values, chosen.labels(values), notes)
+            values = only_values(dict(values), chosen.labels(values), notes)
         content, unread = columns.read(chosen, values, warn)
         kind = KINDS[content.kind]
+        if self.names is not None:
+            content = kind.named(content, self.names)
         check_media(list(content.texts()), kind.chat, values, unread, warn)
-        if self.names:
-            content = kind.edit(content, Edit(label=partial(named_label, self.names)))
         if self.config.system is not None:
             content = kind.edit(content, Edit(asked=_told(self.config.system)))
         content, repair = cleaned(content, self.config.clean) if self.config.clean else (content, None)
@@ -158,40 +161,6 @@ class Reading:
         where = f"line {line}" if file == row.source.file else str(Source(file, line, column))
         where = f"the row at column {column} of this line" if (file, line) == here[:2] else where
         return RowFault("duplicate", f"equal to {where}.", "It is left out.")
-
-
-def names_of_labels(given: list[str] | str | None) -> list[str]:
-    """The names of labels that `data.label_names` gives: a list, or the lines of a file; none where it is absent.
-
-    Raises:
-        MissingError: there is no such file.
-        DataError: it gives no name, or one twice.
-    """
-    if given is None:
-        return []
-    if isinstance(given, str):
-        path = expanded(given)
-        if not path.is_file():
-            raise MissingError(f"data.label_names = {given}: no such file. Name a file with a name in each line.")
-        given = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    if not given or len(set(given)) != len(given) or not all(name.strip() for name in given):
-        raise DataError("data.label_names: give each label a name of its own, in the order of their numbers.")
-    return given
-
-
-def named_label(names: Sequence[str], label: Any) -> Any:
-    """The name of a label that is a number; another as it is.
-
-    Raises:
-        RowFault: the number has no name.
-    """
-    number = int(label) if isinstance(label, str) and label.isdecimal() else label
-    if isinstance(number, bool) or not isinstance(number, int):
-        return label
-    if not 0 <= number < len(names):
-        found = f"the label {number} has no name: data.label_names has {len(names)}, from 0 to {len(names) - 1}."
-        raise RowFault("bad_label", found, "Name it, or correct the label.")
-    return names[number]
 
 
 def _keys(config: DataConfig) -> set[str]:

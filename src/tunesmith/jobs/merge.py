@@ -136,16 +136,15 @@ def recipe_of(exported: ExportedModel) -> Recipe | None:
     return validate(Recipe, card["recipe"], f"{exported.folder / CARD}: recipe") if "recipe" in card else None
 
 
-def label_names_of(exported: ExportedModel) -> list[str] | str | None:
-    """What names the numbers of labels in the files of a model's run."""
+def reading_of(exported: ExportedModel) -> dict[str, Any]:
+    """How the files of a model's run were read: what they called columns and labels, and the format that was named."""
     recipe = recipe_of(exported)
-    return None if recipe is None else recipe.data.label_names
-
-
-def columns_of(exported: ExportedModel) -> dict[str, str]:
-    """What the files of a model's run called the columns of its rows."""
-    recipe = recipe_of(exported)
-    return {} if recipe is None else dict(recipe.data.columns)
+    if recipe is None:
+        return {}
+    names = recipe.data.label_names
+    if isinstance(names, str) and not Path(names).is_absolute():
+        names = str(Path(exported.card["directory"]) / names)
+    return {"columns": dict(recipe.data.columns), "format": recipe.data.format, "label_names": names}
 
 
 def splits_of_run(exported: ExportedModel, report: Report) -> Splits:
@@ -174,8 +173,7 @@ def splits_of_run(exported: ExportedModel, report: Report) -> Splits:
 def rows_of_file(name: str, exported: ExportedModel) -> tuple[Sequence[Prepared], str]:
     """The rows of a file, prepared as the model is prompted; those that are too long are left out."""
     recipe = recipe_of(exported)
-    own = {} if exported.chats else {"columns": columns_of(exported), "label_names": label_names_of(exported)}
-    dataset = load_rows(name, **own)
+    dataset = load_rows(name, **({} if exported.chats else reading_of(exported)))
     ledgers = dataset.reading.ledgers
     require_rows(ledgers, "fail")
     reads = READS if recipe is None else objective_for(recipe.objective).reads

@@ -174,6 +174,7 @@ KIND = RowKind(
         ),
     ),
     chat=False,
+    writes=False,
     drafts=drafts,
     gather=gather,
     refuse=refuse,

@@ -114,11 +114,9 @@ class Edit:
         turns: of every list of turns.
         asked: of turns that ask: a whole chat, or the prompt of a preference.
         learned: of turns that are learned: a whole chat, or the chosen side of a preference.
-        label: of every label that is a number of a name, or the name.
     """
 
     text: Callable[[str], str] = same
     turns: Callable[[Conversation], Conversation] = same
     asked: Callable[[Conversation], Conversation] = same
     learned: Callable[[Conversation], Conversation] = same
-    label: Callable[[Any], Any] = same

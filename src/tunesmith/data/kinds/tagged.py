@@ -13,15 +13,15 @@ import numpy as np
 from tunesmith.core.errors import DataError
 from tunesmith.core.names import counted
 from tunesmith.data.formats.format import Format, sets
+from tunesmith.data.formats.label_names import label_called
 from tunesmith.data.formats.marked import MARKS, marked_in
 from tunesmith.data.formats.values import Values, Warn, list_of, text_of
 from tunesmith.data.formats.words import places_of, words_in
 from tunesmith.data.kinds.kind import Facts, RowKind
-from tunesmith.data.kinds.labelled import name_doubts
 from tunesmith.data.kinds.prepared import Prepared, Tokens, TrainingRows, prepared
-from tunesmith.data.kinds.row import Edit, Row
+from tunesmith.data.kinds.row import Row
 from tunesmith.data.kinds.schemes import OUTSIDE, Stretch, broken_at, labels_of, parted, scheme_of, stretches, tags_of
-from tunesmith.data.kinds.teach import refuse_one_label
+from tunesmith.data.kinds.teach import name_doubts, refuse_one_label, some_of
 from tunesmith.data.quality.ledger import RowFault
 from tunesmith.prompt.contract import Contract, Draft
 from tunesmith.prompt.words import draft_words
@@ -161,9 +161,9 @@ def drafts(content: Tagged, contract: Contract) -> list[Draft]:
     return [draft_words(content.tokens, content.close)]
 
 
-def edit(content: Tagged, change: Edit) -> Tagged:
-    """The row with its tags named; its words stay, or what is marked in its text would no longer fit."""
-    return replace(content, tags=tuple(map(change.label, content.tags)))
+def named(content: Tagged, names: Sequence[str]) -> Tagged:
+    """The row with the names of its tags, which it has as numbers."""
+    return replace(content, tags=tuple(label_called(tag, names, "tags") for tag in content.tags))
 
 
 def pieces_of(whole: Tokens, longest: int, contract: Contract) -> list[Tokens]:
@@ -285,7 +285,7 @@ def doubts(rows: TrainingRows, facts: Facts) -> list[str]:
     found: list[str] = []
     if absent:
         found.append(
-            f"{counted(len(absent), 'label')} stand in held-out rows alone ({', '.join(map(repr, absent[:5]))}): the "
+            f"{counted(len(absent), 'label')} stand in held-out rows alone ({some_of(absent)}): the "
             "model cannot learn them. Give more rows, or name a file with data.test."
         )
     if scheme == "none" and all(name.isdecimal() for name in facts["labels"]):
@@ -318,14 +318,16 @@ KIND = RowKind(
             Tagged.kind,
             SPANS,
             lambda row, warn: in_text(row, warn, "bilou"),
-            looks=lambda row: False,  # only where it is asked for
+            looks=has_marks,
+            named_only=True,
         ),
     ),
     chat=False,
+    writes=False,
     drafts=drafts,
     from_plain=from_plain,
     check=check,
-    edit=edit,
+    named=named,
     gather=gather,
     refuse=refuse,
     refuse_held_out=refuse_unknown_labels,

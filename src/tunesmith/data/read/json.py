@@ -15,7 +15,7 @@ from typing import Any
 
 from tunesmith.core.errors import DataError
 from tunesmith.data.quality.ledger import RowFault, Source
-from tunesmith.data.read.no_value import NoValue
+from tunesmith.data.read.no_value import NoValue, refuse_halves
 from tunesmith.data.read.stream import LONGEST_ROW, MARK, chunks, lines, too_big, undecodable
 
 WRAPPERS = ("data", "rows", "examples", "train", "items", "conversations")  # keys of files around one array of rows
@@ -36,7 +36,7 @@ class RawRow:
         text: its JSON, to find a value's column by; empty where it has none.
         column: where in its line it begins, from 1.
         odd: whether there is a `NoValue` in it.
-        find: of a row that is no JSON, line (from 0) and column (from 1) of the value that a path leads to.
+        find: where the value stands that a path leads to (line from 0, column from 1), of a row that is no JSON.
     """
 
     source: Source
@@ -113,20 +113,6 @@ def parse_json(text: str, decoder: json.JSONDecoder = DECODER) -> Any:
         raise _too_deep() from None
     except ValueError as error:
         raise _cannot_hold(error) from None
-
-
-def refuse_halves(value: Any, text: str) -> None:
-    """Refuse a value with half a character in it, written in `text` as \\ud83d without its other half.
-
-    Raises:
-        RowFault: there is one.
-    """
-    if "\\ud" in text or "\\uD" in text:
-        try:
-            json.dumps(value, ensure_ascii=False, default=str).encode("utf-8")
-        except UnicodeEncodeError:
-            found = "a text holds half a character (a lone surrogate such as \\ud83d)."
-            raise RowFault("lone_surrogate", found, "Write the whole character, or take it out.") from None
 
 
 def _not_json(error: json.JSONDecodeError, column: int, line: int = 0) -> RowFault:
