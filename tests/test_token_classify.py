@@ -333,7 +333,9 @@ def test_the_exported_folder_is_the_librarys(trained):
 
 def test_it_is_evaluated_compared_and_merged(trained, write_rows, tmp_path):
     data = str(write_rows(tagged_rows(30, 9)))
-    found = evaluate_model({**ASKED, "data": data, "model": str(trained / "full"), "against": str(trained / "lora")}, silent)
+    found = evaluate_model(
+        {**ASKED, "data": data, "model": str(trained / "full"), "against": str(trained / "lora")}, silent
+    )
     assert found["report"]["rows"] == 30
     merge({"run": str(trained / "lora"), "output": str(tmp_path / "merged"), "data": None, "replace": False,
            "prompts": 8, "limit": 1e-3, "max_new_tokens": 4}, silent)  # fmt: skip
@@ -365,7 +367,9 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(bases, tmp_path):
 
 def test_metrics_of_other_objectives_are_refused(bases, tmp_path):
     folder = begin_tags(tmp_path / "run", bases / "bert", tagged_rows(20), evaluate={"metric": "accuracy"})
-    with pytest.raises(ConfigError, match=r"with objective.type = token_classify it is one of loss, token_accuracy, f1"):
+    with pytest.raises(
+        ConfigError, match=r"with objective.type = token_classify it is one of loss, token_accuracy, f1"
+    ):
         run(folder)
 
 

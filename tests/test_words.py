@@ -205,7 +205,11 @@ def test_marks_that_cannot_be_are_faults_at_their_place(tmp_path, span, code, wo
     lines = [json.dumps({"text": TEXT, "spans": [DAY]}), json.dumps({"text": TEXT, "spans": [DAY, span]})]
     found = read(tmp_path, "\n".join(lines), "rows.jsonl", format="text-spans")
     [fault] = found.ledger.dropped()
-    assert (fault.source.line, fault.column, fault.code) == (2, lines[1].index(json.dumps(DAY)) + len(json.dumps(DAY)) + 3, code)
+    assert (fault.source.line, fault.column, fault.code) == (
+        2,
+        lines[1].index(json.dumps(DAY)) + len(json.dumps(DAY)) + 3,
+        code,
+    )
     assert words in str(fault)
 
 

@@ -59,8 +59,7 @@ class DataConfig(Section):
     )
     stride: int = option(
         128,
-        "Tokens that neighbouring windows on a long passage share, of rows with questions and passages; at most half of "
-        "a window.",
+        "Tokens that neighbouring windows on a long passage share, of rows with questions; at most half of a window.",
         ge=0,
     )
     bad_rows: Literal["fail", "drop"] = option("fail", "What to do with rows that cannot be read.")

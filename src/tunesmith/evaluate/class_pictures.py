@@ -1,4 +1,4 @@
-"""Pictures of a classifier as SVG text: what is taken for what, how sure it is when it is right, how good each label is.
+"""Pictures of a classifier as SVG text: what is taken for what, how sure it is when right, how good each label is.
 
 Axes: R rows, C classes.
 """

@@ -127,4 +127,6 @@ def in_windows(ids: Sequence[int], spans: Sequence[Span], longest: int, stride: 
         if answer is not None:
             answer = (answer[0] - first, answer[1] - first)
             answer = answer if begin <= answer[0] and answer[1] <= begin + len(own) else None
-        yield Window([*head, *own, *tail], spans_of((begin, begin + len(own)), answer, layout.border is not None), first)
+        yield Window(
+            [*head, *own, *tail], spans_of((begin, begin + len(own)), answer, layout.border is not None), first
+        )

@@ -57,4 +57,3 @@ def _ids_of(contract: Contract, pieces: Sequence[str]) -> list[list[int]]:
     for id, word in zip(encoding.ids, encoding.word_ids, strict=True):
         found[word].append(id)
     return found
-

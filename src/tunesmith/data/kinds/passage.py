@@ -129,17 +129,15 @@ def refuse_unanswered(rows: TrainingRows, facts: Facts, part: str) -> None:
     without = [row for row in rows if not _content(row).answers]
     if without:
         raise DataError(
-            f"{without[0].source}: {counted(len(without), f'row of the {part} part')} have no answer, and every training row has "
-            "one: the model cannot know that there may be none. Give such training rows, or leave these out."
+            f"{without[0].source}: {counted(len(without), f'row of the {part} part')} have no answer, and "
+            "every training row has one: the model cannot know that there may be none. Give such training rows, or leave these out."
         )
 
 
 def doubts(rows: TrainingRows, facts: Facts) -> list[str]:
     """What is odd about training rows together: answers that no window holds whole."""
     cut = sum(
-        1
-        for row in rows
-        if _content(row).answers and all(layout_of(one.spans).answer is None for one in row.sequences)
+        1 for row in rows if _content(row).answers and all(layout_of(one.spans).answer is None for one in row.sequences)
     )
     if not cut:
         return []

@@ -80,9 +80,7 @@ def stretches(tags: Sequence[str], scheme: str) -> list[Stretch]:
     before, name, begin = OUTSIDE, "", 0
     for place, tag in enumerate((*tags, OUTSIDE)):
         prefix, label = parted(tag, scheme)
-        begins = prefix != OUTSIDE and (
-            prefix in ALONE or before == OUTSIDE or before in ENDS or label != name
-        )
+        begins = prefix != OUTSIDE and (prefix in ALONE or before == OUTSIDE or before in ENDS or label != name)
         if before != OUTSIDE and (begins or prefix == OUTSIDE):
             found.append(Stretch(name, begin, place))
         if begins:

@@ -269,8 +269,8 @@ def refuse_unknown_labels(rows: TrainingRows, facts: Facts, part: str) -> None:
     if first is not None:
         shown = ", ".join(repr(name) for name, _ in strange.most_common(5))
         raise DataError(
-            f"{first.source}: {counted(strange.total(), f'word of the {part} part')} have a label that no training row has "
-            f"({shown}): the model cannot know it. Give training rows with it, or correct or delete these rows."
+            f"{first.source}: {counted(strange.total(), f'word of the {part} part')} have a label that no training row "
+            f"has ({shown}): the model cannot know it. Give training rows with it, or correct or delete these rows."
         )
 
 

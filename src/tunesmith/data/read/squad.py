@@ -1,6 +1,6 @@
 """SQuAD's own files: articles with paragraphs, paragraphs with questions. Each question becomes a row.
 
-    {"version": "v2.0", "data": [{"title": ..., "paragraphs": [{"context": ..., "qas": [{"question": ..., ...}]}]}]}
+{"version": "v2.0", "data": [{"title": ..., "paragraphs": [{"context": ..., "qas": [{"question": ..., ...}]}]}]}
 """
 
 from __future__ import annotations

@@ -178,9 +178,7 @@ class AnswerFinder:
 
     def _share(self, read: PassageRead, logits: Sequence[np.ndarray], total: float) -> float:
         """The probability of a sum of two logits: of a first token times a last one, among all of all windows."""
-        pools = [
-            logits_T2[slice(*layout.passage)] for logits_T2, layout in zip(logits, read.layouts, strict=True)
-        ]
+        pools = [logits_T2[slice(*layout.passage)] for logits_T2, layout in zip(logits, read.layouts, strict=True)]
         if self.may_be_none:
             pools.append(min((logits_T2[:1] for logits_T2 in logits), key=lambda one: float(one.sum())))
         all_P2 = np.concatenate(pools).astype(np.float64)

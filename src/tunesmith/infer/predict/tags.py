@@ -174,9 +174,12 @@ class Tagger:
     def _said_of(self, read: WordsRead, logits: Sequence[np.ndarray]) -> Tagging:
         """What the logits of a text's tokens mean."""
         spans = [span for piece in read.pieces for span in piece.spans]
-        logits_WC = np.concatenate([
-            logits_TC[[begin for begin, _ in piece.spans]] for piece, logits_TC in zip(read.pieces, logits, strict=True)
-        ])
+        logits_WC = np.concatenate(
+            [
+                logits_TC[[begin for begin, _ in piece.spans]]
+                for piece, logits_TC in zip(read.pieces, logits, strict=True)
+            ]
+        )
         share_WC = torch.from_numpy(logits_WC).softmax(-1).numpy()
         none = OUTSIDE if OUTSIDE in self.names else self.names[0]  # of a word that the tokenizer makes nothing of
         tags = tuple(

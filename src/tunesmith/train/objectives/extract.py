@@ -1,7 +1,7 @@
 """Answers found in passages: where in a window one begins and ends, or that it holds none.
 
-The loss is that of transformers: the mean of two cross-entropies over the tokens of a window, for the first token of the
-answer and for its last. A window without an answer points to its own first token, as SQuAD 2 is learned (Devlin et al.,
+The loss is that of transformers: the mean of two cross-entropies over the tokens of a window, for the answer's first
+token and for its last. A window without an answer points to its own first token, as SQuAD 2 is learned (Devlin et al.,
 2019, arXiv 1810.04805). Padding is no place for an answer, so that windows count alike however they are put together.
 
 Axes: S windows (sequences), T tokens.
