@@ -97,7 +97,8 @@ def scores_by_label(labels: Sequence[str], counts_L3: np.ndarray) -> tuple[str, 
         axes.barh(row, f1, color=ACCENT, alpha=0.75)
         words = f"F1 {f1:.0f}, precision {100 * right / max(said, 1):.0f}, recall {100 * right / max(true, 1):.0f}"
         axes.text(101, row, f"{words}, {int(true)} there", va="center", fontsize="x-small", color=INK)
-    names = shortened([labels[label] for label in order.tolist()], WIDEST_NAME)
+    shown: list[int] = order.tolist()
+    names = shortened([labels[label] for label in shown], WIDEST_NAME)
     axes.set_yticks(range(len(order)), names, fontsize="x-small", parse_math=False)
     axes.set_xlim(0, 160)
     axes.set_xticks(range(0, 101, 20))

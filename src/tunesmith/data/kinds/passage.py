@@ -94,7 +94,7 @@ def drafts(content: Passage, contract: Contract) -> list[Draft]:
 def windows(row: Row, sequences: list[Tokens], longest: int, stride: int) -> list[Prepared]:
     """One row with several windows on its context."""
     [whole] = sequences
-    parts = in_windows(whole.ids, whole.spans, longest, stride)
+    parts = in_windows(whole.ids.tolist(), whole.spans, longest, stride)
     found = [Tokens(np.array(one.ids, np.int32), one.spans) for one in parts]
     return [prepared(row, found)] if found else []
 
@@ -128,9 +128,10 @@ def refuse_unanswered(rows: TrainingRows, facts: Facts, part: str) -> None:
         return
     without = [row for row in rows if not _content(row).answers]
     if without:
+        count = counted(len(without), f"row of the {part} part")
         raise DataError(
-            f"{without[0].source}: {counted(len(without), f'row of the {part} part')} have no answer, and "
-            "every training row has one: the model cannot know that there may be none. Give such training rows, or leave these out."
+            f"{without[0].source}: {count} have no answer, and every training row has one: the model "
+            "cannot know that there may be none. Give such training rows, or leave these out."
         )
 
 

@@ -142,10 +142,17 @@ def loss(models: Models, batch: TagBatch, whole: None, tags: Tags, smoothing: fl
 def _stretches_of(said_W: torch.Tensor, batch: TagBatch, tags: Tags) -> np.ndarray:
     """How many stretches are right, were said, and are there, (3,)."""
     found = np.zeros(3)
-    names = tags.names
-    for true, said in zip(batch.target_W.split(list(batch.words)), said_W.split(list(batch.words)), strict=True):
-        found += stretch_counts([names[i] for i in true.tolist()], [names[i] for i in said.tolist()], tags.scheme)
+    true = [tags.names[tag] for tag in _plain(batch.target_W)]
+    said = [tags.names[tag] for tag in _plain(said_W)]
+    begin = 0
+    for words in batch.words:
+        found += stretch_counts(true[begin : begin + words], said[begin : begin + words], tags.scheme)
+        begin += words
     return found
+
+
+def _plain(tags_W: torch.Tensor) -> list[int]:
+    return tags_W.tolist()
 
 
 def curves(sums: Mapping[str, np.ndarray], scale: Mapping[str, float]) -> dict[str, float]:
