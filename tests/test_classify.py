@@ -20,7 +20,8 @@ from tunesmith.core.files import read_json, read_lines
 from tunesmith.data.config import DataConfig
 from tunesmith.data.load import load_rows
 from tunesmith.data.split import load_splits
-from tunesmith.evaluate.baselines import linear_on_words, most_frequent
+from tunesmith.evaluate.baselines import linear_on_states, linear_on_words, most_frequent
+from tunesmith.infer.predict.classes import row_states
 from tunesmith.jobs.evaluate import evaluate_model
 from tunesmith.jobs.finetune import finetune
 from tunesmith.jobs.merge import merge
@@ -251,7 +252,7 @@ def logits_through_auto(folder, texts):
 
 @pytest.mark.parametrize("kind", ["bert", "llama"])
 def test_a_run_is_measured_and_its_model_loads_elsewhere(bases, tmp_path, kind):
-    folder = trained(tmp_path, bases / kind, class_rows(120), evaluate={"baseline": "tfidf", "metric": "accuracy"})
+    folder = trained(tmp_path, bases / kind, class_rows(120), evaluate={"baseline": "all", "metric": "accuracy"})
     plan, report = read_json(folder / "plan.json"), read_json(folder / "report" / "report.json")
     assert plan["packing"], plan["reasons"]
     scores = {one["metric"]: one for one in report["scores"]}
@@ -263,6 +264,7 @@ def test_a_run_is_measured_and_its_model_loads_elsewhere(bases, tmp_path, kind):
     page = (folder / "report" / "report.html").read_text()
     assert "What is taken for what" in page
     assert "Beside TF-IDF" in page
+    assert "Beside the frozen base" in page
     card = read_json(folder / "model" / "tunesmith.json")
     assert (card["task"], card["facts"]["labels"].keys()) == ("classify", {"wifi", "pool", "dog"})
     assert not (folder / "model" / "generation_config.json").exists()
@@ -275,9 +277,9 @@ def test_a_run_is_measured_and_its_model_loads_elsewhere(bases, tmp_path, kind):
         assert math.isclose(one["score"], other.probabilities[other.label], rel_tol=1e-4)
     assert len(rows) == 120
     found = evaluate_model(
-        {**ASKED, "model": str(folder), "data": str(folder / "rows.jsonl"), "baseline": "tfidf"}, silent
+        {**ASKED, "model": str(folder), "data": str(folder / "rows.jsonl"), "baseline": "frozen"}, silent
     )
-    assert found["report"]["beside"].keys() == {"TF-IDF"}
+    assert found["report"]["beside"].keys() == {"the frozen base"}
 
 
 ASKED = {"against": None, "template": None, "format": None, "columns": {}, "bad_rows": "fail", "rows": None,
@@ -429,6 +431,18 @@ def test_baselines_say_what_is_frequent_and_what_words_tell():
     several = linear_on_words(texts, np.stack([target[:, 0], np.ones(5)], -1), ["dog"], "several")
     assert several.tolist() == [[1, 1]]
     assert linear_on_words(texts, np.arange(5.0), ["dog"], "number").shape == (1,)
+
+
+def test_states_of_a_base_are_means_of_length_one(bases):
+    model = load(bases / "bert", LoadSpec(task="classify", facts=FACTS)).model
+    ids = [np.array(one, np.int32) for one in ([2, 5, 6, 3], [2, 9, 3], [2, 7, 8, 9, 10, 3])]
+    with torch.no_grad():
+        means = [model.bert(torch.tensor(one[None].astype(int))).last_hidden_state[0].mean(0) for one in ids]
+    wanted = torch.stack([mean / mean.norm() for mean in means])
+    found = row_states(model, [(one, len(one)) for one in ids])
+    torch.testing.assert_close(torch.from_numpy(found), wanted, rtol=1e-5, atol=1e-6)
+    target = np.eye(2)[[0, 1, 1, 0]]
+    assert linear_on_states(target, target, np.eye(2), "one").argmax(-1).tolist() == [0, 1]
 
 
 def test_rows_of_csv_files_by_any_names(bases, tmp_path):

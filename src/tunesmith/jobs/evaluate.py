@@ -21,7 +21,7 @@ from tunesmith.evaluate.suite import RowResults, evaluate_rows
 from tunesmith.infer.local import LocalEngine
 from tunesmith.infer.remote import RemoteModel, parse_remote
 from tunesmith.jobs.final_evaluation import Found, say
-from tunesmith.jobs.merge import reading_of, training_rows
+from tunesmith.jobs.merge import base_of, reading_of, training_rows
 from tunesmith.jobs.tasks.evaluate import beside_baselines, evaluate_alone, refuse_strange
 from tunesmith.jobs.tasks.table import EVALUATIONS
 from tunesmith.jobs.tasks.task import NO_BASELINE, baselines_of
@@ -122,7 +122,7 @@ def evaluate_task(
         return _told(evaluate_alone(model, other, rows, device, report), arguments, report)
     training = training_rows(model, report)
     return _told(
-        beside_baselines(model, model.name, model.base, rows, training, baseline, device, report), arguments, report
+        beside_baselines(model, model.name, base_of(model), rows, training, baseline, device, report), arguments, report
     )
 
 

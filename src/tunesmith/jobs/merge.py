@@ -31,7 +31,7 @@ from tunesmith.jobs.verify_merge import Trial, verify_merge
 from tunesmith.model.export import ExportedModel, export, find_model, merged
 from tunesmith.model.layout import CARD
 from tunesmith.model.load import LoadSpec, read_config
-from tunesmith.prompt.base import Base, context_length
+from tunesmith.prompt.base import Base, context_length, resolve
 from tunesmith.registry.runs import is_run
 from tunesmith.train.objectives.table import objective_for
 from tunesmith.train.planning.planner import make_plan
@@ -134,6 +134,19 @@ def recipe_of(exported: ExportedModel) -> Recipe | None:
     """The recipe that a model was made by, if its card holds one."""
     card = exported.card
     return validate(Recipe, card["recipe"], f"{exported.folder / CARD}: recipe") if "recipe" in card else None
+
+
+def base_of(exported: ExportedModel) -> Base | None:
+    """What a model was made from; None where that is not known, or not there any more."""
+    recipe = recipe_of(exported)
+    if exported.base is not None or recipe is None:
+        return exported.base
+    where = exported.card["directory"] if Path(exported.card["directory"]).is_dir() else "."
+    try:
+        with contextlib.chdir(where):
+            return resolve(recipe.model.base, recipe.model.revision)
+    except TunesmithError:
+        return None
 
 
 def reading_of(exported: ExportedModel) -> dict[str, Any]:
