@@ -6,8 +6,8 @@
 
 `hotel`: the intents of the demo's questions, with the embedded model. `banking77`: 77 intents of a bank's customers
 (Casanueva et al., 2020, CC BY 4.0; PolyAI-LDN/task-specific-datasets), with a small encoder such as all-MiniLM-L6-v2.
-`slots`: what guests of a hotel name (NLU++; Casanueva et al., 2022, CC BY 4.0; PolyAI-LDN/task-specific-datasets), folds 0
-to 14 for training and 15 to 19 for the end.
+`slots`: what guests of a hotel name (NLU++; Casanueva et al., 2022, CC BY 4.0; PolyAI-LDN/task-specific-datasets), folds
+0 to 14 for training and 15 to 19 for the end.
 Settings were chosen on validation rows cut from the training file; the test file is read by the final evaluation alone.
 A run that has finished is not done again.
 """

@@ -24,6 +24,7 @@ from tunesmith.core.events import silent
 from tunesmith.core.files import read_json
 from tunesmith.data.config import DataConfig
 from tunesmith.data.split import load_splits
+from tunesmith.deploy.card import Facts, write_card
 from tunesmith.infer.predict.table import load_predictor
 from tunesmith.jobs.evaluate import evaluate_model
 from tunesmith.jobs.finetune import finetune
@@ -340,3 +341,16 @@ def test_predict_writes_a_line_for_each_row(trained, tmp_path):
         assert line["no_answer"] or row["context"][line["start"] : line["end"]] == line["answer"]
     assert "context" in third["error"]
     assert np.isfinite([first["score"], second["score"]]).all()
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_the_card_shows_code_that_runs(trained, adapter):
+    folder = trained / ("lora" if adapter else "full")
+    record = read_json(folder / "model" / "tunesmith.json")
+    facts = Facts("me/reader", None, record, None, None, adapter, True, read_json(folder / "report" / "report.json"))
+    text = write_card(facts)
+    assert "pipeline_tag: question-answering" in text
+    assert "the nearest sentence" in text
+    assert "where" in text
+    code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0].replace('"me/reader"', repr(str(folder / "model")))
+    exec(compile(code, "card", "exec"), {})

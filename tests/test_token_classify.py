@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -24,12 +25,14 @@ from tunesmith.core.files import read_json, read_lines
 from tunesmith.data.config import DataConfig
 from tunesmith.data.kinds.schemes import SCHEMES, broken_at, scheme_of, stretches, tag_names, tags_of
 from tunesmith.data.split import load_splits
+from tunesmith.deploy.card import Facts, write_card
 from tunesmith.jobs.evaluate import evaluate_model
 from tunesmith.jobs.finetune import finetune
 from tunesmith.jobs.merge import merge
 from tunesmith.model.attention import PACKED
 from tunesmith.model.export import find_model
 from tunesmith.model.heads import inputs_of, token_logits
+from tunesmith.model.layers import inside
 from tunesmith.model.load import LoadSpec, load
 from tunesmith.prompt.base import resolve
 from tunesmith.prompt.load import load_contract
@@ -385,3 +388,33 @@ def test_predict_writes_a_line_for_each_row(trained, tmp_path):
     assert first["entities"][0]["text"] == "dog"
     assert second["tags"] == ["O", "B-pool", "I-pool"]
     assert "is empty" in third["error"]
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_the_card_shows_code_that_runs_and_its_labels(trained, tmp_path, adapter):
+    folder = trained / ("lora" if adapter else "full")
+    facts = Facts("me/tagger", None, read_json(folder / "model" / "tunesmith.json"), None, None, adapter, False,
+                  read_json(folder / "report" / "report.json"))  # fmt: skip
+    text = write_card(facts)
+    assert "pipeline_tag: token-classification" in text
+    assert "3 labels: `dog`, `pool`, `wifi`." in text
+    assert "each word's most frequent tag" in text
+    code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0].replace('"me/tagger"', repr(str(folder / "model")))
+    assert ("num_labels=7" in code) == adapter
+    exec(compile(code, "card", "exec"), {})
+
+
+@pytest.mark.parametrize("method", ["bitfit", "ia3", "freeze"])
+def test_other_methods_train_the_head_too(bases, tmp_path, method):
+    settings = {"type": method, **({"last": 1} if method == "freeze" else {})}
+    optim = {"learning_rate": 1e-2, "epochs": 1, "batch_size": 16}
+    folder = begin_tags(tmp_path / "run", bases / "bert", tagged_rows(30), method=settings, optim=optim)
+    run(folder)
+    fresh = load(bases / "bert", LoadSpec(task="token_classify", facts=TAG_FACTS)).model.classifier.weight
+    model = inside(find_model(str(folder)).load())
+    weight = dict(model.named_parameters())
+    [own] = [
+        value for name, value in weight.items() if re.search(r"classifier\.(modules_to_save\.default\.)?weight", name)
+    ]
+    assert own.shape == fresh.shape
+    assert not torch.equal(own, fresh)

@@ -210,7 +210,9 @@ class EvaluateConfig(Section):
         ge=1,
     )
     metric: str = option(
-        "loss", "What validations are compared by: `loss`; `token_accuracy` of sft; `accuracy` of classify."
+        "loss",
+        "What validations are compared by: `loss`; `token_accuracy` of sft; `accuracy` of classify and extract; "
+        "`token_accuracy` and `f1` of token_classify.",
     )
     patience: int | None = option(
         None, "Validations without a better value before the run ends; never if absent.", ge=1
@@ -228,7 +230,7 @@ class EvaluateConfig(Section):
         "none",
         "What a model that does not chat is compared with beside the simplest guess: `all`, or of a classifier "
         "`tfidf`, a linear model on words and pieces of words, or `frozen`, one on what the base makes of the texts; "
-        "both are trained on the same rows.",
+        "both are trained on the same rows; of extract `no_answer`.",
     )
     general_ability: Literal["auto", "off"] | list[str] = option(
         "auto",
