@@ -85,7 +85,7 @@ def prepared_dataset(
 def _key(files: list[SourceFile], config: DataConfig, contract: Contract, max_length: int, over_long: str) -> str:
     """16 digits that stand for everything that decides what the prepared rows are."""
     read = config.model_dump(
-        include={"format", "columns", "system", "clean", "bad_rows", "duplicates", "near_duplicates"}
+        include={"stride", "format", "columns", "system", "clean", "bad_rows", "duplicates", "near_duplicates"}
     )
     names = None if config.label_names is None else read_label_names(config.label_names)
     read |= {} if names is None else {"label_names": names}
@@ -148,7 +148,8 @@ def _write(
     numbers = {file.name: number for number, file in enumerate(files)}
     grouping = _Grouping(config.near_duplicates, reading)
     digest = hashlib.sha256()
-    rows = prepare(grouping.rows(), reading.ledgers, contract, max_length, reads, over_long, config.bad_rows)
+    rows = prepare(grouping.rows(), reading.ledgers, contract, max_length, reads, over_long, config.bad_rows,
+                   config.stride)  # fmt: skip
     count, facts, last = 0, Facts(), None
     with pyarrow.OSFile(str(folder / ROWS), "wb") as file, pyarrow.ipc.new_file(file, SCHEMA) as writer:
         while batch := list(islice(rows, BATCH_ROWS)):

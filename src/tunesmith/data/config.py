@@ -55,7 +55,12 @@ class DataConfig(Section):
     over_long: Literal["fail", "drop", "truncate", "split"] = option(
         "fail",
         "What to do with rows longer than max_length. Truncated rows lose their end; `split` cuts plain text into "
-        "several rows.",
+        "several rows, and words with tags into several sequences of one.",
+    )
+    stride: int = option(
+        128,
+        "Tokens that neighbouring windows on a long passage share, of rows with questions; at most half of a window.",
+        ge=0,
     )
     bad_rows: Literal["fail", "drop"] = option("fail", "What to do with rows that cannot be read.")
     duplicates: Literal["drop", "keep"] = option("drop", "What to do with rows that are exactly equal to earlier ones.")

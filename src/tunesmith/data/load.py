@@ -193,6 +193,9 @@ def _warner(ledger: Ledger, item: RawRow, columns: Columns, chosen: Format) -> W
 
 def _place(item: RawRow, fault: RowFault, columns: Columns, chosen: Format) -> tuple[Source, int]:
     """Line and column of the faulty value; a row that is spread out begins further up."""
+    if item.find is not None and fault.path and not fault.column:
+        line, column = item.find((columns.given(str(fault.path[0]), {}, chosen), *fault.path[1:]))
+        return Source(item.source.file, item.source.line + line), column
     if fault.column or not fault.path or not item.text or isinstance(item.value, RowFault):
         return Source(item.source.file, fault.line or item.source.line), fault.column or item.column
     head = columns.given(str(fault.path[0]), item.value, chosen)

@@ -16,14 +16,25 @@ import yaml
 
 from tunesmith.core.errors import ConfigError
 from tunesmith.data.kinds.labelled import label_names
+from tunesmith.data.kinds.schemes import labels_of, tag_names
 from tunesmith.data.quality.ledger import OUTCOMES
 from tunesmith.model.methods.table import METHODS
 from tunesmith.prompt.base import EMBEDDED
 from tunesmith.score.interval import show
 
 QUESTION = "Hello, what can you help me with?"  # of the code, where nothing of the data may be quoted
-OBJECTIVES = {"sft": "supervised fine-tuning", "classify": "learning to classify"}
-PIPELINES = {"causal": "text-generation", "classify": "text-classification"}  # of tasks, as the hub calls them
+OBJECTIVES = {
+    "sft": "supervised fine-tuning", "classify": "learning to classify", "token_classify": "learning to tag words",
+    "extract": "learning to find answers in passages",
+}  # fmt: skip
+PIPELINES = {  # of tasks, as the hub calls them
+    "causal": "text-generation", "classify": "text-classification", "token_classify": "token-classification",
+    "extract": "question-answering",
+}  # fmt: skip
+NOUNS = {  # of models whose base has no trained head, so that it is not what they are compared with
+    "text-classification": "classifier of texts", "token-classification": "tagger of words",
+    "question-answering": "finder of answers in passages",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -77,9 +88,21 @@ class Facts:
         return PIPELINES[self.record.get("task", "causal")]
 
     @property
+    def kind(self) -> str:
+        """What people call such a model."""
+        return NOUNS.get(self.pipeline, "language model")
+
+    @property
     def labels(self) -> list[str]:
-        """The classes that it knows."""
-        return label_names(self.record.get("facts", {})) if self.pipeline == "text-classification" else []
+        """The classes, or the labels of words, that it knows."""
+        known = {"text-classification": label_names, "token-classification": lambda facts: labels_of(facts["labels"])}
+        return known[self.pipeline](self.record.get("facts", {})) if self.pipeline in known else []
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that its head gives."""
+        facts = self.record.get("facts", {})
+        return len(tag_names(facts["labels"])) if self.pipeline == "token-classification" else max(len(self.labels), 1)
 
 
 def label_of(method: str) -> str:
@@ -116,9 +139,8 @@ def write_card(facts: Facts) -> str:
         base_name=facts.base or facts.record.get("base", {}).get("name", "unknown"),
         rows=facts.record.get("data", {}).get("rows"),
         question=repr(question_for(facts)),
-        against=facts.report["against"] if facts.report and facts.pipeline == "text-classification" else None,
+        against=facts.report["against"] if facts.report and facts.pipeline in NOUNS else None,
         labels=", ".join(map(code, facts.labels)),
-        classes=max(len(facts.labels), 1),
         options=f", revision={json.dumps(facts.revision)}" if facts.revision else "",
         of_adapter=facts.of_adapter,
         table=score_table(facts.report),
@@ -188,7 +210,7 @@ def question_for(facts: Facts) -> str:
     if not facts.with_samples:
         return QUESTION
     samples = (facts.report or {}).get("samples", [])
-    asks = ("user", "text")
+    asks = ("user", "text", "question")
     said = [turn["content"] for turn in samples[0]["messages"] if turn["role"] in asks] if samples else []
     if not said:
         raise ConfigError("--with-samples: this model has no report with a question. Leave the option out.")

@@ -16,7 +16,7 @@ from tunesmith.train import optimizers
 from tunesmith.train.objective import Objective
 from tunesmith.train.recipe import Recipe
 
-WITH_HEAD = frozenset({"classify"})  # objectives whose models have a head beside the body
+WITH_HEAD = frozenset({"classify", "token_classify", "extract"})  # objectives whose models have a head beside the body
 WITHOUT_HEAD = ("prompt_tuning", "p_tuning", "prefix_tuning", "adapter")  # what they save has no place for a head
 
 
@@ -153,7 +153,8 @@ def refuse_accuracy_of_numbers(recipe: Recipe, splits: Splits) -> None:
     Raises:
         ConfigError: the rows have numbers.
     """
-    if recipe.evaluate.metric == "accuracy" and not splits.train.dataset.facts.get("labels"):
+    numbers = recipe.objective.type == "classify" and not splits.train.dataset.facts.get("labels")
+    if recipe.evaluate.metric == "accuracy" and numbers:
         raise ConfigError("evaluate.metric = accuracy: the rows have numbers and no classes. Take loss.")
 
 

@@ -14,7 +14,9 @@ from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
 )
 from transformers import __version__ as transformers_version
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
@@ -24,7 +26,13 @@ from tunesmith.core.errors import ModelError
 from tunesmith.core.names import look_up
 from tunesmith.model.adapter import with_adapter
 from tunesmith.model.device import choose_device
-from tunesmith.model.heads import class_settings, refuse_no_classifier
+from tunesmith.model.heads import (
+    class_settings,
+    refuse_no_classifier,
+    refuse_no_reader,
+    refuse_no_tagger,
+    tag_settings,
+)
 from tunesmith.model.new_tokens import with_new_tokens
 from tunesmith.model.outline import Sources, outline, stored_dtype
 from tunesmith.model.quantize import Quantize, quantized
@@ -319,4 +327,6 @@ TASKS: dict[str, Task] = {
     "classify": Task(
         "a classifier of texts", AutoModelForSequenceClassification, refuse_no_classifier, class_settings, pads=True
     ),
+    "token_classify": Task("a tagger of words", AutoModelForTokenClassification, refuse_no_tagger, tag_settings),
+    "extract": Task("a finder of answers", AutoModelForQuestionAnswering, refuse_no_reader),
 }

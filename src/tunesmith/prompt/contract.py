@@ -14,9 +14,10 @@ from __future__ import annotations
 import os
 import re
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import numpy as np
 
 from tunesmith.core.errors import ModelError
 from tunesmith.prompt.decode import Decoder, decode_whole
-from tunesmith.prompt.frame import Frame, framed, frames_of
+from tunesmith.prompt.frame import Frame, framed, frames_of, needs_spaces
 from tunesmith.prompt.guard import Guard
 from tunesmith.prompt.identity import contract_id
 from tunesmith.prompt.messages import Conversation, Message, Tools, plain
@@ -75,6 +76,7 @@ class Draft:
         hidden: private characters in `text` and the control tokens that content spelled in their place.
         whole: plain text, framed by no template and trained on whole.
         parts: texts that are read and not written on, framed as the tokenizer itself frames one text or two.
+        read: what makes its ids, where their places matter: of words, of a passage in which an answer stands.
     """
 
     text: str
@@ -82,6 +84,7 @@ class Draft:
     hidden: Mapping[str, str]
     whole: bool = False
     parts: tuple[Draft, ...] = ()
+    read: Callable[[Contract], Rendered] | None = None
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,7 @@ class Contract:
         The texts are encoded together, without asking the tokenizer where each token stands: control tokens,
         which content cannot hold, are the same in text and ids, so that counting them finds every turn.
         """
-        parts = [part for draft in drafts for part in draft.parts or (draft,)]
+        parts = [part for draft in drafts if draft.read is None for part in draft.parts or (draft,)]
         together = [part.text for part in parts if not part.hidden]
         encodings = iter(self.tokenizer.backend_tokenizer.encode_batch_fast(together, add_special_tokens=False))
         results: list[Rendered | ModelError] = []
@@ -173,11 +176,11 @@ class Contract:
                     self._encode(part.text, part.hidden)[0] if part.hidden else next(encodings).ids
                     for part in draft.parts
                 ]
-                results.append(Rendered(*framed(self._frames, ids)))
+                results.append(Rendered(*framed(self.frames, ids)))
                 continue
-            found = self._fenced(draft, next(encodings).ids) if not draft.hidden else None
+            found = self._fenced(draft, next(encodings).ids) if not draft.hidden and draft.read is None else None
             try:
-                results.append(found or self._placed(draft))
+                results.append(draft.read(self) if draft.read is not None else found or self._placed(draft))
             except ModelError as error:
                 results.append(error)
         return results
@@ -193,7 +196,7 @@ class Contract:
         Where a tokenizer puts nothing between two texts, as those of decoders do not, a line break stands there.
         """
         texts = [text] if second is None else [text, second]
-        if second is not None and not self._frames[1].between:
+        if second is not None and not self.frames[1].between:
             texts = [f"{text}\n{second}"]
         return Draft("", (), {}, parts=tuple(self.draft_text(one) for one in texts))
 
@@ -245,8 +248,14 @@ class Contract:
         return Rendered(array("i", framed), ((0, len(framed)),))
 
     @cached_property
-    def _frames(self) -> tuple[Frame, Frame]:
+    def frames(self) -> tuple[Frame, Frame]:
+        """What the tokenizer puts around one text, and around two."""
         return frames_of(self.tokenizer)
+
+    @cached_property
+    def spaced(self) -> bool:
+        """Whether the tokenizer tells words by the space before them: alone they are other tokens than in a text."""
+        return needs_spaces(self.tokenizer)
 
     @cached_property
     def _opening(self) -> list[int]:
@@ -322,6 +331,16 @@ class Contract:
                 self._heads.clear()
             self._heads[head] = ids if faithful else None
         return self._heads[head]
+
+    def encode(self, text: str) -> tuple[list[int], list[int]]:
+        """Ids of a text that is read, without a frame, and where in it each token starts."""
+        draft = self.draft_text(text)
+        ids, starts = self._encode(draft.text, draft.hidden)
+        if not draft.hidden:
+            return ids, starts
+        widths = (len(draft.hidden.get(character, character)) for character in draft.text)
+        places = list(accumulate(widths, initial=0))
+        return ids, [places[start] for start in starts]
 
     def _encode(self, text: str, hidden: Mapping[str, str]) -> tuple[list[int], list[int]]:
         """Ids of `text`, and where in it each token starts.

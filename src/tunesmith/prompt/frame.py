@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Spans = tuple[tuple[int, int], ...]
+PROBE = ("a", "room", "a", "room")
 
 
 @dataclass(frozen=True)
@@ -56,3 +57,14 @@ def _ends(places: list[int | None], number: int) -> tuple[int, int]:
     """Where the tokens of one of several texts begin and end."""
     own = [place for place, one in enumerate(places) if one == number]
     return own[0], own[-1] + 1
+
+
+def needs_spaces(tokenizer: Any) -> bool:
+    """Whether words, encoded one by one, must have the space before them to be the tokens that they are in a text."""
+    encode = tokenizer.backend_tokenizer.encode
+    text = encode(" ".join(PROBE), add_special_tokens=False).ids
+    given = [word if i == 0 else f" {word}" for i, word in enumerate(PROBE)]
+    alone, with_spaces = (
+        encode(list(words), is_pretokenized=True, add_special_tokens=False).ids for words in (PROBE, given)
+    )
+    return alone != text and with_spaces == text

@@ -41,7 +41,29 @@ class ClassifyConfig(Section):
     )
 
 
-ObjectiveConfig = Annotated[SftConfig | ClassifyConfig, Field(discriminator="type")]
+class TokenClassifyConfig(Section):
+    """Say of each word what tag it has: entities, slots, parts of speech."""
+
+    type: Literal["token_classify"] = "token_classify"
+    label_smoothing: float = option(
+        0.0,
+        "Share of each target that is spread over all tags. Validation is without.",
+        "0 to 0.1.",
+        ge=0,
+        lt=1,
+    )
+
+
+class ExtractConfig(Section):
+    """Find the answer to a question in a passage, or say that it holds none."""
+
+    type: Literal["extract"] = "extract"
+    max_answer_tokens: int = option(30, "Longest answer that is looked for, in tokens.", "15 to 60.", ge=1)
+
+
+ObjectiveConfig = Annotated[
+    SftConfig | ClassifyConfig | TokenClassifyConfig | ExtractConfig, Field(discriminator="type")
+]
 
 
 class GroupConfig(Section):
@@ -188,7 +210,9 @@ class EvaluateConfig(Section):
         ge=1,
     )
     metric: str = option(
-        "loss", "What validations are compared by: `loss`; `token_accuracy` of sft; `accuracy` of classify."
+        "loss",
+        "What validations are compared by: `loss`; `token_accuracy` of sft; `accuracy` of classify and extract; "
+        "`token_accuracy` and `f1` of token_classify.",
     )
     patience: int | None = option(
         None, "Validations without a better value before the run ends; never if absent.", ge=1
@@ -206,7 +230,7 @@ class EvaluateConfig(Section):
         "none",
         "What a model that does not chat is compared with beside the simplest guess: `all`, or of a classifier "
         "`tfidf`, a linear model on words and pieces of words, or `frozen`, one on what the base makes of the texts; "
-        "both are trained on the same rows.",
+        "both are trained on the same rows; of extract `no_answer`.",
     )
     general_ability: Literal["auto", "off"] | list[str] = option(
         "auto",

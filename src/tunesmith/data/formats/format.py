@@ -22,6 +22,7 @@ class Format:
         uses: further keys that the format reads; all others travel along as labels.
         looks: where keys do not suffice, what else must hold of the row.
         lacks: keys that rows may lack, where somebody has named the format: they have none of it.
+        named_only: whether it is taken only where somebody has named it.
         any_key: whether every other key belongs to the content too.
     """
 
@@ -32,6 +33,7 @@ class Format:
     uses: frozenset[str] = frozenset()
     looks: Callable[[Values], bool] | None = None
     any_key: bool = False
+    named_only: bool = False
     lacks: frozenset[str] = frozenset()
 
     @cached_property
@@ -45,6 +47,8 @@ class Format:
 
     def fit(self, row: Values) -> int:
         """How many keys of the row speak for this format; 0 if it is not of it."""
+        if self.named_only:
+            return 0
         return self.has_keys(row) if self.looks is None or self.looks(row) else 0
 
     def has_keys(self, row: Values) -> int:

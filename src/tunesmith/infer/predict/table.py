@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from tunesmith.core.errors import ModelError
-from tunesmith.infer.predict import classes
+from tunesmith.infer.predict import answers, classes, tags
 from tunesmith.infer.predict.predictor import Predictor, TaskPredictor
 
-PREDICTORS: dict[str, TaskPredictor] = {"classify": classes.PREDICTOR}
+PREDICTORS: dict[str, TaskPredictor] = {
+    "classify": classes.PREDICTOR,
+    "token_classify": tags.PREDICTOR,
+    "extract": answers.PREDICTOR,
+}
 
 
 def load_predictor(exported: Any, device: str = "auto") -> Any:

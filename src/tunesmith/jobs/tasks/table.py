@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from tunesmith.jobs.tasks import classes
+from tunesmith.jobs.tasks import answers, classes, tags
 from tunesmith.jobs.tasks.task import TaskEvaluation
 
-EVALUATIONS: dict[str, TaskEvaluation] = {"classify": classes.EVALUATION}
+EVALUATIONS: dict[str, TaskEvaluation] = {
+    "classify": classes.EVALUATION,
+    "token_classify": tags.EVALUATION,
+    "extract": answers.EVALUATION,
+}

@@ -8,9 +8,16 @@ from typing import Any
 from tunesmith.core.names import look_up
 from tunesmith.train.objective import Objective
 from tunesmith.train.objectives.classify import make_classify
+from tunesmith.train.objectives.extract import make_extract
 from tunesmith.train.objectives.sft import make_sft
+from tunesmith.train.objectives.token_classify import make_token_classify
 
-OBJECTIVES: dict[str, Callable[[Any], Objective]] = {"sft": make_sft, "classify": make_classify}
+OBJECTIVES: dict[str, Callable[[Any], Objective]] = {
+    "sft": make_sft,
+    "classify": make_classify,
+    "token_classify": make_token_classify,
+    "extract": make_extract,
+}
 
 
 def objective_for(config: Any) -> Objective:
