@@ -18,13 +18,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from tunesmith.core.errors import ModelError
 from tunesmith.prompt.decode import Decoder, decode_whole
-from tunesmith.prompt.frame import Frame, framed, frames_of
+from tunesmith.prompt.frame import Frame, framed, frames_of, target_frame
 from tunesmith.prompt.guard import Guard
 from tunesmith.prompt.identity import contract_id
 from tunesmith.prompt.messages import Conversation, Message, Tools, plain
@@ -75,6 +75,8 @@ class Draft:
         hidden: private characters in `text` and the control tokens that content spelled in their place.
         whole: plain text, framed by no template and trained on whole.
         parts: texts that are read and not written on, framed as the tokenizer itself frames one text or two.
+        role: of a text with parts, what it is where something is made of it: a source, which is read alone, or the
+            target, all of which is learned.
     """
 
     text: str
@@ -82,21 +84,31 @@ class Draft:
     hidden: Mapping[str, str]
     whole: bool = False
     parts: tuple[Draft, ...] = ()
+    role: Literal["", "source", "target"] = ""
 
 
 @dataclass(frozen=True)
 class Contract:
-    """How conversations become token ids. Make one with `load_contract`."""
+    """How conversations become token ids. Make one with `load_contract`.
+
+    Attributes:
+        tokenizer: of transformers, fast.
+        template: of chats.
+        stop_ids: that end an answer.
+        train_on: `assistant`, `last` or `all`.
+        prefix: what stands before every source of which something else is made: "translate English to German: ".
+    """
 
     tokenizer: Any
     template: str | None
     stop_ids: tuple[int, ...]
     train_on: str = "assistant"
+    prefix: str = ""
 
     @cached_property
     def id(self) -> str:
         """SHA-256 over the content of tokenizer and template, stop ids and mask rule."""
-        return contract_id(self.tokenizer, self.template, self.stop_ids, self.train_on)
+        return contract_id(self.tokenizer, self.template, self.stop_ids, self.train_on, self.prefix)
 
     @cached_property
     def control_tokens(self) -> dict[str, int]:
@@ -173,7 +185,7 @@ class Contract:
                     self._encode(part.text, part.hidden)[0] if part.hidden else next(encodings).ids
                     for part in draft.parts
                 ]
-                results.append(Rendered(*framed(self._frames, ids)))
+                results.append(self._read(draft, ids))
                 continue
             found = self._fenced(draft, next(encodings).ids) if not draft.hidden else None
             try:
@@ -196,6 +208,14 @@ class Contract:
         if second is not None and not self._frames[1].between:
             texts = [f"{text}\n{second}"]
         return Draft("", (), {}, parts=tuple(self.draft_text(one) for one in texts))
+
+    def draft_source(self, text: str) -> Draft:
+        """A text of which another is made: as `tokenizer(text)` gives it, the contract's prefix before it."""
+        return Draft("", (), {}, parts=(self.draft_text(self.prefix + text),), role="source")
+
+    def draft_target(self, text: str) -> Draft:
+        """What is made of a source: as `tokenizer(text_target=text)` gives it, all of it learned."""
+        return Draft("", (), {}, parts=(self.draft_text(text),), role="target")
 
     def draft(self, conversation: Conversation, tools: Tools = ()) -> Draft:
         """The conversation as text, and where in it the trained turns stand.
@@ -244,9 +264,21 @@ class Contract:
         framed = [*self._opening, *ids, self.stop_ids[0]]
         return Rendered(array("i", framed), ((0, len(framed)),))
 
+    def _read(self, draft: Draft, ids: Sequence[list[int]]) -> Rendered:
+        """The ids of a draft with parts, in the frame that the tokenizer puts around them."""
+        if not draft.role:
+            return Rendered(*framed(self._frames, ids))
+        frame = self._target_frame if draft.role == "target" else self._frames[0]
+        whole, _ = framed((frame, frame), ids)
+        return Rendered(whole, ((0, len(whole)),) if draft.role == "target" else ())
+
     @cached_property
     def _frames(self) -> tuple[Frame, Frame]:
         return frames_of(self.tokenizer)
+
+    @cached_property
+    def _target_frame(self) -> Frame:
+        return target_frame(self.tokenizer)
 
     @cached_property
     def _opening(self) -> list[int]:

@@ -41,6 +41,13 @@ def frames_of(tokenizer: Any) -> tuple[Frame, Frame]:
     return alone, Frame(ids[:first], ids[border:second], ids[last:], own)
 
 
+def target_frame(tokenizer: Any) -> Frame:
+    """What a tokenizer puts around a text that is to be written, given another."""
+    one = tokenizer(text_target="a")
+    first, last = _ends(one.sequence_ids(0), 0)
+    return Frame(one["input_ids"][:first], [], one["input_ids"][last:], None)
+
+
 def framed(frames: tuple[Frame, Frame], texts: Sequence[list[int]]) -> tuple[array[int], Spans]:
     """The ids of one text or two in their frame; a span for each, where the tokenizer tells them apart by type."""
     frame = frames[len(texts) - 1]
