@@ -121,8 +121,9 @@ def walk(
     objective = objective_for(recipe.objective)
     refuse_untrainable(base.folder, objective.task)
     contract = load_contract(
-        base.folder, recipe.model.template, recipe.data.train_on, TASKS[objective.task].causal, recipe.model.add_tokens
-    )
+        base.folder, recipe.model.template, recipe.data.train_on, TASKS[objective.task].causal, recipe.model.add_tokens,
+        getattr(recipe.objective, "prefix", ""),
+    )  # fmt: skip
 
     # 3. Rows, checked, as token ids and masks, on disk.
     report(events.Phase("preparing data"))

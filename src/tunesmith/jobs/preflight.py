@@ -114,7 +114,9 @@ def refuse_with_head(recipe: Recipe) -> None:
         ConfigError: it says which two do not go together.
     """
     kind, metric = recipe.objective.type, recipe.evaluate.metric
-    known = {"sft": ("loss", "token_accuracy"), "classify": ("loss", "accuracy")}[kind]
+    known = {"sft": ("loss", "token_accuracy"), "classify": ("loss", "accuracy")}.get(
+        kind, ("loss", "token_accuracy")
+    )
     if metric not in known:
         raise ConfigError(f"evaluate.metric = {metric}: with objective.type = {kind} it is one of {', '.join(known)}.")
     if kind == "sft":

@@ -104,7 +104,8 @@ class ExportedModel:
         recorded = self.card.get("contract")
         if recorded is None:
             return load_contract(self.folder, template)
-        contract = load_contract(self.folder, train_on=recorded["train_on"], chat=self.chats)
+        prefix = recorded.get("prefix", "")
+        contract = load_contract(self.folder, train_on=recorded["train_on"], chat=self.chats, prefix=prefix)
         if not self.chats:  # nothing that it says ends, so that its folder holds no generation config
             contract = replace(contract, stop_ids=tuple(recorded["stop_ids"]))
         if contract.id != recorded["id"]:

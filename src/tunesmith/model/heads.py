@@ -42,7 +42,7 @@ def refuse_no_classifier(folder: Path, config: Any) -> None:
     """
     what = ", ".join(config.architectures or [type(config).__name__])
     if config.is_encoder_decoder:
-        reason = "an encoder with a decoder, which turns one text into another"
+        reason = "an encoder with a decoder, which turns one text into another (objective.type=seq2seq trains that)"
     elif type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         reason = "of a kind that transformers has no classifier for"
     else:
@@ -69,7 +69,8 @@ def class_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
 def task_type(model: Any) -> str:
     """What peft calls the task of a model."""
     name = type(inside(model)).__name__
-    return next((kind for end, kind in TASK_TYPES.items() if name.endswith(end)), "CAUSAL_LM")
+    writes = "SEQ_2_SEQ_LM" if inside(model).config.is_encoder_decoder else "CAUSAL_LM"
+    return next((kind for end, kind in TASK_TYPES.items() if name.endswith(end)), writes)
 
 
 def head_modules(model: Any) -> list[str]:
@@ -77,7 +78,7 @@ def head_modules(model: Any) -> list[str]:
 
     A base may come without any of them, so that they are always trained, and saved, whole.
     """
-    if task_type(model) == "CAUSAL_LM":
+    if task_type(model) in ("CAUSAL_LM", "SEQ_2_SEQ_LM"):
         return []
     own = inside(model)
     body = own.base_model_prefix

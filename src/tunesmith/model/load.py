@@ -14,6 +14,7 @@ from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
 )
 from transformers import __version__ as transformers_version
@@ -28,6 +29,7 @@ from tunesmith.model.heads import class_settings, refuse_no_classifier
 from tunesmith.model.new_tokens import with_new_tokens
 from tunesmith.model.outline import Sources, outline, stored_dtype
 from tunesmith.model.quantize import Quantize, quantized
+from tunesmith.model.seq2seq import refuse_no_seq2seq
 from tunesmith.prompt.config import DropoutConfig
 from tunesmith.prompt.load import padding_id
 from tunesmith.prompt.whole import read_settings
@@ -215,9 +217,10 @@ def refuse_other_kinds(folder: Path, config: Any) -> None:
     Raises:
         ModelError: it says what the model is.
     """
-    what = ", ".join(config.architectures or [type(config).__name__])
+    what, other_way = ", ".join(config.architectures or [type(config).__name__]), ""
     if config.is_encoder_decoder:
         reason = "an encoder with a decoder, which turns one text into another"
+        other_way = ", or set objective.type=seq2seq to train this one"
     elif config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not (
         getattr(config, "is_decoder", False) or getattr(config, "causal", False)
     ):
@@ -228,7 +231,7 @@ def refuse_other_kinds(folder: Path, config: Any) -> None:
         return
     raise ModelError(
         f"{folder}: cannot be loaded as a causal language model: {what} is {reason}. tunesmith trains models "
-        "that write on from what they have read (...ForCausalLM). Take one of these."
+        f"that write on from what they have read (...ForCausalLM). Take one of these{other_way}."
     )
 
 
@@ -319,4 +322,5 @@ TASKS: dict[str, Task] = {
     "classify": Task(
         "a classifier of texts", AutoModelForSequenceClassification, refuse_no_classifier, class_settings, pads=True
     ),
+    "seq2seq": Task("a model that makes texts of texts", AutoModelForSeq2SeqLM, refuse_no_seq2seq),
 }

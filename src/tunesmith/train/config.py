@@ -41,7 +41,25 @@ class ClassifyConfig(Section):
     )
 
 
-ObjectiveConfig = Annotated[SftConfig | ClassifyConfig, Field(discriminator="type")]
+class Seq2SeqConfig(Section):
+    """Make one text of another: translate, sum up, correct; with an encoder-decoder such as T5, BART or Marian."""
+
+    type: Literal["seq2seq"] = "seq2seq"
+    prefix: str = option(
+        "",
+        "Text put before each source, as T5 is told what to do: 'translate English to German: '. It goes with the "
+        "model.",
+    )
+    label_smoothing: float = option(
+        0.0,
+        "Share of each target token that is spread over all words. Validation is without.",
+        "0 to 0.1.",
+        ge=0,
+        lt=1,
+    )
+
+
+ObjectiveConfig = Annotated[SftConfig | ClassifyConfig | Seq2SeqConfig, Field(discriminator="type")]
 
 
 class GroupConfig(Section):

@@ -117,6 +117,10 @@ def _as_they_are(rows: Sequence[Prepared], draw: Draw) -> Sequence[Prepared]:
     return rows
 
 
+def _all_tokens(row: Prepared) -> tuple[int, ...]:
+    return (row.length,)
+
+
 def _choose_nothing(model: Any, rows: Sequence[Prepared]) -> dict[str, Any]:
     return {}
 
@@ -144,6 +148,8 @@ class Objective:
         arrange: the rows of a whole step before they are cut (KTO's mismatched pairs).
         precompute: once, before anything is learned, a value for each of some rows, saved with the run (reference log
             probabilities); `collate` is given them again with the rows.
+        padded: why its rows are never packed, as a sentence; empty where they may be.
+        widths: where rows are padded, the tokens that a row takes of each tensor that it is padded in.
         soft: tokens that `collate` puts before each sequence of a row.
         check: lets the planner try packing and the chunked loss; without it rows are not packed.
         informed: the same objective, once the facts of the training rows are known: names of classes, how often each
@@ -162,6 +168,8 @@ class Objective:
     before: Callable[[Models, Sequence[Any], Ranks], Any] = _nothing_before
     arrange: Callable[[Sequence[Prepared], Draw], Sequence[Prepared]] = _as_they_are
     precompute: Callable[[Models, Sequence[Prepared]], Columns] | None = None
+    padded: str = ""
+    widths: Callable[[Prepared], tuple[int, ...]] = _all_tokens
     soft: int = 0
     check: Check | None = None
     informed: Callable[[Mapping[str, Any]], Objective] | None = None

@@ -8,9 +8,12 @@ from typing import Any
 from tunesmith.core.names import look_up
 from tunesmith.train.objective import Objective
 from tunesmith.train.objectives.classify import make_classify
+from tunesmith.train.objectives.seq2seq import make_seq2seq
 from tunesmith.train.objectives.sft import make_sft
 
-OBJECTIVES: dict[str, Callable[[Any], Objective]] = {"sft": make_sft, "classify": make_classify}
+OBJECTIVES: dict[str, Callable[[Any], Objective]] = {
+    "sft": make_sft, "classify": make_classify, "seq2seq": make_seq2seq,
+}  # fmt: skip
 
 
 def objective_for(config: Any) -> Objective:

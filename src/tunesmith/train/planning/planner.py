@@ -148,6 +148,8 @@ def decide_packing(plan: Plan, placed: Placed, objective: Objective, rows: Mixtu
     """The plan with packing off if this model, as it is trained, computes something else when packed."""
     if not plan.packing:
         return plan
+    if objective.padded:
+        return replace(plan, packing=False, reasons={**plan.reasons, "packing": objective.padded})
     model = placed.model
     before = model.config._attn_implementation
     reason = first_said(placed.ranks, why_not_packed(objective, Models(model, plan), shortest(rows)))
