@@ -24,9 +24,10 @@ from tunesmith.infer.generator import Options, answer_all
 from tunesmith.infer.local import LocalEngine
 from tunesmith.infer.predict import reads_of, row_logits
 from tunesmith.model.export import find_model
-from tunesmith.model.heads import head_modules
+from tunesmith.model.heads import head_modules, task_type
 from tunesmith.model.load import answering
 from tunesmith.model.methods.method import trainable
+from tunesmith.model.seq2seq import score_targets, write
 from tunesmith.prompt.contract import Contract
 
 ROWS = 4  # training rows that are scored before and after exporting
@@ -94,6 +95,9 @@ def tensors_of(model: torch.nn.Module, names: Container[str]) -> dict[str, str]:
 
 def losses_of(model: Any, rows: Sequence[Prepared]) -> list[Any]:
     """The summed loss of each of the first few rows; their logits of a model with a head."""
+    if task_type(model) == "SEQ_2_SEQ_LM":
+        pairs = [(row.ids, row.others[0].ids) for row in islice(rows, ROWS)]
+        return [score.loss for score in score_targets(model.eval(), pairs)]
     if head_modules(model):
         return row_logits(model.eval(), reads_of(islice(rows, ROWS))).tolist()
     scores = LocalEngine(model.eval(), None).score(
@@ -140,10 +144,18 @@ def verify_export(
         asked = [(prompt, Options(max_new_tokens=8)) for prompt in prompts]
         answers = answer_all(LocalEngine(model, contract), asked)
         if all(answer.choice.ids[0] in contract.stop_ids for answer in answers):
-            raise TrainingError(
-                f"{folder}: read back, the model says nothing to any of {len(prompts)} training rows. Look at the "
-                "answers that it was trained on, and at optim.learning_rate."
-            )
+            raise _silent(folder, len(prompts))
+    if task_type(model) == "SEQ_2_SEQ_LM":
+        sources = [row.ids for row in islice(rows, ROWS)]
+        if not any(one.ids for one in write(model, sources, contract.stop_ids, 8)):
+            raise _silent(folder, len(sources))
+
+
+def _silent(folder: Path, rows: int) -> TrainingError:
+    return TrainingError(
+        f"{folder}: read back, the model says nothing to any of {rows} training rows. Look at the answers that it was "
+        "trained on, and at optim.learning_rate."
+    )
 
 
 def refuse_another(folder: Path, model: Any, rows: Sequence[Prepared], trained: Trained) -> None:

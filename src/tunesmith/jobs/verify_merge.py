@@ -26,8 +26,9 @@ from tunesmith.evaluate.suite import RowResults, evaluate_rows
 from tunesmith.infer.local import LocalEngine
 from tunesmith.infer.predict import reads_of, row_logits
 from tunesmith.model.export import ExportedModel
-from tunesmith.model.heads import head_modules
+from tunesmith.model.heads import head_modules, task_type
 from tunesmith.model.load import answering
+from tunesmith.model.seq2seq import pairs_of, target_logits
 
 LIMIT = 1e-3  # of a logit's difference
 NEAR_TIE = 1e-3  # top two logits so near that rounding may decide between them
@@ -121,7 +122,10 @@ def load_exact(exported: ExportedModel, device: str = "auto") -> Any:
 def _logits(model: Any, rows: Sequence[Prepared], report: Report, label: str) -> Iterator[np.ndarray]:
     """The logits of each row (T, V), prompt and answer, one row at a time."""
     for i, row in enumerate(rows):
-        if head_modules(model):  # one position: the whole row
+        if task_type(model) == "SEQ_2_SEQ_LM":
+            pairs = pairs_of([row.ids], [row.others[0].ids], str(model.device))
+            yield target_logits(model, pairs).float().cpu().numpy()
+        elif head_modules(model):  # one position: the whole row
             yield row_logits(model, reads_of([row]))
         else:
             ids_1T = torch.from_numpy(row.ids.astype(np.int64))[None].to(model.device)
@@ -154,7 +158,7 @@ def _judged(
             "row": str(rows[worst].source),
             "position": position,
         },
-        "positions": sum(len(row.ids) for row in rows),
+        "positions": sum(len((row.others[-1] if row.others else row).ids) for row in rows),
     }
 
 
