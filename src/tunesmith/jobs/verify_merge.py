@@ -24,11 +24,9 @@ from tunesmith.data.prepare import Prepared
 from tunesmith.evaluate.compare import compare
 from tunesmith.evaluate.suite import RowResults, evaluate_rows
 from tunesmith.infer.local import LocalEngine
-from tunesmith.infer.predict import reads_of, row_logits
+from tunesmith.infer.predict.table import PREDICTORS
 from tunesmith.model.export import ExportedModel
-from tunesmith.model.heads import head_modules, task_type
 from tunesmith.model.load import answering
-from tunesmith.model.seq2seq import pairs_of, target_logits
 
 LIMIT = 1e-3  # of a logit's difference
 NEAR_TIE = 1e-3  # top two logits so near that rounding may decide between them
@@ -80,7 +78,7 @@ def verify_merge(
 
     report(events.Phase("comparing the merged model with its adapter"))
     model = load_exact(adapter, trial.device)
-    for i, logits_TV in enumerate(_logits(model, rows, report, "adapter")):
+    for i, logits_TV in enumerate(_logits(model, rows, adapter.task, report, "adapter")):
         np.save(scratch / f"{i}.npy", logits_TV)
     before = answer(model, "adapter")
     del model
@@ -88,7 +86,7 @@ def verify_merge(
     model = load_exact(whole, trial.device)
     offs = [
         _furthest(np.load(scratch / f"{i}.npy", mmap_mode="r"), logits_TV)
-        for i, logits_TV in enumerate(_logits(model, rows, report, "merged model"))
+        for i, logits_TV in enumerate(_logits(model, rows, adapter.task, report, "merged model"))
     ]
     found = _judged(adapter, rows, offs, trial)
     after = answer(model, "merged model")
@@ -119,14 +117,11 @@ def load_exact(exported: ExportedModel, device: str = "auto") -> Any:
 
 
 @torch.inference_mode()
-def _logits(model: Any, rows: Sequence[Prepared], report: Report, label: str) -> Iterator[np.ndarray]:
-    """The logits of each row (T, V), prompt and answer, one row at a time."""
+def _logits(model: Any, rows: Sequence[Prepared], task: str, report: Report, label: str) -> Iterator[np.ndarray]:
+    """The logits of each row (T, V), prompt and answer, one row at a time; or what the task computes of it."""
     for i, row in enumerate(rows):
-        if task_type(model) == "SEQ_2_SEQ_LM":
-            pairs = pairs_of([row.ids], [row.others[0].ids], str(model.device))
-            yield target_logits(model, pairs).float().cpu().numpy()
-        elif head_modules(model):  # one position: the whole row
-            yield row_logits(model, reads_of([row]))
+        if task in PREDICTORS:
+            yield PREDICTORS[task].outputs(model, [row])[0]
         else:
             ids_1T = torch.from_numpy(row.ids.astype(np.int64))[None].to(model.device)
             yield model(input_ids=ids_1T, use_cache=False).logits[0].float().cpu().numpy()
@@ -158,7 +153,7 @@ def _judged(
             "row": str(rows[worst].source),
             "position": position,
         },
-        "positions": sum(len((row.others[-1] if row.others else row).ids) for row in rows),
+        "positions": sum(len(row.ids) for row in rows),
     }
 
 
