@@ -16,7 +16,7 @@ from tunesmith.train import optimizers
 from tunesmith.train.objective import Objective
 from tunesmith.train.recipe import Recipe
 
-WITH_HEAD = frozenset({"classify"})  # objectives whose models have a head beside the body
+WITH_HEAD = frozenset({"classify", "seq2seq"})  # objectives whose models have a head, or a decoder, beside the body
 WITHOUT_HEAD = ("prompt_tuning", "p_tuning", "prefix_tuning", "adapter")  # what they save has no place for a head
 
 
@@ -128,9 +128,11 @@ def refuse_with_head(recipe: Recipe) -> None:
         if getattr(recipe.model, name) != off:
             raise ConfigError(f"{both} model.{name} do not go together yet. Leave it out.")
     if recipe.evaluate.general_ability not in ("auto", "off"):
-        raise ConfigError(f"{both} evaluate.general_ability do not go together: it writes nothing. Leave it out.")
+        raise ConfigError(f"{both} evaluate.general_ability do not go together: it is for models that chat. Leave it out.")
     if recipe.sharding == "full" and recipe.processes > 1:
         raise ConfigError(f"{both} sharding = full do not go together yet. Set sharding=none.")
+    if kind == "seq2seq" and recipe.perturb.type != "none":
+        raise ConfigError(f"{both} perturb.type = {recipe.perturb.type} do not go together yet. Leave it out.")
 
 
 def refuse_measures(recipe: Recipe, objective: Objective) -> None:

@@ -16,13 +16,16 @@ from tunesmith.data.formats.turns import instruction_of
 from tunesmith.data.formats.values import Values, Warn, kind_of, text_of
 from tunesmith.data.kinds.kind import Facts, RowKind
 from tunesmith.data.kinds.prepared import TrainingRows
-from tunesmith.data.kinds.row import Edit
+from tunesmith.data.kinds.row import Edit, Row
 from tunesmith.data.kinds.teach import STOPS_LOOKED_FOR, refuse_one_answer
 from tunesmith.data.quality.ledger import RowFault
 from tunesmith.prompt.contract import Contract, Draft
 
 DIRECTIONS = "directions"  # of the facts: how many rows go from which language into which
+READ, SUMMARIES = ("text", "document", "dialogue", "article"), ("summary", "highlights")
 ASKS, ANSWERS = ("input", "prompt", "question"), ("output", "completion", "answer", "response")
+SOURCES = ("source", *READ, *ASKS)  # keys of what is read
+INTO = " to "  # between the two languages of a direction
 COPIES = 0.9  # share of rows whose target is their source, from which that is told
 
 
@@ -79,7 +82,7 @@ def translation(row: Values, warn: Warn) -> Pair:
         found = f"'translation' has {counted(len(there), 'text')}."
         raise RowFault("not_two_texts", found, advice, ("translation",))
     one, other = there
-    return Pair(text_of(there, one), text_of(there, other), f"{one} to {other}")
+    return Pair(text_of(there, one), text_of(there, other), f"{one}{INTO}{other}")
 
 
 def direction_of(rows: Iterable[Values]) -> str:
@@ -98,6 +101,12 @@ def instruction(row: Values, warn: Warn) -> Pair:
     """An instruction with its input as the source."""
     answer = "output" if row.get("output") is not None else "response"
     return Pair(instruction_of(row, "input" if row.get("input") is not None else "context"), text_of(row, answer))
+
+
+def sides(direction: str) -> tuple[str, str]:
+    """The language that a direction begins with, and the one that it leads to."""
+    one, _, other = direction.partition(INTO)
+    return one, other
 
 
 # What is done with it ------------------------------------------------------------------------------------------------
@@ -125,6 +134,12 @@ def gather(content: Pair, facts: Facts) -> None:
         counts[content.direction] = counts.get(content.direction, 0) + 1
 
 
+def shown(row: Row) -> list[tuple[list[dict[str, Any]], str]]:
+    """The source, and the target."""
+    plain = row.content.to_plain()
+    return [([{"role": "source", "content": plain["source"]}], plain["target"])]
+
+
 def refuse(rows: TrainingRows, facts: Facts, contract: Contract) -> None:
     """Rows with one target for everything, targets that never end, or translations that go to and fro.
 
@@ -133,7 +148,7 @@ def refuse(rows: TrainingRows, facts: Facts, contract: Contract) -> None:
     """
     if len(ways := facts.get(DIRECTIONS, {})) > 1:
         shown = ", ".join(f"{way}: {counted(count, 'row')}" for way, count in ways.items())
-        one, _, other = max(ways, key=ways.__getitem__).partition(" to ")
+        one, other = sides(max(ways, key=ways.__getitem__))
         raise DataError(
             f"the translations go in {len(ways)} directions ({shown}). Name one, for example "
             f"data.columns={{source: translation.{one}, target: translation.{other}}}."
@@ -167,7 +182,7 @@ KIND = RowKind(
             "summary",
             Pair.kind,
             sets("text summary", "document summary", "dialogue summary", "article summary", "article highlights"),
-            under(("text", "document", "dialogue", "article"), ("summary", "highlights")),
+            under(READ, SUMMARIES),
         ),
         Format(
             "input-output",
@@ -200,4 +215,5 @@ KIND = RowKind(
     gather=gather,
     refuse=refuse,
     doubts=doubts,
+    shown=shown,
 )

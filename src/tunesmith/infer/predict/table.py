@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from tunesmith.core.errors import ModelError
-from tunesmith.infer.predict import classes
+from tunesmith.infer.predict import classes, targets
 from tunesmith.infer.predict.predictor import Predictor, TaskPredictor
 
-PREDICTORS: dict[str, TaskPredictor] = {"classify": classes.PREDICTOR}
+PREDICTORS: dict[str, TaskPredictor] = {"classify": classes.PREDICTOR, "seq2seq": targets.PREDICTOR}
 
 
 def load_predictor(exported: Any, device: str = "auto") -> Any:

@@ -49,6 +49,7 @@ class TaskEvaluation:
         always: what stands beside every model, cheap and honest.
         wanted: further baselines, by the names that `evaluate.baseline` knows.
         base: whether the base has what the task needs, so that it is asked too.
+        rows: most that are measured at the end of a run where its recipe does not say; all if None.
         refuse_other: raises `ConfigError` where two predictors cannot be compared. Args: both, and their names.
     """
 
@@ -58,6 +59,7 @@ class TaskEvaluation:
     wanted: Mapping[str, Baseline] = field(default_factory=dict[str, Baseline])
     base: bool = False
     refuse_other: Callable[[Any, Any, tuple[str, str]], None] = lambda one, other, names: None
+    rows: int | None = None
 
 
 def baselines_of(task: TaskEvaluation, wanted: str) -> list[Baseline]:

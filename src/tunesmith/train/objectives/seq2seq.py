@@ -118,6 +118,7 @@ def make_seq2seq(config: Seq2SeqConfig) -> Objective:
         loss=partial(loss, smoothing=config.label_smoothing),
         curves=curves,
         task="seq2seq",
+        metrics=("loss", "token_accuracy"),
         higher=frozenset({"token_accuracy"}),
         padded=PADDED,
         widths=widths,
