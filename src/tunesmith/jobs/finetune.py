@@ -54,7 +54,8 @@ from tunesmith.model.methods.continue_from import starting_adapter
 from tunesmith.model.methods.method import trainable
 from tunesmith.model.methods.table import method_for
 from tunesmith.model.soft import soft_tokens
-from tunesmith.prompt.base import resolve
+from tunesmith.prompt.base import Base, resolve
+from tunesmith.prompt.contract import Contract
 from tunesmith.prompt.load import load_contract
 from tunesmith.track.trackers import TrackConfig, open_trackers
 from tunesmith.train.checkpoint import (
@@ -122,10 +123,7 @@ def walk(
     objective = objective_for(recipe.objective)
     refuse_measures(recipe, objective)
     refuse_untrainable(base.folder, objective.task)
-    contract = load_contract(
-        base.folder, recipe.model.template, recipe.data.train_on, TASKS[objective.task].causal, recipe.model.add_tokens,
-        getattr(recipe.objective, "prefix", ""),
-    )  # fmt: skip
+    contract = contract_of(recipe, base, objective.task)
 
     # 3. Rows, checked, as token ids and masks, on disk.
     report(events.Phase("preparing data"))
@@ -257,6 +255,13 @@ def walk(
     write_report(folder, recipe, splits, plan, found)
     report(events.Finished())
     return {"folder": str(folder), "scores": found.report.to_json()["scores"] if found.report else []}
+
+
+def contract_of(recipe: Recipe, base: Base, task: str) -> Contract:
+    """How the base is prompted, as the recipe has it."""
+    prefix, add_tokens = getattr(recipe.objective, "prefix", ""), recipe.model.add_tokens
+    chat = TASKS[task].causal
+    return load_contract(base.folder, recipe.model.template, recipe.data.train_on, chat, add_tokens, prefix)
 
 
 def say_rates(learner: Learner, checkpoint: Checkpoint | None, report: Report) -> None:

@@ -396,8 +396,3 @@ class Contract:
             raise
         except Exception as error:  # noqa: BLE001  tokenizers says nothing better when a disk is full
             raise OSError(str(error)) from None
-
-
-def starts_with_bos(tokenizer: Any) -> bool:
-    """Whether the model was trained with a beginning-of-sequence token before every text."""
-    return tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id

@@ -63,3 +63,8 @@ def _ends(places: list[int | None], number: int) -> tuple[int, int]:
     """Where the tokens of one of several texts begin and end."""
     own = [place for place, one in enumerate(places) if one == number]
     return own[0], own[-1] + 1
+
+
+def starts_with_bos(tokenizer: Any) -> bool:
+    """Whether the model was trained with a beginning-of-sequence token before every text."""
+    return tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id

@@ -10,7 +10,8 @@ from typing import Any
 from tunesmith.core.errors import ModelError
 from tunesmith.core.files import read_object
 from tunesmith.core.names import did_you_mean
-from tunesmith.prompt.contract import Contract, starts_with_bos
+from tunesmith.prompt.contract import Contract
+from tunesmith.prompt.frame import starts_with_bos
 from tunesmith.prompt.messages import Message
 from tunesmith.prompt.template_check import check_template
 from tunesmith.prompt.templates import MARKS, TEMPLATES

@@ -206,7 +206,7 @@ class EvaluateConfig(Section):
         ge=1,
     )
     metric: str = option(
-        "loss", "What validations are compared by: `loss`; `token_accuracy` of sft; `accuracy` of classify."
+        "loss", "What validations are compared by: `loss`; `token_accuracy` of sft and seq2seq; `accuracy` of classify."
     )
     patience: int | None = option(
         None, "Validations without a better value before the run ends; never if absent.", ge=1

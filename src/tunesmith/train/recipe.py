@@ -41,7 +41,7 @@ class Recipe(Section):
 
     model: ModelConfig = option(ModelConfig(), "The base model.")
     method: MethodConfig = option(LoraConfig(), "How the base model is changed; `tunesmith methods` lists them.")
-    objective: ObjectiveConfig = option(SftConfig(), "What is learned: `sft` or `classify`.")
+    objective: ObjectiveConfig = option(SftConfig(), "What is learned: `sft`, `classify` or `seq2seq`.")
     data: DataConfig = option(..., "The rows, such as `data: {train: my-file.jsonl}`.")
     optim: OptimConfig = option(OptimConfig(), "How weights are updated.")
     perturb: PerturbConfig = option(NoPerturb(), "How embeddings are changed while training.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -42,7 +42,7 @@ class Pair:
     kind: ClassVar[str] = "source-target"
     source: str
     target: str
-    direction: str = ""
+    direction: str = field(default="", compare=False)
 
     def to_plain(self) -> dict[str, Any]:
         """`source` and `target`."""
@@ -187,9 +187,7 @@ KIND = RowKind(
         Format(
             "input-output",
             Pair.kind,
-            sets(
-                "input output", "prompt completion", "prompt response", "question answer", "question response",
-            ),  # fmt: skip
+            sets("input output", "prompt completion", "prompt response", "question answer", "question response"),
             under(ASKS, ANSWERS),
             on_request=True,
         ),
