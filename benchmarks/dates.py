@@ -142,7 +142,7 @@ def table(found: dict[str, Any]) -> str:
     report = found["report"]
     tuned = {one["metric"]: one for one in report["scores"]}
     beside = {name: {one["metric"]: one for one in other["scores"]} for name, other in report["beside"].items()}
-    columns = ("exact match", "chrF", "perplexity", "token accuracy", "ends by itself")
+    columns = ("exact match", "chrF", "token accuracy", "ends by itself")
     lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     lines.append(f"| trained | {' | '.join(shown(tuned[name]['score']) for name in columns)} |")
     lines.append(f"| before | {' | '.join(shown(tuned[name]['other']) for name in columns)} |")

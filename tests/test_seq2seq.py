@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from peft import AutoPeftModelForSeq2SeqLM
+from safetensors.torch import load_file
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    GenerationConfig,
+    MBartConfig,
+    MBartForConditionalGeneration,
+)
+from typer.testing import CliRunner
 
+import tunesmith
 from conftest import made_once
+from tunesmith.cli.main import app
+from tunesmith.core.errors import ConfigError, DataError, ModelError, Stopped
 from tunesmith.core.events import silent
+from tunesmith.core.files import read_json, read_lines
 from tunesmith.data.config import DataConfig
+from tunesmith.data.load import load_rows
+from tunesmith.data.pack import PASS, padded_batches
 from tunesmith.data.split import load_splits
+from tunesmith.jobs.evaluate import evaluate_model
 from tunesmith.jobs.finetune import finetune
+from tunesmith.jobs.merge import merge
 from tunesmith.model.load import LoadSpec, load
 from tunesmith.model.seq2seq import pairs_of, score_targets, target_logits, write
 from tunesmith.prompt.load import load_contract
@@ -18,7 +41,7 @@ from tunesmith.train.config import Seq2SeqConfig
 from tunesmith.train.objective import Draw, Models
 from tunesmith.train.objectives.seq2seq import make_seq2seq
 from tunesmith.train.planning.plan import Plan
-from writers import FAMILIES, begin, digit_rows, save_base
+from writers import FAMILIES, begin, digit_rows, save_base, save_tokenizer
 
 PLAN = Plan("cpu", "fp32", False, 2048, None, 1, "none", 1, {}, {}, "", chunked=False)
 READS = frozenset({"source-target"})
@@ -131,6 +154,286 @@ def test_rows_together_are_scored_and_written_as_alone(bases, family):
     assert written[0].ids == (library[: stops[0]] if stops else library)
 
 
-def test_training_lowers_the_loss(bases, tmp_path):
-    folder = begin(tmp_path / "it", bases / "t5", digit_rows(60))
-    run(folder, until="trained")
+# The road ------------------------------------------------------------------------------------------------------------
+
+
+def trained(folder, base, rows, **settings):
+    run(begin(folder, base, rows, **settings))
+    return folder
+
+
+def generated(model, tokenizer, text, config):
+    ids = model.generate(**tokenizer(text, return_tensors="pt"), generation_config=config, max_new_tokens=12)
+    return tokenizer.decode(ids[0], skip_special_tokens=True).strip()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_run_is_measured_and_what_it_exports_is_the_librarys(bases, tmp_path, family, method):
+    settings = {"type": "lora", "rank": 8} if method == "lora" else {"type": "full"}
+    folder = trained(tmp_path / "it", bases / family, digit_rows(200), method=settings)
+    steps = [step["loss"] for step in read_lines(folder / "metrics.jsonl") if step["kind"] == "step"]
+    assert steps[-1] < 0.8 * steps[0]
+    plan = read_json(folder / "plan.json")
+    assert not plan["packing"]
+    assert 0 <= plan["padding"] < 0.4  # rows of few tokens: a further pass would cost more
+    assert plan["chunked"] == (family != "marian")
+    report = read_json(folder / "report" / "report.json")
+    names = [one["metric"] for one in report["scores"]]
+    assert {"perplexity", "token accuracy", "BLEU", "chrF", "ROUGE-L", "exact match", "ends by itself"} <= set(names)
+    assert report["against"] == str(bases / family)
+    assert report["scores"][0]["verdict"] == "better"
+    [copied] = report["beside"].values()
+    assert {one["metric"] for one in copied["scores"] if one["other"]} < set(names)
+    assert report["samples"][0]["messages"][0]["role"] == "source"
+    theirs = (AutoPeftModelForSeq2SeqLM if method == "lora" else AutoModelForSeq2SeqLM).from_pretrained(
+        folder / "model", dtype=torch.float32
+    )
+    config = GenerationConfig.from_pretrained(folder / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    writer = tunesmith.load(folder)
+    for row in digit_rows(4, seed=9):
+        [said] = writer.predict([row["source"]])
+        assert said.text == generated(theirs.eval(), tokenizer, row["source"], config)
+    if method == "lora":
+        layers = {name.split(".lora_A")[0] for name, _ in theirs.named_parameters() if "lora_A" in name}
+        assert not any("lm_head" in name for name in layers)
+        assert len(layers) == {"t5": 32, "t5-gated": 36}.get(family, 32)
+
+
+@pytest.mark.parametrize("family", ["t5", "bart"])
+def test_a_run_goes_on_to_the_same_bits(bases, tmp_path, family):
+    settings = {
+        "model": {"base": str(bases / family), "dropout": 0.1},
+        "output": {"checkpoint_every": 2, "keep_last": 9},
+    }
+    whole, broken = (
+        begin(tmp_path / name, bases / family, digit_rows(60), **settings) for name in ("whole", "broken")
+    )
+    run(whole, until="trained")
+    left = iter(range(3))
+    with pytest.raises(Stopped):
+        finetune({"folder": str(broken)}, silent, lambda: next(left, None) is None)
+    run(broken, resume=True, until="trained")
+    last = sorted((whole / "checkpoints").iterdir())[-1].name
+    one, other = (load_file(folder / "checkpoints" / last / "trainable.safetensors") for folder in (whole, broken))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_an_adapter_is_merged_gone_on_with_and_compared(bases, tmp_path):
+    rows = digit_rows(150)
+    folder = trained(
+        tmp_path / "one", bases / "t5-gated", rows, method={"type": "lora", "rank": 8},
+        objective={"type": "seq2seq", "prefix": "say : "},
+    )  # fmt: skip
+    found = merge(
+        {"run": str(folder), "output": str(tmp_path / "merged"), "data": None, "replace": False, "prompts": 4,
+         "limit": 1e-3, "max_new_tokens": 8}, silent
+    )  # fmt: skip
+    assert found["verification"]["largest_logit_difference"]["value"] < 1e-4
+    merged = tunesmith.load(tmp_path / "merged")
+    one = tunesmith.load(folder)
+    assert merged.contract.prefix == one.contract.prefix == "say : "
+    assert merged.predict(["one two"]) == one.predict(["one two"])
+    further = trained(
+        tmp_path / "two", bases / "t5-gated", rows,
+        method={"type": "lora", "rank": 8, "continue_from": str(folder)}, objective={"type": "seq2seq", "prefix": "say : "},
+    )  # fmt: skip
+    losses = [read_lines(path / "metrics.jsonl") for path in (folder, further)]
+    assert losses[1][0]["loss"] < 0.9 * losses[0][0]["loss"]
+    asked = {"model": str(folder), "against": str(further), "data": str(folder / "rows.jsonl"), "format": None,
+             "columns": {}, "rows": 30, "bad_rows": "fail", "template": None, "general": None, "samples": 1,
+             "max_new_tokens": 12}  # fmt: skip
+    report = evaluate_model(asked, silent)["report"]
+    assert report["rows"] == 30
+    assert report["scores"][0]["other"]["value"] < report["scores"][0]["score"]["value"]
+    alone = evaluate_model({**asked, "against": None, "baseline": "all"}, silent)["report"]
+    assert alone["against"] == str(bases / "t5-gated")
+    assert "the source, copied" in alone["beside"]
+
+
+@pytest.mark.parametrize("method", ["freeze", "bitfit", "layernorm", "adalora", "loha", "lokr", "ia3", "oft", "vera"])
+def test_every_method_learns(bases, tmp_path, method):
+    settings = {"type": method, **({"last": 1} if method == "freeze" else {})}
+    settings |= {"rank": 4} if method in ("loha", "lokr", "vera") else {}
+    settings |= {"block": 8} if method == "oft" else {}
+    base = bases / ("bart" if method == "bitfit" else "t5")
+    folder = begin(tmp_path / "it", base, digit_rows(60), method=settings,
+                   optim={"learning_rate": 3e-2, "epochs": 3, "batch_size": 16})  # fmt: skip
+    run(folder, until="exported")
+    steps = [step["loss"] for step in read_lines(folder / "metrics.jsonl") if step["kind"] == "step"]
+    assert steps[-1] < steps[0]
+    if method == "freeze":
+        step = sorted((folder / "checkpoints").iterdir())[-1]
+        assert all("decoder.block.1" in name for name in load_file(step / "trainable.safetensors"))
+
+
+# Predict -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_of_sources_is_gone_through(bases, tmp_path):
+    folder = trained(tmp_path / "it", bases / "bart", digit_rows(60))
+    path = tmp_path / "more.csv"
+    path.write_text('Frage,Nr\none two,1\n,2\n"three </s> four",3\n"' + "one " * 40 + '",4\n')
+    out = tmp_path / "out.jsonl"
+    result = CliRunner().invoke(app, ["predict", str(folder), str(path), "--column", "source=Frage", "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [line["row"] for line in lines] == [1, 2, 3, 4]
+    assert lines[0]["source"] == "one two"
+    assert isinstance(lines[0]["text"], str)
+    assert "error" in lines[1]
+    assert lines[2]["source"] == "three </s> four"
+    assert "42 tokens, and the model takes 32" in lines[3]["error"]
+    with pytest.raises(ConfigError, match=r"does not chat\. Use `tunesmith predict"):
+        CliRunner().invoke(app, ["chat", str(folder), "--once", "Hi?"], catch_exceptions=False)
+    with pytest.raises(DataError, match="give a text"):
+        tunesmith.load(folder).predict([3])
+
+
+# Rows ----------------------------------------------------------------------------------------------------------------
+
+
+def read_as(path, reads=READS, **options):
+    rows = load_rows(str(path), reads, **options)
+    return rows.format, [(row.content.source, row.content.target) for row in rows.rows], rows.ledger
+
+
+@pytest.mark.parametrize(
+    ("row", "format"),
+    [
+        ({"source": "a", "target": "b"}, "source-target"),
+        ({"text": "a", "summary": "b"}, "summary"),
+        ({"document": "a", "summary": "b", "id": 3}, "summary"),
+        ({"article": "a", "highlights": "b"}, "summary"),
+        ({"input": "a", "output": "b"}, "input-output"),
+        ({"prompt": "a", "completion": "b"}, "input-output"),
+        ({"question": "a", "answer": "b"}, "input-output"),
+        ({"instruction": "a", "output": "b"}, "instruction-output"),
+        ({"translation": {"de": "a", "en": "b"}}, "translation"),
+    ],
+)
+def test_sources_and_targets_by_many_names(write_rows, row, format):
+    path = write_rows([row])
+    assert read_as(path)[:2] == (format, [("a", "b")])
+    if format in ("input-output", "instruction-output"):
+        assert load_rows(str(path)).rows[0].content.kind == "chat"
+        assert read_as(path, frozenset(), format=format)[1] == [("a", "b")]
+
+
+def test_translations_go_one_way(bases, write_rows):
+    there = [{"translation": {"de": "eins", "en": "one"}}, {"translation": {"de": "zwei", "en": "two"}}]
+    _, rows, ledger = read_as(write_rows(there))
+    assert rows == [("eins", "one"), ("zwei", "two")]
+    assert "from 'de' into 'en'" in ledger.remarks[0]
+    assert "data.columns={source: translation.en, target: translation.de}" in ledger.remarks[0]
+    back = {"source": "translation.en", "target": "translation.de"}
+    name, rows, ledger = read_as(write_rows(there), columns=back)
+    assert (name, rows) == ("source-target", [("one", "eins"), ("two", "zwei")])
+    assert not ledger.remarks
+    with pytest.raises(DataError, match=r"names 'translation.fr', which no row has.*translation.de, translation.en"):
+        read_as(write_rows(there), columns={**back, "target": "translation.fr"})
+    mixed = [*there, {"translation": {"en": "three", "de": "drei"}}]
+    splits = splits_of(mixed, bases / "t5", write_rows)
+    contract = load_contract(bases / "t5", chat=False)
+    with pytest.raises(DataError, match=r"go in 2 directions \(de to en: 2 rows, en to de: 1 row\)"):
+        splits.kind.refuse(splits.train, splits.train.dataset.facts, contract)
+    three = [*there, {"translation": {"de": "drei", "en": "three", "fr": "trois"}}]
+    _, rows, ledger = read_as(write_rows(three))
+    assert len(rows) == 2
+    assert "'translation' has 3 texts" in str(next(iter(ledger.dropped())))
+
+
+def test_rows_that_cannot_teach_are_refused(bases, write_rows, tmp_path):
+    for row, told in (
+        ({"source": "one", "target": " "}, "'target' is empty"),
+        ({"source": "one"}, "no 'target', which source-target rows have"),
+    ):
+        with pytest.raises(DataError, match=told):
+            splits_of([*digit_rows(3), row], bases / "t5", write_rows)
+    with pytest.raises(DataError, match=r"1 of 4 rows are longer than 64 tokens"):
+        splits_of([*digit_rows(3), {"source": "one " * 80, "target": "1"}], bases / "t5", write_rows)
+    with pytest.raises(DataError, match="no known format has the keys 'quelle'"):
+        splits_of([{"quelle": "one"}], bases / "t5", write_rows)
+    same = splits_of([{"source": one["source"], "target": "1"} for one in digit_rows(3)], bases / "t5", write_rows)
+    contract = load_contract(bases / "t5", chat=False)
+    with pytest.raises(DataError, match="all 3 training rows have the same answer"):
+        same.kind.refuse(same.train, {}, contract)
+    shutil.copytree(bases / "t5", tmp_path / "endless")
+    save_tokenizer(tmp_path / "endless", "$A")
+    endless = splits_of(digit_rows(3), tmp_path / "endless", write_rows)
+    with pytest.raises(DataError, match="tokenizer does not end a target with </s>"):
+        endless.kind.refuse(endless.train, {}, load_contract(tmp_path / "endless", chat=False))
+    copies = splits_of([{"source": one["source"], "target": one["source"]} for one in digit_rows(3)], bases / "t5",
+                       write_rows)  # fmt: skip
+    assert copies.kind.doubts(copies.train, {}) == ["3 of 3 targets are their source: the model would learn to copy."]
+
+
+def test_a_source_that_is_cut_ends_as_its_tokenizer_ends_it(bases, write_rows):
+    rows = [*digit_rows(3), {"source": "one " * 80, "target": "1"}, {"source": "two", "target": "2 " * 80}]
+    splits = splits_of(rows, bases / "t5", write_rows, over_long="truncate")
+    long_source, long_target = list(splits.train)[3:]
+    assert len(long_source.ids) == len(long_target.others[0].ids) == 64
+    assert long_source.ids[-1] == 1
+    assert long_target.others[0].ids[-1] != 1
+    assert long_source.cut
+
+
+# What is refused -----------------------------------------------------------------------------------------------------
+
+
+def test_models_of_other_kinds_are_refused(bases, tiny, tmp_path):
+    with pytest.raises(ModelError, match=r"an encoder with a decoder.*or set objective\.type=seq2seq"):
+        load(bases / "t5", LoadSpec())
+    with pytest.raises(ModelError, match=r"objective\.type=seq2seq.*is no encoder with a decoder.*objective\.type=sft"):
+        load(tiny, LoadSpec(task="seq2seq"))
+    small = {"vocab_size": 9, "d_model": 8, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 8,
+             "decoder_ffn_dim": 8, "encoder_attention_heads": 1, "decoder_attention_heads": 1}  # fmt: skip
+    MBartForConditionalGeneration(MBartConfig(**small)).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="told by tokens of their own from which language"):
+        load(tmp_path, LoadSpec(task="seq2seq"))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"method": {"type": "prompt_tuning"}},
+        {"method": {"type": "prefix_tuning"}},
+        {"model": {"quantize": "nf4"}, "method": {"type": "lora"}},
+        {"model": {"add_tokens": ["x"]}},
+        {"perturb": "neftune"},
+        {"evaluate": {"metric": "accuracy"}},
+        {"evaluate": {"baseline": "tfidf"}},
+        {"evaluate": {"general_ability": ["general-texts"]}},
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(bases, tmp_path, settings):
+    with pytest.raises(ConfigError):
+        run(begin(tmp_path / "it", bases / "t5", digit_rows(20), **settings))
+
+
+# Padding -------------------------------------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=30), st.integers(20, 2000)
+)  # fmt: skip
+def test_padded_batches_hold_every_row_once_within_capacity(widths, capacity):
+    groups = padded_batches(widths, capacity)
+    assert sorted(place for group in groups for place in group) == list(range(len(widths)))
+
+    def size(group):
+        return len(group) * sum(map(max, zip(*(widths[place] for place in group), strict=True)))
+
+    assert all(size(group) <= capacity or len(group) == 1 for group in groups)
+    whole = list(range(len(widths)))
+    if size(whole) <= capacity:
+        assert sum(map(size, groups)) + PASS * len(groups) <= size(whole) + PASS
+
+
+def test_rows_of_two_lengths_are_parted():
+    widths = [(100, 100), (5, 5)] * 20
+    groups = padded_batches(widths, 2048)
+    assert all(len({widths[place] for place in group}) == 1 for group in groups)
+    assert len(padded_batches([(5, 5), (6, 6)] * 20, 2048)) == 1
