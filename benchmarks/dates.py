@@ -46,7 +46,8 @@ def written(day: date, chance: random.Random) -> str:
     month, short, week = day.strftime("%B"), day.strftime("%b"), day.strftime("%A")
     return chance.choice(
         (
-            f"{day.day} {month} {day.year}", f"{month} {day.day}, {day.year}", f"the {ordinal(day.day)} of {month} {day.year}",
+            f"{day.day} {month} {day.year}", f"{month} {day.day}, {day.year}",
+            f"the {ordinal(day.day)} of {month} {day.year}",
             f"{week}, the {ordinal(day.day)} of {month} {day.year}", f"{short} {ordinal(day.day)} {day.year}",
             f"{week[:3]} {day.day} {short} {day.year}", f"{day.day}.{day.month}.{day.year}",
         )
@@ -158,11 +159,11 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="into docs/tasks.md")
     arguments = parser.parse_args()
     found = run(Path(arguments.runs))
+    told = f"{found['seconds']:.0f} s of training at {found['tokens_per_second']:,.0f} tokens/s"
     head = (
-        f"{found['report']['rows']} test rows; {found['rows']:,} training rows, {found['steps']:,} steps, "
-        f"{found['seconds']:.0f} s of training at {found['tokens_per_second']:,.0f} tokens/s ({found['padding']:.0%} of "
-        f"what is computed is padding); one thread, beside other programs, of {processor()}; torch {version('torch')}, transformers "
-        f"{version('transformers')}, {datetime.now(UTC):%Y-%m-%d}."
+        f"{found['report']['rows']} test rows; {found['rows']:,} training rows, {found['steps']:,} steps, {told}, "
+        f"{found['padding']:.0%} of it padding;\none thread, beside other programs, of {processor()}; torch "
+        f"{version('torch')}, transformers {version('transformers')}, {datetime.now(UTC):%Y-%m-%d}."
     )
     text = f"{head}\n\n{table(found)}"
     print(text)

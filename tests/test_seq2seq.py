@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 import tunesmith
 from conftest import made_once
 from tunesmith.cli.main import app
+from tunesmith.core.config import parse_overrides
 from tunesmith.core.errors import ConfigError, DataError, ModelError, Stopped
 from tunesmith.core.events import silent
 from tunesmith.core.files import read_json, read_lines
@@ -34,6 +35,8 @@ from tunesmith.data.split import load_splits
 from tunesmith.jobs.evaluate import evaluate_model
 from tunesmith.jobs.finetune import finetune
 from tunesmith.jobs.merge import merge
+from tunesmith.model.export import find_model
+from tunesmith.model.inspect import inspect_model
 from tunesmith.model.load import LoadSpec, load
 from tunesmith.model.seq2seq import pairs_of, score_targets, target_logits, write
 from tunesmith.prompt.load import load_contract
@@ -139,9 +142,7 @@ def test_rows_together_are_scored_and_written_as_alone(bases, family):
     for (source, target), score in zip(ids, together, strict=True):
         with torch.no_grad():
             logits = target_logits(model, pairs_of([source], [target], "cpu"))
-            loss = torch.nn.functional.cross_entropy(
-                logits, torch.from_numpy(target.astype(np.int64)), reduction="sum"
-            )
+            loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(target.astype(np.int64)), reduction="sum")
         assert score.tokens == len(target)
         assert score.loss == pytest.approx(float(loss), rel=1e-4)
     sources = [source for source, _ in ids]
@@ -207,9 +208,7 @@ def test_a_run_goes_on_to_the_same_bits(bases, tmp_path, family):
         "model": {"base": str(bases / family), "dropout": 0.1},
         "output": {"checkpoint_every": 2, "keep_last": 9},
     }
-    whole, broken = (
-        begin(tmp_path / name, bases / family, digit_rows(60), **settings) for name in ("whole", "broken")
-    )
+    whole, broken = (begin(tmp_path / name, bases / family, digit_rows(60), **settings) for name in ("whole", "broken"))
     run(whole, until="trained")
     left = iter(range(3))
     with pytest.raises(Stopped):
@@ -238,7 +237,8 @@ def test_an_adapter_is_merged_gone_on_with_and_compared(bases, tmp_path):
     assert merged.predict(["one two"]) == one.predict(["one two"])
     further = trained(
         tmp_path / "two", bases / "t5-gated", rows,
-        method={"type": "lora", "rank": 8, "continue_from": str(folder)}, objective={"type": "seq2seq", "prefix": "say : "},
+        method={"type": "lora", "rank": 8, "continue_from": str(folder)},
+        objective={"type": "seq2seq", "prefix": "say : "},
     )  # fmt: skip
     losses = [read_lines(path / "metrics.jsonl") for path in (folder, further)]
     assert losses[1][0]["loss"] < 0.9 * losses[0][0]["loss"]
@@ -437,3 +437,25 @@ def test_rows_of_two_lengths_are_parted():
     groups = padded_batches(widths, 2048)
     assert all(len({widths[place] for place in group}) == 1 for group in groups)
     assert len(padded_batches([(5, 5), (6, 6)] * 20, 2048)) == 1
+
+
+def test_a_prefix_may_be_written_on_the_command_line():
+    assert parse_overrides(["objective.prefix=summarize: "]) == {"objective.prefix": "summarize: "}
+    assert parse_overrides(["data.columns={source: a}"]) == {"data.columns": {"source": "a"}}
+
+
+def test_a_model_is_evaluated_on_files_by_other_names_than_its_own(bases, tmp_path):
+    rows = [{"Frage": row["source"], "Antwort": row["target"]} for row in digit_rows(60)]
+    data = {"train": str(tmp_path / "it" / "rows.jsonl"), "test": 0, "validation": 0, "near_duplicates": "off",
+            "columns": {"source": "Frage", "target": "Antwort"}}  # fmt: skip
+    folder = trained(tmp_path / "it", bases / "t5", rows, data=data)
+    other = tmp_path / "other.jsonl"
+    other.write_text("".join(json.dumps({"input": r["source"], "output": r["target"]}) + "\n" for r in digit_rows(5)))
+    asked = {"model": str(folder), "against": None, "format": None, "columns": {}, "rows": None, "bad_rows": "fail",
+             "template": None, "general": None, "samples": 1, "max_new_tokens": 12}  # fmt: skip
+    for path, count in ((folder / "rows.jsonl", 60), (other, 5)):
+        assert evaluate_model({**asked, "data": str(path)}, silent)["report"]["rows"] == count
+    with pytest.raises(ConfigError, match="of this task there is none but what always stands beside it"):
+        evaluate_model({**asked, "data": str(other), "baseline": "tfidf"}, silent)
+    parts = {part.name: part for part in inspect_model(find_model(str(folder)))}
+    assert parts["shared.weight"].trained

@@ -83,7 +83,10 @@ def padded_batches(widths: Sequence[tuple[int, ...]], capacity: int) -> list[lis
         capacity: tokens that one micro-batch may hold, padding included; a row that has more is alone.
     """
     order = sorted(range(len(widths)), key=lambda i: (sum(widths[i]), widths[i], i))
-    best, begin = [0.0], [0]  # of the first rows: what the best way to cut them computes, and where its last part begins
+    best, begin = (
+        [0.0],
+        [0],
+    )  # of the first rows: what the best way to cut them computes, and where its last part begins
     for end in range(1, len(order) + 1):
         most = [0] * len(widths[0])
         best.append(float("inf"))

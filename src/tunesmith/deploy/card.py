@@ -16,14 +16,19 @@ import yaml
 
 from tunesmith.core.errors import ConfigError
 from tunesmith.data.kinds.labelled import label_names
+from tunesmith.data.kinds.pair import DIRECTIONS
 from tunesmith.data.quality.ledger import OUTCOMES
 from tunesmith.model.methods.table import METHODS
 from tunesmith.prompt.base import EMBEDDED
 from tunesmith.score.interval import show
 
 QUESTION = "Hello, what can you help me with?"  # of the code, where nothing of the data may be quoted
-OBJECTIVES = {"sft": "supervised fine-tuning", "classify": "learning to classify"}
-PIPELINES = {"causal": "text-generation", "classify": "text-classification"}  # of tasks, as the hub calls them
+OBJECTIVES = {
+    "sft": "supervised fine-tuning", "classify": "learning to classify", "seq2seq": "learning targets of sources",
+}  # fmt: skip
+PIPELINES = {  # of tasks, as the hub calls them: its "text2text-generation" has become a part of "text-generation"
+    "causal": "text-generation", "classify": "text-classification", "seq2seq": "text-generation",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -72,9 +77,21 @@ class Facts:
         return self.recipe.get("objective", {}).get("type", "sft")
 
     @property
+    def task(self) -> str:
+        """What the model is loaded for."""
+        return self.record.get("task", "causal")
+
+    @property
+    def prefix(self) -> str:
+        """What stands before every source."""
+        return self.record.get("contract", {}).get("prefix", "")
+
+    @property
     def pipeline(self) -> str:
         """What the hub calls the model's task."""
-        return PIPELINES[self.record.get("task", "causal")]
+        if self.task == "seq2seq" and self.record.get("facts", {}).get(DIRECTIONS):
+            return "translation"
+        return PIPELINES[self.task]
 
     @property
     def labels(self) -> list[str]:
@@ -115,7 +132,7 @@ def write_card(facts: Facts) -> str:
         embedded=facts.record.get("base", {}).get("name") == EMBEDDED,
         base_name=facts.base or facts.record.get("base", {}).get("name", "unknown"),
         rows=facts.record.get("data", {}).get("rows"),
-        question=repr(question_for(facts)),
+        question=repr(facts.prefix + question_for(facts)),
         against=facts.report["against"] if facts.report and facts.pipeline == "text-classification" else None,
         labels=", ".join(map(code, facts.labels)),
         classes=max(len(facts.labels), 1),
@@ -188,7 +205,7 @@ def question_for(facts: Facts) -> str:
     if not facts.with_samples:
         return QUESTION
     samples = (facts.report or {}).get("samples", [])
-    asks = ("user", "text")
+    asks = ("user", "text", "source")
     said = [turn["content"] for turn in samples[0]["messages"] if turn["role"] in asks] if samples else []
     if not said:
         raise ConfigError("--with-samples: this model has no report with a question. Leave the option out.")

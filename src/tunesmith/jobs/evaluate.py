@@ -113,7 +113,7 @@ def evaluate_task(
     task, baseline, device = EVALUATIONS[model.task], arguments.get("baseline", "none"), arguments.get("device", "auto")
     baselines_of(task, baseline)
     takes = context_length(model.base.folder if model.base else model.folder) or LONGEST
-    asked = {**arguments, "columns": arguments["columns"] or columns_of(model)}
+    asked = {**arguments, "columns": arguments["columns"] or columns_of(model, arguments["data"])}
     rows = _rows(asked, model.contract(), takes, report, task.reads, arguments["rows"] or 1 << 60)
     refuse_strange(rows, model)
     if other is not None or baseline == NO_BASELINE:
@@ -184,7 +184,7 @@ def _rows(
     most: int = 0,
 ) -> list[Prepared]:  # fmt: skip
     """The file's rows, prepared; a note says how many are left out because they are too long."""
-    dataset = load_rows(arguments["data"], format=arguments["format"], columns=arguments["columns"] or {})
+    dataset = load_rows(arguments["data"], reads, format=arguments["format"], columns=arguments["columns"] or {})
     ledgers = dataset.reading.ledgers
     require_rows(ledgers, arguments["bad_rows"])
     wanted = dataset.rows[: most or arguments["rows"] or 200]

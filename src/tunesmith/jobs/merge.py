@@ -23,8 +23,11 @@ from tunesmith.core.config import validate
 from tunesmith.core.errors import DataError, JobError, MissingError, ModelError, TunesmithError
 from tunesmith.core.events import Report
 from tunesmith.core.files import expanded, make_folder, read_object, sha256_of, to_disk, write_json
+from tunesmith.data.formats.columns import Columns
 from tunesmith.data.load import load_rows, require_rows
 from tunesmith.data.prepare import Prepared, dataset_id, prepare
+from tunesmith.data.read.files import read_rows
+from tunesmith.data.source import find_files
 from tunesmith.data.split import Splits, load_splits
 from tunesmith.evaluate.general_ability import READS
 from tunesmith.jobs.verify_merge import Trial, verify_merge
@@ -136,10 +139,16 @@ def recipe_of(exported: ExportedModel) -> Recipe | None:
     return validate(Recipe, card["recipe"], f"{exported.folder / CARD}: recipe") if "recipe" in card else None
 
 
-def columns_of(exported: ExportedModel) -> dict[str, str]:
-    """What the files of a model's run called the columns of its rows."""
+def columns_of(exported: ExportedModel, data: str) -> dict[str, str]:
+    """What the files of a model's run called the columns of its rows; nothing where a file has none of these."""
     recipe = recipe_of(exported)
-    return {} if recipe is None else dict(recipe.data.columns)
+    named = {} if recipe is None else dict(recipe.data.columns)
+    if not named:
+        return {}
+    file = find_files(data)[0]
+    first = next(read_rows(file.path, name=file.name, known=set(named.values())), None)
+    there = Columns(named).lifted(first.value) if first is not None and isinstance(first.value, dict) else {}
+    return named if any(given in there for given in named.values()) else {}
 
 
 def splits_of_run(exported: ExportedModel, report: Report) -> Splits:
@@ -168,10 +177,10 @@ def splits_of_run(exported: ExportedModel, report: Report) -> Splits:
 def rows_of_file(name: str, exported: ExportedModel) -> tuple[Sequence[Prepared], str]:
     """The rows of a file, prepared as the model is prompted; those that are too long are left out."""
     recipe = recipe_of(exported)
-    dataset = load_rows(name, columns={} if exported.chats else columns_of(exported))
+    reads = READS if recipe is None else objective_for(recipe.objective).reads
+    dataset = load_rows(name, reads, columns={} if exported.chats else columns_of(exported, name))
     ledgers = dataset.reading.ledgers
     require_rows(ledgers, "fail")
-    reads = READS if recipe is None else objective_for(recipe.objective).reads
     takes = context_length(exported.base.folder if exported.base else exported.folder) or LONGEST
     rows = list(prepare(dataset.rows, ledgers, exported.contract(), takes, reads, over_long="drop"))
     return rows, f"rows of {name}"

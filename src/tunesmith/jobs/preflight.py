@@ -128,7 +128,9 @@ def refuse_with_head(recipe: Recipe) -> None:
         if getattr(recipe.model, name) != off:
             raise ConfigError(f"{both} model.{name} do not go together yet. Leave it out.")
     if recipe.evaluate.general_ability not in ("auto", "off"):
-        raise ConfigError(f"{both} evaluate.general_ability do not go together: it is for models that chat. Leave it out.")
+        raise ConfigError(
+            f"{both} evaluate.general_ability do not go together: it is for models that chat. Leave it out."
+        )
     if recipe.sharding == "full" and recipe.processes > 1:
         raise ConfigError(f"{both} sharding = full do not go together yet. Set sharding=none.")
     if kind == "seq2seq" and recipe.perturb.type != "none":

@@ -65,12 +65,12 @@ class Pairs:
     labels_BT: torch.Tensor
 
     @property
-    def picked_N(self) -> torch.Tensor:
+    def picked_N(self) -> torch.Tensor:  # noqa: N802
         """Where target tokens stand among all positions, rows one after another."""
         return (self.labels_BT != NO_TARGET).flatten().nonzero()[:, 0]
 
     @property
-    def target_N(self) -> torch.Tensor:
+    def target_N(self) -> torch.Tensor:  # noqa: N802
         """The target tokens of all rows."""
         return self.labels_BT[self.labels_BT != NO_TARGET]
 
@@ -102,7 +102,7 @@ def target_logits(model: Any, pairs: Pairs) -> torch.Tensor:
 
 
 def read_by_head(model: Any, pairs: Pairs) -> torch.Tensor:
-    """What the output layer would read at the target tokens, (N, D): the model runs, with nothing in that layer's place.
+    """What the output layer would read at the target tokens, (N, D): the model runs with nothing in its place.
 
     Where it adds something to the logits, as BART does, this is asked of its body.
     """
@@ -138,7 +138,8 @@ def score_targets(model: Any, rows: Sequence[tuple[np.ndarray, np.ndarray]]) -> 
     """How a model in evaluation mode predicts each target of a source, in the order of the rows."""
     found: dict[int, TargetScore] = {}
     for places in _of_one_length([len(source) + len(target) for source, target in rows]):
-        pairs = pairs_of(*zip(*(rows[place] for place in places), strict=True), str(model.device))
+        sources, targets = ([rows[place][side] for place in places] for side in (0, 1))
+        pairs = pairs_of(sources, targets, str(model.device))
         logits_NV = target_logits(model, pairs).float()
         loss_N = cross_entropy(logits_NV, pairs.target_N, reduction="none")
         right_N = logits_NV.argmax(-1) == pairs.target_N

@@ -66,7 +66,9 @@ class Columns:
                 continue
             head, _, nested = given.partition(".")
             inside = raw[0].get(head) if nested else None
-            there = sorted(f"{head}.{name}" for name in inside) if isinstance(inside, dict) else sorted(map(str, rows[0]))
+            there = (
+                sorted(f"{head}.{name}" for name in inside) if isinstance(inside, dict) else sorted(map(str, rows[0]))
+            )
             close = difflib.get_close_matches(given, there, n=1)
             meant = f" Did you mean {close[0]!r}?" if close else ""
             raise DataError(

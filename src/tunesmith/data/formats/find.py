@@ -13,7 +13,10 @@ from tunesmith.data.formats.values import Values
 from tunesmith.data.kinds.table import FORMATS
 from tunesmith.data.quality.ledger import RowFault
 
-LABELS, ALSO = ("verdict", "labelled", "tagged", "source-target"), ("chat", "text")  # kinds whose labels others may not need, and those
+LABELS, ALSO = (
+    ("verdict", "labelled", "tagged", "source-target"),
+    ("chat", "text"),
+)  # kinds whose labels others may not need, and those
 
 
 def missing_keys(chosen: Format, row: Values) -> RowFault:
@@ -67,7 +70,7 @@ def find_format(rows: Iterable[Mapping[str, Any]], file: str, reads: frozenset[s
 
 def also_read_as(chosen: Format, rows: Iterable[Mapping[str, Any]]) -> str:
     """How supervised fine-tuning could read rows with labels or verdicts: a sentence, empty where it could not."""
-    if chosen.kind not in LABELS:
+    if chosen.kind not in LABELS or chosen.on_request:
         return ""
     samples = [row for row in rows if chosen.has_keys(row)]
     others = [one.name for one in FORMATS.values() if one.kind in ALSO]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tunesmith.core.errors import ConfigError
 from tunesmith.core.events import Report
 from tunesmith.core.names import look_up
 from tunesmith.data.prepare import Prepared
@@ -73,4 +74,8 @@ def baselines_of(task: TaskEvaluation, wanted: str) -> list[Baseline]:
         return always
     if wanted == ALL_BASELINES:
         return [*always, *task.wanted.values()]
+    if not task.wanted:
+        raise ConfigError(
+            f"baseline {wanted!r}: of this task there is none but what always stands beside it: take all."
+        )
     return [*always, look_up(task.wanted, wanted, "baseline")]
