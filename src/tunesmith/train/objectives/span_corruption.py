@@ -1,4 +1,4 @@
-"""Span corruption: how T5 is pretrained on plain text (Raffel et al., 2020, arXiv 1910.10683, section 3.1.4).
+"""Span corruption: how T5 is pretrained on plain text (Raffel et al., 2020, arXiv 1910.10683, section 3.3.4).
 
 Some stretches of a text are taken out, each replaced by a sentinel of its own; the target is what was taken out, each
 stretch behind its sentinel. As in the authors' code a text begins with a stretch that stays and ends with one that is
