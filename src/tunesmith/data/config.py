@@ -51,7 +51,7 @@ class DataConfig(Section):
     over_long: Literal["fail", "drop", "truncate", "split"] = option(
         "fail",
         "What to do with rows longer than max_length. Truncated rows lose their end; `split` cuts plain text into "
-        "several rows.",
+        "several rows, which is what `objective.type: pretrain` does if this is absent.",
     )
     bad_rows: Literal["fail", "drop"] = option("fail", "What to do with rows that cannot be read.")
     duplicates: Literal["drop", "keep"] = option("drop", "What to do with rows that are exactly equal to earlier ones.")

@@ -48,6 +48,7 @@ from tunesmith.jobs.verify_export import (
 from tunesmith.jobs.verify_merge import Trial
 from tunesmith.model.device import choose_device
 from tunesmith.model.export import export
+from tunesmith.model.heads import fresh_weights
 from tunesmith.model.load import TASKS, LoadSpec, load, read_config, refuse_not_finite, refuse_untrainable
 from tunesmith.model.methods.continue_from import starting_adapter
 from tunesmith.model.methods.method import trainable
@@ -118,7 +119,7 @@ def walk(
 
     # 2. The base model's prompt contract.
     base = resolve(recipe.model.base, recipe.model.revision)
-    objective = objective_for(recipe.objective)
+    objective = objective_for(recipe.objective, read_config(base.folder))
     refuse_untrainable(base.folder, objective.task)
     contract = load_contract(
         base.folder, recipe.model.template, recipe.data.train_on, TASKS[objective.task].causal, recipe.model.add_tokens
@@ -152,7 +153,7 @@ def walk(
     # 6. The model, the way it is changed, and the whole plan, decided on the model as it will be trained.
     report(events.Phase("loading the model"))
     task, facts, sharded = objective.task, splits.train.dataset.facts, plan.sharding == "full"
-    objective = objective.informed(facts) if objective.informed is not None else objective
+    objective = objective.informed(facts, contract) if objective.informed is not None else objective
     spec = LoadSpec(
         task=task,
         facts=facts,
@@ -164,6 +165,8 @@ def walk(
         shard=sharded,
     )
     loaded = load(base.folder, spec)
+    if fresh_weights(loaded.model) and TASKS[task].said_of_fresh:
+        report(events.Warning(TASKS[task].said_of_fresh))
     batch_size, an_epoch = recipe.optim.batch_size, steps_per_epoch(rows, recipe.optim.batch_size)
     steps = recipe.optim.steps or max(1, math.ceil(recipe.optim.epochs * an_epoch))
     model = changed_model(loaded.model, recipe, rows, steps)

@@ -136,6 +136,12 @@ def recipe_of(exported: ExportedModel) -> Recipe | None:
     return validate(Recipe, card["recipe"], f"{exported.folder / CARD}: recipe") if "recipe" in card else None
 
 
+def reads_of(recipe: Recipe, exported: ExportedModel) -> frozenset[str]:
+    """The kinds of rows that a model was trained on."""
+    config = read_config(exported.base.folder if exported.base else exported.folder)
+    return objective_for(recipe.objective, config).reads
+
+
 def columns_of(exported: ExportedModel) -> dict[str, str]:
     """What the files of a model's run called the columns of its rows."""
     recipe = recipe_of(exported)
@@ -156,7 +162,7 @@ def splits_of_run(exported: ExportedModel, report: Report) -> Splits:
     contract = exported.contract()
     try:
         with contextlib.chdir(where):
-            splits = load_splits(recipe.data, contract, longest, objective_for(recipe.objective).reads)
+            splits = load_splits(recipe.data, contract, longest, reads_of(recipe, exported))
     except (MissingError, DataError) as error:
         raise DataError(f"the run's rows cannot be read again: {error} Name others with --data.") from None
     if splits.train.dataset.id != card["data"]["id"]:
@@ -171,7 +177,7 @@ def rows_of_file(name: str, exported: ExportedModel) -> tuple[Sequence[Prepared]
     dataset = load_rows(name, columns={} if exported.chats else columns_of(exported))
     ledgers = dataset.reading.ledgers
     require_rows(ledgers, "fail")
-    reads = READS if recipe is None else objective_for(recipe.objective).reads
+    reads = READS if recipe is None else reads_of(recipe, exported)
     takes = context_length(exported.base.folder if exported.base else exported.folder) or LONGEST
     rows = list(prepare(dataset.rows, ledgers, exported.contract(), takes, reads, over_long="drop"))
     return rows, f"rows of {name}"

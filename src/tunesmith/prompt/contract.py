@@ -254,6 +254,16 @@ class Contract:
         first = self.tokenizer("a")["input_ids"][0]
         return [first] if first in (self.tokenizer.bos_token_id, self.tokenizer.cls_token_id) else []
 
+    @property
+    def around_pieces(self) -> tuple[list[int], list[int]]:
+        """What stands before and behind each piece of a text that is cut into several.
+
+        Before it what opens a text; behind it nothing, since the text goes on, but of an encoder's tokenizer what
+        closes its frame.
+        """
+        encoder = self.tokenizer.mask_token_id is not None and self._opening == [self.tokenizer.cls_token_id]
+        return self._opening, [self.stop_ids[0]] if encoder else []
+
     def _span(self, ids: list[int], starts: list[int], begin: int, end: int, rewritten: bool) -> tuple[int, int]:
         """The tokens of text[begin:end] up to the last stop token among them."""
         inside = [i for i, start in enumerate(starts) if begin <= start < end]

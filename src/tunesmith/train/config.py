@@ -41,7 +41,17 @@ class ClassifyConfig(Section):
     )
 
 
-ObjectiveConfig = Annotated[SftConfig | ClassifyConfig, Field(discriminator="type")]
+class PretrainConfig(Section):
+    """Learn plain text: every token of it or, of an encoder, those that are hidden."""
+
+    type: Literal["pretrain"] = "pretrain"
+    masked: float = option(
+        0.15, "Of encoders: share of the tokens that are hidden, and predicted.", "0.15 to 0.4.", gt=0, lt=1
+    )
+    whole_words: bool = option(True, "Of encoders: hide all pieces of a word together.")
+
+
+ObjectiveConfig = Annotated[SftConfig | ClassifyConfig | PretrainConfig, Field(discriminator="type")]
 
 
 class GroupConfig(Section):

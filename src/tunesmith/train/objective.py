@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from tunesmith.data.prepare import Prepared
+from tunesmith.prompt.contract import Contract
 from tunesmith.train.batch import DummyBatch
 from tunesmith.train.planning.plan import Plan
 from tunesmith.train.weights.ranks import Ranks
@@ -146,8 +147,8 @@ class Objective:
             probabilities); `collate` is given them again with the rows.
         soft: tokens that `collate` puts before each sequence of a row.
         check: lets the planner try packing and the chunked loss; without it rows are not packed.
-        informed: the same objective, once the facts of the training rows are known: names of classes, how often each
-            comes.
+        informed: the same objective, once it is known what the training rows' facts are (names of classes, how often
+            each comes), and how they become tokens.
         choose: of the trained model and the validation rows, what its users need beside its weights, as plain values
             for its card: a threshold.
     """
@@ -164,7 +165,7 @@ class Objective:
     precompute: Callable[[Models, Sequence[Prepared]], Columns] | None = None
     soft: int = 0
     check: Check | None = None
-    informed: Callable[[Mapping[str, Any]], Objective] | None = None
+    informed: Callable[[Mapping[str, Any], Contract], Objective] | None = None
     choose: Callable[[Any, Sequence[Prepared]], dict[str, Any]] = _choose_nothing
 
 

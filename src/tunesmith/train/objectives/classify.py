@@ -166,6 +166,6 @@ def make_classify(config: ClassifyConfig, facts: Mapping[str, Any] | None = None
         task="classify",
         higher=frozenset({"accuracy"}),
         check=Check(outputs, losses),
-        informed=lambda facts: make_classify(config, facts),
+        informed=lambda facts, contract: make_classify(config, facts),
         choose=partial(choose, classes=classes),
     )
