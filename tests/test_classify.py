@@ -226,7 +226,7 @@ def test_what_does_not_go_together_is_refused(bases, tmp_path):
         ({"method": "prompt_tuning"}, "method.type = prompt_tuning do not go together. Take one of full,"),
         ({"evaluate": {"metric": "token_accuracy"}}, "with objective.type = classify it is one of loss, accuracy"),
         ({"model": {"base": "ember", "quantize": "nf4"}, "method": "lora"}, "model.quantize do not go together"),
-        ({"objective": "sft", "evaluate": {"baseline": "tfidf"}}, "evaluate.baseline is for objective.type = classify"),
+        ({"objective": "sft", "evaluate": {"baseline": "tfidf"}}, "evaluate.baseline is not for objective.type = sft"),
     ]):  # fmt: skip
         with pytest.raises(ConfigError, match=said):
             run(begin(tmp_path / str(number), bases / "bert", GOOD, **settings))

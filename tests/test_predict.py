@@ -14,7 +14,8 @@ from tunesmith.cli.main import app
 from tunesmith.core.errors import ConfigError, DataError, ModelError
 from tunesmith.core.events import silent
 from tunesmith.infer.local import LocalEngine
-from tunesmith.infer.predict import best_threshold, load_classifier
+from tunesmith.infer.predict.classes import best_threshold
+from tunesmith.infer.predict.table import load_predictor
 from tunesmith.jobs.finetune import finetune
 from tunesmith.model.export import find_model
 
@@ -84,8 +85,8 @@ def test_who_says_what_texts_are_writes_none(classifier):
 
 
 def test_a_model_that_writes_predicts_nothing(tiny):
-    with pytest.raises(ModelError, match="this is no classifier"):
-        load_classifier(find_model(str(tiny)))
+    with pytest.raises(ModelError, match="writes on from what it has read"):
+        load_predictor(find_model(str(tiny)))
 
 
 def test_the_threshold_with_the_best_f1():

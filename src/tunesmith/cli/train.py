@@ -41,11 +41,13 @@ def train(
     say_next(str(run.folder), until)
 
 
-def classifies(folder: str) -> bool:
-    """Whether a run has made a model that says what texts are, and writes none."""
-    from tunesmith.train.recipe import read_recipe
+def chats(folder: str) -> bool:
+    """Whether a run has made a model that writes on from what it has read."""
+    from tunesmith.core.files import read_object
+    from tunesmith.model.layout import CARD
 
-    return read_recipe(Path(folder) / "config.yaml").objective.type == "classify"
+    card = Path(folder) / "model" / CARD
+    return not card.exists() or read_object(card).get("task", "causal") == "causal"
 
 
 def say_next(folder: str, until: str = "evaluated", again: bool = True) -> None:
@@ -55,8 +57,8 @@ def say_next(folder: str, until: str = "evaluated", again: bool = True) -> None:
     lines = {
         f"report  {folder}/report/report.html": until == "evaluated",
         f"go on   tunesmith train --resume {folder}": until != "evaluated",
-        f"chat    tunesmith chat {folder}": until != "trained" and not classifies(folder),
-        f"predict tunesmith predict {folder} FILE": until != "trained" and classifies(folder),
+        f"chat    tunesmith chat {folder}": until != "trained" and chats(folder),
+        f"predict tunesmith predict {folder} FILE": until != "trained" and not chats(folder),
         f"again   tunesmith train {folder}/config.yaml --set optim.learning_rate=...": again,
     }
     console.print()

@@ -23,6 +23,7 @@ from tunesmith.score.interval import show
 
 QUESTION = "Hello, what can you help me with?"  # of the code, where nothing of the data may be quoted
 OBJECTIVES = {"sft": "supervised fine-tuning", "classify": "learning to classify"}
+PIPELINES = {"causal": "text-generation", "classify": "text-classification"}  # of tasks, as the hub calls them
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Facts:
     @property
     def pipeline(self) -> str:
         """What the hub calls the model's task."""
-        return "text-classification" if self.record.get("task") == "classify" else "text-generation"
+        return PIPELINES[self.record.get("task", "causal")]
 
     @property
     def labels(self) -> list[str]:

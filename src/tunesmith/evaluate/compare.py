@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tunesmith.data.kinds.labelled import names_of
-from tunesmith.data.kinds.row import Row
+from tunesmith.data.kinds.table import kind_of
 from tunesmith.data.prepare import Prepared
 from tunesmith.evaluate.slices import parts_of
 from tunesmith.evaluate.suite import RowResults, Speed
-from tunesmith.prompt.messages import plain
 from tunesmith.score.interval import FEWEST_ROWS, Interval, difference_interval, score_interval
 from tunesmith.score.metrics import ALL_METRICS, Counts, Metric
 
@@ -99,7 +97,7 @@ def compare(
     samples = [
         Sample(asked, reference, answer, other.answers[i] if other else None)
         for i, (row, answer) in enumerate(zip(rows, results.answers, strict=True))
-        for asked, reference in _asked(row.row)
+        for asked, reference in kind_of(row.row).shown(row.row)
     ]
     whole = list(range(len(rows)))
     slices = [
@@ -109,17 +107,6 @@ def compare(
     pairs = ((names[0], results), (names[1], other))
     speed = {name: one.speed for name, one in pairs if name is not None and one is not None and one.speed is not None}
     return EvalReport(names[0], names[1], data, len(rows), _compare_all(results, other, whole), slices, speed, samples)
-
-
-def _asked(row: Row) -> list[tuple[list[dict[str, str]], str]]:
-    """What people read of a row: what was asked, and the reference; nothing of one that asks nothing."""
-    content: Any = row.content
-    if content.kind == "chat":
-        return [(plain(row.prompt), row.answer)]
-    if content.kind == "labelled":
-        label = ", ".join(names_of(content)) if names_of(content) or isinstance(content.label, tuple) else content.label
-        return [([{"role": "text", "content": text} for text in content.texts()], str(label))]
-    return []
 
 
 def rows_of(results: RowResults, rows: Sequence[Prepared]) -> list[dict[str, Any]]:

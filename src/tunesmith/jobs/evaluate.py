@@ -10,7 +10,7 @@ from tunesmith.core import events
 from tunesmith.core.errors import ConfigError, ModelError
 from tunesmith.core.events import Report
 from tunesmith.core.files import write_text
-from tunesmith.core.names import counted, look_up
+from tunesmith.core.names import counted
 from tunesmith.data.load import load_rows, require_rows
 from tunesmith.data.prepare import Prepared, dataset_id, prepare
 from tunesmith.evaluate.compare import compare, rows_of
@@ -18,11 +18,12 @@ from tunesmith.evaluate.general_ability import READS, general_files, load_genera
 from tunesmith.evaluate.report import render_evaluation
 from tunesmith.evaluate.suite import RowResults, evaluate_rows
 from tunesmith.infer.local import LocalEngine
-from tunesmith.infer.predict import load_classifier
 from tunesmith.infer.remote import RemoteModel, parse_remote
-from tunesmith.jobs.evaluate_classes import beside_baselines, evaluate_classes, refuse_strange
 from tunesmith.jobs.final_evaluation import Found, say
 from tunesmith.jobs.merge import columns_of, training_rows
+from tunesmith.jobs.tasks.evaluate import beside_baselines, evaluate_alone, refuse_strange
+from tunesmith.jobs.tasks.table import EVALUATIONS
+from tunesmith.jobs.tasks.task import NO_BASELINE, baselines_of
 from tunesmith.model.adapter import soft_places
 from tunesmith.model.export import ExportedModel, find_model
 from tunesmith.prompt.base import EMBEDDED, context_length, resolve
@@ -44,9 +45,9 @@ def evaluate_model(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
         return {"report": evaluate_harness(arguments, report)}
     model, other = _find(arguments["model"]), _find(arguments["against"]) if arguments["against"] else None
     if any(isinstance(one, ExportedModel) and not one.chats for one in (model, other)):
-        return {"report": evaluate_labels(model, other, arguments, report)}
+        return {"report": evaluate_task(model, other, arguments, report)}
     if arguments.get("baseline", "none") != "none":
-        raise ConfigError("--baseline is for classifiers. Leave it out.")
+        raise ConfigError("--baseline is for models that do not chat, such as classifiers. Leave it out.")
     contract, takes = _reader([model, other], arguments["template"])
     rows = _rows(arguments, contract, takes, report)
     files = general_files(arguments.get("general") or "off", "")
@@ -93,34 +94,34 @@ def _told(found: Found, arguments: dict[str, Any], report: Report) -> dict[str, 
     return found.to_json()
 
 
-def evaluate_labels(
+def evaluate_task(
     model: ExportedModel | RemoteModel, other: ExportedModel | RemoteModel | None, arguments: dict[str, Any],
     report: Report,
 ) -> dict[str, Any]:  # fmt: skip
-    """Evaluate a classifier on rows with labels, beside another or beside baselines.
+    """Evaluate a model that does not chat on rows of its task, beside another or beside baselines.
 
     Raises:
-        ConfigError: something is asked for that classifiers have not.
+        ConfigError: something is asked for that such models have not.
     """
     if not isinstance(model, ExportedModel) or isinstance(other, RemoteModel) or model.chats or (other and other.chats):
         raise ConfigError(
-            f"{arguments['model']} and {arguments['against']}: a classifier is compared with another alone."
+            f"{arguments['model']} and {arguments['against']}: a model that does not chat is compared with another of "
+            "its task alone."
         )
     if arguments.get("general"):
-        raise ConfigError("--general is for models that write. Leave it out.")
-    look_up({"none": 0, "tfidf": 1}, arguments.get("baseline", "none"), "baseline")
+        raise ConfigError("--general is for models that chat. Leave it out.")
+    task, baseline, device = EVALUATIONS[model.task], arguments.get("baseline", "none"), arguments.get("device", "auto")
+    baselines_of(task, baseline)
     takes = context_length(model.base.folder if model.base else model.folder) or LONGEST
     asked = {**arguments, "columns": arguments["columns"] or columns_of(model)}
-    rows = _rows(asked, model.contract(), takes, report, frozenset({"labelled"}), arguments["rows"] or 1 << 60)
+    rows = _rows(asked, model.contract(), takes, report, task.reads, arguments["rows"] or 1 << 60)
     refuse_strange(rows, model)
-    if other is not None:
-        return _told(evaluate_classes(model, other, rows, arguments.get("device", "auto"), report), arguments, report)
-    if arguments.get("baseline", "none") == "none":
-        return _told(evaluate_classes(model, None, rows, arguments.get("device", "auto"), report), arguments, report)
+    if other is not None or baseline == NO_BASELINE:
+        return _told(evaluate_alone(model, other, rows, device, report), arguments, report)
     training = training_rows(model, report)
-    classifier = load_classifier(model, arguments.get("device", "auto"))
-    found = beside_baselines(classifier, model.name, rows, training, arguments["baseline"], report)
-    return _told(found, arguments, report)
+    return _told(
+        beside_baselines(model, model.name, model.base, rows, training, baseline, device, report), arguments, report
+    )
 
 
 def evaluate_harness(arguments: dict[str, Any], report: Report) -> dict[str, Any]:

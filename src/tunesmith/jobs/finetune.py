@@ -23,12 +23,12 @@ from tunesmith.data.quality.ledger import total
 from tunesmith.data.split import Splits, load_splits
 from tunesmith.evaluate.report import Story, render_page
 from tunesmith.jobs.card import make_card
-from tunesmith.jobs.evaluate_classes import evaluate_classifier
 from tunesmith.jobs.final_evaluation import Found, evaluate_both
 from tunesmith.jobs.merge import export_merged, rows_to_compare
 from tunesmith.jobs.preflight import (
     doubts,
     refuse_accuracy_of_numbers,
+    refuse_measures,
     refuse_too_few,
     refuse_unknown_tokens,
     refuse_what_cannot_teach,
@@ -37,6 +37,7 @@ from tunesmith.jobs.preflight import (
 from tunesmith.jobs.replay import with_replay
 from tunesmith.jobs.resume import begin_plan, go_back, made_from
 from tunesmith.jobs.start import TRAINING
+from tunesmith.jobs.tasks.evaluate import evaluate_run
 from tunesmith.jobs.trained import changed_model, trained_model
 from tunesmith.jobs.verify_export import (
     losses_of,
@@ -120,6 +121,7 @@ def walk(
     # 2. The base model's prompt contract.
     base = resolve(recipe.model.base, recipe.model.revision)
     objective = objective_for(recipe.objective, read_config(base.folder))
+    refuse_measures(recipe, objective)
     refuse_untrainable(base.folder, objective.task)
     contract = load_contract(
         base.folder, recipe.model.template, recipe.data.train_on, TASKS[objective.task].causal, recipe.model.add_tokens
@@ -219,7 +221,7 @@ def walk(
     if recipe.model.quantize != "none" and ranks.leads:
         placed.model.set_attn_implementation(attention)  # of rows that are not packed
         with learner.with_average():
-            beside = losses_of(placed.model, splits.train)
+            beside = losses_of(placed.model, splits.train, task)
     del learner, models, placed, source, watched, perturb
     ranks.leave()
     if not ranks.leads:
@@ -236,7 +238,7 @@ def walk(
     card = make_card(recipe, base, contract, splits, plan, chosen.step, folder)
     target = folder / ("adapter" if recipe.output.merge and "merge" in method.can else "model")
     export(model, base, contract, target, {**card, "chosen": objective.choose(model, splits.validation)})
-    trained = what_was_trained(model, splits.train, recipe.device)
+    trained = what_was_trained(model, splits.train, recipe.device, task)
     if beside is not None and chosen.step == steps:
         report(events.Warning(said_of_quantizing(recipe.model.quantize, beside, trained.losses)))
     del model
@@ -252,8 +254,8 @@ def walk(
     training = sum(step["seconds"] for step in read_lines(folder / METRICS))
     if TASKS[task].causal:
         found = evaluate_both(recipe, folder, base, contract, splits.test, training, report)
-    else:  # a base has no head to compare with
-        found = evaluate_classifier(recipe, folder, splits, report)
+    else:
+        found = evaluate_run(recipe, folder, base, splits, report)
     write_report(folder, recipe, splits, plan, found)
     report(events.Finished())
     return {"folder": str(folder), "scores": found.report.to_json()["scores"] if found.report else []}

@@ -1,4 +1,4 @@
-"""What a classifier says of each row of a file, line by line, so that it can be stopped and taken up again."""
+"""What a model says of each row of a file, line by line, so that it can be stopped and taken up again."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ from typing import Any
 from tunesmith.core.errors import DataError
 from tunesmith.core.files import expanded, make_folder
 from tunesmith.data.formats.columns import Columns
-from tunesmith.data.kinds.labelled import PAIRS, texts_in
 from tunesmith.data.quality.ledger import RowFault
 from tunesmith.data.read.files import read_rows
 from tunesmith.data.read.json import RawRow
 from tunesmith.data.source import find_files
-from tunesmith.infer.predict import Classifier, Read
+from tunesmith.infer.predict.predictor import Predictor
 
 ROWS_AT_ONCE = 256  # that are read together, and written
-TEXTS = {"text", "sentence", *(key for pair in PAIRS for key in pair)}
 
 
 @dataclass(frozen=True)
@@ -38,31 +36,31 @@ class Line:
     """A row on its way: what is told of it, and what the model reads; nothing where it cannot be read."""
 
     told: dict[str, Any]
-    read: Read | None
+    read: Any
 
 
 def predict_file(
-    classifier: Classifier, name: str, columns: Mapping[str, str], write: Callable[[str], Any], skip: int = 0
+    predictor: Predictor, name: str, columns: Mapping[str, str], write: Callable[[str], Any], skip: int = 0
 ) -> Done:
     """Write a line of JSON for each row of a file, in order.
 
     Args:
-        classifier: says what they are.
+        predictor: says what they are.
         name: of the file.
-        columns: the file's names for `text` and `text_pair`.
+        columns: the file's names for what the predictor reads.
         write: takes some lines.
         skip: rows that are done already.
 
     Raises:
         MissingError, DataError: it cannot be read, or none of its columns is a text.
     """
-    rows = enumerate(lines_of(classifier, name, columns), start=1)
+    rows = enumerate(lines_of(predictor, name, columns), start=1)
     for _ in islice(rows, skip):
         pass
     written = faulty = 0
     while some := list(islice(rows, ROWS_AT_ONCE)):
         reads = [line.read for _, line in some if line.read is not None]
-        said = iter(classifier.said_of(classifier.logits(reads)) if reads else ())
+        said = iter(predictor.answers(reads) if reads else ())
         found = [
             {"row": number, **line.told, **(next(said).to_json() if line.read is not None else {})}
             for number, line in some
@@ -73,53 +71,54 @@ def predict_file(
     return Done(skip, written, faulty)
 
 
-def lines_of(classifier: Classifier, name: str, columns: Mapping[str, str]) -> Iterator[Line]:
-    """Each row of a file as the classifier reads it; a row that cannot be read says why.
+def lines_of(predictor: Predictor, name: str, columns: Mapping[str, str]) -> Iterator[Line]:
+    """Each row of a file as the predictor reads it; a row that cannot be read says why.
 
     Raises:
-        DataError: no row of the first file has a text.
+        DataError: the first row of a file has nothing that could be read.
     """
     for file in find_files(name):
-        known = TEXTS | set(columns.values())
+        known = {*predictor.keys, *columns.values()}
         names, raw = Columns(dict(columns)), read_rows(file.path, Counter(), file.name, known)
         first = next(raw, None)
         if first is None:
             raise DataError(f"{file.name}: no rows.")
         if isinstance(first.value, dict):
             names.refuse_absent([first.value], file.name, None)
-            refuse_textless(names.renamed(first.value), file.name)
-        yield line_of(classifier, first, names)
+            refuse_unreadable(predictor, names.renamed(first.value), file.name)
+        yield line_of(predictor, first, names)
         for item in raw:
-            yield line_of(classifier, item, names)
+            yield line_of(predictor, item, names)
 
 
-def refuse_textless(values: Mapping[str, Any], file: str) -> None:
-    """Refuse a file whose rows have no text under a name that is known.
+def refuse_unreadable(predictor: Predictor, values: Mapping[str, Any], file: str) -> None:
+    """Refuse a file whose rows have nothing under a name that is known.
 
     Raises:
         DataError: with its columns.
     """
-    if not TEXTS & values.keys():
+    if not predictor.keys & values.keys():
         shown = ", ".join(map(repr, values)) or "(none)"
-        raise DataError(f"{file}: no column called 'text'; it has {shown}. Name one with --column text=NAME.")
+        key = "text" if "text" in predictor.keys else min(predictor.keys)
+        raise DataError(f"{file}: no column called {key!r}; it has {shown}. Name one with --column {key}=NAME.")
 
 
-def line_of(classifier: Classifier, item: RawRow, columns: Columns) -> Line:
-    """A row as the classifier reads it."""
+def line_of(predictor: Predictor, item: RawRow, columns: Columns) -> Line:
+    """A row as the predictor reads it."""
     told: dict[str, Any] = {"line": item.source.line}
     try:
         if isinstance(item.value, RowFault):
             raise item.value
-        text, second = texts_in(columns.renamed(item.value))
-        told |= {"text": text} if second is None else {"text": text, "text_pair": second}
-        return Line(told, classifier.read(text if second is None else (text, second)))
+        given = predictor.given(columns.renamed(item.value))
+        told |= given
+        return Line(told, predictor.read(given))
     except RowFault as fault:
         return Line({**told, "error": f"{fault.found} {fault.advice}"}, None)
     except DataError as error:
         return Line({**told, "error": str(error)}, None)
 
 
-def predict_to(classifier: Classifier, name: str, columns: Mapping[str, str], out: Path) -> Done:
+def predict_to(predictor: Predictor, name: str, columns: Mapping[str, str], out: Path) -> Done:
     """Write predictions to a file; what an earlier, broken off call has written there is kept and gone on from.
 
     Raises:
@@ -129,14 +128,14 @@ def predict_to(classifier: Classifier, name: str, columns: Mapping[str, str], ou
     make_folder(out.parent, "predictions")
     skip = whole_lines(out)
     if skip:
-        refuse_others(out, skip, lines_of(classifier, name, columns))
+        refuse_others(out, skip, lines_of(predictor, name, columns))
     with out.open("a", encoding="utf-8") as file:
 
         def write(lines: str) -> None:
             file.write(lines)
             file.flush()
 
-        return predict_file(classifier, name, columns, write, skip)
+        return predict_file(predictor, name, columns, write, skip)
 
 
 def whole_lines(path: Path) -> int:
@@ -167,7 +166,8 @@ def refuse_others(out: Path, count: int, lines: Iterator[Line]) -> None:
                 continue
             try:
                 there = json.loads(written)
-                same = line is not None and there["row"] == number and there.get("text") == line.told.get("text")
+                own = {} if line is None else {"row": number, **line.told}
+                same = bool(own) and all(there[key] == value for key, value in own.items())
             except (ValueError, KeyError, TypeError):
                 same = False
             if not same:

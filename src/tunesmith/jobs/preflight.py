@@ -6,13 +6,17 @@ from tunesmith.core.errors import ConfigError, DataError, ModelError, TooFewRows
 from tunesmith.core.names import counted
 from tunesmith.data.dataset import Subset
 from tunesmith.data.split import Splits
+from tunesmith.jobs.tasks.table import EVALUATIONS
+from tunesmith.jobs.tasks.task import NO_BASELINE, baselines_of
 from tunesmith.model.methods.table import METHODS, method_for
 from tunesmith.prompt.base import Base
 from tunesmith.prompt.bases.record import notes_of
 from tunesmith.prompt.contract import Contract
 from tunesmith.train import optimizers
+from tunesmith.train.objective import Objective
 from tunesmith.train.recipe import Recipe
 
+WITH_HEAD = frozenset({"classify"})  # objectives whose models have a head beside the body
 WITHOUT_HEAD = ("prompt_tuning", "p_tuning", "prefix_tuning", "adapter")  # what they save has no place for a head
 
 
@@ -108,18 +112,13 @@ def refuse_quantized(recipe: Recipe) -> None:
 
 
 def refuse_with_head(recipe: Recipe) -> None:
-    """Refuse what a model with a head cannot be trained with, and a metric that the objective has not.
+    """Refuse what a model that does not chat cannot be trained with.
 
     Raises:
         ConfigError: it says which two do not go together.
     """
-    kind, metric = recipe.objective.type, recipe.evaluate.metric
-    known = {"sft": ("loss", "token_accuracy"), "classify": ("loss", "accuracy")}[kind]
-    if metric not in known:
-        raise ConfigError(f"evaluate.metric = {metric}: with objective.type = {kind} it is one of {', '.join(known)}.")
-    if kind == "sft":
-        if recipe.evaluate.baseline != "none":
-            raise ConfigError("evaluate.baseline is for objective.type = classify. Leave it out.")
+    kind = recipe.objective.type
+    if kind not in WITH_HEAD:
         return
     both = f"objective.type = {kind} and"
     if recipe.method.type in WITHOUT_HEAD:
@@ -132,6 +131,21 @@ def refuse_with_head(recipe: Recipe) -> None:
         raise ConfigError(f"{both} evaluate.general_ability do not go together: it writes nothing. Leave it out.")
     if recipe.sharding == "full" and recipe.processes > 1:
         raise ConfigError(f"{both} sharding = full do not go together yet. Set sharding=none.")
+
+
+def refuse_measures(recipe: Recipe, objective: Objective) -> None:
+    """Refuse to judge validations by what the objective does not say, and baselines that there are not.
+
+    Raises:
+        ConfigError: with what there is.
+    """
+    known, metric, kind = objective.metrics, recipe.evaluate.metric, recipe.objective.type
+    if metric not in known:
+        raise ConfigError(f"evaluate.metric = {metric}: with objective.type = {kind} it is one of {', '.join(known)}.")
+    if objective.task in EVALUATIONS:
+        baselines_of(EVALUATIONS[objective.task], recipe.evaluate.baseline)
+    elif recipe.evaluate.baseline != NO_BASELINE:
+        raise ConfigError(f"evaluate.baseline is not for objective.type = {kind}. Leave it out.")
 
 
 def refuse_accuracy_of_numbers(recipe: Recipe, splits: Splits) -> None:

@@ -205,17 +205,17 @@ def load(name: str | Path, template: str | None = None, device: str = "auto", re
         TunesmithError: there is no such model or device, or it cannot be used.
 
     Returns:
-        A `tunesmith.infer.chat.Chat`; of a run that has learned to classify a `tunesmith.infer.predict.Classifier`.
+        A `tunesmith.infer.chat.Chat`; of a run that has learned another task what predicts: its `predict` takes a list.
         torch is imported here, not before.
     """
     from tunesmith.infer.chat import Chat
     from tunesmith.infer.local import LocalEngine
-    from tunesmith.infer.predict import load_classifier
+    from tunesmith.infer.predict.table import load_predictor
     from tunesmith.model.export import find_model
 
     exported = find_model(str(name), report)
     if not exported.chats:
-        return load_classifier(exported, device)
+        return load_predictor(exported, device)
     contract = exported.contract(template)
     return Chat(LocalEngine(exported.load(device), contract))
 

@@ -22,9 +22,8 @@ from tunesmith.core.errors import TrainingError
 from tunesmith.data.prepare import Prepared
 from tunesmith.infer.generator import Options, answer_all
 from tunesmith.infer.local import LocalEngine
-from tunesmith.infer.predict import reads_of, row_logits
+from tunesmith.infer.predict.table import PREDICTORS
 from tunesmith.model.export import find_model
-from tunesmith.model.heads import head_modules
 from tunesmith.model.load import answering
 from tunesmith.model.methods.method import trainable
 from tunesmith.prompt.contract import Contract
@@ -56,21 +55,26 @@ class Trained:
 
     Attributes:
         tensors: the SHA-256 of each trained tensor, and the factor of each adapter, by name.
-        losses: the summed loss of each of a few rows, in the precision and on the device that answer; of a model with
-            a head of its own each row's logits.
+        losses: the summed loss of each of a few rows, in the precision and on the device that answer; of a model that
+            does not chat what it computes of each row.
+        task: that it was trained for.
     """
 
     tensors: dict[str, str]
     losses: list[Any]
+    task: str = "causal"
 
 
-def what_was_trained(model: Any, rows: Sequence[Prepared], device: str = "auto") -> Trained:
+def what_was_trained(
+    model: Any, rows: Sequence[Prepared], device: str = "auto", task: str = "causal"
+) -> Trained:  # fmt: skip
     """What `verify_export` compares with: the model is moved to where it would answer, its trained weights rounded so.
 
     Args:
         model: in fp32 if all of it was trained, else its base as it answers.
         rows: some that it was trained on.
         device: where it answers.
+        task: that it was trained for.
     """
     spec = answering(device)
     if not hasattr(model, "peft_config"):  # peft keeps what it adds in fp32
@@ -78,7 +82,7 @@ def what_was_trained(model: Any, rows: Sequence[Prepared], device: str = "auto")
             weight.data = weight.data.to(spec.dtype)
     model.to(spec.device)
     names = set(trainable(model))
-    return Trained(tensors_of(model, names), losses_of(model, rows))
+    return Trained(tensors_of(model, names), losses_of(model, rows, task), task)
 
 
 def tensors_of(model: torch.nn.Module, names: Container[str]) -> dict[str, str]:
@@ -92,10 +96,10 @@ def tensors_of(model: torch.nn.Module, names: Container[str]) -> dict[str, str]:
     return found | {f"scaling of {name}": str(part.scaling) for name, part in adapters.items()}
 
 
-def losses_of(model: Any, rows: Sequence[Prepared]) -> list[Any]:
-    """The summed loss of each of the first few rows; their logits of a model with a head."""
-    if head_modules(model):
-        return row_logits(model.eval(), reads_of(islice(rows, ROWS))).tolist()
+def losses_of(model: Any, rows: Sequence[Prepared], task: str) -> list[Any]:
+    """The summed loss of each of the first few rows; of a model that does not chat what it computes of them."""
+    if task in PREDICTORS:
+        return [found_PV.flatten().tolist() for found_PV in PREDICTORS[task].outputs(model, list(islice(rows, ROWS)))]
     scores = LocalEngine(model.eval(), None).score(
         [(row.ids.tolist(), row.mask.tolist()) for row in islice(rows, ROWS)]
     )
@@ -158,7 +162,7 @@ def refuse_another(folder: Path, model: Any, rows: Sequence[Prepared], trained: 
             f"{folder}: read back, {len(others)} of {len(trained.tensors)} tensors and factors are not what was "
             f"trained (first: {others[0]}). Please report this."
         )
-    for row, before, after in zip(rows, trained.losses, losses_of(model, rows), strict=False):
+    for row, before, after in zip(rows, trained.losses, losses_of(model, rows, trained.task), strict=False):
         if isinstance(before, list) or isinstance(after, list):
             if not np.allclose(after, before, rtol=CLOSE[model.dtype], atol=CLOSE[model.dtype]):
                 raise TrainingError(

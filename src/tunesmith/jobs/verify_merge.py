@@ -24,9 +24,8 @@ from tunesmith.data.prepare import Prepared
 from tunesmith.evaluate.compare import compare
 from tunesmith.evaluate.suite import RowResults, evaluate_rows
 from tunesmith.infer.local import LocalEngine
-from tunesmith.infer.predict import reads_of, row_logits
+from tunesmith.infer.predict.table import PREDICTORS
 from tunesmith.model.export import ExportedModel
-from tunesmith.model.heads import head_modules
 from tunesmith.model.load import answering
 
 LIMIT = 1e-3  # of a logit's difference
@@ -79,7 +78,7 @@ def verify_merge(
 
     report(events.Phase("comparing the merged model with its adapter"))
     model = load_exact(adapter, trial.device)
-    for i, logits_TV in enumerate(_logits(model, rows, report, "adapter")):
+    for i, logits_TV in enumerate(_logits(model, rows, adapter.task, report, "adapter")):
         np.save(scratch / f"{i}.npy", logits_TV)
     before = answer(model, "adapter")
     del model
@@ -87,7 +86,7 @@ def verify_merge(
     model = load_exact(whole, trial.device)
     offs = [
         _furthest(np.load(scratch / f"{i}.npy", mmap_mode="r"), logits_TV)
-        for i, logits_TV in enumerate(_logits(model, rows, report, "merged model"))
+        for i, logits_TV in enumerate(_logits(model, rows, adapter.task, report, "merged model"))
     ]
     found = _judged(adapter, rows, offs, trial)
     after = answer(model, "merged model")
@@ -118,11 +117,11 @@ def load_exact(exported: ExportedModel, device: str = "auto") -> Any:
 
 
 @torch.inference_mode()
-def _logits(model: Any, rows: Sequence[Prepared], report: Report, label: str) -> Iterator[np.ndarray]:
-    """The logits of each row (T, V), prompt and answer, one row at a time."""
+def _logits(model: Any, rows: Sequence[Prepared], task: str, report: Report, label: str) -> Iterator[np.ndarray]:
+    """The logits of each row (T, V), prompt and answer, one row at a time; or what the task computes of it."""
     for i, row in enumerate(rows):
-        if head_modules(model):  # one position: the whole row
-            yield row_logits(model, reads_of([row]))
+        if task in PREDICTORS:
+            yield PREDICTORS[task].outputs(model, [row])[0]
         else:
             ids_1T = torch.from_numpy(row.ids.astype(np.int64))[None].to(model.device)
             yield model(input_ids=ids_1T, use_cache=False).logits[0].float().cpu().numpy()

@@ -95,9 +95,14 @@ class ExportedModel:
     card: dict[str, Any]
 
     @property
+    def task(self) -> str:
+        """What it is loaded for: one of `TASKS`."""
+        return self.card.get("task", "causal")
+
+    @property
     def chats(self) -> bool:
-        """Whether it goes on writing what it reads: what else it may be, its card says."""
-        return TASKS[self.card.get("task", "causal")].causal
+        """Whether it goes on writing what it reads."""
+        return TASKS[self.task].causal
 
     def contract(self, template: str | None = None) -> Contract:
         """How this model is prompted. `template` names one for a base model that has none."""

@@ -197,8 +197,8 @@ class EvaluateConfig(Section):
         "validation within a tenth of the training.",
         ge=1,
     )
-    metric: Literal["loss", "token_accuracy", "accuracy"] = option(
-        "loss", "What validations are compared by: `token_accuracy` of sft, `accuracy` of classify."
+    metric: str = option(
+        "loss", "What validations are compared by: `loss`; `token_accuracy` of sft; `accuracy` of classify."
     )
     patience: int | None = option(
         None, "Validations without a better value before the run ends; never if absent.", ge=1
@@ -212,10 +212,10 @@ class EvaluateConfig(Section):
     )
     max_new_tokens: int = option(128, "Longest answer generated for the comparison.", ge=1)
     samples: int = option(5, "Questions shown with both models' answers.", ge=0)
-    baseline: Literal["none", "tfidf"] = option(
+    baseline: str = option(
         "none",
-        "What a classifier is compared with beside the most frequent class: `tfidf` is a linear model on words and "
-        "pieces of words, trained on the same rows.",
+        "What a model that does not chat is compared with beside the simplest guess: `all`, or of a classifier "
+        "`tfidf`, a linear model on words and pieces of words, trained on the same rows.",
     )
     general_ability: Literal["auto", "off"] | list[str] = option(
         "auto",

@@ -139,7 +139,8 @@ class Objective:
         loss: of one batch; `whole` is what `before` returned for its step.
         curves: from the sums of a step over all ranks (the loss and each term divided by its unit, counts as they are)
             and its units, the values that people watch, by the names that they know; `loss` is among them.
-        higher: the curves that are better when they are higher.
+        metrics: the curves that validations may be compared by.
+        higher: those that are better when they are higher.
         before: statistics of a whole step, without gradient (KTO's KL, whitening); it is given the batches of this
             rank, which may be none, and the ranks to sum over. In validation each batch is a step.
         arrange: the rows of a whole step before they are cut (KTO's mismatched pairs).
@@ -159,6 +160,7 @@ class Objective:
     loss: Callable[[Models, Any, Any], Loss]
     curves: Callable[[Mapping[str, np.ndarray], Mapping[str, float]], dict[str, float]]
     task: str = "causal"
+    metrics: tuple[str, ...] = ("loss",)
     higher: frozenset[str] = frozenset()
     before: Callable[[Models, Sequence[Any], Ranks], Any] = _nothing_before
     arrange: Callable[[Sequence[Prepared], Draw], Sequence[Prepared]] = _as_they_are

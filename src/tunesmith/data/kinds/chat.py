@@ -187,5 +187,6 @@ KIND = RowKind(
     edit=edit,
     unshown=lambda content, contract: unshown_parts(content.messages, content.tools, contract),
     refuse=refuse_unvaried,
+    shown=lambda row: [(plain(row.prompt), row.answer)],
     turn_by_turn=turn_by_turn,
 )

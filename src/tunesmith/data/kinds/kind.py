@@ -53,6 +53,11 @@ def nothing_hidden(content: Any, contract: Contract) -> Iterable[RowFault]:
     return ()
 
 
+def nothing_asked(row: Row) -> list[tuple[list[dict[str, Any]], str]]:
+    """The row asks nothing."""
+    return []
+
+
 @dataclass(frozen=True)
 class RowKind:
     """A kind of row.
@@ -75,6 +80,8 @@ class RowKind:
         refuse_held_out: refuses, by `DataError`, rows of the part of this name that nothing could be said of, given
             what is known of the training rows.
         doubts: what is odd about training rows together, in sentences.
+        shown: what people read of a row that was evaluated: what was asked, as turns, and the reference; nothing of
+            one that asks nothing.
         turn_by_turn: where the template rewrites earlier turns, the rows that a row becomes, each to its last turn.
         split: under `data.over_long=split` what becomes of a row that is too long: rows of their own, or one row with
             its windows as sequences. Args: the row, its sequences, the longest length, the contract.
@@ -94,6 +101,7 @@ class RowKind:
     refuse: Callable[[TrainingRows, Facts, Contract], None] = no_refusal
     refuse_held_out: Callable[[TrainingRows, Facts, str], None] = no_refusal
     doubts: Callable[[TrainingRows, Facts], list[str]] = no_doubts
+    shown: Callable[[Row], list[tuple[list[dict[str, Any]], str]]] = nothing_asked
     turn_by_turn: Callable[[Row], Iterable[Row]] | None = None
     split: Callable[[Row, list[Tokens], int, Contract], list[Prepared]] | None = None
 

@@ -14,7 +14,7 @@ from tunesmith.data.formats.format import Format, sets
 from tunesmith.data.formats.values import Values, Warn, kind_of, list_of, shown, text_of
 from tunesmith.data.kinds.kind import Facts, RowKind
 from tunesmith.data.kinds.prepared import Prepared, TrainingRows
-from tunesmith.data.kinds.row import Content, Edit
+from tunesmith.data.kinds.row import Content, Edit, Row
 from tunesmith.data.kinds.teach import refuse_one_label
 from tunesmith.data.quality.ledger import RowFault
 from tunesmith.prompt.contract import Contract, Draft
@@ -252,6 +252,13 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names[:5])) + (", ..." if len(names) > 5 else "")
 
 
+def shown_row(row: Row) -> list[tuple[list[dict[str, Any]], str]]:
+    """The texts, and what is true of them."""
+    content: Any = row.content
+    label = ", ".join(names_of(content)) if names_of(content) or isinstance(content.label, tuple) else content.label
+    return [([{"role": "text", "content": text} for text in content.texts()], str(label))]
+
+
 def drafts(content: Labelled, contract: Contract) -> list[Draft]:
     """One sequence: the text or the pair of texts, in the tokenizer's own frame."""
     return [contract.draft_read(content.text, content.second)]
@@ -294,4 +301,5 @@ KIND = RowKind(
     refuse=refuse,
     refuse_held_out=refuse_unknown_labels,
     doubts=doubts,
+    shown=shown_row,
 )

@@ -18,7 +18,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from tunesmith.data.kinds.labelled import Shape, border_of, label_names, names_of, shape_of
 from tunesmith.data.prepare import Prepared
-from tunesmith.infer.predict import best_threshold, reads_of, row_logits
+from tunesmith.infer.predict.classes import best_threshold, reads_of, row_logits
 from tunesmith.model.heads import class_logits, inputs_of
 from tunesmith.train.config import ClassifyConfig
 from tunesmith.train.objective import Check, Columns, Draw, Loss, Models, Objective, Term
@@ -164,6 +164,7 @@ def make_classify(config: ClassifyConfig, facts: Mapping[str, Any] | None = None
         loss=partial(loss, classes=classes, smoothing=config.label_smoothing),
         curves=curves,
         task="classify",
+        metrics=("loss", "accuracy"),
         higher=frozenset({"accuracy"}),
         check=Check(outputs, losses),
         informed=lambda facts, contract: make_classify(config, facts),

@@ -69,6 +69,7 @@ def make_sft(config: SftConfig = SftConfig()) -> Objective:  # noqa: B008  froze
         collate=collate,
         loss=partial(loss, smoothing=config.label_smoothing),
         curves=curves,
+        metrics=("loss", "token_accuracy"),
         higher=frozenset({"token_accuracy"}),
         check=Check(outputs, losses, lambda models, rows: why_not_chunked(models, rows, collate)),
     )

@@ -10,22 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 
-from tunesmith.core.errors import DataError, ModelError
-from tunesmith.data.kinds.labelled import Shape, border_of
+from tunesmith.core.errors import DataError
+from tunesmith.data.kinds.labelled import PAIRS, Shape, border_of, texts_in
 from tunesmith.data.prepare import Prepared
+from tunesmith.infer.predict.predictor import TaskPredictor, stream
 from tunesmith.model.attention import PACKED
 from tunesmith.model.heads import class_logits, inputs_of
 from tunesmith.prompt.base import positions_in
 from tunesmith.prompt.contract import Contract, Rendered
 
 TOKENS_A_PASS = 4096  # of rows that are read together, padding included
-ROWS_AT_ONCE = 1024  # that are sorted by length
 THRESHOLD = 0.5  # probability from which a class is said, where none was chosen
 SAME = 1e-4  # largest difference of a logit that packing may make, relative to the largest
 UNFIT = (NotImplementedError, ValueError, TypeError, RuntimeError, AttributeError, IndexError, KeyError)
@@ -98,9 +97,10 @@ def best_threshold(probability_RC: np.ndarray, true_RC: np.ndarray) -> float:
 
 
 class Classifier:
-    """A model that says of texts what class they have.
+    """A model that says of texts what class they have: a `Predictor`.
 
     Attributes:
+        keys: names of columns with texts.
         model: of transformers, with its adapter.
         contract: how texts become tokens.
         threshold: probability from which a class is said, where a text may have several.
@@ -109,16 +109,18 @@ class Classifier:
         takes: tokens that the model takes; None if its configuration does not say.
     """
 
-    def __init__(self, model: Any, contract: Contract, chosen: Mapping[str, Any] | None = None) -> None:
+    keys = frozenset({"text", "sentence", *(key for pair in PAIRS for key in pair)})
+
+    def __init__(self, model: Any, contract: Contract, card: Mapping[str, Any]) -> None:
         """Use `model`, in evaluation mode.
 
         Args:
             model: for the task `classify`.
             contract: of the same folder.
-            chosen: what was chosen on validation rows, as the card has it.
+            card: of the same folder; under `chosen` stands what was chosen on validation rows.
         """
         self.model, self.contract = model.eval(), contract
-        self.threshold = float((chosen or {}).get("threshold", THRESHOLD))
+        self.threshold = float(card.get("chosen", {}).get("threshold", THRESHOLD))
         config = model.config
         self.names = [config.id2label[place] for place in range(config.num_labels)]
         kinds: dict[str, Shape] = {"multi_label_classification": "several", "regression": "number"}
@@ -135,13 +137,20 @@ class Classifier:
         Raises:
             DataError: one is no text, or longer than the model takes.
         """
-        return [prediction for _, prediction in self.stream(texts)]
+        return [prediction for _, prediction in stream(self, texts)]
 
-    def stream(self, texts: Iterable[Given]) -> Iterator[tuple[Given, Prediction]]:
-        """Each text with what it is, in order, as they come."""
-        waiting = iter(texts)
-        while some := list(islice(waiting, ROWS_AT_ONCE)):
-            yield from zip(some, self.said_of(self.logits([self.read(one) for one in some])), strict=True)
+    def answers(self, reads: Sequence[Read]) -> list[Prediction]:
+        """What each of some texts is that were read."""
+        return self.said_of(self.logits(reads)) if reads else []
+
+    def given(self, values: Mapping[str, Any]) -> dict[str, str]:
+        """The text of a row, and the second one of a pair.
+
+        Raises:
+            RowFault: there is none.
+        """
+        text, second = texts_in(values)
+        return {"text": text} if second is None else {"text": text, "text_pair": second}
 
     def logits(self, rows: Sequence[Read]) -> np.ndarray:
         """The logits of each row, (R, C)."""
@@ -199,14 +208,9 @@ class Classifier:
         return False
 
 
-def load_classifier(exported: Any, device: str = "auto") -> Classifier:
-    """The classifier that a run has exported.
+def outputs(model: Any, rows: Sequence[Prepared]) -> list[np.ndarray]:
+    """The logits of each row, (1, C)."""
+    return [logits_C[None] for logits_C in row_logits(model.eval(), reads_of(rows))]
 
-    Raises:
-        ModelError: it is a model of another kind.
-    """
-    if exported.card.get("task") != "classify":
-        raise ModelError(
-            f"{exported.name}: this is no classifier, so there is nothing to predict. Use `tunesmith chat`."
-        )
-    return Classifier(exported.load(device), exported.contract(), exported.card.get("chosen"))
+
+PREDICTOR = TaskPredictor(Classifier, outputs)

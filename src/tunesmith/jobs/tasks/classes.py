@@ -12,7 +12,6 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,20 +20,16 @@ import torch
 from tunesmith.core import events
 from tunesmith.core.errors import ConfigError
 from tunesmith.core.events import Report
-from tunesmith.data.kinds.labelled import Shape, names_of, shape_of
-from tunesmith.data.prepare import Prepared, dataset_id
-from tunesmith.data.split import Splits
+from tunesmith.data.kinds.labelled import Shape, names_of
+from tunesmith.data.prepare import Prepared
 from tunesmith.evaluate.baselines import MOST_FREQUENT, TFIDF, linear_on_words, most_frequent
 from tunesmith.evaluate.class_pictures import confusion_matrix, reliability
-from tunesmith.evaluate.compare import compare, rows_of
 from tunesmith.evaluate.report import Picture
 from tunesmith.evaluate.suite import TIMED, RowResults, Speed
-from tunesmith.infer.predict import Classifier, load_classifier, reads_of
-from tunesmith.jobs.final_evaluation import Found, say
-from tunesmith.model.export import ExportedModel, find_model
+from tunesmith.infer.predict.classes import Classifier, reads_of
+from tunesmith.jobs.tasks.task import Asked, Measured, TaskEvaluation
 from tunesmith.score.classes import calibration_counts, class_counts, number_counts
 from tunesmith.score.metrics import CALIBRATION
-from tunesmith.train.recipe import Recipe
 
 ROWS_BETWEEN_PULSES = 512
 
@@ -56,74 +51,35 @@ class Task:
     true: np.ndarray
 
 
-def evaluate_classifier(recipe: Recipe, folder: Path, splits: Splits, report: Report) -> Found:
-    """Evaluate the exported model and the baselines on the rows that were held out.
-
-    Args:
-        recipe: of the run.
-        folder: of the run.
-        splits: its rows.
-        report: hears what is done, and what was found.
-    """
-    if not len(splits.test):
-        return Found()
-    report(events.Phase("evaluating"))
-    rows = splits.test[: recipe.evaluate.rows] if recipe.evaluate.rows else splits.test
-    classifier = load_classifier(find_model(str(folder / "model")), recipe.device)
-    found = beside_baselines(classifier, folder.name, list(rows), splits.train, recipe.evaluate.baseline, report)
-    say(found, recipe.evaluate.samples, report)
-    return found
+def measure(classifier: Classifier, name: str, rows: Sequence[Prepared], report: Report) -> Measured:
+    """What a classifier says of each row, and pictures of it."""
+    return measured(classifier, name, task_of(classifier, rows), report)
 
 
-def beside_baselines(
-    classifier: Classifier, name: str, rows: Sequence[Prepared], training: Sequence[Prepared], baseline: str,
-    report: Report,
-) -> Found:  # fmt: skip
-    """What a classifier says of rows, beside the most frequent class and, with `tfidf`, a linear model.
-
-    Args:
-        classifier: that is measured.
-        name: what it is called.
-        rows: at least one.
-        training: rows that it and the baselines have learned from.
-        baseline: `none` or `tfidf`.
-        report: hears what is done.
-    """
-    task = task_of(classifier, rows)
-    results, pictures = measured(classifier, name, task, report)
-    target = true_of(training, classifier.names, task.shape)
-    others = {MOST_FREQUENT[task.shape]: most_frequent(target, len(rows), task.shape)}
-    if baseline == "tfidf":
-        report(events.Phase("training the baseline"))
-        texts = [texts_of(row) for row in training]
-        others[TFIDF] = linear_on_words(texts, target, [texts_of(row) for row in rows], task.shape)
-    data = dataset_id(rows)
-    reports = {
-        other: compare(results, results_of(said, task), (name, other), data, rows) for other, said in others.items()
-    }
-    first = reports.pop(next(iter(reports)))
-    return Found(first, {}, rows_of(results, rows), reports, pictures)
+def baseline_most_frequent(asked: Asked) -> tuple[str, RowResults]:
+    """The most frequent class, the classes of more than half, or the mean."""
+    task = task_of(asked.predictor, asked.rows)
+    target = true_of(asked.training, task.names, task.shape)
+    return MOST_FREQUENT[task.shape], results_of(most_frequent(target, len(asked.rows), task.shape), task)
 
 
-def evaluate_classes(
-    model: ExportedModel, other: ExportedModel | None, rows: Sequence[Prepared], device: str, report: Report
-) -> Found:
-    """Evaluate a classifier on rows, alone or beside another of the same classes.
+def baseline_tfidf(asked: Asked) -> tuple[str, RowResults]:
+    """A linear model on words and pieces of words."""
+    task = task_of(asked.predictor, asked.rows)
+    target = true_of(asked.training, task.names, task.shape)
+    texts = [texts_of(row) for row in asked.training]
+    said = linear_on_words(texts, target, [texts_of(row) for row in asked.rows], task.shape)
+    return TFIDF, results_of(said, task)
+
+
+def refuse_other(one: Classifier, other: Classifier, names: tuple[str, str]) -> None:
+    """Refuse to compare classifiers of other classes.
 
     Raises:
-        ConfigError: the other has other classes.
+        ConfigError: they know other classes.
     """
-    classifier = load_classifier(model, device)
-    task = task_of(classifier, rows)
-    results, pictures = measured(classifier, model.name, task, report)
-    against = None
-    if other is not None:
-        second = load_classifier(other, device)
-        if (second.names, second.shape) != (classifier.names, classifier.shape):
-            raise ConfigError(f"{model.name} and {other.name} know other classes. Evaluate each alone.")
-        against, _ = measured(second, other.name, task, report)
-    found = compare(results, against, (model.name, other.name if other else None), dataset_id(rows), rows)
-    return Found(found, {}, rows_of(results, rows), {}, pictures)
+    if (other.names, other.shape) != (one.names, one.shape):
+        raise ConfigError(f"{names[0]} and {names[1]} know other classes. Evaluate each alone.")
 
 
 def task_of(classifier: Classifier, rows: Sequence[Prepared]) -> Task:
@@ -208,14 +164,10 @@ def _speed(classifier: Classifier, reads: Sequence[Any]) -> Speed:
     return Speed(len(seconds), statistics.median(seconds), max(seconds), None)
 
 
-def refuse_strange(rows: Sequence[Prepared], model: ExportedModel) -> None:
-    """Refuse rows of a file with classes that a model does not know, or none.
-
-    Raises:
-        DataError: with the first.
-    """
-    from tunesmith.data.kinds.table import kind_of
-
-    facts = model.card.get("facts", {})
-    assert shape_of(facts)
-    kind_of(rows[0].row).refuse_held_out(rows, facts, "evaluation")  # pyright: ignore[reportArgumentType]
+EVALUATION = TaskEvaluation(
+    reads=frozenset({"labelled"}),
+    measure=measure,
+    always=baseline_most_frequent,
+    wanted={"tfidf": baseline_tfidf},
+    refuse_other=refuse_other,
+)

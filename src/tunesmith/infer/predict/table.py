@@ -1,0 +1,37 @@
+"""The tasks whose models predict. A new one is a file of its own, and one line here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tunesmith.core.errors import ModelError
+from tunesmith.infer.predict import classes
+from tunesmith.infer.predict.predictor import Predictor, TaskPredictor
+
+PREDICTORS: dict[str, TaskPredictor] = {"classify": classes.PREDICTOR}
+
+
+def load_predictor(exported: Any, device: str = "auto") -> Any:
+    """What a run has exported, ready to predict.
+
+    Args:
+        exported: an `ExportedModel`.
+        device: `auto`, `cpu` or `cuda`.
+
+    Raises:
+        ModelError: it is a model that chats.
+
+    Returns:
+        A `Predictor` of its task.
+    """
+    if exported.task not in PREDICTORS:
+        raise ModelError(
+            f"{exported.name}: this model writes on from what it has read, so there is nothing to predict. Use "
+            "`tunesmith chat`."
+        )
+    return predictor_of(exported.load(device), exported)
+
+
+def predictor_of(model: Any, exported: Any) -> Predictor:
+    """A model for the task of one that was exported, such as its base, ready to predict."""
+    return PREDICTORS[exported.task].make(model, exported.contract(), exported.card)

@@ -1,0 +1,1 @@
+"""How models that do not chat are evaluated: one file a task. `table` lists them."""

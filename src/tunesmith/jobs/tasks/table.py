@@ -1,0 +1,8 @@
+"""The tasks that are evaluated by what models predict. A new one is a file of its own, and one line here."""
+
+from __future__ import annotations
+
+from tunesmith.jobs.tasks import classes
+from tunesmith.jobs.tasks.task import TaskEvaluation
+
+EVALUATIONS: dict[str, TaskEvaluation] = {"classify": classes.EVALUATION}
