@@ -117,18 +117,29 @@ def refuse_with_head(recipe: Recipe) -> None:
     Raises:
         ConfigError: it says which two do not go together.
     """
-    kind = recipe.objective.type
-    if kind not in WITH_HEAD:
-        return
-    both = f"objective.type = {kind} and"
+    if recipe.objective.type in WITH_HEAD:
+        both = f"objective.type = {recipe.objective.type} and"
+        refuse_beside_head(recipe, both)
+        if recipe.evaluate.general_ability not in ("auto", "off"):
+            raise ConfigError(f"{both} evaluate.general_ability do not go together: it writes nothing. Leave it out.")
+
+
+def refuse_beside_head(recipe: Recipe, both: str) -> None:
+    """Refuse methods that do not save a head, and what is not made for models with one.
+
+    Args:
+        recipe: of the run.
+        both: how a sentence begins that says what does not go together.
+
+    Raises:
+        ConfigError: it says which two do not.
+    """
     if recipe.method.type in WITHOUT_HEAD:
         able = ", ".join(name for name in METHODS if name not in WITHOUT_HEAD)
         raise ConfigError(f"{both} method.type = {recipe.method.type} do not go together. Take one of {able}.")
     for name, off in (("quantize", "none"), ("add_tokens", [])):
         if getattr(recipe.model, name) != off:
             raise ConfigError(f"{both} model.{name} do not go together yet. Leave it out.")
-    if recipe.evaluate.general_ability not in ("auto", "off"):
-        raise ConfigError(f"{both} evaluate.general_ability do not go together: it writes nothing. Leave it out.")
     if recipe.sharding == "full" and recipe.processes > 1:
         raise ConfigError(f"{both} sharding = full do not go together yet. Set sharding=none.")
 
@@ -137,8 +148,10 @@ def refuse_measures(recipe: Recipe, objective: Objective) -> None:
     """Refuse to judge validations by what the objective does not say, and baselines that there are not.
 
     Raises:
-        ConfigError: with what there is.
+        ConfigError: with what there is; or the base is an encoder, which something that is asked for does not fit.
     """
+    if objective.task == "masked":
+        refuse_beside_head(recipe, f"{recipe.model.base} is an encoder, with which objective.type = pretrain and")
     known, metric, kind = objective.metrics, recipe.evaluate.metric, recipe.objective.type
     if metric not in known:
         raise ConfigError(f"evaluate.metric = {metric}: with objective.type = {kind} it is one of {', '.join(known)}.")

@@ -197,6 +197,17 @@ class Contract:
             texts = [f"{text}\n{second}"]
         return Draft("", (), {}, parts=tuple(self.draft_text(one) for one in texts))
 
+    def with_masks(self, text: str) -> list[int]:
+        """The ids of a text in which the mask token counts, and no other control token, in the tokenizer's frame."""
+        safe, mask = self.guard.hide((Message("user", text),), ()), self.tokenizer.mask_token
+        shown, hidden = safe.messages[0].content, dict(safe.hidden)
+        for character, token in safe.hidden.items():
+            if token == mask:
+                shown = shown.replace(character, token)
+                del hidden[character]
+        present = {character: token for character, token in hidden.items() if character in shown}
+        return framed(self._frames, [self._encode(shown, present)[0]])[0].tolist()
+
     def draft(self, conversation: Conversation, tools: Tools = ()) -> Draft:
         """The conversation as text, and where in it the trained turns stand.
 

@@ -220,5 +220,5 @@ class EvaluateConfig(Section):
     general_ability: Literal["auto", "off"] | list[str] = option(
         "auto",
         "Files of general rows, scored with both models to show what was forgotten. `auto` takes tunesmith's own for "
-        "ember and none for other models.",
+        "ember, its plain texts for any model that learns plain text, and none for others.",
     )

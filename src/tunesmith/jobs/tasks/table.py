@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunesmith.jobs.tasks import classes
+from tunesmith.jobs.tasks import classes, masked
 from tunesmith.jobs.tasks.task import TaskEvaluation
 
-EVALUATIONS: dict[str, TaskEvaluation] = {"classify": classes.EVALUATION}
+EVALUATIONS: dict[str, TaskEvaluation] = {"classify": classes.EVALUATION, "masked": masked.EVALUATION}

@@ -49,6 +49,7 @@ class TaskEvaluation:
         always: what stands beside every model, cheap and honest.
         wanted: further baselines, by the names that `evaluate.baseline` knows.
         base: whether the base has what the task needs, so that it is asked too.
+        general: whether general rows of its kinds can be asked too, so that it is seen what was forgotten.
         refuse_other: raises `ConfigError` where two predictors cannot be compared. Args: both, and their names.
     """
 
@@ -57,6 +58,7 @@ class TaskEvaluation:
     always: Baseline | None = None
     wanted: Mapping[str, Baseline] = field(default_factory=dict[str, Baseline])
     base: bool = False
+    general: bool = False
     refuse_other: Callable[[Any, Any, tuple[str, str]], None] = lambda one, other, names: None
 
 

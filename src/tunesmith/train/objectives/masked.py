@@ -113,6 +113,7 @@ def make_masked(config: PretrainConfig, contract: Contract | None = None) -> Obj
         loss=loss,
         curves=curves,
         task="masked",
+        metrics=("loss", "token_accuracy"),
         higher=frozenset({"token_accuracy"}),
         check=Check(outputs, losses),
         informed=lambda facts, contract: make_masked(config, contract),
