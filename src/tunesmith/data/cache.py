@@ -84,7 +84,7 @@ def prepared_dataset(
 def _key(files: list[SourceFile], config: DataConfig, contract: Contract, max_length: int, over_long: str) -> str:
     """16 digits that stand for everything that decides what the prepared rows are."""
     read = config.model_dump(
-        include={"format", "columns", "system", "clean", "bad_rows", "duplicates", "near_duplicates"}
+        include={"format", "columns", "system", "clean", "bad_rows", "duplicates", "near_duplicates", "documents"}
     )
     parts = [LAYOUT, [(file.name, sha256_of(file.path)) for file in files], read, contract.id, max_length, over_long]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -27,7 +27,6 @@ from tunesmith.jobs.final_evaluation import Found, evaluate_both
 from tunesmith.jobs.merge import export_merged, rows_to_compare
 from tunesmith.jobs.preflight import (
     doubts,
-    refuse_accuracy_of_numbers,
     refuse_measures,
     refuse_too_few,
     refuse_unknown_tokens,
@@ -134,7 +133,6 @@ def walk(
     # 4. What is trained on, what is validated on, what is kept for the end.
     refuse_too_few(splits, arguments.get("least_rows", 0))
     refuse_what_cannot_teach(recipe, splits, contract)
-    refuse_accuracy_of_numbers(recipe, splits)
     added = contract.tokenizer.convert_tokens_to_ids(list(recipe.model.add_tokens))
     words = max(read_config(base.folder).get_text_config().vocab_size, *(id + 1 for id in added), 0)
     refuse_unknown_tokens(splits, contract, words)
@@ -167,8 +165,7 @@ def walk(
         shard=sharded,
     )
     loaded = load(base.folder, spec)
-    if fresh_weights(loaded.model) and TASKS[task].said_of_fresh:
-        report(events.Warning(TASKS[task].said_of_fresh))
+    say_fresh(loaded.model, task, report)
     batch_size, an_epoch = recipe.optim.batch_size, steps_per_epoch(rows, recipe.optim.batch_size)
     steps = recipe.optim.steps or max(1, math.ceil(recipe.optim.epochs * an_epoch))
     model = changed_model(loaded.model, recipe, rows, steps)
@@ -259,6 +256,12 @@ def walk(
     write_report(folder, recipe, splits, plan, found)
     report(events.Finished())
     return {"folder": str(folder), "scores": found.report.to_json()["scores"] if found.report else []}
+
+
+def say_fresh(model: Any, task: str, report: Report) -> None:
+    """Say of a base without a head what that means for the task."""
+    if fresh_weights(model) and TASKS[task].said_of_fresh:
+        report(events.Warning(TASKS[task].said_of_fresh))
 
 
 def say_rates(learner: Learner, checkpoint: Checkpoint | None, report: Report) -> None:

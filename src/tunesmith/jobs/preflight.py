@@ -178,8 +178,9 @@ def refuse_what_cannot_teach(recipe: Recipe, splits: Splits, contract: Contract)
 
     Raises:
         DataError: rows that together could not teach; no row fell into the validation part.
-        ConfigError: something is to be judged by validation rows, and there are none.
+        ConfigError: something is to be judged by validation rows, and there are none; or by what such rows have not.
     """
+    refuse_accuracy_of_numbers(recipe, splits)
     facts = splits.train.dataset.facts
     splits.kind.refuse(splits.train, facts, contract)
     for part, rows in (("validation", splits.validation), ("test", splits.test)):

@@ -25,6 +25,7 @@ from tunesmith.core.names import look_up
 from tunesmith.model.adapter import with_adapter
 from tunesmith.model.device import choose_device
 from tunesmith.model.heads import class_settings, head_weights, refuse_no_classifier, with_fresh
+from tunesmith.model.layers import inside
 from tunesmith.model.masked import SAID_OF_FRESH, is_masked, refuse_no_masked
 from tunesmith.model.new_tokens import with_new_tokens
 from tunesmith.model.outline import Sources, outline, stored_dtype
@@ -67,7 +68,7 @@ class Task:
     settings: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda facts: {}
     causal: bool = False
     pads: bool = False
-    headless: bool = False
+    headless: bool = True
     said_of_fresh: str = ""
 
 
@@ -147,6 +148,7 @@ def load(folder: Path, spec: LoadSpec) -> Loaded:
     model = quantized(model, spec.quantize).eval()
     if spec.adapter is not None:
         model = with_adapter(model, Path(spec.adapter)).eval()
+        with_fresh(inside(model), ())  # the adapter brings its head along
     return Loaded(model)
 
 
@@ -313,13 +315,9 @@ def _first_line(error: Exception) -> str:
 
 
 TASKS: dict[str, Task] = {
-    "causal": Task("a causal language model", AutoModelForCausalLM, refuse_other_kinds, causal=True),
+    "causal": Task("a causal language model", AutoModelForCausalLM, refuse_other_kinds, causal=True, headless=False),
     "classify": Task(
-        "a classifier of texts", AutoModelForSequenceClassification, refuse_no_classifier, class_settings, pads=True,
-        headless=True,
+        "a classifier of texts", AutoModelForSequenceClassification, refuse_no_classifier, class_settings, pads=True
     ),
-    "masked": Task(
-        "a model that fills in words", AutoModelForMaskedLM, refuse_no_masked, headless=True,
-        said_of_fresh=SAID_OF_FRESH,
-    ),
+    "masked": Task("a model that fills in words", AutoModelForMaskedLM, refuse_no_masked, said_of_fresh=SAID_OF_FRESH),
 }

@@ -77,15 +77,15 @@ class Recipe(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _long_texts_are_split(cls, values: Any) -> Any:
-        """Where plain text is learned, absent means that long documents are cut into rows."""
+    def _texts_are_documents(cls, values: Any) -> Any:
+        """Where plain text is learned, absent means that paragraphs are read together, and cut into rows if long."""
         if not isinstance(values, Mapping):
             return values
         objective, data = values.get("objective"), values.get("data")
         kind = objective.get("type") if isinstance(objective, Mapping) else getattr(objective, "type", objective)
-        if kind != "pretrain" or not isinstance(data, Mapping) or "over_long" in data:
+        if kind != "pretrain" or not isinstance(data, Mapping):
             return values
-        return {**values, "data": {**data, "over_long": "split"}}
+        return {**values, "data": {"over_long": "split", "documents": "sections", **data}}
 
 
 def read_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
