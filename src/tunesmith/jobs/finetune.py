@@ -55,6 +55,7 @@ from tunesmith.model.methods.method import trainable
 from tunesmith.model.methods.table import method_for
 from tunesmith.model.soft import soft_tokens
 from tunesmith.prompt.base import resolve
+from tunesmith.prompt.contract import Contract
 from tunesmith.prompt.load import load_contract
 from tunesmith.track.trackers import TrackConfig, open_trackers
 from tunesmith.train.checkpoint import (
@@ -67,7 +68,7 @@ from tunesmith.train.checkpoint import (
 )
 from tunesmith.train.learner import Learner
 from tunesmith.train.loop import Crowded, LoopSettings, Spike, train
-from tunesmith.train.objective import Models
+from tunesmith.train.objective import Models, Objective
 from tunesmith.train.objectives.table import objective_for
 from tunesmith.train.optimizers import kind_of, usual_rate
 from tunesmith.train.perturb import make_perturb, passes_of
@@ -153,7 +154,7 @@ def walk(
     # 6. The model, the way it is changed, and the whole plan, decided on the model as it will be trained.
     report(events.Phase("loading the model"))
     task, facts, sharded = objective.task, splits.train.dataset.facts, plan.sharding == "full"
-    objective = objective.informed(facts, contract) if objective.informed is not None else objective
+    objective = informed(objective, splits, contract)
     spec = LoadSpec(
         task=task,
         facts=facts,
@@ -256,6 +257,18 @@ def walk(
     write_report(folder, recipe, splits, plan, found)
     report(events.Finished())
     return {"folder": str(folder), "scores": found.report.to_json()["scores"] if found.report else []}
+
+
+def informed(objective: Objective, splits: Splits, contract: Contract) -> Objective:
+    """The objective, which knows what its rows are.
+
+    Raises:
+        DataError: it could learn nothing of them.
+    """
+    if objective.informed is not None:
+        objective = objective.informed(splits.train.dataset.facts, contract)
+    objective.refuse(splits.train)
+    return objective
 
 
 def say_fresh(model: Any, task: str, report: Report) -> None:

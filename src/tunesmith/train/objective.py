@@ -94,8 +94,8 @@ class Draw:
     epoch: int = 0
 
     def of(self, row: Prepared) -> random.Random:
-        """The random numbers of one row in this epoch; of equal rows the same."""
-        return random.Random(f"{self.seed}/{self.epoch}/{row.source}/{row.key.hex()}")
+        """The random numbers of one row in this epoch, by what it holds and its line, wherever its file lies."""
+        return random.Random(f"{self.seed}/{self.epoch}/{row.source.line}/{row.source.column}/{row.key.hex()}")
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,10 @@ class Check:
 
 def _as_they_are(rows: Sequence[Prepared], draw: Draw) -> Sequence[Prepared]:
     return rows
+
+
+def _refuse_nothing(rows: Sequence[Prepared]) -> None:
+    return None
 
 
 def _choose_nothing(model: Any, rows: Sequence[Prepared]) -> dict[str, Any]:
@@ -150,6 +154,7 @@ class Objective:
         check: lets the planner try packing and the chunked loss; without it rows are not packed.
         informed: the same objective, once it is known what the training rows' facts are (names of classes, how often
             each comes), and how they become tokens.
+        refuse: refuses, by `DataError`, training rows of which it could learn nothing.
         choose: of the trained model and the validation rows, what its users need beside its weights, as plain values
             for its card: a threshold.
     """
@@ -168,6 +173,7 @@ class Objective:
     soft: int = 0
     check: Check | None = None
     informed: Callable[[Mapping[str, Any], Contract], Objective] | None = None
+    refuse: Callable[[Sequence[Prepared]], None] = _refuse_nothing
     choose: Callable[[Any, Sequence[Prepared]], dict[str, Any]] = _choose_nothing
 
 

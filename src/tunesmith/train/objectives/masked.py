@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
+from tunesmith.core.errors import DataError, ModelError
 from tunesmith.data.prepare import Prepared
 from tunesmith.model.masked import masked_logits
 from tunesmith.model.packed import packed_inputs, padded_inputs
@@ -104,17 +105,51 @@ def losses(models: Models, batch: MaskedBatch) -> torch.Tensor:
     return cross_entropy(logits_of(models, batch).float(), batch.target_N, reduction="none")
 
 
+def refuse_nothing_hidden(rows: Sequence[Prepared], words: Words) -> None:
+    """Refuse rows that are made of special tokens alone.
+
+    Raises:
+        DataError: none holds another.
+    """
+    if not any(len(words.words_in(row.ids)) for row in rows):
+        raise DataError(
+            f"none of {len(rows)} training rows holds a token that could be hidden: the model's tokenizer knows none of "
+            "their words. Take a base whose tokenizer knows the language."
+        )
+
+
+def words_with_mask(contract: Contract) -> Words:
+    """The words of a tokenizer that can hide some.
+
+    Raises:
+        ModelError: it has no mask token.
+    """
+    words = words_of(contract.tokenizer)
+    if words.mask is None:
+        raise ModelError(
+            "the base's tokenizer has no mask token, so nothing can be hidden: name the one that it was trained with as "
+            "mask_token in its tokenizer_config.json, or take another base."
+        )
+    return words
+
+
 def make_masked(config: PretrainConfig, contract: Contract | None = None) -> Objective:
-    """The objective; it can be learned once it is known how texts become tokens."""
+    """The objective; it can be learned once it is known how texts become tokens.
+
+    Raises:
+        ModelError: the tokenizer has no mask token.
+    """
+    words = None if contract is None else words_with_mask(contract)
     return Objective(
         name="pretrain",
         reads=frozenset({"text"}),
-        collate=collate if contract is None else partial(collate, words=words_of(contract.tokenizer), config=config),
+        collate=collate if words is None else partial(collate, words=words, config=config),
         loss=loss,
         curves=curves,
         task="masked",
         metrics=("loss", "token_accuracy"),
         higher=frozenset({"token_accuracy"}),
         check=Check(outputs, losses),
+        **({} if words is None else {"refuse": partial(refuse_nothing_hidden, words=words)}),
         informed=lambda facts, contract: make_masked(config, contract),
     )
