@@ -122,7 +122,7 @@ def test_losses_are_those_of_transformers(bases, write_rows, make, packing):
     splits = splits_of(make(7), bases, write_rows)
     facts = splits.train.dataset.facts
     model = load(bases / "bert", LoadSpec(task="classify", facts=facts)).model
-    objective = make_classify(ClassifyConfig()).informed(facts)
+    objective = make_classify(ClassifyConfig()).informed(facts, None)
     plan = replace(PLAN, packing=packing)
     tokenizer = load_contract(bases / "bert", chat=False).tokenizer
     alone = []
@@ -141,7 +141,7 @@ def test_rare_classes_count_more_and_smoothing_is_for_training(bases, write_rows
     splits = splits_of([*class_rows(6), *class_rows(2, 5)[:1]], bases, write_rows)
     facts = splits.train.dataset.facts
     model = load(bases / "bert", LoadSpec(task="classify", facts=facts, dropout=0.0)).model
-    balanced = make_classify(ClassifyConfig(class_weights="balanced", label_smoothing=0.1)).informed(facts)
+    balanced = make_classify(ClassifyConfig(class_weights="balanced", label_smoothing=0.1)).informed(facts, None)
     model.set_attn_implementation(PACKED)
     batch = balanced.collate(list(splits.train), PLAN, Draw(), {})
     logits = class_logits(model, batch.inputs, 7)

@@ -200,7 +200,7 @@ def interval(score: dict[str, float]) -> str:
 
 
 COLOURS: dict[str, str] = dict(zip(VERDICTS, ("green", "red", "yellow", "yellow", "yellow"), strict=True))
-BRIEF = ("perplexity", "BLEU", "token accuracy")
+BRIEF = ("perplexity", "BLEU", "token accuracy", "perplexity of masked tokens", "accuracy of masked tokens")
 WIDEST_NAME = 18  # characters of a model's name above its scores
 
 

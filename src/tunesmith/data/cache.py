@@ -87,7 +87,7 @@ def _key(
 ) -> str:  # fmt: skip
     """16 digits that stand for everything that decides what the prepared rows are."""
     read = config.model_dump(
-        include={"format", "columns", "system", "clean", "bad_rows", "duplicates", "near_duplicates"}
+        include={"format", "columns", "system", "clean", "bad_rows", "duplicates", "near_duplicates", "documents"}
     )
     parts = [LAYOUT, [(file.name, sha256_of(file.path)) for file in files], read, contract.id, max_length, over_long]
     if asked := sorted(name for name, entry in FORMATS.items() if entry.on_request and entry.kind in reads):

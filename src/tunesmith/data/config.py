@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import field_validator
 
 from tunesmith.core.config import Section, option
+from tunesmith.data.read.text import Documents
 
 Names = str | list[str]
 WAYS_TO_REPLAY = "must be auto, off, a file of rows, or {prompts: FILE} for the base model's own answers to prompts"
@@ -36,6 +37,11 @@ class DataConfig(Section):
     columns: dict[str, str] = option(
         {}, "The file's names for a format's keys, such as {question: Frage, answer: Antwort}."
     )
+    documents: Documents = option(
+        "paragraphs",
+        "What is a row of a text file: a paragraph; a section, that is, paragraphs that follow one another, about 4,000 "
+        "characters together; or the file. `sections` for `objective.type: pretrain` if this is absent.",
+    )
     train_on: Literal["assistant", "last", "all"] = option(
         "assistant", "Which tokens are trained on: every assistant turn, only the last one, or all tokens."
     )
@@ -51,7 +57,7 @@ class DataConfig(Section):
     over_long: Literal["fail", "drop", "truncate", "split"] = option(
         "fail",
         "What to do with rows longer than max_length. Truncated rows lose their end; `split` cuts plain text into "
-        "several rows.",
+        "several rows, which is what `objective.type: pretrain` does if this is absent.",
     )
     bad_rows: Literal["fail", "drop"] = option("fail", "What to do with rows that cannot be read.")
     duplicates: Literal["drop", "keep"] = option("drop", "What to do with rows that are exactly equal to earlier ones.")

@@ -71,7 +71,7 @@ class Reading:
 
     def _rows_of(self, file: SourceFile, ledger: Ledger, seen: dict[bytes, tuple[str, int, int]]) -> Iterator[Row]:
         needs = _keys(self.config) if self.config.format == "text" else ()
-        raw = read_rows(file.path, ledger.notes, file.name, _keys(self.config), needs)
+        raw = read_rows(file.path, ledger.notes, file.name, _keys(self.config), needs, self.config.documents)
         samples = list(islice(raw, FORMAT_ROWS))
         columns = Columns(self.config.columns)
         chosen = self.formats[file.name] = self._format(file, samples, columns, ledger)

@@ -25,9 +25,11 @@ from tunesmith.score.interval import show
 QUESTION = "Hello, what can you help me with?"  # of the code, where nothing of the data may be quoted
 OBJECTIVES = {
     "sft": "supervised fine-tuning", "classify": "learning to classify", "seq2seq": "learning targets of sources",
+    "pretrain": "continued pretraining",
 }  # fmt: skip
 PIPELINES = {  # of tasks, as the hub calls them: its "text2text-generation" has become a part of "text-generation"
     "causal": "text-generation", "classify": "text-classification", "seq2seq": "text-generation",
+    "masked": "fill-mask",
 }  # fmt: skip
 
 

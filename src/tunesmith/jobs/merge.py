@@ -139,6 +139,12 @@ def recipe_of(exported: ExportedModel) -> Recipe | None:
     return validate(Recipe, card["recipe"], f"{exported.folder / CARD}: recipe") if "recipe" in card else None
 
 
+def reads_of(recipe: Recipe, exported: ExportedModel) -> frozenset[str]:
+    """The kinds of rows that a model was trained on."""
+    config = read_config(exported.base.folder if exported.base else exported.folder)
+    return objective_for(recipe.objective, config).reads
+
+
 def columns_of(exported: ExportedModel, data: str) -> dict[str, str]:
     """What the files of a model's run called the columns of its rows; nothing where a file has none of these."""
     recipe = recipe_of(exported)
@@ -165,7 +171,7 @@ def splits_of_run(exported: ExportedModel, report: Report) -> Splits:
     contract = exported.contract()
     try:
         with contextlib.chdir(where):
-            splits = load_splits(recipe.data, contract, longest, objective_for(recipe.objective).reads)
+            splits = load_splits(recipe.data, contract, longest, reads_of(recipe, exported))
     except (MissingError, DataError) as error:
         raise DataError(f"the run's rows cannot be read again: {error} Name others with --data.") from None
     if splits.train.dataset.id != card["data"]["id"]:
@@ -177,7 +183,7 @@ def splits_of_run(exported: ExportedModel, report: Report) -> Splits:
 def rows_of_file(name: str, exported: ExportedModel) -> tuple[Sequence[Prepared], str]:
     """The rows of a file, prepared as the model is prompted; those that are too long are left out."""
     recipe = recipe_of(exported)
-    reads = READS if recipe is None else objective_for(recipe.objective).reads
+    reads = READS if recipe is None else reads_of(recipe, exported)
     dataset = load_rows(name, reads, columns={} if exported.chats else columns_of(exported, name))
     ledgers = dataset.reading.ledgers
     require_rows(ledgers, "fail")

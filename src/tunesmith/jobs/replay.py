@@ -75,7 +75,7 @@ def with_replay(
             return splits
         files = [SourceFile(str(written), written)]
     held_out = [splits.validation, splits.test]
-    longest, reads = longest_row(recipe, base), objective_for(recipe.objective).reads
+    longest, reads = longest_row(recipe, base), objective_for(recipe.objective, read_config(base.folder)).reads
     replay = load_replay(files, what, recipe.data, contract, longest, splits.train, held_out, recipe.seed, reads)
     if recipe.data.replay != "auto":
         replay = refuse_none(replay, source.name)

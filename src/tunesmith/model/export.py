@@ -19,7 +19,7 @@ from tunesmith.core.events import Report, silent
 from tunesmith.core.files import expanded, full_disk, publish_folder, read_object, write_json
 from tunesmith.model.adapter import has_adapter, kept_as, save_adapter
 from tunesmith.model.layout import ADAPTER, CARD
-from tunesmith.model.load import TASKS, LoadSpec, answering, load
+from tunesmith.model.load import TASKS, LoadSpec, answering, language_task, load, read_config
 from tunesmith.model.methods.method import trainable
 from tunesmith.model.seq2seq import generation_settings
 from tunesmith.prompt.base import Base, resolve
@@ -101,8 +101,8 @@ class ExportedModel:
 
     @property
     def task(self) -> str:
-        """What it is loaded for: one of `TASKS`."""
-        return self.card.get("task", "causal")
+        """What it is loaded for: one of `TASKS`; of a base, what such a model learns of plain text."""
+        return self.card.get("task", "causal") if self.card else language_task(read_config(self.folder))
 
     @property
     def chats(self) -> bool:
@@ -113,7 +113,7 @@ class ExportedModel:
         """How this model is prompted. `template` names one for a base model that has none."""
         recorded = self.card.get("contract")
         if recorded is None:
-            return load_contract(self.folder, template)
+            return load_contract(self.folder, template, chat=self.chats)
         prefix = recorded.get("prefix", "")
         contract = load_contract(self.folder, train_on=recorded["train_on"], chat=self.chats, prefix=prefix)
         if not self.chats:  # nothing that it says ends, so that its folder holds no generation config
@@ -139,7 +139,7 @@ class ExportedModel:
     def spec(self, spec: LoadSpec) -> LoadSpec:
         """The same, for the task that the model was trained for."""
         card, tokens = self.card, tuple(self.card.get("new_tokens", ()))
-        return replace(spec, task=card.get("task", "causal"), facts=card.get("facts", {}), new_tokens=tokens)
+        return replace(spec, task=self.task, facts=card.get("facts", {}), new_tokens=tokens)
 
     def load_as(self, spec: LoadSpec) -> Any:
         """The model with its adapter, in evaluation mode.

@@ -26,10 +26,11 @@ from tunesmith.model.layers import inside
 from tunesmith.model.packed import packed_inputs, padded_inputs
 
 PROBLEMS = {"one": "single_label_classification", "several": "multi_label_classification", "number": "regression"}
-TASK_TYPES = {  # of peft, by what a class of transformers is called
+TASK_TYPES: dict[str, str | None] = {  # of peft, by what a class of transformers is called
     "ForSequenceClassification": "SEQ_CLS",
     "ForTokenClassification": "TOKEN_CLS",
     "ForQuestionAnswering": "QUESTION_ANS",
+    "ForMaskedLM": None,  # for which it has no name: AutoPeftModel finds the class by the adapter's own note
 }  # fmt: skip
 SPLIT = "token_type_ids"
 
@@ -66,24 +67,61 @@ def class_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def task_type(model: Any) -> str:
-    """What peft calls the task of a model."""
+def task_type(model: Any) -> str | None:
+    """What peft calls the task of a model; None if it has no name for it."""
     name = type(inside(model)).__name__
     writes = "SEQ_2_SEQ_LM" if inside(model).config.is_encoder_decoder else "CAUSAL_LM"
     return next((kind for end, kind in TASK_TYPES.items() if name.endswith(end)), writes)
 
 
-def head_modules(model: Any) -> list[str]:
-    """Names of the modules of a head: those with weights beside the library's body, and the body's pooler.
+def head_weights(model: Any) -> set[str]:
+    """Names of weights that stand outside of the library's own body: a head that a base may come without."""
+    body = getattr(model, "base_model_prefix", "")
+    if not body or getattr(model, body, None) is None:
+        return set()
+    pooler = f"{body}.pooler."  # which BERT's masked language model is without
+    names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+    return {name for name in names if not name.startswith(f"{body}.") or name.startswith(pooler)}
 
-    A base may come without any of them, so that they are always trained, and saved, whole.
+
+def with_fresh(model: Any, names: Sequence[str]) -> Any:
+    """The model, which knows from now on which of its weights its files did not hold."""
+    model.fresh_weights = tuple(names)
+    return model
+
+
+def fresh_weights(model: Any) -> tuple[str, ...]:
+    """Names of weights that began at random when the model was loaded, since its files did not hold them."""
+    return getattr(inside(model), "fresh_weights", ())
+
+
+def head_modules(model: Any) -> list[str]:
+    """Names of the modules of a head that are always trained, and saved, whole.
+
+    Of a head for classes, those with weights beside the library's body, and the body's pooler: few bases come with
+    them. Of one that fills in words, those that the base came without; but never the product that makes the logits,
+    whose weights are those of the embeddings.
     """
     if task_type(model) in ("CAUSAL_LM", "SEQ_2_SEQ_LM"):
         return []
     own = inside(model)
     body = own.base_model_prefix
     beside = [name for name, part in own.named_children() if name != body and any(True for _ in part.parameters())]
+    if (last := own.get_output_embeddings()) is not None:
+        fresh = fresh_weights(model)
+        parts = [name for one in beside for name in _without(own, one, last)]
+        return [name for name in parts if any(weight.startswith(f"{name}.") for weight in fresh)]
     return [*([f"{body}.pooler"] if getattr(own.base_model, "pooler", None) is not None else []), *beside]
+
+
+def _without(model: Any, name: str, last: Any) -> list[str]:
+    """The largest modules within the one of this name that do not hold `last`."""
+    part = model.get_submodule(name)
+    if part is last:
+        return []
+    if not any(one is last for one in part.modules()):
+        return [name]
+    return [inner for child, _ in part.named_children() for inner in _without(model, f"{name}.{child}", last)]
 
 
 def train_head(model: Any) -> Any:
@@ -131,19 +169,19 @@ def class_logits(model: Any, inputs: Mapping[str, Any], rows: int) -> torch.Tens
         rows: how many there are: what fills up a packed sequence is none.
     """
     own = inside(model)
-    given = _fitted(own, inputs)
+    given = fitted(own, inputs)
     if "cu_seq_lens_q" not in inputs:
         return own(**given).logits
     offsets = inputs["cu_seq_lens_q"].long()
     places_R = offsets[1 : rows + 1] - 1 if reads_last(own.config) else offsets[:rows]
     found = own.base_model(**given)
     state_R1D = found.last_hidden_state[0, places_R][:, None]
-    with _body_gives(own, found, state_R1D):
-        ids_R1 = torch.full((rows, 1), _unpadded(own.config), device=state_R1D.device)
+    with body_gives(own, found, state_R1D):
+        ids_R1 = torch.full((rows, 1), unpadded(own.config), device=state_R1D.device)
         return own(input_ids=ids_R1).logits
 
 
-def _fitted(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+def fitted(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments as this architecture takes them: its padding, its first position, its types of tokens."""
     body, given = model.base_model, dict(inputs)
     known = inspect.signature(body.forward).parameters
@@ -160,7 +198,7 @@ def _fitted(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _unpadded(config: Any) -> int:
+def unpadded(config: Any) -> int:
     """A token that is not the one for padding."""
     return 1 if getattr(config, "pad_token_id", None) != 1 else 0
 
@@ -168,9 +206,14 @@ def _unpadded(config: Any) -> int:
 class _Body(torch.nn.Module):
     """What stands in for a body that has run: it gives what was found."""
 
-    def __init__(self, found: Any) -> None:
+    def __init__(self, found: Any, body: Any) -> None:
         super().__init__()
         self.found = found
+        self.__dict__["body"] = body  # not as a part of this one
+
+    def __getattr__(self, name: str) -> Any:
+        """What a head looks at beside: the embeddings whose weights it shares."""
+        return getattr(self.__dict__["body"], name)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What was found, whatever is asked."""
@@ -178,18 +221,18 @@ class _Body(torch.nn.Module):
 
 
 @contextmanager
-def _body_gives(model: Any, found: Any, state_R1D: torch.Tensor) -> Iterator[None]:
+def body_gives(model: Any, found: Any, state_R1D: torch.Tensor) -> Iterator[None]:
     """While the block lasts, the model's head reads these states, and what a pooler of the body makes of them.
 
     Args:
         model: of transformers.
-        found: what its body has given for packed rows.
-        state_R1D: the state that the head reads of each row.
+        found: what its body has given.
+        state_R1D: the state that the head reads of each row; or those of some positions, (1, N, D).
     """
     name, body = model.base_model_prefix, model.base_model
     pooler = getattr(body, "pooler", None)
     pooled = {} if pooler is None else {"pooler_output": pooler(state_R1D)}
-    setattr(model, name, _Body(type(found)(last_hidden_state=state_R1D, **pooled)))
+    setattr(model, name, _Body(type(found)(last_hidden_state=state_R1D, **pooled), body))
     try:
         yield
     finally:

@@ -24,6 +24,7 @@ import numpy as np
 
 from tunesmith.core.errors import ModelError
 from tunesmith.prompt.decode import Decoder, decode_whole
+from tunesmith.prompt.encode import encoded
 from tunesmith.prompt.frame import Frame, framed, frames_of, target_frame
 from tunesmith.prompt.guard import Guard
 from tunesmith.prompt.identity import contract_id
@@ -217,6 +218,17 @@ class Contract:
         """What is made of a source: as `tokenizer(text_target=text)` gives it, all of it learned."""
         return Draft("", (), {}, parts=(self.draft_text(text),), role="target")
 
+    def with_masks(self, text: str) -> list[int]:
+        """The ids of a text in which the mask token counts, and no other control token, in the tokenizer's frame."""
+        safe, mask = self.guard.hide((Message("user", text),), ()), self.tokenizer.mask_token
+        shown, hidden = safe.messages[0].content, dict(safe.hidden)
+        for character, token in safe.hidden.items():
+            if token == mask:
+                shown = shown.replace(character, token)
+                del hidden[character]
+        present = {character: token for character, token in hidden.items() if character in shown}
+        return framed(self._frames, [self._encode(shown, present)[0]])[0].tolist()
+
     def draft(self, conversation: Conversation, tools: Tools = ()) -> Draft:
         """The conversation as text, and where in it the trained turns stand.
 
@@ -285,6 +297,16 @@ class Contract:
         """What stands before every text: a beginning-of-sequence token, or BERT's [CLS], where the model wants one."""
         first = self.tokenizer("a")["input_ids"][0]
         return [first] if first in (self.tokenizer.bos_token_id, self.tokenizer.cls_token_id) else []
+
+    @property
+    def around_pieces(self) -> tuple[list[int], list[int]]:
+        """What stands before and behind each piece of a text that is cut into several.
+
+        Before it what opens a text; behind it nothing, since the text goes on, but of an encoder's tokenizer what
+        closes its frame.
+        """
+        encoder = self.tokenizer.mask_token_id is not None and self._opening == [self.tokenizer.cls_token_id]
+        return self._opening, [self.stop_ids[0]] if encoder else []
 
     def _span(self, ids: list[int], starts: list[int], begin: int, end: int, rewritten: bool) -> tuple[int, int]:
         """The tokens of text[begin:end] up to the last stop token among them."""
@@ -356,28 +378,8 @@ class Contract:
         return self._heads[head]
 
     def _encode(self, text: str, hidden: Mapping[str, str]) -> tuple[list[int], list[int]]:
-        """Ids of `text`, and where in it each token starts.
-
-        Text that hides control tokens is encoded in segments, cut inside each of them, so that it comes
-        back as plain text and never as the token.
-        """
-        if not hidden:
-            encoding = self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
-            return encoding.ids, [start for start, _ in encoding.offsets]
-        segments: list[list[tuple[str, int]]] = [[]]  # characters, each with its place in `text`
-        for place, character in enumerate(text):
-            token = hidden.get(character, character)
-            segments[-1].append((token[0], place))
-            if character in hidden:
-                segments.append([(rest, place) for rest in token[1:]])
-        ids: list[int] = []
-        starts: list[int] = []
-        for segment in filter(None, segments):
-            characters = "".join(character for character, _ in segment)
-            encoding = self.tokenizer.backend_tokenizer.encode(characters, add_special_tokens=False)
-            ids += encoding.ids
-            starts += [segment[start][1] for start, _ in encoding.offsets]
-        return ids, starts
+        """Ids of `text`, and where in it each token starts."""
+        return encoded(self.tokenizer.backend_tokenizer, text, hidden)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of an answer, without control tokens."""

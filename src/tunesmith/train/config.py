@@ -59,7 +59,17 @@ class Seq2SeqConfig(Section):
     )
 
 
-ObjectiveConfig = Annotated[SftConfig | ClassifyConfig | Seq2SeqConfig, Field(discriminator="type")]
+class PretrainConfig(Section):
+    """Learn plain text: every token of it or, of an encoder, those that are hidden."""
+
+    type: Literal["pretrain"] = "pretrain"
+    masked: float = option(
+        0.15, "Of encoders: share of the tokens that are hidden, and predicted.", "0.15 to 0.4.", gt=0, lt=1
+    )
+    whole_words: bool = option(True, "Of encoders: hide all pieces of a word together.")
+
+
+ObjectiveConfig = Annotated[SftConfig | ClassifyConfig | Seq2SeqConfig | PretrainConfig, Field(discriminator="type")]
 
 
 class GroupConfig(Section):
@@ -228,5 +238,5 @@ class EvaluateConfig(Section):
     general_ability: Literal["auto", "off"] | list[str] = option(
         "auto",
         "Files of general rows, scored with both models to show what was forgotten. `auto` takes tunesmith's own for "
-        "ember and none for other models.",
+        "ember, its plain texts for any model that learns plain text, and none for others.",
     )

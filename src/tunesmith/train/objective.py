@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from tunesmith.data.prepare import Prepared
+from tunesmith.prompt.contract import Contract
 from tunesmith.train.batch import DummyBatch
 from tunesmith.train.planning.plan import Plan
 from tunesmith.train.weights.ranks import Ranks
@@ -93,8 +94,8 @@ class Draw:
     epoch: int = 0
 
     def of(self, row: Prepared) -> random.Random:
-        """The random numbers of one row in this epoch; of equal rows the same."""
-        return random.Random(f"{self.seed}/{self.epoch}/{row.source}/{row.key.hex()}")
+        """The random numbers of one row in this epoch, by what it holds and its line, wherever its file lies."""
+        return random.Random(f"{self.seed}/{self.epoch}/{row.source.line}/{row.source.column}/{row.key.hex()}")
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,10 @@ def _as_they_are(rows: Sequence[Prepared], draw: Draw) -> Sequence[Prepared]:
 
 def _all_tokens(row: Prepared) -> tuple[int, ...]:
     return (row.length,)
+
+
+def _refuse_nothing(rows: Sequence[Prepared]) -> None:
+    return None
 
 
 def _choose_nothing(model: Any, rows: Sequence[Prepared]) -> dict[str, Any]:
@@ -153,8 +158,9 @@ class Objective:
         widths: where rows are padded, the tokens that a row takes of each tensor that it is padded in.
         soft: tokens that `collate` puts before each sequence of a row.
         check: lets the planner try packing and the chunked loss; without it rows are not packed.
-        informed: the same objective, once the facts of the training rows are known: names of classes, how often each
-            comes.
+        informed: the same objective, once it is known what the training rows' facts are (names of classes, how often
+            each comes), and how they become tokens.
+        refuse: refuses, by `DataError`, training rows of which it could learn nothing.
         choose: of the trained model and the validation rows, what its users need beside its weights, as plain values
             for its card: a threshold.
     """
@@ -174,7 +180,8 @@ class Objective:
     widths: Callable[[Prepared], tuple[int, ...]] = _all_tokens
     soft: int = 0
     check: Check | None = None
-    informed: Callable[[Mapping[str, Any]], Objective] | None = None
+    informed: Callable[[Mapping[str, Any], Contract], Objective] | None = None
+    refuse: Callable[[Sequence[Prepared]], None] = _refuse_nothing
     choose: Callable[[Any, Sequence[Prepared]], dict[str, Any]] = _choose_nothing
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tunesmith.jobs.tasks import classes, targets
+from tunesmith.jobs.tasks import classes, masked, targets
 from tunesmith.jobs.tasks.task import TaskEvaluation
 
-EVALUATIONS: dict[str, TaskEvaluation] = {"classify": classes.EVALUATION, "seq2seq": targets.EVALUATION}
+EVALUATIONS: dict[str, TaskEvaluation] = {
+    "classify": classes.EVALUATION, "masked": masked.EVALUATION, "seq2seq": targets.EVALUATION,
+}  # fmt: skip

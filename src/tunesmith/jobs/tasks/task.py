@@ -51,6 +51,7 @@ class TaskEvaluation:
         wanted: further baselines, by the names that `evaluate.baseline` knows.
         base: whether the base has what the task needs, so that it is asked too.
         rows: most that are measured at the end of a run where its recipe does not say; all if None.
+        general: whether general rows of its kinds can be asked too, so that it is seen what was forgotten.
         refuse_other: raises `ConfigError` where two predictors cannot be compared. Args: both, and their names.
     """
 
@@ -59,6 +60,7 @@ class TaskEvaluation:
     always: Baseline | None = None
     wanted: Mapping[str, Baseline] = field(default_factory=dict[str, Baseline])
     base: bool = False
+    general: bool = False
     refuse_other: Callable[[Any, Any, tuple[str, str]], None] = lambda one, other, names: None
     rows: int | None = None
 

@@ -167,6 +167,6 @@ def make_classify(config: ClassifyConfig, facts: Mapping[str, Any] | None = None
         metrics=("loss", "accuracy"),
         higher=frozenset({"accuracy"}),
         check=Check(outputs, losses),
-        informed=lambda facts: make_classify(config, facts),
+        informed=lambda facts, contract: make_classify(config, facts),
         choose=partial(choose, classes=classes),
     )
