@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from tunesmith.train.recipe import read_recipe
 DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 FAMILIES = ("t5", "t5-gated", "bart", "marian")
 ENDS = {"t5": "$A </s>", "t5-gated": "$A </s>", "bart": "<s> $A </s>", "marian": "$A </s>"}
-WORDS = ["<pad>", "</s>", "<s>", "<unk>", "say", ":", *DIGITS, *map(str, range(10))]
+SENTINELS = ["<extra_id_0>", "<extra_id_1>", "<extra_id_2>"]
+WORDS = ["<pad>", "</s>", "<s>", "<unk>", "say", ":", *SENTINELS[::-1], *DIGITS, *map(str, range(10))]
 
 
 def save_base(folder: Path, family: str, seed: int = 0) -> Path:
@@ -33,10 +35,10 @@ def save_base(folder: Path, family: str, seed: int = 0) -> Path:
 
     torch.manual_seed(seed)
     ids = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
-    t5 = {"vocab_size": 32, "d_model": 32, "d_kv": 16, "d_ff": 48, "num_layers": 2, "num_heads": 2,
+    t5 = {"vocab_size": 40, "d_model": 32, "d_kv": 16, "d_ff": 48, "num_layers": 2, "num_heads": 2,
           "relative_attention_num_buckets": 8, "relative_attention_max_distance": 16, "dropout_rate": 0.1,
           "decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 1}  # fmt: skip
-    other = {"vocab_size": 32, "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2,
+    other = {"vocab_size": 40, "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2,
              "decoder_attention_heads": 2, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "dropout": 0.1,
              "max_position_embeddings": 32, **ids}  # fmt: skip
     makers: dict[str, Any] = {
@@ -60,7 +62,7 @@ def save_base(folder: Path, family: str, seed: int = 0) -> Path:
     return folder
 
 
-def save_tokenizer(folder: Path, ends: str) -> None:
+def save_tokenizer(folder: Path, ends: str, sentinels: Sequence[str] = SENTINELS) -> None:
     """A tokenizer of whole words that puts this around a text."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
@@ -68,8 +70,10 @@ def save_tokenizer(folder: Path, ends: str) -> None:
     from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast
 
-    backend = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
+    names = [word if word not in SENTINELS or word in sentinels else f"unused{i}" for i, word in enumerate(WORDS)]
+    backend = Tokenizer(WordLevel({word: i for i, word in enumerate(names)}, unk_token="<unk>"))
     backend.pre_tokenizer = Whitespace()
+    backend.add_special_tokens(list(sentinels))
     backend.post_processor = TemplateProcessing(single=ends, special_tokens=[("<s>", 2), ("</s>", 1)])
     special = {"pad_token": "<pad>", "eos_token": "</s>", "bos_token": "<s>", "unk_token": "<unk>"}
     PreTrainedTokenizerFast(tokenizer_object=backend, **special).save_pretrained(folder)

@@ -29,7 +29,7 @@ OBJECTIVES = {
 }  # fmt: skip
 PIPELINES = {  # of tasks, as the hub calls them: its "text2text-generation" has become a part of "text-generation"
     "causal": "text-generation", "classify": "text-classification", "seq2seq": "text-generation",
-    "masked": "fill-mask",
+    "masked": "fill-mask", "spans": "text-generation",
 }  # fmt: skip
 
 

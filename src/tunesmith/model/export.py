@@ -73,7 +73,7 @@ def merged(adapter: Path, base: Base, spec: LoadSpec = LoadSpec()) -> Any:  # no
 
 def _generation_config(model: Any, contract: Contract, task: str) -> GenerationConfig | None:
     """Greedy decoding that stops at the contract's stop ids; none of a model that writes nothing."""
-    if task == "seq2seq":
+    if task in ("seq2seq", "spans"):
         return generation_settings(model, contract.stop_ids)
     if not TASKS[task].causal:
         return None

@@ -31,7 +31,7 @@ from tunesmith.model.masked import SAID_OF_FRESH, is_masked, refuse_no_masked
 from tunesmith.model.new_tokens import with_new_tokens
 from tunesmith.model.outline import Sources, outline, stored_dtype
 from tunesmith.model.quantize import Quantize, quantized
-from tunesmith.model.seq2seq import refuse_no_seq2seq
+from tunesmith.model.seq2seq import refuse_no_seq2seq, refuse_no_spans
 from tunesmith.prompt.config import DropoutConfig
 from tunesmith.prompt.load import padding_id
 from tunesmith.prompt.whole import read_settings
@@ -184,6 +184,8 @@ def _read(folder: Path, task: Task, dtype: torch.dtype, changes: Mapping[str, An
 
 def language_task(config: Any) -> str:
     """The task in which a model of this configuration learns plain text, by `TASKS`."""
+    if config.is_encoder_decoder:
+        return "spans"
     return "masked" if is_masked(config) else "causal"
 
 
@@ -324,4 +326,5 @@ TASKS: dict[str, Task] = {
     ),
     "masked": Task("a model that fills in words", AutoModelForMaskedLM, refuse_no_masked, said_of_fresh=SAID_OF_FRESH),
     "seq2seq": Task("a model that makes texts of texts", AutoModelForSeq2SeqLM, refuse_no_seq2seq, headless=False),
+    "spans": Task("a model that fills in stretches of text", AutoModelForSeq2SeqLM, refuse_no_spans, headless=False),
 }

@@ -22,6 +22,7 @@ from transformers import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, GenerationConfi
 from tunesmith.core.errors import ModelError
 from tunesmith.model.layers import inside
 from tunesmith.model.packed import padded_inputs
+from tunesmith.prompt.base import RELATIVE
 
 NO_TARGET = -100  # as transformers marks positions of labels that are none
 NAMES_LANGUAGES = {"mbart", "m2m_100", "nllb-moe", "plbart", "seamless_m4t", "seamless_m4t_v2"}
@@ -50,6 +51,20 @@ def refuse_no_seq2seq(folder: Path, config: Any) -> None:
         f"{folder}: cannot be loaded to make texts of texts (objective.type=seq2seq): {what} is {reason}. Take T5, "
         "mT5, FLAN-T5, BART, Pegasus or Marian; or, for a model that writes on, objective.type=sft."
     )
+
+
+def refuse_no_spans(folder: Path, config: Any) -> None:
+    """Refuse an encoder with a decoder that was not pretrained by filling in stretches of text.
+
+    Raises:
+        ModelError: it is no T5.
+    """
+    if config.model_type not in RELATIVE:
+        what = ", ".join(config.architectures or [type(config).__name__])
+        raise ModelError(
+            f"{folder}: {what} cannot learn plain text here: of encoders with a decoder, T5 and its kin do, which fill in "
+            "stretches that were taken out. Take one of these, or give sources with targets (objective.type=seq2seq)."
+        )
 
 
 @dataclass(frozen=True)

@@ -60,13 +60,14 @@ class Seq2SeqConfig(Section):
 
 
 class PretrainConfig(Section):
-    """Learn plain text: every token of it or, of an encoder, those that are hidden."""
+    """Learn plain text: every token of it or, of an encoder, those that are hidden, of T5 stretches of it."""
 
     type: Literal["pretrain"] = "pretrain"
     masked: float = option(
-        0.15, "Of encoders: share of the tokens that are hidden, and predicted.", "0.15 to 0.4.", gt=0, lt=1
+        0.15, "Of encoders and T5: share of the tokens that are hidden, and predicted.", "0.15 to 0.4.", gt=0, lt=1
     )
     whole_words: bool = option(True, "Of encoders: hide all pieces of a word together.")
+    span_length: float = option(3.0, "Of T5: tokens that are taken out at once, on average.", "3 to 10.", ge=1, le=100)
 
 
 ObjectiveConfig = Annotated[SftConfig | ClassifyConfig | Seq2SeqConfig | PretrainConfig, Field(discriminator="type")]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from tunesmith.core.errors import ModelError
-from tunesmith.infer.predict import classes, fill, targets
+from tunesmith.infer.predict import classes, fill, spans, targets
 from tunesmith.infer.predict.predictor import Predictor, TaskPredictor
 from tunesmith.model.heads import fresh_weights
 
 PREDICTORS: dict[str, TaskPredictor] = {
     "classify": classes.PREDICTOR, "masked": fill.PREDICTOR, "seq2seq": targets.PREDICTOR,
+    "spans": spans.PREDICTOR,
 }  # fmt: skip
 
 

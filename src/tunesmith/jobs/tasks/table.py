@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from tunesmith.jobs.tasks import classes, masked, targets
+from tunesmith.jobs.tasks import classes, masked, spans, targets
 from tunesmith.jobs.tasks.task import TaskEvaluation
 
 EVALUATIONS: dict[str, TaskEvaluation] = {
     "classify": classes.EVALUATION, "masked": masked.EVALUATION, "seq2seq": targets.EVALUATION,
+    "spans": spans.EVALUATION,
 }  # fmt: skip

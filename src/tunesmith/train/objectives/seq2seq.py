@@ -16,7 +16,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from tunesmith.data.prepare import Prepared
-from tunesmith.model.seq2seq import Pairs, pairs_of, read_by_head, target_logits
+from tunesmith.model.seq2seq import NO_TARGET, Pairs, pairs_of, read_by_head, target_logits
 from tunesmith.train.config import Seq2SeqConfig
 from tunesmith.train.loss import linear_cross_entropy, output_layer
 from tunesmith.train.objective import Check, Columns, Draw, Loss, Models, Objective, Term
@@ -101,7 +101,7 @@ def curves(sums: Mapping[str, np.ndarray], scale: Mapping[str, float]) -> dict[s
 
 def outputs(models: Models, batch: PairBatch) -> list[torch.Tensor]:
     """The logits at each row's target tokens."""
-    return list(logits_of(models.policy, batch).split([len(row.others[0].ids) for row in batch.rows]))
+    return list(logits_of(models.policy, batch).split((batch.pairs.labels_BT != NO_TARGET).sum(1).tolist()))
 
 
 def losses(models: Models, batch: PairBatch) -> torch.Tensor:
