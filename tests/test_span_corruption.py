@@ -143,7 +143,9 @@ def test_what_is_taken_out_follows_from_the_row_and_the_epoch(bases, write_rows)
     config = DataConfig(train=str(write_rows(texts_of(6))), validation=0, test=0, near_duplicates="off")
     rows = list(load_splits(config, contract, 64, frozenset({"text"})).train)
     sentinels = sentinels_of(contract)
-    assert sentinels.ids == tuple(contract.tokenizer.convert_tokens_to_ids(["<extra_id_0>", "<extra_id_1>", "<extra_id_2>"]))
+    assert sentinels.ids == tuple(
+        contract.tokenizer.convert_tokens_to_ids(["<extra_id_0>", "<extra_id_1>", "<extra_id_2>"])
+    )
     settings = PretrainConfig(masked=0.3)
     objective = make_spans(settings).informed({}, contract)
     model = load(bases / "t5", LoadSpec(task="spans", dropout=0.0)).model
@@ -198,5 +200,7 @@ def test_who_takes_out_no_stretches_is_refused(bases, tmp_path):
         run(begin(tmp_path / "it", tmp_path / "bare"))
     with pytest.raises(ConfigError, match="whole_words is for encoders"):
         run(begin(tmp_path / "words", bases / "t5", objective={"type": "pretrain", "whole_words": False}))
-    with pytest.raises(ConfigError, match="is an encoder with a decoder, with which objective.type = pretrain and method"):
+    with pytest.raises(
+        ConfigError, match="is an encoder with a decoder, with which objective.type = pretrain and method"
+    ):
         run(begin(tmp_path / "soft", bases / "t5", method={"type": "prompt_tuning"}))

@@ -74,7 +74,8 @@ def save_tokenizer(folder: Path, ends: str, sentinels: Sequence[str] = SENTINELS
     backend = Tokenizer(WordLevel({word: i for i, word in enumerate(names)}, unk_token="<unk>"))
     backend.pre_tokenizer = Whitespace()
     backend.add_special_tokens(list(sentinels))
-    backend.post_processor = TemplateProcessing(single=ends, special_tokens=[("<s>", 2), ("</s>", 1)])
+    pair = f"{ends} {ends.replace('A', 'B')}"
+    backend.post_processor = TemplateProcessing(single=ends, pair=pair, special_tokens=[("<s>", 2), ("</s>", 1)])
     special = {"pad_token": "<pad>", "eos_token": "</s>", "bos_token": "<s>", "unk_token": "<unk>"}
     PreTrainedTokenizerFast(tokenizer_object=backend, **special).save_pretrained(folder)
 

@@ -156,7 +156,9 @@ def refuse_measures(recipe: Recipe, objective: Objective) -> None:
         what = "an encoder" if objective.task == "masked" else "an encoder with a decoder"
         refuse_beside_head(recipe, f"{recipe.model.base} is {what}, with which objective.type = pretrain and")
     if objective.task == "spans" and recipe.perturb.type != "none":
-        raise ConfigError(f"perturb.type = {recipe.perturb.type}: not with an encoder with a decoder yet. Leave it out.")
+        raise ConfigError(
+            f"perturb.type = {recipe.perturb.type}: not with an encoder with a decoder yet. Leave it out."
+        )
     known, metric, kind = objective.metrics, recipe.evaluate.metric, recipe.objective.type
     if metric not in known:
         raise ConfigError(f"evaluate.metric = {metric}: with objective.type = {kind} it is one of {', '.join(known)}.")

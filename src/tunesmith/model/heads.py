@@ -33,6 +33,12 @@ TASK_TYPES: dict[str, str | None] = {  # of peft, by what a class of transformer
     "ForMaskedLM": None,  # for which it has no name: AutoPeftModel finds the class by the adapter's own note
 }  # fmt: skip
 SPLIT = "token_type_ids"
+READ_AT_END = {
+    "t5",
+    "mt5",
+    "umt5",
+    "bart",
+}  # encoder-decoders: the decoder's state at a row's last end token
 
 
 def refuse_no_classifier(folder: Path, config: Any) -> None:
@@ -42,15 +48,16 @@ def refuse_no_classifier(folder: Path, config: Any) -> None:
         ModelError: it says what the model is.
     """
     what = ", ".join(config.architectures or [type(config).__name__])
-    if config.is_encoder_decoder:
-        reason = "an encoder with a decoder, which turns one text into another (objective.type=seq2seq trains that)"
-    elif type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+    known = type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    if config.is_encoder_decoder and config.model_type not in READ_AT_END:
+        reason = "an encoder with a decoder of a family whose classifiers are not supported (T5 and BART are)"
+    elif not known:
         reason = "of a kind that transformers has no classifier for"
     else:
         return
     raise ModelError(
         f"{folder}: cannot be loaded as a classifier: {what} is {reason}. Take an encoder such as BERT, RoBERTa or "
-        "DistilBERT, or a decoder such as Llama or GPT-2."
+        "DistilBERT, a decoder such as Llama or GPT-2, or both in one as T5."
     )
 
 
@@ -65,6 +72,11 @@ def class_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
         "label2id": {name: place for place, name in enumerate(names)},
         "problem_type": PROBLEMS[shape],
     }
+
+
+def end_token(config: Any) -> int | None:
+    """The token at which such a model's head reads a row's state; None where it is the first, or whatever is last."""
+    return config.eos_token_id if config.is_encoder_decoder else None
 
 
 def task_type(model: Any) -> str | None:

@@ -22,6 +22,7 @@ from tunesmith.train.planning.plan import Plan
 from tunesmith.train.weights.ranks import Ranks
 
 Columns = Mapping[str, torch.Tensor]  # values that were computed beforehand, one for each row
+PADDED = "rows of an encoder with a decoder are padded, several of about one length together"
 Sums = dict[str, np.ndarray]  # by name: scalars, or vectors such as a count for each class
 
 

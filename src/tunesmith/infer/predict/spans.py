@@ -49,8 +49,8 @@ def sentinels_of(contract: Contract) -> Sentinels:
         ids.append(known[mark])
     if not ids:
         raise ModelError(
-            "the base's tokenizer has no sentinels (<extra_id_0>, ...), so no stretch of a text can be taken out. Take a "
-            "T5 whose tokenizer has them."
+            "the base's tokenizer has no sentinels (<extra_id_0>, ...), so no stretch of a text can be taken out. "
+            "Take a T5 whose tokenizer has them."
         )
     return Sentinels(tuple(ids), contract.stop_ids[0])
 

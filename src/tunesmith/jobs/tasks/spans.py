@@ -48,7 +48,8 @@ def refuse_other(one: SpanFiller, other: SpanFiller, names: tuple[str, str]) -> 
     """
     if one.contract.tokenizer.get_vocab() != other.contract.tokenizer.get_vocab():
         raise ConfigError(
-            f"{names[0]} and {names[1]} have different tokenizers, so other tokens would be taken out. Evaluate each alone."
+            f"{names[0]} and {names[1]} have different tokenizers, so other tokens would be taken out. "
+            "Evaluate each alone."
         )
 
 

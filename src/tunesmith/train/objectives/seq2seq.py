@@ -19,11 +19,9 @@ from tunesmith.data.prepare import Prepared
 from tunesmith.model.seq2seq import NO_TARGET, Pairs, pairs_of, read_by_head, target_logits
 from tunesmith.train.config import Seq2SeqConfig
 from tunesmith.train.loss import linear_cross_entropy, output_layer
-from tunesmith.train.objective import Check, Columns, Draw, Loss, Models, Objective, Term
+from tunesmith.train.objective import PADDED, Check, Columns, Draw, Loss, Models, Objective, Term
 from tunesmith.train.planning.chunked_check import why_not_chunked
 from tunesmith.train.planning.plan import Plan
-
-PADDED = "rows of an encoder with a decoder are padded, several of about one length together"
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,8 @@ from tunesmith.infer.predict.spans import Sentinels, sentinels_of
 from tunesmith.model.seq2seq import pairs_of
 from tunesmith.prompt.contract import Contract
 from tunesmith.train.config import PretrainConfig
-from tunesmith.train.objective import Check, Columns, Draw, Objective
+from tunesmith.train.objective import PADDED, Check, Columns, Draw, Objective
 from tunesmith.train.objectives.seq2seq import (
-    PADDED,
     PairBatch,
     curves,
     hidden_of,

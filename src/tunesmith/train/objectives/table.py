@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tunesmith.core.names import look_up
+from tunesmith.model.heads import end_token
 from tunesmith.model.load import language_task
 from tunesmith.train.objective import Objective
 from tunesmith.train.objectives.classify import make_classify
@@ -16,7 +17,7 @@ from tunesmith.train.objectives.sft import make_sft
 # Of a recipe's section and the configuration of its base, on which it may depend what is learned.
 OBJECTIVES: dict[str, Callable[[Any, Any], Objective]] = {
     "sft": lambda config, model: make_sft(config),
-    "classify": lambda config, model: make_classify(config),
+    "classify": lambda config, model: make_classify(config, end=end_token(model)),
     "seq2seq": lambda config, model: make_seq2seq(config),
     "pretrain": lambda config, model: BY_TASK[language_task(model)](config),
 }
