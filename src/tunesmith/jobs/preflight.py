@@ -157,7 +157,7 @@ def refuse_measures(recipe: Recipe, objective: Objective) -> None:
         refuse_beside_head(recipe, f"{recipe.model.base} is {what}, with which objective.type = pretrain and")
     if objective.task == "spans" and recipe.perturb.type != "none":
         raise ConfigError(
-            f"perturb.type = {recipe.perturb.type}: not with an encoder with a decoder yet. Leave it out."
+            f"perturb.type = {recipe.perturb.type}: not for encoder-decoders yet. Leave it out."
         )
     known, metric, kind = objective.metrics, recipe.evaluate.metric, recipe.objective.type
     if metric not in known:

@@ -62,8 +62,8 @@ def refuse_no_spans(folder: Path, config: Any) -> None:
     if config.model_type not in RELATIVE:
         what = ", ".join(config.architectures or [type(config).__name__])
         raise ModelError(
-            f"{folder}: {what} cannot learn plain text here: of encoders with a decoder, T5 and its kin do, which fill in "
-            "stretches that were taken out. Take one of these, or give sources with targets (objective.type=seq2seq)."
+            f"{folder}: {what} cannot learn plain text here: of encoders with a decoder, T5 and its kin do, which fill "
+            "in stretches that were taken out. Take one, or give sources with targets (objective.type=seq2seq)."
         )
 
 

@@ -160,8 +160,8 @@ def refuse_other_ends(rows: Sequence[Prepared], end: int) -> None:
         wanted = wanted or count
         if not count or count != wanted:
             raise DataError(
-                f"{row.source}: the row has {count} of the tokens that end texts, at the last of which this model's head "
-                f"reads it, and all rows must have as many, at least one (the first has {wanted}). Give texts "
+                f"{row.source}: the row has {count} of the tokens that end texts, at the last of which this model's "
+                f"head reads it, and all rows must have as many, at least one (the first has {wanted}). Give texts "
                 "alone or pairs alone, leave out data.over_long=truncate, and take a tokenizer that ends texts."
             )
 
