@@ -1,4 +1,4 @@
-"""Taking on a domain's language: this project's own pages, learned as plain text, and what is forgotten outside of them.
+"""Taking on a domain's language: this project's own pages, learned as plain text, and what is forgotten elsewhere.
 
 `python benchmarks/tasks.py domain --write` runs it. The domain is what the pages below say; held out are sections of
 them that no model has seen. Outside are tunesmith's own plain texts, small stories and notices.
@@ -42,7 +42,8 @@ def settings(base: str, name: str) -> dict[str, Any]:
 def table(found: list[dict[str, Any]]) -> str:
     """All runs: in the domain and outside, before and after."""
     lines = [
-        "| | rows | in the domain, before | after | difference | outside, before | after | difference | steps | training, s |",
+        "| | rows | in the domain, before | after | difference | outside, before | after | difference | steps "
+        "| training, s |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for one in found:

@@ -4,8 +4,9 @@
     python benchmarks/tasks.py banking77 --base FOLDER --train train.csv --test test.csv --write
     python benchmarks/tasks.py domain --base FOLDER --write
 
-`domain`: see domain.py; with the embedded model, and with another where a base is named. `hotel`: the intents of the demo's questions, with the embedded model. `banking77`: 77 intents of a bank's customers
+`hotel`: the intents of the demo's questions, with the embedded model. `banking77`: 77 intents of a bank's customers
 (Casanueva et al., 2020, CC BY 4.0; PolyAI-LDN/task-specific-datasets), with a small encoder such as all-MiniLM-L6-v2.
+`domain`: see domain.py; with the embedded model, and with another where a base is named.
 Settings were chosen on validation rows cut from the training file; the test file is read by the final evaluation alone.
 A run that has finished is not done again.
 """

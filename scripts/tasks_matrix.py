@@ -62,6 +62,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the matrix into docs/tasks.md")
     options = parser.parse_args()
     from results import put
+
     from task_cells import METHODS, TASKS
 
     noted: Path | None = options.noted

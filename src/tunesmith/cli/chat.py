@@ -27,7 +27,8 @@ def chat(
     speaker = load(model, template, device, say_aside)
     if not hasattr(speaker, "generate"):
         raise ConfigError(
-            f"{model}: this model says what texts are, or what stands in them, and writes none. Use `tunesmith predict {model} FILE`."
+            f"{model}: this model says what texts are, or what stands in them, and writes none. Use "
+            f"`tunesmith predict {model} FILE`."
         )
     head = [{"role": "system", "content": system}] if system else []
     options = {"temperature": temperature, "max_new_tokens": max_new_tokens}

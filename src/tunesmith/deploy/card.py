@@ -23,7 +23,11 @@ from tunesmith.score.interval import show
 
 QUESTION = "Hello, what can you help me with?"  # of the code, where nothing of the data may be quoted
 OBJECTIVES = {"sft": "supervised fine-tuning", "classify": "learning to classify", "pretrain": "continued pretraining"}
-PIPELINES = {"causal": "text-generation", "classify": "text-classification", "masked": "fill-mask"}  # of tasks, as the hub calls them
+PIPELINES = {
+    "causal": "text-generation",
+    "classify": "text-classification",
+    "masked": "fill-mask",
+}  # of tasks, as the hub calls them
 
 
 @dataclass(frozen=True)

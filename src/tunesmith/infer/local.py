@@ -93,7 +93,9 @@ class LocalEngine:
             most_waiting: answers that may wait for a place in the batch.
         """
         if task_type(model) != "CAUSAL_LM":
-            raise ModelError("this model says what texts are, or what stands in them, and writes none. Use `tunesmith predict`.")
+            raise ModelError(
+                "this model says what texts are, or what stands in them, and writes none. Use `tunesmith predict`."
+            )
         config = model.config.get_text_config()
         self.model = model
         self.contract = contract

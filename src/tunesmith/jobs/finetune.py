@@ -27,6 +27,7 @@ from tunesmith.jobs.final_evaluation import Found, evaluate_both
 from tunesmith.jobs.merge import export_merged, rows_to_compare
 from tunesmith.jobs.preflight import (
     doubts,
+    informed,
     refuse_measures,
     refuse_too_few,
     refuse_unknown_tokens,
@@ -37,7 +38,7 @@ from tunesmith.jobs.replay import with_replay
 from tunesmith.jobs.resume import begin_plan, go_back, made_from
 from tunesmith.jobs.start import TRAINING
 from tunesmith.jobs.tasks.evaluate import evaluate_run
-from tunesmith.jobs.trained import changed_model, trained_model
+from tunesmith.jobs.trained import changed_model, say_fresh, trained_model
 from tunesmith.jobs.verify_export import (
     losses_of,
     refuse_unchanged,
@@ -48,14 +49,12 @@ from tunesmith.jobs.verify_export import (
 from tunesmith.jobs.verify_merge import Trial
 from tunesmith.model.device import choose_device
 from tunesmith.model.export import export
-from tunesmith.model.heads import fresh_weights
 from tunesmith.model.load import TASKS, LoadSpec, load, read_config, refuse_not_finite, refuse_untrainable
 from tunesmith.model.methods.continue_from import starting_adapter
 from tunesmith.model.methods.method import trainable
 from tunesmith.model.methods.table import method_for
 from tunesmith.model.soft import soft_tokens
 from tunesmith.prompt.base import resolve
-from tunesmith.prompt.contract import Contract
 from tunesmith.prompt.load import load_contract
 from tunesmith.track.trackers import TrackConfig, open_trackers
 from tunesmith.train.checkpoint import (
@@ -68,7 +67,7 @@ from tunesmith.train.checkpoint import (
 )
 from tunesmith.train.learner import Learner
 from tunesmith.train.loop import Crowded, LoopSettings, Spike, train
-from tunesmith.train.objective import Models, Objective
+from tunesmith.train.objective import Models
 from tunesmith.train.objectives.table import objective_for
 from tunesmith.train.optimizers import kind_of, usual_rate
 from tunesmith.train.perturb import make_perturb, passes_of
@@ -257,24 +256,6 @@ def walk(
     write_report(folder, recipe, splits, plan, found)
     report(events.Finished())
     return {"folder": str(folder), "scores": found.report.to_json()["scores"] if found.report else []}
-
-
-def informed(objective: Objective, splits: Splits, contract: Contract) -> Objective:
-    """The objective, which knows what its rows are.
-
-    Raises:
-        DataError: it could learn nothing of them.
-    """
-    if objective.informed is not None:
-        objective = objective.informed(splits.train.dataset.facts, contract)
-    objective.refuse(splits.train)
-    return objective
-
-
-def say_fresh(model: Any, task: str, report: Report) -> None:
-    """Say of a base without a head what that means for the task."""
-    if fresh_weights(model) and TASKS[task].said_of_fresh:
-        report(events.Warning(TASKS[task].said_of_fresh))
 
 
 def say_rates(learner: Learner, checkpoint: Checkpoint | None, report: Report) -> None:

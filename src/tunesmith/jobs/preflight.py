@@ -161,6 +161,18 @@ def refuse_measures(recipe: Recipe, objective: Objective) -> None:
         raise ConfigError(f"evaluate.baseline is not for objective.type = {kind}. Leave it out.")
 
 
+def informed(objective: Objective, splits: Splits, contract: Contract) -> Objective:
+    """The objective, which knows what its rows are.
+
+    Raises:
+        DataError: it could learn nothing of them.
+    """
+    if objective.informed is not None:
+        objective = objective.informed(splits.train.dataset.facts, contract)
+    objective.refuse(splits.train)
+    return objective
+
+
 def refuse_accuracy_of_numbers(recipe: Recipe, splits: Splits) -> None:
     """Refuse to judge by accuracy what has none.
 

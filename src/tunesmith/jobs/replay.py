@@ -20,7 +20,7 @@ from tunesmith.data.source import SourceFile, find_files
 from tunesmith.data.split import Splits
 from tunesmith.jobs.own_answers import TOGETHER, Answers, Speaker, key_of, own_answers
 from tunesmith.model.export import find_model
-from tunesmith.model.load import answering, load
+from tunesmith.model.load import answering, load, read_config
 from tunesmith.model.methods.continue_from import starting_adapter
 from tunesmith.prompt.base import EMBEDDED, Base
 from tunesmith.prompt.contract import Contract

@@ -64,7 +64,7 @@ class Filler:
         takes: tokens that the model takes; None if its configuration does not say.
     """
 
-    keys = frozenset(KEYS)
+    keys: frozenset[str] = frozenset(KEYS)
 
     def __init__(self, model: Any, contract: Contract, card: Mapping[str, Any]) -> None:
         """Use `model`, in evaluation mode.
