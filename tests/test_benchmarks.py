@@ -16,6 +16,7 @@ from unittest.mock import create_autospec
 import pytest
 import torch
 
+from classifiers import class_rows, save_base
 from conftest import many_rows
 from tunesmith.infer.engine import network
 from tunesmith.train.planning import compiled
@@ -195,6 +196,44 @@ def test_what_a_domain_teaches(load, tmp_path, in_process, monkeypatch):
     found = bench.in_domain(argparse.Namespace(runs=str(tmp_path), base=None, only=None))
     assert columns(bench.domain.table(found)) == {11}
     assert found[0]["report"]["scores"][0]["metric"] == "perplexity"
+
+
+@pytest.fixture
+def sorted_texts(tmp_path):
+    """A small encoder, and a CSV of texts with their classes."""
+    base = save_base(tmp_path / "bert", "bert")
+    lines = [f"{row['text']},{row['label']}" for row in class_rows(24)]
+    (tmp_path / "rows.csv").write_text("\n".join(["text,category", *lines]) + "\n")
+    return {"base": str(base), "train": str(tmp_path / "rows.csv"), "test": str(tmp_path / "rows.csv")}
+
+
+def test_classifiers_beside_trainer_and_pipeline(load, sorted_texts, tmp_path, monkeypatch):
+    bench = load("classify_speed")
+    monkeypatch.setattr(bench, "FIRST", 0)
+
+    def measured(side, batch, fast, options):
+        options = argparse.Namespace(**{**vars(options), "side": side, "batch": batch or 8, "fast": fast})
+        run = {"ours": bench.ours, "theirs": bench.theirs}.get(side, bench.asked)
+        (folder := tmp_path / f"{side}-{batch}-{fast}").mkdir()
+        return run(options, folder)
+
+    monkeypatch.setattr(bench, "measured", measured)
+    text = bench.table(argparse.Namespace(**sorted_texts, rows=24, steps=1, batches=[8], compile="off"))
+    training, answering = text.split("\n\n")
+    assert (columns(training), columns(answering)) == ({5}, {6})
+    assert answering.count("100.00%") == 3
+
+
+def test_classifiers_of_mistyped_texts(load, sorted_texts, tmp_path, in_process, monkeypatch):
+    bench = load("robustness")
+    monkeypatch.setattr(bench, "KINDS", {name: bench.KINDS[name] for name in ("plain", "FGM")})
+    options = argparse.Namespace(**sorted_texts, rows=24, asked=24, epochs=1, noise=[0.0, 0.5], seed=0,
+                                 runs=str(tmp_path / "runs"))  # fmt: skip
+    assert columns(bench.table(options)) == {5}
+    chance = bench.random.Random(0)
+    assert bench.noisy("where is it?", 0.0, chance) == "where is it?"
+    assert bench.noisy("where is it?", 1.0, chance) not in ("where is it?", "")
+    assert bench.noisy("12 ? !", 1.0, chance) == "12 ? !"
 
 
 def test_a_queue_with_many_jobs(load, tmp_path):

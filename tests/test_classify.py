@@ -20,7 +20,8 @@ from tunesmith.core.files import read_json, read_lines
 from tunesmith.data.config import DataConfig
 from tunesmith.data.load import load_rows
 from tunesmith.data.split import load_splits
-from tunesmith.evaluate.baselines import linear_on_words, most_frequent
+from tunesmith.evaluate.baselines import linear_on_states, linear_on_words, most_frequent
+from tunesmith.infer.predict.classes import row_states
 from tunesmith.jobs.evaluate import evaluate_model
 from tunesmith.jobs.finetune import finetune
 from tunesmith.jobs.merge import merge
@@ -225,7 +226,7 @@ def test_what_does_not_go_together_is_refused(bases, tmp_path):
     for number, (settings, said) in enumerate([
         ({"method": "prompt_tuning"}, "method.type = prompt_tuning do not go together. Take one of full,"),
         ({"evaluate": {"metric": "token_accuracy"}}, "with objective.type = classify it is one of loss, accuracy"),
-        ({"model": {"base": "ember", "quantize": "nf4"}, "method": "lora"}, "model.quantize do not go together"),
+        ({"model": {"base": "ember", "add_tokens": ["<a>"]}, "method": "lora"}, "model.add_tokens do not go together"),
         ({"objective": "sft", "evaluate": {"baseline": "tfidf"}}, "evaluate.baseline is not for objective.type = sft"),
     ]):  # fmt: skip
         with pytest.raises(ConfigError, match=said):
@@ -251,7 +252,7 @@ def logits_through_auto(folder, texts):
 
 @pytest.mark.parametrize("kind", ["bert", "llama"])
 def test_a_run_is_measured_and_its_model_loads_elsewhere(bases, tmp_path, kind):
-    folder = trained(tmp_path, bases / kind, class_rows(120), evaluate={"baseline": "tfidf", "metric": "accuracy"})
+    folder = trained(tmp_path, bases / kind, class_rows(120), evaluate={"baseline": "all", "metric": "accuracy"})
     plan, report = read_json(folder / "plan.json"), read_json(folder / "report" / "report.json")
     assert plan["packing"], plan["reasons"]
     scores = {one["metric"]: one for one in report["scores"]}
@@ -263,6 +264,7 @@ def test_a_run_is_measured_and_its_model_loads_elsewhere(bases, tmp_path, kind):
     page = (folder / "report" / "report.html").read_text()
     assert "What is taken for what" in page
     assert "Beside TF-IDF" in page
+    assert "Beside the frozen base" in page
     card = read_json(folder / "model" / "tunesmith.json")
     assert (card["task"], card["facts"]["labels"].keys()) == ("classify", {"wifi", "pool", "dog"})
     assert not (folder / "model" / "generation_config.json").exists()
@@ -275,9 +277,9 @@ def test_a_run_is_measured_and_its_model_loads_elsewhere(bases, tmp_path, kind):
         assert math.isclose(one["score"], other.probabilities[other.label], rel_tol=1e-4)
     assert len(rows) == 120
     found = evaluate_model(
-        {**ASKED, "model": str(folder), "data": str(folder / "rows.jsonl"), "baseline": "tfidf"}, silent
+        {**ASKED, "model": str(folder), "data": str(folder / "rows.jsonl"), "baseline": "frozen"}, silent
     )
-    assert found["report"]["beside"].keys() == {"TF-IDF"}
+    assert found["report"]["beside"].keys() == {"the frozen base"}
 
 
 ASKED = {"against": None, "template": None, "format": None, "columns": {}, "bad_rows": "fail", "rows": None,
@@ -308,6 +310,28 @@ def test_lora_is_exported_loaded_and_merged(bases, tmp_path, kind):
     merge({"run": str(folder), "output": None, "data": None, "replace": False, "prompts": 8, "limit": 1e-3,
            "max_new_tokens": 4}, silent)  # fmt: skip
     torch.testing.assert_close(logits_through_auto(folder / "merged", texts), ours, rtol=1e-4, atol=1e-4)
+
+
+def test_a_quantised_base_keeps_its_head(tmp_path):
+    from transformers import BertConfig, BertModel
+
+    size = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    BertModel(BertConfig(**size, intermediate_size=64)).save_pretrained(tmp_path)
+    for kind, layer in (("nf4", "Linear4bit"), ("int8", "Linear8bitLt")):
+        model = load(tmp_path, LoadSpec(task="classify", facts=FACTS, quantize=kind)).model
+        layers = {name: type(part).__name__ for name, part in model.named_modules() if "Linear" in type(part).__name__}
+        assert [layers.pop(name) for name in ("classifier", "bert.pooler.dense")] == ["Linear"] * 2
+        assert set(layers.values()) == {layer}
+
+
+def test_a_classifier_is_trained_beside_a_quantised_base(bases, tmp_path):
+    model = {"base": str(bases / "bert"), "quantize": "int8", "dropout": 0.0}
+    lora, optim = {"type": "lora", "rank": 8}, {"learning_rate": 1e-2, "epochs": 8}
+    folder = trained(tmp_path, bases / "bert", class_rows(120), method=lora, model=model, optim=optim)
+    steps = read_lines(folder / "metrics.jsonl")
+    assert steps[-1]["loss"] < 0.6 * steps[0]["loss"]
+    said = [event["sentence"] for event in read_lines(folder / "events.jsonl") if event["kind"] == "warning"]
+    assert any("beside its base in int8" in one and "its outputs differ by up to" in one for one in said)
 
 
 @pytest.mark.parametrize("kind", PADDED)
@@ -429,6 +453,18 @@ def test_baselines_say_what_is_frequent_and_what_words_tell():
     several = linear_on_words(texts, np.stack([target[:, 0], np.ones(5)], -1), ["dog"], "several")
     assert several.tolist() == [[1, 1]]
     assert linear_on_words(texts, np.arange(5.0), ["dog"], "number").shape == (1,)
+
+
+def test_states_of_a_base_are_means_of_length_one(bases):
+    model = load(bases / "bert", LoadSpec(task="classify", facts=FACTS)).model
+    ids = [np.array(one, np.int32) for one in ([2, 5, 6, 3], [2, 9, 3], [2, 7, 8, 9, 10, 3])]
+    with torch.no_grad():
+        means = [model.bert(torch.tensor(one[None].astype(int))).last_hidden_state[0].mean(0) for one in ids]
+    wanted = torch.stack([mean / mean.norm() for mean in means])
+    found = row_states(model, [(one, len(one)) for one in ids])
+    torch.testing.assert_close(torch.from_numpy(found), wanted, rtol=1e-5, atol=1e-6)
+    target = np.eye(2)[[0, 1, 1, 0]]
+    assert linear_on_states(target, target, np.eye(2), "one").argmax(-1).tolist() == [0, 1]
 
 
 def test_rows_of_csv_files_by_any_names(bases, tmp_path):

@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from conftest import READS, many_rows
 from tunesmith.data.load import load_rows
 from tunesmith.data.prepare import prepare
+from tunesmith.model import tiles
 from tunesmith.model.attention import PACKED, attend, packed_attention, row_by_row
 from tunesmith.model.layers import layers_of
 from tunesmith.model.load import LoadSpec, load
@@ -93,6 +94,27 @@ def test_attention_and_its_gradients_are_those_of_double_precision(dtype, close,
     wanted = torch.autograd.grad(want, exact, direction)
     for one, other in zip((found, *by), (want, *wanted), strict=True):
         assert (one - other).abs().max() < close * other.abs().max()
+
+
+@pytest.mark.parametrize(("key_heads", "causal"), [(4, True), (2, False)])
+def test_short_rows_in_tiles_are_as_alone(key_heads, causal):
+    lengths = [1, 63, 2, 64, 70, 17, 30, 17, 1, 1, 64, 5, 9]  # one is too long for a tile
+    ends = (0, *np.cumsum(lengths).tolist())
+    short, long = tiles.tiles_of(ends, causal, torch.float64)
+    assert long == (slice(130, 200),)
+    given = [tensor.detach().double().requires_grad_() for tensor in heads(ends[-1], torch.float64, key=key_heads)]
+    want = row_by_row(*given, torch.tensor(ends), 0.0, 0.21, causal)
+    direction = torch.randn_like(want)
+    direction[:, long[0]] = 0
+    wanted = torch.autograd.grad(want, given, direction)
+    found, by = torch.zeros_like(want), [torch.zeros_like(tensor) for tensor in given]
+    with torch.no_grad():
+        tiles.forward(*given, 0.21, short, found[0])
+        tiles.backward(direction, *given, 0.21, short, *by)
+    torch.testing.assert_close(found[:, short.own_S], want[:, short.own_S], rtol=0, atol=1e-12)
+    assert not found[:, long[0]].any()
+    for one, other in zip(by, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -180,6 +180,7 @@ def _print_numbers(found: DataReport, model: str, price: str | None) -> None:
     from tunesmith.cli.screen import console
     from tunesmith.core.names import counted, look_up
     from tunesmith.data.estimate import FEWEST_ROWS, PRICES, default_epochs, estimate
+    from tunesmith.data.kinds.table import kind_of
     from tunesmith.data.prepare import spread
     from tunesmith.data.split import parts
 
@@ -205,8 +206,12 @@ def _print_numbers(found: DataReport, model: str, price: str | None) -> None:
     console.print(
         f"{'split':15} {counted(train, 'row')} to train on, {validation} to validate on, {test} held out, by default"
     )
+    if not found.samples or not kind_of(found.samples[0][0]).chat:
+        console.print(f"{'data id':15} {found.id[:16]}")
+        return
     few = f" (it refuses fewer than {FEWEST_ROWS})" if found.rows < FEWEST_ROWS else ""
-    console.print(f"{'at OpenAI':15} {counted(default_epochs(found.rows), 'epoch')} by its rule{few}")
+    if found.samples and kind_of(found.samples[0][0]).chat:
+        console.print(f"{'at OpenAI':15} {counted(default_epochs(found.rows), 'epoch')} by its rule{few}")
     if price is not None:
         look_up(PRICES, price, "OpenAI model")
         cost = estimate(price, found.lengths)

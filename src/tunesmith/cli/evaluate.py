@@ -21,7 +21,7 @@ def evaluate(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 128,
     samples: Annotated[int, typer.Option(min=0, help="Answers to print.")] = 5,
     general: Annotated[list[str], typer.Option(help="General rows, to see what was forgotten; repeatable.")] = [],  # noqa: B006
-    baseline: Annotated[str, typer.Option(help="tfidf: a classifier beside a linear model on words.")] = "none",
+    baseline: Annotated[str, typer.Option(help="tfidf, frozen, all: a classifier beside simpler ones.")] = "none",
     output: Annotated[Path | None, typer.Option(help="Write the report, with every answer, as JSON.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report as a page.")] = None,
     harness: Annotated[list[str], typer.Option(help="A task of lm-evaluation-harness; repeatable.")] = [],  # noqa: B006

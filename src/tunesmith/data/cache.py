@@ -25,6 +25,7 @@ from tunesmith.core.errors import TunesmithError
 from tunesmith.core.files import home, make_folder, read_json, sha256_of, write_json
 from tunesmith.data.config import DataConfig
 from tunesmith.data.dataset import META, ROWS, SCHEMA, Dataset
+from tunesmith.data.formats.label_names import read_label_names
 from tunesmith.data.kinds.kind import Facts
 from tunesmith.data.kinds.prepared import Prepared, joined
 from tunesmith.data.kinds.row import Row
@@ -86,6 +87,8 @@ def _key(files: list[SourceFile], config: DataConfig, contract: Contract, max_le
     read = config.model_dump(
         include={"format", "columns", "system", "clean", "bad_rows", "duplicates", "near_duplicates", "documents"}
     )
+    names = None if config.label_names is None else read_label_names(config.label_names)
+    read |= {} if names is None else {"label_names": names}
     parts = [LAYOUT, [(file.name, sha256_of(file.path)) for file in files], read, contract.id, max_length, over_long]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 

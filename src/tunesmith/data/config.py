@@ -42,6 +42,10 @@ class DataConfig(Section):
         "What is a row of a text file: a paragraph; a section, that is, paragraphs that follow one another, about "
         "4,000 characters together; or the file. `sections` for `objective.type: pretrain` if this is absent.",
     )
+    label_names: str | list[str] | None = option(
+        None,
+        "Names of the labels that rows have as numbers, from 0 on: a list, or a file with one a line or a JSON list.",
+    )
     train_on: Literal["assistant", "last", "all"] = option(
         "assistant", "Which tokens are trained on: every assistant turn, only the last one, or all tokens."
     )

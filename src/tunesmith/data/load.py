@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import chain, islice
 from typing import Any
 
@@ -15,6 +16,7 @@ from tunesmith.data.config import DataConfig
 from tunesmith.data.formats.columns import Columns
 from tunesmith.data.formats.find import also_read_as, find_format, missing_keys, named_format
 from tunesmith.data.formats.format import Format
+from tunesmith.data.formats.label_names import read_label_names
 from tunesmith.data.formats.media import check_media
 from tunesmith.data.formats.values import Warn
 from tunesmith.data.kinds.row import Edit, Row
@@ -51,6 +53,11 @@ class Reading:
     sink: Any = None
     ledgers: dict[str, Ledger] = field(default_factory=dict)
     formats: dict[str, Format] = field(default_factory=dict)
+
+    @cached_property
+    def names(self) -> list[str] | None:
+        """What labels are called that rows have as numbers."""
+        return None if self.config.label_names is None else read_label_names(self.config.label_names)
 
     def __iter__(self) -> Iterator[Row]:
         """The rows that can be used; all others are in the ledgers.
@@ -107,7 +114,7 @@ class Reading:
             raise DataError(f"{file.name}: no row can be read. {first}")
         columns.refuse_absent(raw, file.name, ledger.notes if len(self.files) > 1 else None)
         good = [columns.renamed(value) for value in raw]
-        chosen = named_format(self.config.format) if self.config.format else find_format(good, file.name)
+        chosen = named_format(self.config.format) if self.config.format else find_format(good, file.name, columns.named)
         columns.refuse_useless(chosen, file.name)
         if not self.config.format and (sentence := also_read_as(chosen, good)):
             ledger.remarks.append(sentence)
@@ -118,13 +125,18 @@ class Reading:
     ) -> tuple[Row, RowFault | None]:
         if isinstance(item.value, RowFault):
             raise item.value
-        values = columns.renamed(item.value, chosen)
+        values: Mapping[str, Any] = columns.renamed(item.value, chosen)
+        if self.config.format and not chosen.has_keys(values) and chosen.has_keys(chosen.completed(values)):
+            values = chosen.completed(values)
+            notes[f"no {' or '.join(map(repr, sorted(chosen.lacks)))}: read as none"] += 1
         if not chosen.has_keys(values):
             raise missing_keys(chosen, values)
         if item.odd:
-            values = only_values(values, chosen.labels(values), notes)
+            values = only_values(dict(values), chosen.labels(values), notes)
         content, unread = columns.read(chosen, values, warn)
         kind = KINDS[content.kind]
+        if self.names is not None:
+            content = kind.named(content, self.names)
         check_media(list(content.texts()), kind.chat, values, unread, warn)
         if self.config.system is not None:
             content = kind.edit(content, Edit(asked=_told(self.config.system)))

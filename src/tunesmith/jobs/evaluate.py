@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tunesmith.core import events
@@ -20,7 +21,7 @@ from tunesmith.evaluate.suite import RowResults, evaluate_rows
 from tunesmith.infer.local import LocalEngine
 from tunesmith.infer.remote import RemoteModel, parse_remote
 from tunesmith.jobs.final_evaluation import Found, say
-from tunesmith.jobs.merge import columns_of, training_rows
+from tunesmith.jobs.merge import base_of, reading_of, training_rows
 from tunesmith.jobs.tasks.evaluate import beside_baselines, evaluate_alone, refuse_strange
 from tunesmith.jobs.tasks.table import EVALUATIONS
 from tunesmith.jobs.tasks.task import NO_BASELINE, baselines_of
@@ -113,14 +114,15 @@ def evaluate_task(
     task, baseline, device = EVALUATIONS[model.task], arguments.get("baseline", "none"), arguments.get("device", "auto")
     baselines_of(task, baseline)
     takes = context_length(model.base.folder if model.base else model.folder) or LONGEST
-    asked = {**arguments, "columns": arguments["columns"] or columns_of(model)}
-    rows = _rows(asked, model.contract(), takes, report, task.reads, arguments["rows"] or 1 << 60)
+    rows = _rows(
+        arguments, model.contract(), takes, report, task.reads, reading_of(model), arguments["rows"] or 1 << 60
+    )
     refuse_strange(rows, model)
     if other is not None or baseline == NO_BASELINE:
         return _told(evaluate_alone(model, other, rows, device, report), arguments, report)
     training = training_rows(model, report)
     return _told(
-        beside_baselines(model, model.name, model.base, rows, training, baseline, device, report), arguments, report
+        beside_baselines(model, model.name, base_of(model), rows, training, baseline, device, report), arguments, report
     )
 
 
@@ -181,10 +183,21 @@ def same_tokenizer(one: ExportedModel, other: ExportedModel) -> bool:
 
 def _rows(
     arguments: dict[str, Any], contract: Contract, takes: int, report: Report, reads: frozenset[str] = READS,
-    most: int = 0,
+    reading: Mapping[str, Any] = MappingProxyType({}), most: int = 0,
 ) -> list[Prepared]:  # fmt: skip
-    """The file's rows, prepared; a note says how many are left out because they are too long."""
-    dataset = load_rows(arguments["data"], format=arguments["format"], columns=arguments["columns"] or {})
+    """The file's rows, prepared; a note says how many are left out because they are too long.
+
+    Args:
+        arguments: what was asked for.
+        contract: how rows are rendered.
+        takes: tokens that the model takes.
+        report: hears the note.
+        reads: kinds of rows.
+        reading: how files are read where nothing else is asked for.
+        most: rows, where no number is asked for.
+    """
+    said = {"format": arguments["format"], "columns": arguments["columns"]}
+    dataset = load_rows(arguments["data"], **{**reading, **{name: value for name, value in said.items() if value}})
     ledgers = dataset.reading.ledgers
     require_rows(ledgers, arguments["bad_rows"])
     wanted = dataset.rows[: most or arguments["rows"] or 200]

@@ -31,7 +31,7 @@ from tunesmith.jobs.verify_merge import Trial, verify_merge
 from tunesmith.model.export import ExportedModel, export, find_model, merged
 from tunesmith.model.layout import CARD
 from tunesmith.model.load import LoadSpec, read_config
-from tunesmith.prompt.base import Base, context_length
+from tunesmith.prompt.base import Base, context_length, resolve
 from tunesmith.registry.runs import is_run
 from tunesmith.train.objectives.table import objective_for
 from tunesmith.train.planning.planner import make_plan
@@ -142,10 +142,28 @@ def reads_of(recipe: Recipe, exported: ExportedModel) -> frozenset[str]:
     return objective_for(recipe.objective, config).reads
 
 
-def columns_of(exported: ExportedModel) -> dict[str, str]:
-    """What the files of a model's run called the columns of its rows."""
+def base_of(exported: ExportedModel) -> Base | None:
+    """What a model was made from; None where that is not known, or not there any more."""
     recipe = recipe_of(exported)
-    return {} if recipe is None else dict(recipe.data.columns)
+    if exported.base is not None or recipe is None:
+        return exported.base
+    where = exported.card["directory"] if Path(exported.card["directory"]).is_dir() else "."
+    try:
+        with contextlib.chdir(where):
+            return resolve(recipe.model.base, recipe.model.revision)
+    except TunesmithError:
+        return None
+
+
+def reading_of(exported: ExportedModel) -> dict[str, Any]:
+    """How the files of a model's run were read: what they called columns and labels, and the format that was named."""
+    recipe = recipe_of(exported)
+    if recipe is None:
+        return {}
+    names = recipe.data.label_names
+    if isinstance(names, str) and not Path(names).is_absolute():
+        names = str(Path(exported.card["directory"]) / names)
+    return {"columns": dict(recipe.data.columns), "format": recipe.data.format, "label_names": names}
 
 
 def splits_of_run(exported: ExportedModel, report: Report) -> Splits:
@@ -174,7 +192,7 @@ def splits_of_run(exported: ExportedModel, report: Report) -> Splits:
 def rows_of_file(name: str, exported: ExportedModel) -> tuple[Sequence[Prepared], str]:
     """The rows of a file, prepared as the model is prompted; those that are too long are left out."""
     recipe = recipe_of(exported)
-    dataset = load_rows(name, columns={} if exported.chats else columns_of(exported))
+    dataset = load_rows(name, **({} if exported.chats else reading_of(exported)))
     ledgers = dataset.reading.ledgers
     require_rows(ledgers, "fail")
     reads = READS if recipe is None else reads_of(recipe, exported)

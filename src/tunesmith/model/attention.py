@@ -6,9 +6,9 @@ transformers' own packed kernels use) says where each begins. Cost is the sum of
 lengths, not the square of the sum.
 
 On a CPU this is one operator of its own, so that compiled layers need not be broken open for it. In
-bf16 it goes block by block through plain matrix products: torch's fused kernel for CPUs does not use
-the processor's bf16 products (see docs/speed.md for what that gains). In fp32 the fused kernel is as
-fast, and is used. Only queries, keys and values are kept for the backward pass; probabilities are
+bf16 it goes block by block through plain matrix products, short rows together (`tiles`): torch's fused
+kernel for CPUs does not use the processor's bf16 products (see docs/speed.md for what that gains). In fp32 the
+fused kernel is as fast, and is used. Only queries, keys and values are kept for the backward pass; probabilities are
 computed again there (Dao et al., 2022, arXiv 2205.14135). On a GPU torch's variable-length kernel serves.
 
 Axes: B batch (1), H heads, K key-value heads, G = H / K query heads that share one, T tokens, D width
@@ -26,6 +26,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from tunesmith.model import tiles
 from tunesmith.model.prefix import places_in_rows, prefix_of, replaced
 
 PACKED = "tunesmith_packed"
@@ -122,7 +123,10 @@ def attend(
     _, heads, tokens, width = query.shape
     output = query.new_empty(1, tokens, heads, width)
     sums = query.new_empty(_sums_shape(query), dtype=torch.float32)
-    for here in _rows(offsets):
+    short, rows = _parted(offsets, query, causal)
+    if short is not None:
+        tiles.forward(query, key, value, scale, short, output[0])
+    for here in rows:
         if query.dtype == torch.float32:
             q, k, v = query[:, :, here], key[:, :, here], value[:, :, here]
             found, log_sum = _fused(q, *_for_each_head(q, k, v), 0.0, causal, scale=scale)
@@ -141,7 +145,10 @@ def attend_backward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
     """Gradients of `attend` by query, key and value; `gradient` is (1, T, H, D)."""
     by_query, by_key, by_value = (_laid_out_by_tokens(tensor) for tensor in (query, key, value))
-    for here in _rows(offsets):
+    short, rows = _parted(offsets, query, causal)
+    if short is not None:
+        tiles.backward(gradient, query, key, value, scale, short, by_query, by_key, by_value)
+    for here in rows:
         g = gradient[:, here].transpose(1, 2)
         if query.dtype == torch.float32:
             q, k, v = query[:, :, here], key[:, :, here], value[:, :, here]
@@ -264,9 +271,12 @@ def _first(found_KMD: torch.Tensor, into_KGLD: torch.Tensor) -> torch.Tensor:
     return found_KMD.unflatten(1, (into_KGLD.shape[1], -1))[:, :, : into_KGLD.shape[2]]
 
 
-def _rows(offsets: torch.Tensor) -> Iterator[slice]:
-    ends = offsets.tolist()
-    return starmap(slice, pairwise(ends))
+def _parted(offsets: torch.Tensor, query: torch.Tensor, causal: bool) -> tuple[tiles.Tiles | None, tuple[slice, ...]]:
+    """Tiles of the short rows, and the rows that are computed one by one: in fp32 all of them."""
+    ends = tuple(offsets.tolist())
+    if query.dtype == torch.float32:
+        return None, tuple(starmap(slice, pairwise(ends)))
+    return tiles.tiles_of(ends, causal, query.dtype)
 
 
 def _grouped(tensor: torch.Tensor, key: torch.Tensor) -> torch.Tensor:

@@ -180,6 +180,20 @@ def class_logits(model: Any, inputs: Mapping[str, Any], rows: int) -> torch.Tens
         return own(input_ids=ids_R1).logits
 
 
+def mean_states(model: Any, inputs: Mapping[str, Any]) -> torch.Tensor:
+    """The mean of the states that a model's body gives a row's tokens, scaled to length 1, (R, D) in fp32.
+
+    Args:
+        model: a classifier.
+        inputs: what `inputs_of` gives of rows that are padded.
+    """
+    own = inside(model)
+    state_RTD = own.base_model(**fitted(own, inputs)).last_hidden_state.float()
+    seen_RT1 = inputs["attention_mask"][:, :, None].to(state_RTD.dtype)
+    mean_RD = (state_RTD * seen_RT1).sum(1) / seen_RT1.sum(1)
+    return torch.nn.functional.normalize(mean_RD, dim=-1)
+
+
 def fitted(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments as this architecture takes them: its padding, its first position, its types of tokens."""
     body, given = model.base_model, dict(inputs)

@@ -215,7 +215,8 @@ class EvaluateConfig(Section):
     baseline: str = option(
         "none",
         "What a model that does not chat is compared with beside the simplest guess: `all`, or of a classifier "
-        "`tfidf`, a linear model on words and pieces of words, trained on the same rows.",
+        "`tfidf`, a linear model on words and pieces of words, or `frozen`, one on what the base makes of the texts; "
+        "both are trained on the same rows.",
     )
     general_ability: Literal["auto", "off"] | list[str] = option(
         "auto",

@@ -22,11 +22,13 @@ def missing_keys(chosen: Format, row: Values) -> RowFault:
     lacking = ", ".join(map(repr, sorted(nearest - {key for key, value in row.items() if value is not None})))
     other = next((other.name for other in FORMATS.values() if other is not chosen and other.fit(row)), None)
     advice = f"It looks like {other}: keep formats in files of their own." if other else "Add it or delete the row."
+    if chosen.lacks and chosen.has_keys(chosen.completed(row)):
+        advice = f"If rows without it have none, say so: data.format={chosen.name}, in check --format {chosen.name}."
     return RowFault("missing_key", f"no {lacking or 'value'}, which {chosen.name} rows have.", advice)
 
 
-def find_format(rows: Iterable[Mapping[str, Any]], file: str) -> Format:
-    """The one format that fits the most of `rows`, by the most keys.
+def find_format(rows: Iterable[Mapping[str, Any]], file: str, named: Iterable[str] = ()) -> Format:
+    """The one format that fits the most of `rows`, by the most keys; of those that read the keys in `named`, if any.
 
     Raises:
         DataError: none fits, or several do equally well; the message shows the keys.
@@ -41,6 +43,8 @@ def find_format(rows: Iterable[Mapping[str, Any]], file: str) -> Format:
         for name, fit in fits.items():
             if fit == best:
                 votes.setdefault(name, []).append(fit)
+    wanted = [name for name in votes if all(map(FORMATS[name].reads, named))]
+    votes = {name: votes[name] for name in wanted or votes}
     if not votes:
         keys = ", ".join(map(repr, samples[0])) if samples and samples[0] else "(none)"
         advice = nearest_format(FORMATS, samples) if samples else "Give at least one row."

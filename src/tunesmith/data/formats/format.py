@@ -21,6 +21,7 @@ class Format:
         convert: makes the content, or raises `RowFault`; tells `Warn` of what it passes over.
         uses: further keys that the format reads; all others travel along as labels.
         looks: where keys do not suffice, what else must hold of the row.
+        lacks: keys that rows may lack, where somebody has named the format: they have none of it.
         any_key: whether every other key belongs to the content too.
     """
 
@@ -31,6 +32,7 @@ class Format:
     uses: frozenset[str] = frozenset()
     looks: Callable[[Values], bool] | None = None
     any_key: bool = False
+    lacks: frozenset[str] = frozenset()
 
     @cached_property
     def keys(self) -> frozenset[str]:
@@ -49,6 +51,10 @@ class Format:
         """How many of the keys that the format needs the row has, if it has all of a set; else 0."""
         keys = {key for key, value in row.items() if value is not None}
         return max((len(need) for need in self.needs if need <= keys), default=0)
+
+    def completed(self, row: Values) -> Values:
+        """The row with nothing under the keys that it may lack."""
+        return {**row, **{key: [] for key in self.lacks if row.get(key) is None}}
 
     def labels(self, row: Values) -> dict[str, Any]:
         """The keys that the format does not read."""

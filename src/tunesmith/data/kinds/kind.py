@@ -6,7 +6,7 @@ fields are required: the others have defaults that do nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,12 @@ def no_turns(content: Any) -> Conversation:
     return ()
 
 
+def no_labels(content: Any, names: Sequence[str]) -> Content:
+    """Refuse names for the labels of rows that have none."""
+    found, advice = f"data.label_names are for labels, and {content.kind} rows have none.", "Leave them out."
+    raise RowFault("bad_label", found, advice)
+
+
 def no_edit(content: Any, edit: Edit) -> Content:
     """The content as it is: what is marked inside of its texts would no longer fit."""
     return content
@@ -67,11 +73,13 @@ class RowKind:
         words: what sentences call its rows.
         formats: the ways to write a row, its own first, which `to_plain` of its content writes.
         chat: whether it needs a chat format: a model with a tokenizer alone reads only kinds that do not.
+        writes: whether tokens of its texts are predicted; else they are read, and something is said of them.
         drafts: a content as texts, one for each sequence, in an order of the kind's own. Raises `ModelError` where the
             chat format refuses it.
         from_plain: the content that `to_plain` wrote; by default what the first format's converter makes of it.
         check: refuses, by `RowFault`, a row from which nothing can be learned, and warns of what is odd.
         turns: all turns of a content.
+        named: a content whose labels, given as numbers, have these names. Raises `RowFault` for another number.
         edit: a content after a change.
         unshown: what the contract's chat format shows to nobody.
         gather: adds what a row says of the whole file to its facts: names of labels, how often each comes. Plain JSON,
@@ -92,9 +100,11 @@ class RowKind:
     formats: tuple[Format, ...]
     chat: bool
     drafts: Callable[[Any, Contract], list[Draft]]
+    writes: bool = True
     from_plain: Callable[[Mapping[str, Any]], Content] | None = None
     check: Callable[[Any, Warn], None] = no_check
     turns: Callable[[Any], Conversation] = no_turns
+    named: Callable[[Any, Sequence[str]], Content] = no_labels
     edit: Callable[[Any, Edit], Content] = no_edit
     unshown: Callable[[Any, Contract], Iterable[RowFault]] = nothing_hidden
     gather: Callable[[Any, Facts], None] = no_facts

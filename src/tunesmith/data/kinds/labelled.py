@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 from tunesmith.core.errors import DataError
 from tunesmith.core.names import counted
 from tunesmith.data.formats.format import Format, sets
+from tunesmith.data.formats.label_names import label_called
 from tunesmith.data.formats.values import Values, Warn, kind_of, list_of, shown, text_of
 from tunesmith.data.kinds.kind import Facts, RowKind
 from tunesmith.data.kinds.prepared import Prepared, TrainingRows
@@ -92,6 +93,13 @@ def scored(row: Values, warn: Warn) -> Labelled:
 def from_plain(plain: Mapping[str, Any]) -> Content:
     """A text with its class, its classes, or its number."""
     return (multi_labelled if "labels" in plain else labelled)(plain, lambda fault: None)
+
+
+def named(content: Labelled, names: Sequence[str]) -> Labelled:
+    """The row with the names of its classes, which it has as numbers."""
+    if isinstance(content.label, tuple):
+        return replace(content, label=tuple(label_called(one, names, "labels") for one in content.label))
+    return replace(content, label=label_called(content.label, names, "label"))
 
 
 def edit(content: Labelled, change: Edit) -> Labelled:
@@ -279,6 +287,7 @@ KIND = RowKind(
             Labelled.kind,
             sets("text labels", "sentence labels", *(f"{one} {two} labels" for one, two in PAIRS)),
             multi_labelled,
+            lacks=frozenset({"labels"}),
         ),
         Format(
             "text-number",
@@ -294,8 +303,10 @@ KIND = RowKind(
         ),
     ),
     chat=False,
+    writes=False,
     drafts=drafts,
     from_plain=from_plain,
+    named=named,
     edit=edit,
     gather=gather,
     refuse=refuse,

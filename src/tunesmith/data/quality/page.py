@@ -44,7 +44,7 @@ def report_values(found: DataReport, contract: Contract) -> dict[str, Any]:
             {"name": "rows to use", "value": f"{found.rows:,}"},
             {"name": "rows read", "value": f"{sum(ledger.read for ledger in ledgers):,}"},
             {"name": "tokens", "value": f"{sum(found.lengths):,}"},
-            {"name": "trained tokens", "value": f"{sum(found.trained):,}"},
+            *([{"name": "trained tokens", "value": f"{sum(found.trained):,}"}] if found.trained else []),
             {"name": f"longer than {found.max_length}", "value": f"{found.too_long:,}"},
         ],
         "pictures": [

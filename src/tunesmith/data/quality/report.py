@@ -92,7 +92,7 @@ def data_report(
     digest = hashlib.sha256()
     for row, result in rendered_rows(_with_template(reading, contract), contract):
         ledger = reading.ledgers[row.source.file]
-        fault = _why_useless(result)
+        fault = _why_useless(row, result)
         if fault is not None:
             ledger.revise(row.loss, row.source, fault, was=row.outcome)
             continue
@@ -125,10 +125,10 @@ def _with_template(rows: Iterable[Row], contract: Contract) -> Iterator[Row]:
         yield row
 
 
-def _why_useless(result: list[Rendered] | ModelError) -> RowFault | None:
+def _why_useless(row: Row, result: list[Rendered] | ModelError) -> RowFault | None:
     if isinstance(result, ModelError):
         return RowFault("template", str(result), "Mend the row or drop it.")
-    if not all(rendered.trained or not rendered.spans for rendered in result):
+    if kind_of(row).writes and not all(rendered.trained or not rendered.spans for rendered in result):
         return RowFault("no_trained_token", "no token is trained on.", "Add to the answer.")
     return None
 
@@ -159,7 +159,8 @@ def _as_turns(row: Row) -> Iterator[Message]:
 def _count(found: DataReport, row: Row, result: list[Rendered]) -> None:
     for rendered in result:
         found.lengths.append(len(rendered.ids))
-        found.trained.append(rendered.trained)
+        if kind_of(row).writes:
+            found.trained.append(rendered.trained)
     found.too_long += any(len(rendered.ids) > found.max_length for rendered in result)
     messages = kind_of(row).turns(row.content)
     if messages:

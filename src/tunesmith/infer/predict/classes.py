@@ -8,7 +8,7 @@ Axes: R rows, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from tunesmith.data.kinds.labelled import PAIRS, Shape, border_of, texts_in
 from tunesmith.data.prepare import Prepared
 from tunesmith.infer.predict.predictor import TaskPredictor, stream
 from tunesmith.model.attention import PACKED
-from tunesmith.model.heads import class_logits, inputs_of
+from tunesmith.model.heads import class_logits, inputs_of, mean_states
 from tunesmith.prompt.base import positions_in
 from tunesmith.prompt.contract import Contract, Rendered
 
@@ -53,15 +53,27 @@ class Prediction:
         return {"label": self.label, "probabilities": dict(self.probabilities)}
 
 
-@torch.inference_mode()
 def row_logits(model: Any, rows: Sequence[Read], packed: bool = False) -> np.ndarray:
     """The logits of each row in fp32, (R, C), in the order that the rows have."""
+    return _in_batches(model, rows, packed, class_logits)
+
+
+def row_states(model: Any, rows: Sequence[Read]) -> np.ndarray:
+    """The mean of the body's states over each row's tokens, of length 1, (R, D), in the order that the rows have."""
+    return _in_batches(model, rows, False, lambda model, inputs, count: mean_states(model, inputs))
+
+
+@torch.inference_mode()
+def _in_batches(
+    model: Any, rows: Sequence[Read], packed: bool, run: Callable[[Any, Mapping[str, Any], int], torch.Tensor]
+) -> np.ndarray:
+    """What a model gives for each row; rows of about one length go through it together."""
     order = sorted(range(len(rows)), key=lambda place: len(rows[place][0]))
     found: list[np.ndarray] = []
     for some in _together([len(rows[place][0]) for place in order], packed):
         chosen = [rows[order[place]] for place in some]
         inputs = inputs_of([ids for ids, _ in chosen], [border for _, border in chosen], packed, str(model.device))
-        found.append(class_logits(model, inputs, len(chosen)).float().cpu().numpy())
+        found.append(run(model, inputs, len(chosen)).float().cpu().numpy())
     return np.concatenate(found)[np.argsort(order)]
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,12 +22,13 @@ from tunesmith.core.errors import ConfigError
 from tunesmith.core.events import Report
 from tunesmith.data.kinds.labelled import Shape, names_of
 from tunesmith.data.prepare import Prepared
-from tunesmith.evaluate.baselines import MOST_FREQUENT, TFIDF, linear_on_words, most_frequent
+from tunesmith.evaluate.baselines import FROZEN, MOST_FREQUENT, TFIDF, linear_on_states, linear_on_words, most_frequent
 from tunesmith.evaluate.class_pictures import confusion_matrix, reliability
 from tunesmith.evaluate.report import Picture
 from tunesmith.evaluate.suite import TIMED, RowResults, Speed
-from tunesmith.infer.predict.classes import Classifier, reads_of
+from tunesmith.infer.predict.classes import Classifier, reads_of, row_states
 from tunesmith.jobs.tasks.task import Asked, Measured, TaskEvaluation
+from tunesmith.model.load import answering, load
 from tunesmith.score.classes import calibration_counts, class_counts, number_counts
 from tunesmith.score.metrics import CALIBRATION
 
@@ -70,6 +71,22 @@ def baseline_tfidf(asked: Asked) -> tuple[str, RowResults]:
     texts = [texts_of(row) for row in asked.training]
     said = linear_on_words(texts, target, [texts_of(row) for row in asked.rows], task.shape)
     return TFIDF, results_of(said, task)
+
+
+def baseline_frozen(asked: Asked) -> tuple[str, RowResults]:
+    """Logistic regression on what the base makes of the texts, which learns nothing itself.
+
+    Raises:
+        ConfigError: the base is not known.
+    """
+    if asked.base is None:
+        raise ConfigError("evaluate.baseline = frozen: the base of the model is not known here. Leave it out.")
+    task = task_of(asked.predictor, asked.rows)
+    names = {"labels": dict.fromkeys(task.names, 1)} if task.shape != "number" else {}
+    model = load(asked.base.folder, replace(answering(asked.device), task="classify", facts=names)).model
+    states, states_asked = (row_states(model, reads_of(rows)) for rows in (asked.training, asked.rows))
+    target = true_of(asked.training, task.names, task.shape)
+    return FROZEN, results_of(linear_on_states(states, target, states_asked, task.shape), task)
 
 
 def refuse_other(one: Classifier, other: Classifier, names: tuple[str, str]) -> None:
@@ -168,6 +185,6 @@ EVALUATION = TaskEvaluation(
     reads=frozenset({"labelled"}),
     measure=measure,
     always=baseline_most_frequent,
-    wanted={"tfidf": baseline_tfidf},
+    wanted={"tfidf": baseline_tfidf, "frozen": baseline_frozen},
     refuse_other=refuse_other,
 )

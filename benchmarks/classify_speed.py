@@ -1,0 +1,222 @@
+"""Training and asking a classifier: rows a second beside transformers' Trainer and pipeline, in one run.
+
+    python benchmarks/classify_speed.py --base FOLDER --train train.csv --write      # -> docs/tasks.md
+
+Both train all weights of the same base on the same rows. `Trainer` runs with its defaults (fp32, 8 rows a step, padded
+as they come) and, in bf16 with rows grouped by length, with each of --batches; tunesmith with 32 rows a step. The
+pipeline answers with its default, one text at a time, and in batches. Each takes a process of its own, one after the
+other; a row's figure is of the median step, the first ones left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from results import put
+from start import processor
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "tasks.md"
+FIRST = 8  # steps that are left out: what is made once is made in them
+LONGEST = 128  # tokens
+
+
+def rows_of(file: str, most: int) -> list[dict[str, str]]:
+    """The first rows of a CSV with text and category, spread over the file."""
+    with Path(file).open(encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    return rows[:: max(1, len(rows) // most)][:most]
+
+
+def ours(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """tunesmith, by a recipe."""
+    from tunesmith.core.config import to_yaml
+    from tunesmith.core.events import METRICS, silent
+    from tunesmith.core.files import read_json, read_lines
+    from tunesmith.jobs.finetune import finetune
+    from tunesmith.train.recipe import read_recipe
+
+    data = folder / "rows.jsonl"
+    rows = rows_of(options.train, options.rows)
+    data.write_text("".join(json.dumps({"text": row["text"], "label": row["category"]}) + "\n" for row in rows))
+    settings = {
+        "objective": {"type": "classify"}, "method": {"type": "full"}, "model": {"base": options.base, "dropout": 0.0},
+        "data": {"train": str(data), "validation": 0, "test": 0, "near_duplicates": "off", "duplicates": "keep"},
+        "optim": {"learning_rate": 2e-4, "steps": options.steps, "batch_size": options.batch, "warmup": 0},
+        "output": {"folder": str(folder), "name": "run", "checkpoint_every": 10**6}, "compile": options.compile,
+    }  # fmt: skip
+    (folder / "recipe.yaml").write_text("{}")
+    run = folder / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text(to_yaml(read_recipe(folder / "recipe.yaml", settings)))
+    finetune({"folder": str(run), "until": "trained"}, silent, lambda: False)
+    seconds = [step["seconds"] for step in read_lines(run / METRICS)]
+    plan = read_json(run / "plan.json")
+    return {"rows": options.batch / statistics.median(seconds[FIRST:]), "precision": plan["precision"]}
+
+
+def theirs(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """transformers' Trainer."""
+    import torch
+    from transformers import (
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        DataCollatorWithPadding,
+        Trainer,
+        TrainerCallback,
+        TrainingArguments,
+    )
+
+    rows = rows_of(options.train, options.rows)
+    names = sorted({row["category"] for row in rows})
+    tokenizer = AutoTokenizer.from_pretrained(options.base)
+    encoded = [tokenizer(row["text"], truncation=True, max_length=LONGEST) for row in rows]
+    data = [{**one, "labels": names.index(row["category"])} for one, row in zip(encoded, rows, strict=True)]
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        options.base, num_labels=len(names), ignore_mismatched_sizes=True
+    )
+    seconds: list[float] = []
+
+    class Clock(TrainerCallback):
+        """Notes how long each step takes."""
+
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            """A step begins."""
+            self.began = time.perf_counter()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            """It has ended."""
+            seconds.append(time.perf_counter() - self.began)
+
+    fast = {"bf16": True, "train_sampling_strategy": "group_by_length"} if options.fast else {}
+    arguments = TrainingArguments(
+        output_dir=str(folder), use_cpu=True, max_steps=options.steps, per_device_train_batch_size=options.batch,
+        report_to=[], save_strategy="no", disable_tqdm=True, logging_strategy="no", learning_rate=2e-4, **fast,
+    )  # fmt: skip
+    Trainer(
+        model=model, args=arguments, train_dataset=data,  # pyright: ignore[reportArgumentType]
+        data_collator=DataCollatorWithPadding(tokenizer), callbacks=[Clock()],
+    ).train()  # fmt: skip
+    return {"rows": options.batch / statistics.median(seconds[FIRST:]), "precision": "bf16" if options.fast else "fp32"}
+
+
+def asked(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Answers: tunesmith's, or the pipeline's in batches of `options.batch`, of one model with a fresh head."""
+    import torch
+
+    from tunesmith.infer.predict.classes import Classifier
+    from tunesmith.model.load import LoadSpec, load
+    from tunesmith.prompt.load import load_contract
+
+    rows = rows_of(options.train, options.rows)
+    facts = {"labels": dict.fromkeys(sorted({row["category"] for row in rows}), 1)}
+    model = load(Path(options.base), LoadSpec(task="classify", facts=facts)).model.eval()
+    texts = [row["text"] for row in rows]
+    if options.side == "predict":
+        classifier = Classifier(model, load_contract(Path(options.base), chat=False), {})
+        ask = classifier.predict
+    else:
+        from transformers import AutoTokenizer, pipeline
+
+        pipe = pipeline("text-classification", model=model, tokenizer=AutoTokenizer.from_pretrained(options.base),
+                        device="cpu", batch_size=options.batch)  # fmt: skip
+
+        def ask(texts: list[str]) -> list[Any]:
+            with torch.inference_mode():
+                return list(pipe(texts))
+
+    ask(texts[:64])
+    began = time.perf_counter()
+    said = ask(texts)
+    seconds = time.perf_counter() - began
+    labels = [one["label"] if isinstance(one, dict) else one.label for one in said]
+    return {"rows": len(texts) / seconds, "precision": "fp32", "said": labels}
+
+
+def measured(side: str, batch: int, fast: bool, options: argparse.Namespace) -> dict[str, Any]:
+    """One side, in a process of its own."""
+    command = [
+        sys.executable, str(Path(__file__).resolve()), "--side", side, "--batch", str(batch), "--base", options.base,
+        "--train", options.train, "--rows", str(options.rows), "--steps", str(options.steps),
+        "--compile", options.compile, *(["--fast"] if fast else []),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr[-3000:])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def table(options: argparse.Namespace) -> str:
+    """All sides, with how much faster tunesmith is than each."""
+    training = [("tunesmith, 32 rows a step", measured("ours", 32, False, options))]
+    training += [
+        (f"Trainer, rows grouped by length, {batch} a step", measured("theirs", batch, True, options))
+        for batch in options.batches
+    ]
+    training.append(("Trainer, its defaults", measured("theirs", 8, False, options)))
+    answers = [("tunesmith predict", measured("predict", 0, False, options))]
+    answers += [
+        (f"pipeline, batches of {batch}", measured("pipeline", batch, False, options)) for batch in options.batches
+    ]
+    answers.append(("pipeline, its default", measured("pipeline", 1, False, options)))
+    same = [sum(map(str.__eq__, answers[0][1]["said"], one["said"])) / options.rows for _, one in answers]
+    lines = ["| training | precision | rows/s | tunesmith is so many times as fast |", "|---|---|---|---|"]
+    lines += _rows(training)
+    lines += [
+        "",
+        "| answering | precision | rows/s | tunesmith is so many times as fast | same label |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [f"{line} {share:.2%} |" for line, share in zip(_rows(answers), same, strict=True)]
+    return "\n".join(lines)
+
+
+def _rows(found: list[tuple[str, dict[str, Any]]]) -> list[str]:
+    first = found[0][1]["rows"]
+    return [f"| {name} | {one['precision']} | {one['rows']:.1f} | {first / one['rows']:.2f} |" for name, one in found]
+
+
+def main() -> None:
+    """Measure all sides, or be one of them."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--base", required=True, help="folder of an encoder")
+    parser.add_argument("--train", required=True, help="CSV with text and category")
+    parser.add_argument("--rows", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--batches", type=int, nargs="+", default=[16, 32, 64])
+    parser.add_argument("--compile", default="auto", choices=["auto", "on", "off"], help="layers of tunesmith's side")
+    parser.add_argument("--write", action="store_true", help="into docs/tasks.md")
+    parser.add_argument("--side", choices=["ours", "theirs", "predict", "pipeline"], help=argparse.SUPPRESS)
+    parser.add_argument("--batch", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--fast", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.side:
+        side = {"ours": ours, "theirs": theirs}.get(options.side, asked)
+        with tempfile.TemporaryDirectory() as folder:
+            print(json.dumps(side(options, Path(folder))))
+        return
+    threads = os.environ.get("OMP_NUM_THREADS", str(os.cpu_count()))
+    where = (
+        f"{options.rows} rows, {options.steps} steps; {threads} threads of {processor()}; torch {version('torch')}, "
+        f"transformers {version('transformers')}, {datetime.now(UTC):%Y-%m-%d}."
+    )
+    text = f"{where}\n\n{table(options)}"
+    print(text)
+    if options.write:
+        put("classify-speed", text, PAGE)
+
+
+if __name__ == "__main__":
+    main()

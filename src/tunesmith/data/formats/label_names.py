@@ -1,0 +1,78 @@
+"""Names of labels that rows have as numbers."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from tunesmith.core.errors import DataError, MissingError
+from tunesmith.core.files import expanded
+from tunesmith.data.quality.ledger import RowFault
+
+
+def read_label_names(given: str | Sequence[str]) -> list[str]:
+    """The names, by number from 0 on.
+
+    Args:
+        given: they themselves, or a file: JSON (a list, or an object of numbers or of names), else one a line.
+
+    Raises:
+        MissingError: there is no such file.
+        DataError: it holds something else, or a name twice.
+    """
+    if not isinstance(given, str):
+        return _each_once(list(given), "data.label_names")
+    path = expanded(given)
+    if not path.is_file():
+        raise MissingError(f"data.label_names = {given}: no such file. Give a file, or the names as a list.")
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    names = _in_json(text, given) if text.lstrip().startswith(("[", "{")) else [line.strip() for line in _lines(text)]
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise DataError(f"{given}: is no list of names. Write one a line, in the order of their numbers from 0 on.")
+    return _each_once(names, given)
+
+
+def label_called(label: Any, names: Sequence[str], key: str) -> str:
+    """The name of a label.
+
+    Raises:
+        RowFault: it is no number that has one.
+    """
+    text = str(label)
+    if not text.isdecimal() or int(text) >= len(names):
+        found = f"{key!r} is {text!r}, and data.label_names has names for 0 to {len(names) - 1}."
+        raise RowFault("bad_label", found, "Correct it, or give its name too.", (key,))
+    return names[int(text)]
+
+
+def _lines(text: str) -> list[str]:
+    lines = text.splitlines()
+    while lines and not lines[-1].strip():
+        lines.pop()
+    return lines
+
+
+def _in_json(text: str, file: str) -> list[Any]:
+    """A list; or an object that maps numbers to names, or names to numbers, as configurations of models do."""
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{file}: is no JSON ({error}). Write one name a line, or a list.") from None
+    if isinstance(found, list):
+        return found
+    pairs = {str(number): name for name, number in found.items()} if _numbers(found.values()) else found
+    if sorted(map(str, pairs)) != sorted(map(str, range(len(pairs)))):
+        raise DataError(f"{file}: does not name the numbers from 0 to {len(pairs) - 1}. Name each once.")
+    return [pairs[str(number)] for number in range(len(pairs))]
+
+
+def _numbers(values: Any) -> bool:
+    return all(isinstance(value, int) and not isinstance(value, bool) for value in values)
+
+
+def _each_once(names: list[str], file: str) -> list[str]:
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise DataError(f"{file}: {twice[0]!r} stands there twice. Give each label a name of its own.")
+    return names
