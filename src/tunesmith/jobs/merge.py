@@ -156,14 +156,15 @@ def base_of(exported: ExportedModel) -> Base | None:
 
 
 def reading_of(exported: ExportedModel) -> dict[str, Any]:
-    """How the files of a model's run were read: what they called columns and labels, and the format that was named."""
+    """How the files of a model's run were read: what they called columns and labels, what was named."""
     recipe = recipe_of(exported)
     if recipe is None:
         return {}
     names = recipe.data.label_names
     if isinstance(names, str) and not Path(names).is_absolute():
         names = str(Path(exported.card["directory"]) / names)
-    return {"columns": dict(recipe.data.columns), "format": recipe.data.format, "label_names": names}
+    data = recipe.data
+    return {"columns": data.columns, "format": data.format, "label_names": names, "documents": data.documents}
 
 
 def splits_of_run(exported: ExportedModel, report: Report) -> Splits:
