@@ -124,7 +124,7 @@ def _all_tokens(row: Prepared) -> tuple[int, ...]:
 
 
 def refuse_nothing(rows: Sequence[Prepared]) -> None:
-    return None
+    """All rows can be learned from."""
 
 
 def _choose_nothing(model: Any, rows: Sequence[Prepared]) -> dict[str, Any]:
