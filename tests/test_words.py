@@ -292,3 +292,20 @@ def test_whether_a_question_has_an_answer_must_fit(tmp_path):
     found = read(tmp_path, "".join(json.dumps(row) + "\n" for row in rows), "rows.jsonl")
     assert [row.content.answers for row in found.rows] == [()]
     assert [(e.source.line, e.code) for e in found.ledger.dropped()] == [(1, "bad_answers"), (3, "bad_answers")]
+
+
+def test_questions_about_one_passage_are_no_near_duplicates(tmp_path):
+    from tunesmith.data.quality.near_duplicates import NearDuplicates
+
+    context = "The hotel stands at the harbour and has a pool, two bars, and a garden with old trees."
+    context += " ".join(f"Room {number} is on floor {number % 7}." for number in range(30))
+    rows = [
+        {"question": question, "context": text, "answers": {"text": [], "answer_start": []}}
+        for question, text in (("Where?", context), ("Who?", context), ("Who?", context.replace("old", "new")))
+    ]
+    found = read(tmp_path, "".join(json.dumps(row) + "\n" for row in rows), "rows.jsonl")
+    near = NearDuplicates()
+    first, second, third = (near.add(row) for row in found.rows)
+    assert (first, second) == (None, None)
+    assert third is not None
+    assert third[1].line == 1
