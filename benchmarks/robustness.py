@@ -3,9 +3,9 @@
     python benchmarks/robustness.py --base FOLDER --train train.csv --test test.csv --write      # -> docs/tasks.md
 
 One small encoder is trained on the same rows plainly and with FGM, PGD and FreeLB (see docs/hyperparameters.md), then
-asked about the same test rows as they are and with letters swapped, left out, doubled or replaced by their neighbours on
-the keyboard, each with the given probability, the same ones for all models. Differences from plain training are paired
-over rows. A run that has finished is not done again.
+asked about the same test rows as they are and with letters swapped, left out, doubled or replaced by their neighbours
+on the keyboard, each with the given probability, the same ones for all models. Differences from plain training are
+paired over rows. A run that has finished is not done again.
 """
 
 from __future__ import annotations

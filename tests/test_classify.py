@@ -226,7 +226,7 @@ def test_what_does_not_go_together_is_refused(bases, tmp_path):
     for number, (settings, said) in enumerate([
         ({"method": "prompt_tuning"}, "method.type = prompt_tuning do not go together. Take one of full,"),
         ({"evaluate": {"metric": "token_accuracy"}}, "with objective.type = classify it is one of loss, accuracy"),
-        ({"model": {"base": "ember", "quantize": "nf4"}, "method": "lora"}, "model.quantize do not go together"),
+        ({"model": {"base": "ember", "add_tokens": ["<a>"]}, "method": "lora"}, "model.add_tokens do not go together"),
         ({"objective": "sft", "evaluate": {"baseline": "tfidf"}}, "evaluate.baseline is not for objective.type = sft"),
     ]):  # fmt: skip
         with pytest.raises(ConfigError, match=said):
@@ -310,6 +310,28 @@ def test_lora_is_exported_loaded_and_merged(bases, tmp_path, kind):
     merge({"run": str(folder), "output": None, "data": None, "replace": False, "prompts": 8, "limit": 1e-3,
            "max_new_tokens": 4}, silent)  # fmt: skip
     torch.testing.assert_close(logits_through_auto(folder / "merged", texts), ours, rtol=1e-4, atol=1e-4)
+
+
+def test_a_quantised_base_keeps_its_head(tmp_path):
+    from transformers import BertConfig, BertModel
+
+    size = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    BertModel(BertConfig(**size, intermediate_size=64)).save_pretrained(tmp_path)
+    for kind, layer in (("nf4", "Linear4bit"), ("int8", "Linear8bitLt")):
+        model = load(tmp_path, LoadSpec(task="classify", facts=FACTS, quantize=kind)).model
+        layers = {name: type(part).__name__ for name, part in model.named_modules() if "Linear" in type(part).__name__}
+        assert [layers.pop(name) for name in ("classifier", "bert.pooler.dense")] == ["Linear"] * 2
+        assert set(layers.values()) == {layer}
+
+
+def test_a_classifier_is_trained_beside_a_quantised_base(bases, tmp_path):
+    model = {"base": str(bases / "bert"), "quantize": "int8", "dropout": 0.0}
+    lora, optim = {"type": "lora", "rank": 8}, {"learning_rate": 1e-2, "epochs": 8}
+    folder = trained(tmp_path, bases / "bert", class_rows(120), method=lora, model=model, optim=optim)
+    steps = read_lines(folder / "metrics.jsonl")
+    assert steps[-1]["loss"] < 0.6 * steps[0]["loss"]
+    said = [event["sentence"] for event in read_lines(folder / "events.jsonl") if event["kind"] == "warning"]
+    assert any("beside its base in int8" in one and "its outputs differ by up to" in one for one in said)
 
 
 @pytest.mark.parametrize("kind", PADDED)

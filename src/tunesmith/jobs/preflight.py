@@ -124,9 +124,8 @@ def refuse_with_head(recipe: Recipe) -> None:
     if recipe.method.type in WITHOUT_HEAD:
         able = ", ".join(name for name in METHODS if name not in WITHOUT_HEAD)
         raise ConfigError(f"{both} method.type = {recipe.method.type} do not go together. Take one of {able}.")
-    for name, off in (("quantize", "none"), ("add_tokens", [])):
-        if getattr(recipe.model, name) != off:
-            raise ConfigError(f"{both} model.{name} do not go together yet. Leave it out.")
+    if recipe.model.add_tokens:
+        raise ConfigError(f"{both} model.add_tokens do not go together yet. Leave it out.")
     if recipe.evaluate.general_ability not in ("auto", "off"):
         raise ConfigError(f"{both} evaluate.general_ability do not go together: it writes nothing. Leave it out.")
     if recipe.sharding == "full" and recipe.processes > 1:

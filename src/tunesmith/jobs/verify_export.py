@@ -106,14 +106,20 @@ def losses_of(model: Any, rows: Sequence[Prepared], task: str) -> list[Any]:
     return [score.loss for score in scores]
 
 
-def said_of_quantizing(kind: str, beside: Sequence[float], exported: Sequence[float]) -> str:
+def said_of_quantizing(kind: str, beside: Sequence[Any], exported: Sequence[Any]) -> str:
     """What it changes that a model goes with its base as it was, and not with the quantised one.
 
     Args:
         kind: how the base was kept.
-        beside: losses of some rows as the model was trained.
+        beside: losses of some rows as the model was trained; of a model that does not chat what it computes of them.
         exported: of the same rows, as it is exported.
     """
+    if isinstance(beside[0], list):
+        off = max(float(np.abs(np.subtract(one, other)).max()) for one, other in zip(beside, exported, strict=True))
+        return (
+            f"the model was trained beside its base in {kind}, and is exported with the base as it was: on "
+            f"{len(beside)} training rows its outputs differ by up to {off:.3g} from those in training."
+        )
     change = sum(exported) / sum(beside) - 1 if sum(beside) else 0.0
     return (
         f"the model was trained beside its base in {kind}, and is exported with the base as it was: on "

@@ -1,10 +1,10 @@
 """A base whose linear layers are kept in 4 or 8 bits, to train something beside them (QLoRA).
 
-Dettmers et al., 2023, arXiv 2305.14314. What is no linear layer, and the output layer, stay as they are. The numbers
-are bitsandbytes': NF4 in blocks of 64 with scales that are quantised too, or rows of int8 (Dettmers et al., 2022, arXiv
-2208.07339) without its parting of outliers, which are looked for in all tokens at once, so that each would depend on
-those after it. On a CPU bitsandbytes would pack a weight at its first pass without gradients, after which no gradient
-reaches what lies below it: that is switched off.
+Dettmers et al., 2023, arXiv 2305.14314. What is no linear layer, the output layer and heads stay as they are. The
+numbers are bitsandbytes': NF4 in blocks of 64 with scales that are quantised too, or rows of int8 (Dettmers et al.,
+2022, arXiv 2208.07339) without its parting of outliers, which are looked for in all tokens at once, so that each would
+depend on those after it. On a CPU bitsandbytes would pack a weight at its first pass without gradients, after which no
+gradient reaches what lies below it: that is switched off.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from typing import Any, Literal
 import torch
 
 from tunesmith.core.errors import MissingError, ModelError
+from tunesmith.model.heads import head_modules
 
 Quantize = Literal["none", "nf4", "int8"]
 BLOCK = 64  # numbers with one scale
 
 
 def quantized(model: Any, kind: Quantize) -> Any:
-    """The model, with its linear layers but the last quantised in place.
+    """The model, with its linear layers quantised in place, but for the output layer or the modules of its head.
 
     Raises:
         MissingError: bitsandbytes is not installed.
@@ -29,7 +30,7 @@ def quantized(model: Any, kind: Quantize) -> Any:
     if kind == "none":
         return model
     library = bitsandbytes()
-    head = model.get_output_embeddings()
+    head, own = model.get_output_embeddings(), tuple(head_modules(model))
     for name, parent in list(model.named_modules()):
         for child_name, child in list(parent.named_children()):
             whole = f"{name}.{child_name}".lstrip(".")
@@ -38,6 +39,8 @@ def quantized(model: Any, kind: Quantize) -> Any:
                     f"model.quantize = {kind}: the layer {whole} stores its weights transposed (GPT-2), which "
                     "bitsandbytes cannot take. Set model.quantize=none."
                 )
+            if any(f"{whole}.".startswith(f"{module}.") for module in own):
+                continue
             if type(child) is torch.nn.Linear and child is not head:
                 refuse_width(whole, child.in_features, kind)
                 setattr(parent, child_name, _layer(library, child, kind))
