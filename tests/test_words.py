@@ -237,7 +237,9 @@ def test_words_of_a_text():
     assert words("It's 7 p.m. (or so)") == ["It", "'", "s", "7", "p", ".", "m", ".", "(", "or", "so", ")"]
     assert words("東京 hotel") == ["東", "京", "hotel"]
     assert words("हिन्दी भाषा") == ["हिन्दी", "भाषा"]
+    assert words("क्\u200dष soft\u00adly") == ["क्\u200dष", "soft\u00adly"]
     assert words(" \u200b\n") == []
+    assert places_of(["ok"], "ok \u200b") == [0]
     text = "a  b,c"
     assert places_of(["a", "b", ",", "c"], text) == [0, 3, 4, 5]
     assert places_of(["a", "c"], text) is None
