@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from tunesmith.core.errors import DataError
 from tunesmith.core.names import counted
 from tunesmith.data.kinds.prepared import Prepared, Tokens, prepared
@@ -81,6 +83,8 @@ class Fitting:
 
     def _truncated(self, one: Tokens) -> Tokens:
         most = self.max_length
+        if not one.spans:  # a source, which ends as its tokenizer ends it
+            return Tokens(np.append(one.ids[: most - 1], one.ids[-1:]), ())
         return Tokens(one.ids[:most], tuple((begin, min(end, most)) for begin, end in one.spans if begin < most))
 
     def refuse(self) -> None:

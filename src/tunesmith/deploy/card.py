@@ -16,6 +16,7 @@ import yaml
 
 from tunesmith.core.errors import ConfigError
 from tunesmith.data.kinds.labelled import label_names
+from tunesmith.data.kinds.pair import DIRECTIONS
 from tunesmith.data.kinds.schemes import labels_of, tag_names
 from tunesmith.data.quality.ledger import OUTCOMES
 from tunesmith.model.methods.table import METHODS
@@ -25,15 +26,15 @@ from tunesmith.score.interval import show
 QUESTION = "Hello, what can you help me with?"  # of the code, where nothing of the data may be quoted
 OBJECTIVES = {
     "sft": "supervised fine-tuning", "classify": "learning to classify", "token_classify": "learning to tag words",
-    "extract": "learning to find answers in passages",
+    "extract": "learning to find answers in passages", "seq2seq": "learning targets of sources",
+    "pretrain": "continued pretraining",
 }  # fmt: skip
-PIPELINES = {  # of tasks, as the hub calls them
+PIPELINES = {  # of tasks, as the hub calls them: its "text2text-generation" has become a part of "text-generation"
     "causal": "text-generation", "classify": "text-classification", "token_classify": "token-classification",
-    "extract": "question-answering",
+    "extract": "question-answering", "seq2seq": "text-generation", "masked": "fill-mask", "spans": "text-generation",
 }  # fmt: skip
-NOUNS = {  # of models whose base has no trained head, so that it is not what they are compared with
-    "text-classification": "classifier of texts", "token-classification": "tagger of words",
-    "question-answering": "finder of answers in passages",
+NOUNS = {  # of tasks whose base has no trained head, so that it is not what their models are compared with
+    "classify": "classifier of texts", "token_classify": "tagger of words", "extract": "finder of answers in passages",
 }  # fmt: skip
 
 
@@ -83,14 +84,26 @@ class Facts:
         return self.recipe.get("objective", {}).get("type", "sft")
 
     @property
+    def task(self) -> str:
+        """What the model is loaded for."""
+        return self.record.get("task", "causal")
+
+    @property
+    def prefix(self) -> str:
+        """What stands before every source."""
+        return self.record.get("contract", {}).get("prefix", "")
+
+    @property
     def pipeline(self) -> str:
         """What the hub calls the model's task."""
-        return PIPELINES[self.record.get("task", "causal")]
+        if self.task == "seq2seq" and self.record.get("facts", {}).get(DIRECTIONS):
+            return "translation"
+        return PIPELINES[self.task]
 
     @property
     def kind(self) -> str:
         """What people call such a model."""
-        return NOUNS.get(self.pipeline, "language model")
+        return {"seq2seq": "model that makes texts of texts", **NOUNS}.get(self.task, "language model")
 
     @property
     def labels(self) -> list[str]:
@@ -138,8 +151,8 @@ def write_card(facts: Facts) -> str:
         embedded=facts.record.get("base", {}).get("name") == EMBEDDED,
         base_name=facts.base or facts.record.get("base", {}).get("name", "unknown"),
         rows=facts.record.get("data", {}).get("rows"),
-        question=repr(question_for(facts)),
-        against=facts.report["against"] if facts.report and facts.pipeline in NOUNS else None,
+        question=repr(facts.prefix + question_for(facts)),
+        against=facts.report["against"] if facts.report and facts.task in NOUNS else None,
         labels=", ".join(map(code, facts.labels)),
         options=f", revision={json.dumps(facts.revision)}" if facts.revision else "",
         of_adapter=facts.of_adapter,
@@ -210,7 +223,7 @@ def question_for(facts: Facts) -> str:
     if not facts.with_samples:
         return QUESTION
     samples = (facts.report or {}).get("samples", [])
-    asks = ("user", "text", "question")
+    asks = ("user", "text", "question", "source")
     said = [turn["content"] for turn in samples[0]["messages"] if turn["role"] in asks] if samples else []
     if not said:
         raise ConfigError("--with-samples: this model has no report with a question. Leave the option out.")

@@ -33,12 +33,19 @@ from tunesmith.model.layers import inside
 from tunesmith.model.packed import packed_inputs, padded_inputs
 
 PROBLEMS = {"one": "single_label_classification", "several": "multi_label_classification", "number": "regression"}
-TASK_TYPES = {  # of peft, by what a class of transformers is called
+TASK_TYPES: dict[str, str | None] = {  # of peft, by what a class of transformers is called
     "ForSequenceClassification": "SEQ_CLS",
     "ForTokenClassification": "TOKEN_CLS",
     "ForQuestionAnswering": "QUESTION_ANS",
+    "ForMaskedLM": None,  # for which it has no name: AutoPeftModel finds the class by the adapter's own note
 }  # fmt: skip
 SPLIT = "token_type_ids"
+READ_AT_END = {
+    "t5",
+    "mt5",
+    "umt5",
+    "bart",
+}  # encoder-decoders: the decoder's state at a row's last end token
 
 
 def refuse_no_classifier(folder: Path, config: Any) -> None:
@@ -47,7 +54,9 @@ def refuse_no_classifier(folder: Path, config: Any) -> None:
     Raises:
         ModelError: it says what the model is.
     """
-    refuse_without(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, "a classifier", folder, config)
+    if config.is_encoder_decoder and config.model_type in READ_AT_END:
+        return
+    refuse_without(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, "a classifier", folder, config, both=" (T5 and BART are)")
 
 
 def refuse_no_tagger(folder: Path, config: Any) -> None:
@@ -68,7 +77,7 @@ def refuse_no_reader(folder: Path, config: Any) -> None:
     refuse_without(MODEL_FOR_QUESTION_ANSWERING_MAPPING, "a finder of answers", folder, config, decoders=False)
 
 
-def refuse_without(mapping: Any, what: str, folder: Path, config: Any, decoders: bool = True) -> None:
+def refuse_without(mapping: Any, what: str, folder: Path, config: Any, decoders: bool = True, both: str = "") -> None:
     """Refuse a model that has no head of the wanted sort.
 
     Raises:
@@ -76,7 +85,7 @@ def refuse_without(mapping: Any, what: str, folder: Path, config: Any, decoders:
     """
     name = ", ".join(config.architectures or [type(config).__name__])
     if config.is_encoder_decoder:
-        reason = "an encoder with a decoder, which turns one text into another"
+        reason = f"an encoder with a decoder, of a family that is not supported here{both}"
     elif not decoders and reads_last(config):
         reason = "a decoder, which reads no token with what stands behind it"
     elif type(config) not in mapping:
@@ -112,23 +121,66 @@ def tag_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def task_type(model: Any) -> str:
-    """What peft calls the task of a model."""
+def end_token(config: Any) -> int | None:
+    """The token at which such a model's head reads a row's state; None where it is the first, or whatever is last."""
+    return config.eos_token_id if config.is_encoder_decoder else None
+
+
+def task_type(model: Any) -> str | None:
+    """What peft calls the task of a model; None if it has no name for it."""
     name = type(inside(model)).__name__
-    return next((kind for end, kind in TASK_TYPES.items() if name.endswith(end)), "CAUSAL_LM")
+    writes = "SEQ_2_SEQ_LM" if inside(model).config.is_encoder_decoder else "CAUSAL_LM"
+    return next((kind for end, kind in TASK_TYPES.items() if name.endswith(end)), writes)
+
+
+def head_weights(model: Any) -> set[str]:
+    """Names of weights that stand outside of the library's own body: a head that a base may come without."""
+    body = getattr(model, "base_model_prefix", "")
+    if not body or getattr(model, body, None) is None:
+        return set()
+    pooler = f"{body}.pooler."  # which BERT's masked language model is without
+    names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+    return {name for name in names if not name.startswith(f"{body}.") or name.startswith(pooler)}
+
+
+def with_fresh(model: Any, names: Sequence[str]) -> Any:
+    """The model, which knows from now on which of its weights its files did not hold."""
+    model.fresh_weights = tuple(names)
+    return model
+
+
+def fresh_weights(model: Any) -> tuple[str, ...]:
+    """Names of weights that began at random when the model was loaded, since its files did not hold them."""
+    return getattr(inside(model), "fresh_weights", ())
 
 
 def head_modules(model: Any) -> list[str]:
-    """Names of the modules of a head: those with weights beside the library's body, and the body's pooler.
+    """Names of the modules of a head that are always trained, and saved, whole.
 
-    A base may come without any of them, so that they are always trained, and saved, whole.
+    Of a head for classes, those with weights beside the library's body, and the body's pooler: few bases come with
+    them. Of one that fills in words, those that the base came without; but never the product that makes the logits,
+    whose weights are those of the embeddings.
     """
-    if task_type(model) == "CAUSAL_LM":
+    if task_type(model) in ("CAUSAL_LM", "SEQ_2_SEQ_LM"):
         return []
     own = inside(model)
     body = own.base_model_prefix
     beside = [name for name, part in own.named_children() if name != body and any(True for _ in part.parameters())]
+    if (last := own.get_output_embeddings()) is not None:
+        fresh = fresh_weights(model)
+        parts = [name for one in beside for name in _without(own, one, last)]
+        return [name for name in parts if any(weight.startswith(f"{name}.") for weight in fresh)]
     return [*([f"{body}.pooler"] if getattr(own.base_model, "pooler", None) is not None else []), *beside]
+
+
+def _without(model: Any, name: str, last: Any) -> list[str]:
+    """The largest modules within the one of this name that do not hold `last`."""
+    part = model.get_submodule(name)
+    if part is last:
+        return []
+    if not any(one is last for one in part.modules()):
+        return [name]
+    return [inner for child, _ in part.named_children() for inner in _without(model, f"{name}.{child}", last)]
 
 
 def train_head(model: Any) -> Any:
@@ -176,15 +228,15 @@ def class_logits(model: Any, inputs: Mapping[str, Any], rows: int) -> torch.Tens
         rows: how many there are: what fills up a packed sequence is none.
     """
     own = inside(model)
-    given = _fitted(own, inputs)
+    given = fitted(own, inputs)
     if "cu_seq_lens_q" not in inputs:
         return own(**given).logits
     offsets = inputs["cu_seq_lens_q"].long()
     places_R = offsets[1 : rows + 1] - 1 if reads_last(own.config) else offsets[:rows]
     found = own.base_model(**given)
     state_R1D = found.last_hidden_state[0, places_R][:, None]
-    with _body_gives(own, found, state_R1D):
-        ids_R1 = torch.full((rows, 1), _unpadded(own.config), device=state_R1D.device)
+    with body_gives(own, found, state_R1D):
+        ids_R1 = torch.full((rows, 1), unpadded(own.config), device=state_R1D.device)
         return own(input_ids=ids_R1).logits
 
 
@@ -199,12 +251,12 @@ def token_logits(model: Any, inputs: Mapping[str, Any], lengths: Sequence[int]) 
         lengths: tokens of each sequence.
     """
     own = inside(model)
-    given = _fitted(own, inputs)
+    given = fitted(own, inputs)
     if "cu_seq_lens_q" not in inputs:
         found_BTC = _of_tokens(own(**given))
         return [found_BTC[place, :length] for place, length in enumerate(lengths)]
     found = own.base_model(**given)
-    with _body_gives(own, found, found.last_hidden_state):
+    with body_gives(own, found, found.last_hidden_state):
         found_TC = _of_tokens(own(input_ids=given["input_ids"]))[0]
     return list(found_TC[: sum(lengths)].split(list(lengths)))
 
@@ -224,13 +276,13 @@ def mean_states(model: Any, inputs: Mapping[str, Any]) -> torch.Tensor:
         inputs: what `inputs_of` gives of rows that are padded.
     """
     own = inside(model)
-    state_RTD = own.base_model(**_fitted(own, inputs)).last_hidden_state.float()
+    state_RTD = own.base_model(**fitted(own, inputs)).last_hidden_state.float()
     seen_RT1 = inputs["attention_mask"][:, :, None].to(state_RTD.dtype)
     mean_RD = (state_RTD * seen_RT1).sum(1) / seen_RT1.sum(1)
     return torch.nn.functional.normalize(mean_RD, dim=-1)
 
 
-def _fitted(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+def fitted(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments as this architecture takes them: its padding, its first position, its types of tokens."""
     body, given = model.base_model, dict(inputs)
     known = inspect.signature(body.forward).parameters
@@ -247,7 +299,7 @@ def _fitted(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _unpadded(config: Any) -> int:
+def unpadded(config: Any) -> int:
     """A token that is not the one for padding."""
     return 1 if getattr(config, "pad_token_id", None) != 1 else 0
 
@@ -255,9 +307,14 @@ def _unpadded(config: Any) -> int:
 class _Body(torch.nn.Module):
     """What stands in for a body that has run: it gives what was found."""
 
-    def __init__(self, found: Any) -> None:
+    def __init__(self, found: Any, body: Any) -> None:
         super().__init__()
         self.found = found
+        self.__dict__["body"] = body  # not as a part of this one
+
+    def __getattr__(self, name: str) -> Any:
+        """What a head looks at beside: the embeddings whose weights it shares."""
+        return getattr(self.__dict__["body"], name)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What was found, whatever is asked."""
@@ -265,18 +322,18 @@ class _Body(torch.nn.Module):
 
 
 @contextmanager
-def _body_gives(model: Any, found: Any, state_R1D: torch.Tensor) -> Iterator[None]:
+def body_gives(model: Any, found: Any, state_R1D: torch.Tensor) -> Iterator[None]:
     """While the block lasts, the model's head reads these states, and what a pooler of the body makes of them.
 
     Args:
         model: of transformers.
-        found: what its body has given for packed rows.
-        state_R1D: the state that the head reads of each row.
+        found: what its body has given.
+        state_R1D: the state that the head reads of each row; or those of some positions, (1, N, D).
     """
     name, body = model.base_model_prefix, model.base_model
     pooler = getattr(body, "pooler", None)
     pooled = {} if pooler is None else {"pooler_output": pooler(state_R1D)}
-    setattr(model, name, _Body(type(found)(last_hidden_state=state_R1D, **pooled)))
+    setattr(model, name, _Body(type(found)(last_hidden_state=state_R1D, **pooled), body))
     try:
         yield
     finally:

@@ -125,6 +125,10 @@ def _correlation(sums: Counts) -> Counts:
 
 PERPLEXITY = Metric("perplexity", "exp of loss per token of the reference answer", False, _perplexity)
 TOKEN_ACCURACY = Metric("token accuracy", "% of reference tokens that were the first choice", True, _percentage)
+MASKED_PERPLEXITY = Metric("perplexity of masked tokens", "exp of loss per masked token, at fixed masks", False,
+                           _perplexity)  # fmt: skip
+MASKED_ACCURACY = Metric("accuracy of masked tokens", "% of masked tokens that were the first choice", True,
+                         _percentage)  # fmt: skip
 BLEU_SCORE = Metric("BLEU", "sacrebleu, 0 to 100", True, _bleu)
 CHRF_SCORE = Metric("chrF", "sacrebleu, 0 to 100", True, _chrf)
 ROUGE_1 = Metric("ROUGE-1", "F1 over words, mean, 0 to 100", True, _percentage)
@@ -168,7 +172,8 @@ METRICS: tuple[Metric, ...] = (  # of models that write
     PERPLEXITY, BLEU_SCORE, CHRF_SCORE, ROUGE_1, ROUGE_2, ROUGE_L, EXACT_MATCH, TOKEN_F1, TOKEN_ACCURACY, STOP_RATE,
     LENGTH,
 )  # fmt: skip
-ALL_METRICS = (*ANSWER_METRICS, *TAG_METRICS, *CLASS_METRICS, *METRICS)
+MASKED_METRICS: tuple[Metric, ...] = (MASKED_PERPLEXITY, MASKED_ACCURACY)  # of models that fill in words
+ALL_METRICS = (*ANSWER_METRICS, *TAG_METRICS, *CLASS_METRICS, *MASKED_METRICS, *METRICS)
 
 _sentence_bleu = BLEU(effective_order=True)
 CORPUS_CHRF = CHRF()

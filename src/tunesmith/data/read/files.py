@@ -31,7 +31,7 @@ from tunesmith.data.read.sniff import (
 )
 from tunesmith.data.read.squad import squad_prefix, squad_rows
 from tunesmith.data.read.stream import LONGEST_ROW, chunks, kind_of
-from tunesmith.data.read.text import text_rows
+from tunesmith.data.read.text import Documents, text_rows
 
 PACKED = (".gz", ".zst")
 TABLES = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
@@ -46,6 +46,7 @@ def read_rows(
     name: str | None = None,
     known: Collection[str] = (),
     needs: Collection[str] = (),
+    documents: Documents = "paragraphs",
 ) -> Iterator[RawRow]:
     """The rows of `path`, in order.
 
@@ -55,6 +56,7 @@ def read_rows(
         name: what the user calls the file.
         known: names that columns have in some format, by which a table in a text file is known.
         needs: keys of which a row has one, where the user has said so.
+        documents: what a row of plain text is.
 
     Raises:
         MissingError: there is no such file.
@@ -91,7 +93,7 @@ def read_rows(
         if columns := looks_like_table(start, known):
             shown = ", ".join(map(repr, columns[:4]))
             notes[f"plain text that looks like a table with the columns {shown}: name it .csv if it is one"] += 1
-        return text_rows(path, name, notes)
+        return text_rows(path, name, notes, documents)
     if start.rows[0] in "{[":
         return _json_rows(path, name, notes, start)
     raise DataError(

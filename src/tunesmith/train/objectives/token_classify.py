@@ -184,5 +184,5 @@ def make_token_classify(config: TokenClassifyConfig, facts: Mapping[str, Any] | 
         metrics=("loss", "token_accuracy", "f1"),
         higher=frozenset({"token_accuracy", "f1"}),
         check=Check(outputs, losses),
-        informed=lambda facts: make_token_classify(config, facts),
+        informed=lambda facts, contract: make_token_classify(config, facts),
     )
