@@ -175,8 +175,7 @@ def refuse_accuracy_of_numbers(recipe: Recipe, splits: Splits) -> None:
     Raises:
         ConfigError: the rows have numbers.
     """
-    numbers = recipe.objective.type == "classify" and not splits.train.dataset.facts.get("labels")
-    if recipe.evaluate.metric == "accuracy" and numbers:
+    if recipe.evaluate.metric == "accuracy" and splits.train.dataset.facts.get("labels") == {}:
         raise ConfigError("evaluate.metric = accuracy: the rows have numbers and no classes. Take loss.")
 
 
@@ -264,7 +263,7 @@ def doubts(recipe: Recipe, splits: Splits, base: Base | None = None) -> list[str
     sentences += splits.kind.doubts(splits.train, splits.train.dataset.facts)
     sentences += _breaking_off(splits.train)
     if leaked := splits.leaked():
-        sentences.append(f"{leaked} of {counted(len(splits.test), 'test row')} ask what training rows ask.")
+        sentences.append(f"{leaked} of {counted(len(splits.test), 'row')} held out ask what training rows ask.")
     if recipe.data.validation and not splits.validation:
         sentences.append(
             "no row is left to validate on during training: those that were drawn are too long, and rows held out are "
