@@ -39,8 +39,8 @@ class DataConfig(Section):
     )
     documents: Documents = option(
         "paragraphs",
-        "What is a row of a text file: a paragraph; a section, that is, paragraphs that follow one another, about "
-        "4,000 characters together; or the file. `sections` for `objective.type: pretrain` if this is absent.",
+        "What is a row of a text file: a paragraph; a section, that is, paragraphs that follow one another, 1,000 "
+        "to 4,000 characters together, by the file's size; or the file. `sections` for `objective.type: pretrain` if this is absent.",
     )
     label_names: str | list[str] | None = option(
         None,
