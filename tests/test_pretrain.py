@@ -35,7 +35,7 @@ from tunesmith.model.heads import fresh_weights, head_modules
 from tunesmith.model.load import LoadSpec, load, read_config
 from tunesmith.prompt.base import resolve
 from tunesmith.prompt.load import load_contract, load_tokenizer
-from tunesmith.prompt.words import words_of
+from tunesmith.prompt.whole_words import words_of
 from tunesmith.train.config import PretrainConfig
 from tunesmith.train.objective import Draw, Models
 from tunesmith.train.objectives.masked import make_masked

@@ -70,9 +70,10 @@ class Screen:
 
     def on_plan(self, event: events.Plan) -> None:
         plan = event.plan
+        padded = "padded" if plan.get("padding") is None else f"padded ({plan['padding']:.0%} is padding)"
         self.say(
             f"plan: {plan['precision']} on {plan['device']} ({plan['machine']}), "
-            f"{'packed' if plan['packing'] else 'padded'}, {event.trainable:,} weights to train, "
+            f"{'packed' if plan['packing'] else padded}, {event.trainable:,} weights to train, "
             f"learning rate {event.learning_rate:g}"
         )
 

@@ -48,7 +48,12 @@ def make_card(
         "task": objective_for(recipe.objective, read_config(base.folder)).task,
         "new_tokens": list(recipe.model.add_tokens),
         "facts": splits.train.dataset.facts,
-        "contract": {"id": contract.id, "train_on": contract.train_on, "stop_ids": list(contract.stop_ids)},
+        "contract": {
+            "id": contract.id,
+            "train_on": contract.train_on,
+            "stop_ids": list(contract.stop_ids),
+            "prefix": contract.prefix,
+        },
         "data": {
             "id": splits.train.dataset.id,
             "rows": len(splits.train),

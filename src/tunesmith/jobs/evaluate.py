@@ -115,9 +115,8 @@ def evaluate_task(
     task, baseline, device = EVALUATIONS[model.task], arguments.get("baseline", "none"), arguments.get("device", "auto")
     baselines_of(task, baseline)
     takes = context_length(model.base.folder if model.base else model.folder) or LONGEST
-    rows = _rows(
-        arguments, model.contract(), takes, report, task.reads, reading_of(model), arguments["rows"] or 1 << 60
-    )
+    reading = reading_of(model, arguments["data"])
+    rows = _rows(arguments, model.contract(), takes, report, task.reads, reading, arguments["rows"] or 1 << 60)
     refuse_strange(rows, model)
     if other is not None or baseline == NO_BASELINE:
         return _told(evaluate_alone(model, other, rows, device, report), arguments, report)
@@ -198,7 +197,8 @@ def _rows(
         most: rows, where no number is asked for.
     """
     said = {"format": arguments["format"], "columns": arguments["columns"]}
-    dataset = load_rows(arguments["data"], **{**reading, **{name: value for name, value in said.items() if value}})
+    options = {**reading, **{name: value for name, value in said.items() if value}}
+    dataset = load_rows(arguments["data"], reads, **options)
     ledgers = dataset.reading.ledgers
     require_rows(ledgers, arguments["bad_rows"])
     wanted = dataset.rows[: most or arguments["rows"] or 200]

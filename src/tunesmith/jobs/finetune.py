@@ -27,18 +27,18 @@ from tunesmith.jobs.final_evaluation import Found, evaluate_both
 from tunesmith.jobs.merge import export_merged, rows_to_compare
 from tunesmith.jobs.preflight import (
     doubts,
-    informed,
     refuse_measures,
     refuse_too_few,
     refuse_unknown_tokens,
     refuse_what_cannot_teach,
     refuse_what_does_not_fit,
 )
+from tunesmith.jobs.ready import contract_of, informed, say_fresh
 from tunesmith.jobs.replay import with_replay
 from tunesmith.jobs.resume import begin_plan, go_back, made_from
 from tunesmith.jobs.start import TRAINING
 from tunesmith.jobs.tasks.evaluate import evaluate_run
-from tunesmith.jobs.trained import changed_model, say_fresh, trained_model
+from tunesmith.jobs.trained import changed_model, trained_model
 from tunesmith.jobs.verify_export import (
     losses_of,
     refuse_unchanged,
@@ -55,7 +55,6 @@ from tunesmith.model.methods.method import trainable
 from tunesmith.model.methods.table import method_for
 from tunesmith.model.soft import soft_tokens
 from tunesmith.prompt.base import resolve
-from tunesmith.prompt.load import load_contract
 from tunesmith.track.trackers import TrackConfig, open_trackers
 from tunesmith.train.checkpoint import (
     Checkpoint,
@@ -122,9 +121,7 @@ def walk(
     objective = objective_for(recipe.objective, read_config(base.folder))
     refuse_measures(recipe, objective)
     refuse_untrainable(base.folder, objective.task)
-    contract = load_contract(
-        base.folder, recipe.model.template, recipe.data.train_on, TASKS[objective.task].causal, recipe.model.add_tokens
-    )
+    contract = contract_of(recipe, base, objective.task)
 
     # 3. Rows, checked, as token ids and masks, on disk.
     report(events.Phase("preparing data"))

@@ -23,8 +23,11 @@ from tunesmith.core.config import validate
 from tunesmith.core.errors import DataError, JobError, MissingError, ModelError, TunesmithError
 from tunesmith.core.events import Report
 from tunesmith.core.files import expanded, make_folder, read_object, sha256_of, to_disk, write_json
+from tunesmith.data.formats.columns import Columns
 from tunesmith.data.load import load_rows, require_rows
 from tunesmith.data.prepare import Prepared, dataset_id, prepare
+from tunesmith.data.read.files import read_rows
+from tunesmith.data.source import find_files
 from tunesmith.data.split import Splits, load_splits
 from tunesmith.evaluate.general_ability import READS
 from tunesmith.jobs.verify_merge import Trial, verify_merge
@@ -155,16 +158,31 @@ def base_of(exported: ExportedModel) -> Base | None:
         return None
 
 
-def reading_of(exported: ExportedModel) -> dict[str, Any]:
-    """How the files of a model's run were read: what they called columns and labels, what was named."""
+def reading_of(exported: ExportedModel, data: str) -> dict[str, Any]:
+    """How the files of a model's run were read: what they called labels, the format that was named, and columns.
+
+    Args:
+        exported: the model.
+        data: a file to be read in the same way; its own names count where it has none of those columns.
+    """
     recipe = recipe_of(exported)
     if recipe is None:
         return {}
     names = recipe.data.label_names
     if isinstance(names, str) and not Path(names).is_absolute():
         names = str(Path(exported.card["directory"]) / names)
-    data = recipe.data
-    return {"columns": data.columns, "format": data.format, "label_names": names, "documents": data.documents}
+    columns = _columns_there(dict(recipe.data.columns), data)
+    return {"columns": columns, "format": recipe.data.format, "label_names": names, "documents": recipe.data.documents}
+
+
+def _columns_there(named: dict[str, str], data: str) -> dict[str, str]:
+    """Names of columns; nothing where a file has none of these."""
+    if not named:
+        return {}
+    file = find_files(data)[0]
+    first = next(read_rows(file.path, name=file.name, known=set(named.values())), None)
+    there = Columns(named).lifted(first.value) if first is not None and isinstance(first.value, dict) else {}
+    return named if any(given in there for given in named.values()) else {}
 
 
 def splits_of_run(exported: ExportedModel, report: Report) -> Splits:
@@ -193,10 +211,10 @@ def splits_of_run(exported: ExportedModel, report: Report) -> Splits:
 def rows_of_file(name: str, exported: ExportedModel) -> tuple[Sequence[Prepared], str]:
     """The rows of a file, prepared as the model is prompted; those that are too long are left out."""
     recipe = recipe_of(exported)
-    dataset = load_rows(name, **({} if exported.chats else reading_of(exported)))
+    reads = READS if recipe is None else reads_of(recipe, exported)
+    dataset = load_rows(name, reads, **({} if exported.chats else reading_of(exported, name)))
     ledgers = dataset.reading.ledgers
     require_rows(ledgers, "fail")
-    reads = READS if recipe is None else reads_of(recipe, exported)
     takes = context_length(exported.base.folder if exported.base else exported.folder) or LONGEST
     rows = list(prepare(dataset.rows, ledgers, exported.contract(), takes, reads, over_long="drop"))
     return rows, f"rows of {name}"

@@ -16,7 +16,9 @@ from tunesmith.train import optimizers
 from tunesmith.train.objective import Objective
 from tunesmith.train.recipe import Recipe
 
-WITH_HEAD = frozenset({"classify"})  # objectives whose models have a head beside the body
+# Objectives whose models have a head, or a decoder, beside the body.
+WITH_HEAD = frozenset({"classify", "token_classify", "extract", "seq2seq"})
+WRITING = frozenset({"seq2seq", "pretrain"})  # of those that do not chat, whose heads give words
 WITHOUT_HEAD = ("prompt_tuning", "p_tuning", "prefix_tuning", "adapter")  # what they save has no place for a head
 
 
@@ -121,7 +123,9 @@ def refuse_with_head(recipe: Recipe) -> None:
         both = f"objective.type = {recipe.objective.type} and"
         refuse_beside_head(recipe, both)
         if recipe.evaluate.general_ability not in ("auto", "off"):
-            raise ConfigError(f"{both} evaluate.general_ability do not go together: it writes nothing. Leave it out.")
+            raise ConfigError(f"{both} evaluate.general_ability do not go together: it does not chat. Leave it out.")
+        if recipe.objective.type == "seq2seq" and recipe.perturb.type != "none":
+            raise ConfigError(f"{both} perturb.type = {recipe.perturb.type} do not go together yet. Leave it out.")
 
 
 def refuse_beside_head(recipe: Recipe, both: str) -> None:
@@ -139,6 +143,8 @@ def refuse_beside_head(recipe: Recipe, both: str) -> None:
         raise ConfigError(f"{both} method.type = {recipe.method.type} do not go together. Take one of {able}.")
     if recipe.model.add_tokens:
         raise ConfigError(f"{both} model.add_tokens do not go together yet. Leave it out.")
+    if recipe.objective.type in WRITING and recipe.model.quantize != "none":
+        raise ConfigError(f"{both} model.quantize do not go together yet. Leave it out.")
     if recipe.sharding == "full" and recipe.processes > 1:
         raise ConfigError(f"{both} sharding = full do not go together yet. Set sharding=none.")
 
@@ -149,8 +155,11 @@ def refuse_measures(recipe: Recipe, objective: Objective) -> None:
     Raises:
         ConfigError: with what there is; or the base is an encoder, which something that is asked for does not fit.
     """
-    if objective.task == "masked":
-        refuse_beside_head(recipe, f"{recipe.model.base} is an encoder, with which objective.type = pretrain and")
+    if objective.task in ("masked", "spans"):
+        what = "an encoder" if objective.task == "masked" else "an encoder with a decoder"
+        refuse_beside_head(recipe, f"{recipe.model.base} is {what}, with which objective.type = pretrain and")
+    if objective.task == "spans" and recipe.perturb.type != "none":
+        raise ConfigError(f"perturb.type = {recipe.perturb.type}: not for encoder-decoders yet. Leave it out.")
     known, metric, kind = objective.metrics, recipe.evaluate.metric, recipe.objective.type
     if metric not in known:
         raise ConfigError(f"evaluate.metric = {metric}: with objective.type = {kind} it is one of {', '.join(known)}.")
@@ -160,25 +169,14 @@ def refuse_measures(recipe: Recipe, objective: Objective) -> None:
         raise ConfigError(f"evaluate.baseline is not for objective.type = {kind}. Leave it out.")
 
 
-def informed(objective: Objective, splits: Splits, contract: Contract) -> Objective:
-    """The objective, which knows what its rows are.
-
-    Raises:
-        DataError: it could learn nothing of them.
-    """
-    if objective.informed is not None:
-        objective = objective.informed(splits.train.dataset.facts, contract)
-    objective.refuse(splits.train)
-    return objective
-
-
 def refuse_accuracy_of_numbers(recipe: Recipe, splits: Splits) -> None:
     """Refuse to judge by accuracy what has none.
 
     Raises:
         ConfigError: the rows have numbers.
     """
-    if recipe.evaluate.metric == "accuracy" and not splits.train.dataset.facts.get("labels"):
+    numbers = recipe.objective.type == "classify" and not splits.train.dataset.facts.get("labels")
+    if recipe.evaluate.metric == "accuracy" and numbers:
         raise ConfigError("evaluate.metric = accuracy: the rows have numbers and no classes. Take loss.")
 
 

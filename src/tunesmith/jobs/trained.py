@@ -9,11 +9,9 @@ from typing import Any
 
 import torch
 
-from tunesmith.core import events
-from tunesmith.core.events import Report
-from tunesmith.model.heads import fresh_weights, train_head
+from tunesmith.model.heads import train_head
 from tunesmith.model.layout import adapter_folder
-from tunesmith.model.load import TASKS, LoadSpec, answering, load
+from tunesmith.model.load import LoadSpec, answering, load
 from tunesmith.model.methods.method import trainable
 from tunesmith.model.methods.table import method_for
 from tunesmith.model.new_tokens import put_back, put_saved_tokens, refuse_other_tokens, split_off, train_new_tokens
@@ -57,9 +55,3 @@ def trained_model(
     model = changed_model(load(base, spec).model, recipe.model_copy(update={"method": config}))
     changed = put_weights(trainable(model), tensors, checkpoint.folder)
     return put_back(model), changed
-
-
-def say_fresh(model: Any, task: str, report: Report) -> None:
-    """Say of a base without a head what that means for the task."""
-    if fresh_weights(model) and TASKS[task].said_of_fresh:
-        report(events.Warning(TASKS[task].said_of_fresh))

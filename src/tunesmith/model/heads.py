@@ -1,8 +1,9 @@
-"""Heads that say something of a whole text: which model has one, how it is made, and how it reads packed rows.
+"""Heads beside a body: which model has one, how it is made, and how it reads packed rows.
 
 A library's head takes its state from a place of its own in each row: the first token (BERT and its kin) or the last
 (decoders). Called on packed rows it would return one answer for all of them, in silence. So the body runs on the packed
-rows, the state at each row's place is gathered, and the library's own head runs on these as on rows of one token.
+rows, the state at each row's place is gathered, and the library's own head runs on these as on rows of one token. A
+head that says something of each token (tags, where an answer begins and ends) runs on all of them as they are.
 
 Axes: R rows, T tokens, D width, C classes.
 """
@@ -17,11 +18,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_QUESTION_ANSWERING_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from tunesmith.core.errors import ModelError
 from tunesmith.data.kinds.labelled import label_names, shape_of
+from tunesmith.data.kinds.schemes import tag_names
 from tunesmith.model.layers import inside
 from tunesmith.model.packed import packed_inputs, padded_inputs
 
@@ -33,6 +40,12 @@ TASK_TYPES: dict[str, str | None] = {  # of peft, by what a class of transformer
     "ForMaskedLM": None,  # for which it has no name: AutoPeftModel finds the class by the adapter's own note
 }  # fmt: skip
 SPLIT = "token_type_ids"
+READ_AT_END = {
+    "t5",
+    "mt5",
+    "umt5",
+    "bart",
+}  # encoder-decoders: the decoder's state at a row's last end token
 
 
 def refuse_no_classifier(folder: Path, config: Any) -> None:
@@ -41,16 +54,47 @@ def refuse_no_classifier(folder: Path, config: Any) -> None:
     Raises:
         ModelError: it says what the model is.
     """
-    what = ", ".join(config.architectures or [type(config).__name__])
+    if config.is_encoder_decoder and config.model_type in READ_AT_END:
+        return
+    refuse_without(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, "a classifier", folder, config, both=" (T5 and BART are)")
+
+
+def refuse_no_tagger(folder: Path, config: Any) -> None:
+    """Refuse a model that transformers builds no tagger of words of, or of whose kind none is supported.
+
+    Raises:
+        ModelError: it says what the model is.
+    """
+    refuse_without(MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING, "a tagger of words", folder, config)
+
+
+def refuse_no_reader(folder: Path, config: Any) -> None:
+    """Refuse a model that cannot find answers in passages: it must read each token with what stands behind it.
+
+    Raises:
+        ModelError: it says what the model is.
+    """
+    refuse_without(MODEL_FOR_QUESTION_ANSWERING_MAPPING, "a finder of answers", folder, config, decoders=False)
+
+
+def refuse_without(mapping: Any, what: str, folder: Path, config: Any, decoders: bool = True, both: str = "") -> None:
+    """Refuse a model that has no head of the wanted sort.
+
+    Raises:
+        ModelError: it says what the model is.
+    """
+    name = ", ".join(config.architectures or [type(config).__name__])
     if config.is_encoder_decoder:
-        reason = "an encoder with a decoder, which turns one text into another"
-    elif type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
-        reason = "of a kind that transformers has no classifier for"
+        reason = f"an encoder with a decoder, of a family that is not supported here{both}"
+    elif not decoders and reads_last(config):
+        reason = "a decoder, which reads no token with what stands behind it"
+    elif type(config) not in mapping:
+        reason = f"of a kind that transformers has no {what.partition(' ')[2]} for"
     else:
         return
     raise ModelError(
-        f"{folder}: cannot be loaded as a classifier: {what} is {reason}. Take an encoder such as BERT, RoBERTa or "
-        "DistilBERT, or a decoder such as Llama or GPT-2."
+        f"{folder}: cannot be loaded as {what}: {name} is {reason}. Take an encoder such as BERT, RoBERTa or "
+        f"DistilBERT{', or a decoder such as Llama or GPT-2' if decoders else ''}."
     )
 
 
@@ -67,10 +111,26 @@ def class_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def tag_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a tagger's configuration, from what is known of its rows."""
+    names = tag_names(facts["labels"])
+    return {
+        "num_labels": len(names),
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: place for place, name in enumerate(names)},
+    }
+
+
+def end_token(config: Any) -> int | None:
+    """The token at which such a model's head reads a row's state; None where it is the first, or whatever is last."""
+    return config.eos_token_id if config.is_encoder_decoder else None
+
+
 def task_type(model: Any) -> str | None:
     """What peft calls the task of a model; None if it has no name for it."""
     name = type(inside(model)).__name__
-    return next((kind for end, kind in TASK_TYPES.items() if name.endswith(end)), "CAUSAL_LM")
+    writes = "SEQ_2_SEQ_LM" if inside(model).config.is_encoder_decoder else "CAUSAL_LM"
+    return next((kind for end, kind in TASK_TYPES.items() if name.endswith(end)), writes)
 
 
 def head_weights(model: Any) -> set[str]:
@@ -101,7 +161,7 @@ def head_modules(model: Any) -> list[str]:
     them. Of one that fills in words, those that the base came without; but never the product that makes the logits,
     whose weights are those of the embeddings.
     """
-    if task_type(model) == "CAUSAL_LM":
+    if task_type(model) in ("CAUSAL_LM", "SEQ_2_SEQ_LM"):
         return []
     own = inside(model)
     body = own.base_model_prefix
@@ -178,6 +238,34 @@ def class_logits(model: Any, inputs: Mapping[str, Any], rows: int) -> torch.Tens
     with body_gives(own, found, state_R1D):
         ids_R1 = torch.full((rows, 1), unpadded(own.config), device=state_R1D.device)
         return own(input_ids=ids_R1).logits
+
+
+def token_logits(model: Any, inputs: Mapping[str, Any], lengths: Sequence[int]) -> list[torch.Tensor]:
+    """The logits of each token of each sequence, (T, C): the library's own, whether sequences are packed or padded.
+
+    Of a model that finds answers they are two: how much a token begins one, and how much it ends one.
+
+    Args:
+        model: with a head that says something of each token, and whatever a method has put around it.
+        inputs: what `inputs_of` gives.
+        lengths: tokens of each sequence.
+    """
+    own = inside(model)
+    given = fitted(own, inputs)
+    if "cu_seq_lens_q" not in inputs:
+        found_BTC = _of_tokens(own(**given))
+        return [found_BTC[place, :length] for place, length in enumerate(lengths)]
+    found = own.base_model(**given)
+    with body_gives(own, found, found.last_hidden_state):
+        found_TC = _of_tokens(own(input_ids=given["input_ids"]))[0]
+    return list(found_TC[: sum(lengths)].split(list(lengths)))
+
+
+def _of_tokens(found: Any) -> torch.Tensor:
+    """The logits in what a model returns."""
+    if "start_logits" in found:
+        return torch.stack([found.start_logits, found.end_logits], -1)
+    return found.logits
 
 
 def mean_states(model: Any, inputs: Mapping[str, Any]) -> torch.Tensor:

@@ -15,7 +15,10 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
+    AutoModelForQuestionAnswering,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
 )
 from transformers import __version__ as transformers_version
 from transformers.utils import logging as transformers_logging
@@ -24,12 +27,21 @@ from tunesmith.core.errors import ModelError
 from tunesmith.core.names import look_up
 from tunesmith.model.adapter import with_adapter
 from tunesmith.model.device import choose_device
-from tunesmith.model.heads import class_settings, head_weights, refuse_no_classifier, with_fresh
+from tunesmith.model.heads import (
+    class_settings,
+    head_weights,
+    refuse_no_classifier,
+    refuse_no_reader,
+    refuse_no_tagger,
+    tag_settings,
+    with_fresh,
+)
 from tunesmith.model.layers import inside
 from tunesmith.model.masked import SAID_OF_FRESH, is_masked, refuse_no_masked
 from tunesmith.model.new_tokens import with_new_tokens
 from tunesmith.model.outline import Sources, outline, stored_dtype
 from tunesmith.model.quantize import Quantize, quantized
+from tunesmith.model.seq2seq import refuse_no_seq2seq, refuse_no_spans
 from tunesmith.prompt.config import DropoutConfig
 from tunesmith.prompt.load import padding_id
 from tunesmith.prompt.whole import read_settings
@@ -182,6 +194,8 @@ def _read(folder: Path, task: Task, dtype: torch.dtype, changes: Mapping[str, An
 
 def language_task(config: Any) -> str:
     """The task in which a model of this configuration learns plain text, by `TASKS`."""
+    if config.is_encoder_decoder:
+        return "spans"
     return "masked" if is_masked(config) else "causal"
 
 
@@ -217,9 +231,10 @@ def refuse_other_kinds(folder: Path, config: Any) -> None:
     Raises:
         ModelError: it says what the model is.
     """
-    what = ", ".join(config.architectures or [type(config).__name__])
+    what, other_way = ", ".join(config.architectures or [type(config).__name__]), ""
     if config.is_encoder_decoder:
         reason = "an encoder with a decoder, which turns one text into another"
+        other_way = ", or set objective.type=seq2seq to train this one"
     elif is_masked(config):
         reason = "an encoder, which fills in words whose both sides it reads"
     elif type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
@@ -228,7 +243,7 @@ def refuse_other_kinds(folder: Path, config: Any) -> None:
         return
     raise ModelError(
         f"{folder}: cannot be loaded as a causal language model: {what} is {reason}. tunesmith trains models "
-        "that write on from what they have read (...ForCausalLM). Take one of these."
+        f"that write on from what they have read (...ForCausalLM). Take one of these{other_way}."
     )
 
 
@@ -319,5 +334,9 @@ TASKS: dict[str, Task] = {
     "classify": Task(
         "a classifier of texts", AutoModelForSequenceClassification, refuse_no_classifier, class_settings, pads=True
     ),
+    "token_classify": Task("a tagger of words", AutoModelForTokenClassification, refuse_no_tagger, tag_settings),
+    "extract": Task("a finder of answers", AutoModelForQuestionAnswering, refuse_no_reader),
     "masked": Task("a model that fills in words", AutoModelForMaskedLM, refuse_no_masked, said_of_fresh=SAID_OF_FRESH),
+    "seq2seq": Task("a model that makes texts of texts", AutoModelForSeq2SeqLM, refuse_no_seq2seq, headless=False),
+    "spans": Task("a model that fills in stretches of text", AutoModelForSeq2SeqLM, refuse_no_spans, headless=False),
 }

@@ -14,17 +14,19 @@ from __future__ import annotations
 import os
 import re
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from tunesmith.core.errors import ModelError
 from tunesmith.prompt.decode import Decoder, decode_whole
-from tunesmith.prompt.frame import Frame, framed, frames_of
+from tunesmith.prompt.encode import encoded
+from tunesmith.prompt.frame import Frame, framed, frames_of, needs_spaces, target_frame
 from tunesmith.prompt.guard import Guard
 from tunesmith.prompt.identity import contract_id
 from tunesmith.prompt.messages import Conversation, Message, Tools, plain
@@ -75,6 +77,9 @@ class Draft:
         hidden: private characters in `text` and the control tokens that content spelled in their place.
         whole: plain text, framed by no template and trained on whole.
         parts: texts that are read and not written on, framed as the tokenizer itself frames one text or two.
+        read: what makes its ids, where their places matter: of words, of a passage in which an answer stands.
+        role: of a text with parts, what it is where something is made of it: a source, which is read alone, or the
+            target, all of which is learned.
     """
 
     text: str
@@ -82,21 +87,32 @@ class Draft:
     hidden: Mapping[str, str]
     whole: bool = False
     parts: tuple[Draft, ...] = ()
+    read: Callable[[Contract], Rendered] | None = None
+    role: Literal["", "source", "target"] = ""
 
 
 @dataclass(frozen=True)
 class Contract:
-    """How conversations become token ids. Make one with `load_contract`."""
+    """How conversations become token ids. Make one with `load_contract`.
+
+    Attributes:
+        tokenizer: of transformers, fast.
+        template: of chats.
+        stop_ids: that end an answer.
+        train_on: `assistant`, `last` or `all`.
+        prefix: what stands before every source of which something else is made: "translate English to German: ".
+    """
 
     tokenizer: Any
     template: str | None
     stop_ids: tuple[int, ...]
     train_on: str = "assistant"
+    prefix: str = ""
 
     @cached_property
     def id(self) -> str:
         """SHA-256 over the content of tokenizer and template, stop ids and mask rule."""
-        return contract_id(self.tokenizer, self.template, self.stop_ids, self.train_on)
+        return contract_id(self.tokenizer, self.template, self.stop_ids, self.train_on, self.prefix)
 
     @cached_property
     def control_tokens(self) -> dict[str, int]:
@@ -163,7 +179,7 @@ class Contract:
         The texts are encoded together, without asking the tokenizer where each token stands: control tokens,
         which content cannot hold, are the same in text and ids, so that counting them finds every turn.
         """
-        parts = [part for draft in drafts for part in draft.parts or (draft,)]
+        parts = [part for draft in drafts if draft.read is None for part in draft.parts or (draft,)]
         together = [part.text for part in parts if not part.hidden]
         encodings = iter(self.tokenizer.backend_tokenizer.encode_batch_fast(together, add_special_tokens=False))
         results: list[Rendered | ModelError] = []
@@ -173,11 +189,11 @@ class Contract:
                     self._encode(part.text, part.hidden)[0] if part.hidden else next(encodings).ids
                     for part in draft.parts
                 ]
-                results.append(Rendered(*framed(self._frames, ids)))
+                results.append(self._read(draft, ids))
                 continue
-            found = self._fenced(draft, next(encodings).ids) if not draft.hidden else None
+            found = self._fenced(draft, next(encodings).ids) if not draft.hidden and draft.read is None else None
             try:
-                results.append(found or self._placed(draft))
+                results.append(draft.read(self) if draft.read is not None else found or self._placed(draft))
             except ModelError as error:
                 results.append(error)
         return results
@@ -193,9 +209,17 @@ class Contract:
         Where a tokenizer puts nothing between two texts, as those of decoders do not, a line break stands there.
         """
         texts = [text] if second is None else [text, second]
-        if second is not None and not self._frames[1].between:
+        if second is not None and not self.frames[1].between:
             texts = [f"{text}\n{second}"]
         return Draft("", (), {}, parts=tuple(self.draft_text(one) for one in texts))
+
+    def draft_source(self, text: str) -> Draft:
+        """A text of which another is made: as `tokenizer(text)` gives it, the contract's prefix before it."""
+        return Draft("", (), {}, parts=(self.draft_text(self.prefix + text),), role="source")
+
+    def draft_target(self, text: str) -> Draft:
+        """What is made of a source: as `tokenizer(text_target=text)` gives it, all of it learned."""
+        return Draft("", (), {}, parts=(self.draft_text(text),), role="target")
 
     def with_masks(self, text: str) -> list[int]:
         """The ids of a text in which the mask token counts, and no other control token, in the tokenizer's frame."""
@@ -206,7 +230,7 @@ class Contract:
                 shown = shown.replace(character, token)
                 del hidden[character]
         present = {character: token for character, token in hidden.items() if character in shown}
-        return framed(self._frames, [self._encode(shown, present)[0]])[0].tolist()
+        return framed(self.frames, [self._encode(shown, present)[0]])[0].tolist()
 
     def draft(self, conversation: Conversation, tools: Tools = ()) -> Draft:
         """The conversation as text, and where in it the trained turns stand.
@@ -255,9 +279,27 @@ class Contract:
         framed = [*self._opening, *ids, self.stop_ids[0]]
         return Rendered(array("i", framed), ((0, len(framed)),))
 
+    def _read(self, draft: Draft, ids: Sequence[list[int]]) -> Rendered:
+        """The ids of a draft with parts, in the frame that the tokenizer puts around them."""
+        if not draft.role:
+            return Rendered(*framed(self.frames, ids))
+        frame = self._target_frame if draft.role == "target" else self.frames[0]
+        whole, _ = framed((frame, frame), ids)
+        return Rendered(whole, ((0, len(whole)),) if draft.role == "target" else ())
+
     @cached_property
-    def _frames(self) -> tuple[Frame, Frame]:
+    def frames(self) -> tuple[Frame, Frame]:
+        """What the tokenizer puts around one text, and around two."""
         return frames_of(self.tokenizer)
+
+    @cached_property
+    def spaced(self) -> bool:
+        """Whether the tokenizer tells words by the space before them: alone they are other tokens than in a text."""
+        return needs_spaces(self.tokenizer)
+
+    @cached_property
+    def _target_frame(self) -> Frame:
+        return target_frame(self.tokenizer)
 
     @cached_property
     def _opening(self) -> list[int]:
@@ -344,29 +386,19 @@ class Contract:
             self._heads[head] = ids if faithful else None
         return self._heads[head]
 
-    def _encode(self, text: str, hidden: Mapping[str, str]) -> tuple[list[int], list[int]]:
-        """Ids of `text`, and where in it each token starts.
+    def encode(self, text: str) -> tuple[list[int], list[int]]:
+        """Ids of a text that is read, without a frame, and where in it each token starts."""
+        draft = self.draft_text(text)
+        ids, starts = self._encode(draft.text, draft.hidden)
+        if not draft.hidden:
+            return ids, starts
+        widths = (len(draft.hidden.get(character, character)) for character in draft.text)
+        places = list(accumulate(widths, initial=0))
+        return ids, [places[start] for start in starts]
 
-        Text that hides control tokens is encoded in segments, cut inside each of them, so that it comes
-        back as plain text and never as the token.
-        """
-        if not hidden:
-            encoding = self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
-            return encoding.ids, [start for start, _ in encoding.offsets]
-        segments: list[list[tuple[str, int]]] = [[]]  # characters, each with its place in `text`
-        for place, character in enumerate(text):
-            token = hidden.get(character, character)
-            segments[-1].append((token[0], place))
-            if character in hidden:
-                segments.append([(rest, place) for rest in token[1:]])
-        ids: list[int] = []
-        starts: list[int] = []
-        for segment in filter(None, segments):
-            characters = "".join(character for character, _ in segment)
-            encoding = self.tokenizer.backend_tokenizer.encode(characters, add_special_tokens=False)
-            ids += encoding.ids
-            starts += [segment[start][1] for start, _ in encoding.offsets]
-        return ids, starts
+    def _encode(self, text: str, hidden: Mapping[str, str]) -> tuple[list[int], list[int]]:
+        """Ids of `text`, and where in it each token starts."""
+        return encoded(self.tokenizer.backend_tokenizer, text, hidden)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of an answer, without control tokens."""
@@ -385,8 +417,3 @@ class Contract:
             raise
         except Exception as error:  # noqa: BLE001  tokenizers says nothing better when a disk is full
             raise OSError(str(error)) from None
-
-
-def starts_with_bos(tokenizer: Any) -> bool:
-    """Whether the model was trained with a beginning-of-sequence token before every text."""
-    return tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id

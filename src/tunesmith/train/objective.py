@@ -22,6 +22,7 @@ from tunesmith.train.planning.plan import Plan
 from tunesmith.train.weights.ranks import Ranks
 
 Columns = Mapping[str, torch.Tensor]  # values that were computed beforehand, one for each row
+PADDED = "rows of an encoder with a decoder are padded, several of about one length together"
 Sums = dict[str, np.ndarray]  # by name: scalars, or vectors such as a count for each class
 
 
@@ -118,6 +119,10 @@ def _as_they_are(rows: Sequence[Prepared], draw: Draw) -> Sequence[Prepared]:
     return rows
 
 
+def _all_tokens(row: Prepared) -> tuple[int, ...]:
+    return (row.length,)
+
+
 def _refuse_nothing(rows: Sequence[Prepared]) -> None:
     return None
 
@@ -150,6 +155,8 @@ class Objective:
         arrange: the rows of a whole step before they are cut (KTO's mismatched pairs).
         precompute: once, before anything is learned, a value for each of some rows, saved with the run (reference log
             probabilities); `collate` is given them again with the rows.
+        padded: why its rows are never packed, as a sentence; empty where they may be.
+        widths: where rows are padded, the tokens that a row takes of each tensor that it is padded in.
         soft: tokens that `collate` puts before each sequence of a row.
         check: lets the planner try packing and the chunked loss; without it rows are not packed.
         informed: the same objective, once it is known what the training rows' facts are (names of classes, how often
@@ -170,6 +177,8 @@ class Objective:
     before: Callable[[Models, Sequence[Any], Ranks], Any] = _nothing_before
     arrange: Callable[[Sequence[Prepared], Draw], Sequence[Prepared]] = _as_they_are
     precompute: Callable[[Models, Sequence[Prepared]], Columns] | None = None
+    padded: str = ""
+    widths: Callable[[Prepared], tuple[int, ...]] = _all_tokens
     soft: int = 0
     check: Check | None = None
     informed: Callable[[Mapping[str, Any], Contract], Objective] | None = None

@@ -43,7 +43,9 @@ class Recipe(Section):
 
     model: ModelConfig = option(ModelConfig(), "The base model.")
     method: MethodConfig = option(LoraConfig(), "How the base model is changed; `tunesmith methods` lists them.")
-    objective: ObjectiveConfig = option(SftConfig(), "What is learned: `sft`, `classify` or `pretrain`.")
+    objective: ObjectiveConfig = option(
+        SftConfig(), "What is learned: `sft`, `classify`, `token_classify`, `extract`, `seq2seq` or `pretrain`."
+    )
     data: DataConfig = option(..., "The rows, such as `data: {train: my-file.jsonl}`.")
     optim: OptimConfig = option(OptimConfig(), "How weights are updated.")
     perturb: PerturbConfig = option(NoPerturb(), "How embeddings are changed while training.")

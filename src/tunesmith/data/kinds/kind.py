@@ -93,6 +93,9 @@ class RowKind:
         turn_by_turn: where the template rewrites earlier turns, the rows that a row becomes, each to its last turn.
         split: under `data.over_long=split` what becomes of a row that is too long: rows of their own, or one row with
             its windows as sequences. Args: the row, its sequences, the longest length, the contract.
+        windows: whatever `data.over_long` says, what becomes of a row that is too long, where nothing of it is lost;
+            nothing where there is no room. Args: the row, its sequences, the longest length, the tokens that
+            neighbouring windows share.
     """
 
     name: str
@@ -114,6 +117,7 @@ class RowKind:
     shown: Callable[[Row], list[tuple[list[dict[str, Any]], str]]] = nothing_asked
     turn_by_turn: Callable[[Row], Iterable[Row]] | None = None
     split: Callable[[Row, list[Tokens], int, Contract], list[Prepared]] | None = None
+    windows: Callable[[Row, list[Tokens], int, int], list[Prepared]] | None = None
 
     def read_back(self, plain: Mapping[str, Any]) -> Content:
         """The content that `to_plain` wrote."""

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from tunesmith.core import events
 from tunesmith.core.errors import ConfigError
 from tunesmith.core.events import Report
@@ -39,8 +41,11 @@ def evaluate_run(recipe: Recipe, folder: Path, base: Base, splits: Splits, repor
     if not len(splits.test):
         return Found()
     report(events.Phase("evaluating"))
-    rows = splits.test[: recipe.evaluate.rows] if recipe.evaluate.rows else splits.test
     exported, device = find_model(str(folder / "model")), recipe.device
+    rows, most = splits.test, recipe.evaluate.rows or EVALUATIONS[exported.task].rows or len(splits.test)
+    if most < len(rows):
+        rows = rows.at(np.arange(most) * len(rows) // most)
+        report(events.Warning(f"{most} of {len(splits.test)} test rows are measured. evaluate.rows sets how many."))
     found = beside_baselines(exported, folder.name, base, list(rows), splits.train, recipe.evaluate.baseline, device,
                              report)  # fmt: skip
     if EVALUATIONS[exported.task].general:

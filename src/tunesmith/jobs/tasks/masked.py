@@ -21,7 +21,7 @@ from tunesmith.data.prepare import Prepared
 from tunesmith.evaluate.suite import RowResults
 from tunesmith.infer.predict.fill import Filler, logits_at
 from tunesmith.jobs.tasks.task import Measured, TaskEvaluation
-from tunesmith.prompt.words import words_of
+from tunesmith.prompt.whole_words import words_of
 from tunesmith.score.metrics import MASKED_ACCURACY, MASKED_PERPLEXITY
 from tunesmith.train.config import PretrainConfig
 from tunesmith.train.objective import Draw

@@ -21,7 +21,7 @@ from tunesmith.data.prepare import Prepared
 from tunesmith.model.masked import masked_logits
 from tunesmith.model.packed import packed_inputs, padded_inputs
 from tunesmith.prompt.contract import Contract
-from tunesmith.prompt.words import Words, words_of
+from tunesmith.prompt.whole_words import Words, words_of
 from tunesmith.train.config import PretrainConfig
 from tunesmith.train.objective import Check, Columns, Draw, Loss, Models, Objective, Term
 from tunesmith.train.objectives.masking import hide

@@ -12,7 +12,7 @@ from random import Random
 
 import numpy as np
 
-from tunesmith.prompt.words import Words
+from tunesmith.prompt.whole_words import Words
 
 MASKED, REPLACED = 0.8, 0.1  # of the hidden tokens; the rest is read as it is
 
