@@ -244,8 +244,12 @@ def test_text_files_are_read_as_paragraphs_sections_or_whole(tmp_path):
     paragraphs = [f"Paragraph {number} " + "and so on " * 60 for number in range(20)]
     book.write_text("\n\n\n".join(paragraphs))
     found = {name: load_rows(str(book), documents=name).rows for name in ("paragraphs", "sections", "files")}
-    assert [len(rows) for rows in found.values()] == [20, 3, 1]
-    assert [row.source.line for row in found["sections"]] == [1, 22, 43]
+    assert [len(rows) for rows in found.values()] == [20, 10, 1]
+    assert [row.source.line for row in found["sections"]] == list(range(1, 60, 6))
+    assert all(1000 <= len(row.content.text) < 2000 for row in found["sections"])
+    (tmp_path / "long.txt").write_text("\n\n".join(paragraphs * 40))
+    assert all(4000 <= len(row.content.text) < 5000 for row in load_rows(
+        str(tmp_path / "long.txt"), documents="sections", duplicates="keep").rows[:-1])  # fmt: skip
     for rows in found.values():
         assert "\n\n".join(row.content.text for row in rows) == "\n\n".join(paragraphs)
     recipe = validate(Recipe, {"objective": "pretrain", "data": {"train": "x"}}, "it")

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from texts import begin_text
 
 import tunesmith
 from conftest import made_once

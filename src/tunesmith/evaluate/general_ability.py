@@ -40,7 +40,7 @@ def general_files(wanted: str | Sequence[str], base: str, of_texts: bool = False
 def load_general(
     name: str, contract: Contract, max_length: int, reads: frozenset[str] = READS
 ) -> list[Prepared]:  # fmt: skip
-    """The rows of one file, as this model reads them; texts that are too long are cut into several, others left out.
+    """The rows of one file, as this model reads them; of those that are too long, texts are cut and others left out.
 
     Args:
         name: of the file.
