@@ -46,7 +46,8 @@ class Draft:
         hidden: private characters in `text` and the control tokens that content spelled in their place.
         whole: plain text, framed by no template and trained on whole.
         parts: texts that are read and not written on, framed as the tokenizer itself frames one text or two.
-        read: what makes its ids of it, given the contract, where their places matter: of words, of a passage in which an answer stands.
+        read: what makes its ids, given the contract, where their places matter: of words, of a passage in which an
+            answer stands.
         role: of a text with parts, what it is where something is made of it: a source, which is read alone, or the
             target, all of which is learned.
     """
