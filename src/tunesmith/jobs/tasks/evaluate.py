@@ -101,7 +101,7 @@ def beside_baselines(
     if task.base and base is not None:
         others[base.name], _ = task.measure(base_of(exported, base, device), "base", rows, report)
     for one in chosen:
-        report(events.Phase("training the baseline"))
+        report(events.Phase("asking the baselines"))
         other, said = one(Asked(predictor, rows, training, base, device))
         others[other] = said
     data = dataset_id(rows)
