@@ -188,6 +188,17 @@ def test_what_tasks_reach(load, tmp_path, in_process, monkeypatch):
     assert columns(bench.table([found])) == {9}
 
 
+def test_what_a_domain_teaches(load, tmp_path, in_process, monkeypatch):
+    bench = load("tasks")
+    quick = {"method": {"type": "lora"}, "optim": {"steps": 1}, "compile": "off", "precision": "fp32"}
+    monkeypatch.setattr(bench.domain, "EMBER", {"lora": quick})
+    monkeypatch.setattr(bench.domain, "DATA", {**bench.domain.DATA, "train": bench.domain.DATA["train"][:2]})
+    monkeypatch.setattr(bench.domain, "SHARED", {**bench.domain.SHARED, "data": bench.domain.DATA})
+    found = bench.in_domain(argparse.Namespace(runs=str(tmp_path), base=None, only=None))
+    assert columns(bench.domain.table(found)) == {11}
+    assert found[0]["report"]["scores"][0]["metric"] == "perplexity"
+
+
 @pytest.fixture
 def sorted_texts(tmp_path):
     """A small encoder, and a CSV of texts with their classes."""

@@ -43,8 +43,9 @@ class DataConfig(Section):
     )
     documents: Documents = option(
         "paragraphs",
-        "What is a row of a text file: a paragraph; a section, that is, paragraphs that follow one another, about 4,000 "
-        "characters together; or the file. `sections` for `objective.type: pretrain` if this is absent.",
+        "What is a row of a text file: a paragraph; a section, that is, paragraphs that follow one another, 1,000 "
+        "to 4,000 characters together, by the file's size; or the file. `sections` for `objective.type: pretrain` if "
+        "this is absent.",
     )
     train_on: Literal["assistant", "last", "all"] = option(
         "assistant", "Which tokens are trained on: every assistant turn, only the last one, or all tokens."
@@ -61,8 +62,8 @@ class DataConfig(Section):
     over_long: Literal["fail", "drop", "truncate", "split"] = option(
         "fail",
         "What to do with rows longer than max_length. Truncated rows lose their end; `split` cuts plain text into "
-        "several rows, which is what `objective.type: pretrain` does if this is absent, and words with tags into several "
-        "sequences of one.",
+        "several rows, which is what `objective.type: pretrain` does if this is absent, and words with tags into "
+        "several sequences of one.",
     )
     stride: int = option(
         128,

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tunesmith.core.errors import DataError
+from tunesmith.data.kinds.table import kind_of
 from tunesmith.data.load import load_rows, require_rows
 from tunesmith.data.prepare import Prepared, prepare
 from tunesmith.prompt.base import EMBEDDED
@@ -39,7 +40,7 @@ def general_files(wanted: str | Sequence[str], base: str, of_texts: bool = False
 def load_general(
     name: str, contract: Contract, max_length: int, reads: frozenset[str] = READS
 ) -> list[Prepared]:  # fmt: skip
-    """The rows of one file, as this model reads them; rows that are too long are left out.
+    """The rows of one file, as this model reads them; of those that are too long, texts are cut and others left out.
 
     Args:
         name: of the file.
@@ -57,7 +58,8 @@ def load_general(
     if rows[0].content.kind not in reads:
         taken = "chats or plain text" if "chat" in reads else "plain text of this model"
         raise DataError(f"{name}: the general-ability check takes {taken}, and these are {rows[0].content.kind} rows.")
-    prepared = list(prepare(rows, ledgers, contract, max_length, reads, over_long="drop", bad_rows="drop"))
+    over_long = "drop" if kind_of(rows[0]).split is None else "split"
+    prepared = list(prepare(rows, ledgers, contract, max_length, reads, over_long, "drop"))
     if not prepared:
         raise DataError(f"{name}: no row has at most {max_length} tokens.")
     return prepared

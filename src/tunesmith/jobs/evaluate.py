@@ -12,6 +12,7 @@ from tunesmith.core.errors import ConfigError, ModelError
 from tunesmith.core.events import Report
 from tunesmith.core.files import write_text
 from tunesmith.core.names import counted
+from tunesmith.data.kinds.table import kind_of
 from tunesmith.data.load import load_rows, require_rows
 from tunesmith.data.prepare import Prepared, dataset_id, prepare
 from tunesmith.evaluate.compare import compare, rows_of
@@ -201,7 +202,8 @@ def _rows(
     ledgers = dataset.reading.ledgers
     require_rows(ledgers, arguments["bad_rows"])
     wanted = dataset.rows[: most or arguments["rows"] or 200]
-    rows = list(prepare(wanted, ledgers, contract, takes, reads, over_long="drop", bad_rows=arguments["bad_rows"]))
+    over_long = "drop" if kind_of(wanted[0]).split is None else "split"
+    rows = list(prepare(wanted, ledgers, contract, takes, reads, over_long=over_long, bad_rows=arguments["bad_rows"]))
     if len(rows) < len(wanted):
         sentence = f"longer than {takes} tokens, and left out: {counted(len(wanted) - len(rows), 'row')}."
         report(events.Warning(sentence))

@@ -158,8 +158,10 @@ def refuse_measures(recipe: Recipe, objective: Objective) -> None:
     if objective.task in ("masked", "spans"):
         what = "an encoder" if objective.task == "masked" else "an encoder with a decoder"
         refuse_beside_head(recipe, f"{recipe.model.base} is {what}, with which objective.type = pretrain and")
-    if objective.task == "spans" and recipe.perturb.type != "none":
-        raise ConfigError(f"perturb.type = {recipe.perturb.type}: not for encoder-decoders yet. Leave it out.")
+    if objective.padded:  # an encoder with a decoder
+        for name, value in (("perturb.type", recipe.perturb.type), ("model.quantize", recipe.model.quantize)):
+            if value != "none":
+                raise ConfigError(f"{name} = {value}: not yet for an encoder with a decoder, as the base is. Set none.")
     known, metric, kind = objective.metrics, recipe.evaluate.metric, recipe.objective.type
     if metric not in known:
         raise ConfigError(f"evaluate.metric = {metric}: with objective.type = {kind} it is one of {', '.join(known)}.")

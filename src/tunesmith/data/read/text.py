@@ -15,8 +15,8 @@ from tunesmith.data.read.json import RawRow
 from tunesmith.data.read.stream import LONGEST_ROW, lines
 
 Documents = Literal["paragraphs", "sections", "files"]
-# Characters from which a document is long enough: paragraphs that follow one another are joined up to there.
-ENOUGH: dict[Documents, int] = {"paragraphs": 0, "sections": 4000, "files": LONGEST_ROW}
+SHORTEST_SECTION, LONGEST_SECTION = 1000, 4000  # characters from which a section is long enough
+SECTIONS = 100  # of a file, about, within these lengths: enough to hold some out
 
 
 def text_rows(path: Path, name: str, notes: Counter[str], documents: Documents = "paragraphs") -> Iterator[RawRow]:
@@ -27,15 +27,17 @@ def text_rows(path: Path, name: str, notes: Counter[str], documents: Documents =
         name: what the user calls it.
         notes: hears what was accepted though it is odd.
         documents: what a row is: a paragraph, that is, text between empty lines; a section, that is, paragraphs that
-            follow one another, together at least `ENOUGH` characters; or the whole file.
+            follow one another, together about a hundredth of the file; or the whole file.
     """
+    section = min(LONGEST_SECTION, max(SHORTEST_SECTION, path.stat().st_size // SECTIONS))
+    enough = {"paragraphs": 0, "sections": section, "files": LONGEST_ROW}[documents]
     start, joined, size = 0, list[str](), 0
     for row in _paragraphs(path, name, notes):
         if isinstance(row.value, RowFault):
             yield row
             continue
         text = row.value["text"]
-        if joined and (size >= ENOUGH[documents] or size + len(text) > LONGEST_ROW):
+        if joined and (size >= enough or size + len(text) > LONGEST_ROW):
             yield RawRow(Source(name, start), {"text": "\n\n".join(joined)})
             joined, size = [], 0
         start = start if joined else row.source.line

@@ -41,15 +41,16 @@ class Filling:
 
     Attributes:
         text: with the best token in the place of each mask.
-        masks: of each mask, in order, its best tokens and their probabilities, the best first.
+        masks: of each mask, in order, its best tokens, as text, and their probabilities, the best first. Two tokens may
+            be one text but for a space before it.
     """
 
     text: str
-    masks: list[dict[str, float]]
+    masks: list[list[tuple[str, float]]]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        best = [[{"token": token, "probability": share} for token, share in one.items()] for one in self.masks]
+        best = [[{"token": token, "probability": share} for token, share in one] for one in self.masks]
         return {"filled": self.text, "masks": best}
 
 
@@ -63,7 +64,7 @@ class Filler:
         takes: tokens that the model takes; None if its configuration does not say.
     """
 
-    keys = frozenset(KEYS)
+    keys: frozenset[str] = frozenset(KEYS)
 
     def __init__(self, model: Any, contract: Contract, card: Mapping[str, Any]) -> None:
         """Use `model`, in evaluation mode.
@@ -131,11 +132,11 @@ class Filler:
 
     def _said(self, read: Read, logits_NV: torch.Tensor) -> Filling:
         """The best tokens of each mask of a text."""
-        top = logits_NV.softmax(-1).topk(BEST)
-        decode, masks, text = self.contract.tokenizer.decode, list[dict[str, float]](), read.text
+        tokenizer, masks, text = self.contract.tokenizer, list[list[tuple[str, float]]](), read.text
+        top = logits_NV.softmax(-1)[:, : len(tokenizer)].topk(BEST)  # embeddings may have rows for no token
         for shares, ids in zip(top.values.tolist(), top.indices.tolist(), strict=True):
-            masks.append({decode([id]).strip(): share for share, id in zip(shares, ids, strict=True)})
-            text = text.replace(self.mask, next(iter(masks[-1])), 1)
+            masks.append([(tokenizer.decode([id]), share) for share, id in zip(shares, ids, strict=True)])
+            text = text.replace(self.mask, masks[-1][0][0].strip(), 1)
         return Filling(text, masks)
 
 

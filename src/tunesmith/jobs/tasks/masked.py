@@ -58,7 +58,8 @@ def refuse_other(one: Filler, other: Filler, names: tuple[str, str]) -> None:
     """
     if one.contract.tokenizer.get_vocab() != other.contract.tokenizer.get_vocab():
         raise ConfigError(
-            f"{names[0]} and {names[1]} have different tokenizers, so other tokens would be hidden. Evaluate each alone."
+            f"{names[0]} and {names[1]} have different tokenizers, so other tokens would be hidden. Evaluate each "
+            "alone."
         )
 
 

@@ -8,7 +8,7 @@ Axes: R rows, T tokens, N hidden positions, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -62,9 +62,11 @@ class MaskedBatch:
 
 
 def collate(
-    rows: Sequence[Prepared], plan: Plan, draw: Draw, columns: Columns, words: Words, config: PretrainConfig
-) -> MaskedBatch:
+    rows: Sequence[Prepared], plan: Plan, draw: Draw, columns: Columns, words: Words | None = None,
+    config: PretrainConfig = PretrainConfig(),  # noqa: B008  frozen
+) -> MaskedBatch:  # fmt: skip
     """Rows in one sequence where the plan packs, else padded to the longest; what is hidden, the row alone decides."""
+    assert words is not None, "the objective was not told how texts become tokens"
     hidden = [hide(row.ids, words, config.masked, config.whole_words, draw.of(row)) for row in rows]
     lengths = [len(row.ids) for row in rows]
     starts = np.cumsum([0, *lengths]) if plan.packing else np.arange(len(rows)) * max(lengths)
@@ -113,8 +115,8 @@ def refuse_nothing_hidden(rows: Sequence[Prepared], words: Words) -> None:
     """
     if not any(len(words.words_in(row.ids)) for row in rows):
         raise DataError(
-            f"none of {len(rows)} training rows holds a token that could be hidden: the model's tokenizer knows none of "
-            "their words. Take a base whose tokenizer knows the language."
+            f"none of {len(rows)} training rows holds a token that could be hidden: the model's tokenizer knows none "
+            "of their words. Take a base whose tokenizer knows the language."
         )
 
 
@@ -127,8 +129,8 @@ def words_with_mask(contract: Contract) -> Words:
     words = words_of(contract.tokenizer)
     if words.mask is None:
         raise ModelError(
-            "the base's tokenizer has no mask token, so nothing can be hidden: name the one that it was trained with as "
-            "mask_token in its tokenizer_config.json, or take another base."
+            "the base's tokenizer has no mask token, so nothing can be hidden: name the one that it was trained with "
+            "as mask_token in its tokenizer_config.json, or take another base."
         )
     return words
 
@@ -139,17 +141,23 @@ def make_masked(config: PretrainConfig, contract: Contract | None = None) -> Obj
     Raises:
         ModelError: the tokenizer has no mask token.
     """
-    words = None if contract is None else words_with_mask(contract)
-    return Objective(
+    bare = Objective(
         name="pretrain",
         reads=frozenset({"text"}),
-        collate=collate if words is None else partial(collate, words=words, config=config),
+        collate=collate,
         loss=loss,
         curves=curves,
         task="masked",
         metrics=("loss", "token_accuracy"),
         higher=frozenset({"token_accuracy"}),
         check=Check(outputs, losses),
-        **({} if words is None else {"refuse": partial(refuse_nothing_hidden, words=words)}),
         informed=lambda facts, contract: make_masked(config, contract),
+    )
+    if contract is None:
+        return bare
+    words = words_with_mask(contract)
+    return replace(
+        bare,
+        collate=partial(collate, words=words, config=config),
+        refuse=partial(refuse_nothing_hidden, words=words),
     )
