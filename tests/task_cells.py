@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 import classifiers
 import masked_texts
+import spans
 from tunesmith.core.config import to_yaml
 from tunesmith.core.errors import Stopped
 from tunesmith.core.events import silent
@@ -76,6 +77,22 @@ def same_classes(kind: str, folder: Path, ours: Any) -> None:
         assert math.isclose(one["score"], own.probabilities[one["label"]], abs_tol=1e-4), (said, own)
 
 
+def ends_of(model: Any, tokenizer: Any) -> torch.Tensor:
+    """Of a question and a passage, how much each token begins an answer, and how much it ends one."""
+    inner = model.get_base_model() if hasattr(model, "peft_config") else model  # peft's own leaves out types of tokens
+    with torch.no_grad():
+        found = inner(**tokenizer("where is my room", TEXT, return_tensors="pt"))
+    return torch.stack([found.start_logits, found.end_logits], -1)
+
+
+def same_tags(kind: str, folder: Path, ours: Any) -> None:
+    """The stretches are those of the library's pipeline."""
+    said = transformers.pipeline("token-classification", model=str(folder), device="cpu", aggregation_strategy="simple")
+    [own] = ours.predict([TEXT])
+    found = [(one["entity_group"], one["start"], one["end"]) for one in said(TEXT)]
+    assert found == [(one.label, one.start, one.end) for one in own.entities], (found, own)
+
+
 def same_words(kind: str, folder: Path, ours: Any) -> None:
     """Each of the best words has the probability in the library's pipeline that ours has; decoders have none."""
     if kind not in masked_texts.ALL:
@@ -110,6 +127,25 @@ TASKS: dict[str, TaskCells] = {
         adapted=lambda kind: _peft("AutoPeftModelForSequenceClassification", num_labels=3),
         outputs=logits_of,
         pipeline=same_classes,
+    ),
+    "token_classify": TaskCells(
+        kinds=(*classifiers.KINDS, *classifiers.PADDED),
+        save=classifiers.save_base,
+        rows=spans.tagged_rows(48),
+        settings=lambda kind: {"objective": {"type": "token_classify"}},
+        library=lambda kind: transformers.AutoModelForTokenClassification,
+        adapted=lambda kind: _peft("AutoPeftModelForTokenClassification", num_labels=7),
+        outputs=logits_of,
+        pipeline=same_tags,
+    ),
+    "extract": TaskCells(
+        kinds=("bert", "roberta", "distilbert", *classifiers.PADDED),
+        save=classifiers.save_base,
+        rows=spans.passage_rows(48),
+        settings=lambda kind: {"objective": {"type": "extract"}},
+        library=lambda kind: transformers.AutoModelForQuestionAnswering,
+        adapted=lambda kind: _peft("AutoPeftModelForQuestionAnswering"),
+        outputs=ends_of,
     ),
     "pretrain": TaskCells(
         kinds=(*masked_texts.ALL, "llama", "gpt2"),

@@ -159,7 +159,7 @@ def test_the_loss_is_that_of_transformers(bases, write_rows, packing, kind):
     splits = splits_of(tagged_rows(7), bases, write_rows, kind)
     facts = splits.train.dataset.facts
     model = load(bases / kind, LoadSpec(task="token_classify", facts=facts)).model
-    objective = make_token_classify(TokenClassifyConfig()).informed(facts)
+    objective = make_token_classify(TokenClassifyConfig()).informed(facts, None)
     places = {name: place for place, name in model.config.id2label.items()}
     ids, labels = [], []
     for row in splits.train:
@@ -193,7 +193,7 @@ def test_a_long_row_in_pieces_loses_no_word(bases, write_rows):
     read = [int(one.ids[begin]) for one in pieces for begin, _ in one.spans]
     assert read == [int(whole[1].ids[begin]) for begin, _ in whole[1].spans]
     facts = parts.dataset.facts
-    objective = make_token_classify(TokenClassifyConfig()).informed(facts)
+    objective = make_token_classify(TokenClassifyConfig()).informed(facts, None)
     batch = objective.collate(list(parts), PLAN, Draw(), {})
     together = objective.collate(list(whole), PLAN, Draw(), {})
     assert torch.equal(batch.target_W, together.target_W)
