@@ -6,9 +6,9 @@
     python benchmarks/tasks.py domain --base FOLDER --write
 
 `hotel`: the intents of the demo's questions, with the embedded model. `banking77`: 77 intents of a bank's customers
-(Casanueva et al., 2020, CC BY 4.0; PolyAI-LDN/task-specific-datasets), with a small encoder such as all-MiniLM-L6-v2.
-`slots`: what guests of a hotel name (NLU++; Casanueva et al., 2022, CC BY 4.0; PolyAI-LDN/task-specific-datasets), folds
-0 to 14 for training and 15 to 19 for the end. `domain`: see domain.py; with the embedded model, and with another where
+(Casanueva et al., 2020, CC BY 4.0; PolyAI-LDN/task-specific-datasets), with a small encoder (all-MiniLM-L6-v2).
+`slots`: what guests of a hotel name (NLU++; Casanueva et al., 2022, CC BY 4.0; PolyAI-LDN/task-specific-datasets),
+folds 0 to 14 for training and 15 to 19 for the end. `domain`: see domain.py; with the embedded model, and with another where
 a base is named.
 Settings were chosen on validation rows cut from the training file; the test file is read by the final evaluation alone.
 A run that has finished is not done again.

@@ -201,6 +201,6 @@ def test_who_takes_out_no_stretches_is_refused(bases, tmp_path):
     with pytest.raises(ConfigError, match="whole_words is for encoders"):
         run(begin(tmp_path / "words", bases / "t5", objective={"type": "pretrain", "whole_words": False}))
     with pytest.raises(
-        ConfigError, match="is an encoder with a decoder, with which objective.type = pretrain and method"
+        ConfigError, match=r"is an encoder with a decoder, with which objective\.type = pretrain and method"
     ):
         run(begin(tmp_path / "soft", bases / "t5", method={"type": "prompt_tuning"}))
