@@ -10,10 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from texts import begin_text
 
 import tunesmith
 from conftest import made_once
+from masked_texts import begin_text
 from tunesmith.core.errors import ConfigError, DataError, ModelError, Stopped
 from tunesmith.core.events import silent
 from tunesmith.core.files import read_json
@@ -198,7 +198,7 @@ def test_who_takes_out_no_stretches_is_refused(bases, tmp_path):
     save_tokenizer(tmp_path / "bare", "$A </s>", sentinels=())
     with pytest.raises(ModelError, match="has no sentinels"):
         run(begin(tmp_path / "it", tmp_path / "bare"))
-    with pytest.raises(ConfigError, match="whole_words is for encoders"):
+    with pytest.raises(ConfigError, match="whole_words is for encoders: T5"):
         run(begin(tmp_path / "words", bases / "t5", objective={"type": "pretrain", "whole_words": False}))
     with pytest.raises(
         ConfigError, match=r"is an encoder with a decoder, with which objective\.type = pretrain and method"

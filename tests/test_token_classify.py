@@ -283,6 +283,24 @@ def test_tags_that_could_not_teach_are_refused(bases, write_rows, rows, words):
         splits.kind.refuse(splits.train, splits.train.dataset.facts, None)
 
 
+def test_held_out_tags_of_another_scheme_are_refused(bases, write_rows):
+    rows = [{"tokens": ["dog", "pool"], "tags": ["B-a", "O"]}, {"tokens": ["pool", "dog"], "tags": ["O", "B-a"]}]
+    splits = splits_of(rows, bases, write_rows)
+    facts = splits.train.dataset.facts
+    splits.kind.refuse_held_out(splits.train, facts, "test")
+    for tag, words in (
+        ("U-a", "'U-a' is of another scheme .* \\(BIO\\)"),
+        ("B-b", "1 word of the test part have a label"),
+    ):
+        other = splits_of([{"tokens": ["dog", "a"], "tags": ["O", tag]}], bases, write_rows)
+        with pytest.raises(DataError, match=words):
+            splits.kind.refuse_held_out(other.train, facts, "test")
+    inside = splits_of([{"tokens": ["dog", "pool"], "tags": ["B-a", "I-a"]}], bases, write_rows)
+    splits.kind.refuse_held_out(
+        inside.train, facts, "test"
+    )  # no training row has I-a, and the model has a place for it
+
+
 # A run ---------------------------------------------------------------------------------------------------------------
 
 

@@ -237,7 +237,9 @@ def test_words_of_a_text():
     assert words("It's 7 p.m. (or so)") == ["It", "'", "s", "7", "p", ".", "m", ".", "(", "or", "so", ")"]
     assert words("東京 hotel") == ["東", "京", "hotel"]
     assert words("हिन्दी भाषा") == ["हिन्दी", "भाषा"]
+    assert words("क्\u200dष soft\u00adly") == ["क्\u200dष", "soft\u00adly"]
     assert words(" \u200b\n") == []
+    assert places_of(["ok"], "ok \u200b") == [0]
     text = "a  b,c"
     assert places_of(["a", "b", ",", "c"], text) == [0, 3, 4, 5]
     assert places_of(["a", "c"], text) is None
@@ -292,3 +294,20 @@ def test_whether_a_question_has_an_answer_must_fit(tmp_path):
     found = read(tmp_path, "".join(json.dumps(row) + "\n" for row in rows), "rows.jsonl")
     assert [row.content.answers for row in found.rows] == [()]
     assert [(e.source.line, e.code) for e in found.ledger.dropped()] == [(1, "bad_answers"), (3, "bad_answers")]
+
+
+def test_questions_about_one_passage_are_no_near_duplicates(tmp_path):
+    from tunesmith.data.quality.near_duplicates import NearDuplicates
+
+    context = "The hotel stands at the harbour and has a pool, two bars, and a garden with old trees."
+    context += " ".join(f"Room {number} is on floor {number % 7}." for number in range(30))
+    rows = [
+        {"question": question, "context": text, "answers": {"text": [], "answer_start": []}}
+        for question, text in (("Where?", context), ("Who?", context), ("Who?", context.replace("old", "new")))
+    ]
+    found = read(tmp_path, "".join(json.dumps(row) + "\n" for row in rows), "rows.jsonl")
+    near = NearDuplicates()
+    first, second, third = (near.add(row) for row in found.rows)
+    assert (first, second) == (None, None)
+    assert third is not None
+    assert third[1].line == 1

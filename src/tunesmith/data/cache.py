@@ -82,24 +82,16 @@ def prepared_dataset(
     return dataset
 
 
+# Settings that decide what the prepared rows are, beside names of labels.
+DECIDE = {"stride", "format", "columns", "system", "clean", "bad_rows", "duplicates", "near_duplicates", "documents"}
+
+
 def _key(
     files: list[SourceFile], config: DataConfig, contract: Contract, max_length: int, over_long: str,
     reads: frozenset[str],
 ) -> str:  # fmt: skip
     """16 digits that stand for everything that decides what the prepared rows are."""
-    read = config.model_dump(
-        include={
-            "stride",
-            "format",
-            "columns",
-            "system",
-            "clean",
-            "bad_rows",
-            "duplicates",
-            "near_duplicates",
-            "documents",
-        }
-    )
+    read = config.model_dump(include=DECIDE)
     names = None if config.label_names is None else read_label_names(config.label_names)
     read |= {} if names is None else {"label_names": names}
     parts = [LAYOUT, [(file.name, sha256_of(file.path)) for file in files], read, contract.id, max_length, over_long]

@@ -158,12 +158,12 @@ def base_of(exported: ExportedModel) -> Base | None:
         return None
 
 
-def reading_of(exported: ExportedModel, data: str) -> dict[str, Any]:
+def reading_of(exported: ExportedModel, file: str) -> dict[str, Any]:
     """How the files of a model's run were read: what they called labels, the format that was named, and columns.
 
     Args:
         exported: the model.
-        data: a file to be read in the same way; its own names count where it has none of those columns.
+        file: to be read in the same way; its own names count where it has none of those columns.
     """
     recipe = recipe_of(exported)
     if recipe is None:
@@ -171,8 +171,9 @@ def reading_of(exported: ExportedModel, data: str) -> dict[str, Any]:
     names = recipe.data.label_names
     if isinstance(names, str) and not Path(names).is_absolute():
         names = str(Path(exported.card["directory"]) / names)
-    columns = _columns_there(dict(recipe.data.columns), data)
-    return {"columns": columns, "format": recipe.data.format, "label_names": names, "documents": recipe.data.documents}
+    data = recipe.data
+    columns = _columns_there(dict(data.columns), file)
+    return {"columns": columns, "format": data.format, "label_names": names, "documents": data.documents}
 
 
 def _columns_there(named: dict[str, str], data: str) -> dict[str, str]:

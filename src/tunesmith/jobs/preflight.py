@@ -158,8 +158,10 @@ def refuse_measures(recipe: Recipe, objective: Objective) -> None:
     if objective.task in ("masked", "spans"):
         what = "an encoder" if objective.task == "masked" else "an encoder with a decoder"
         refuse_beside_head(recipe, f"{recipe.model.base} is {what}, with which objective.type = pretrain and")
-    if objective.task == "spans" and recipe.perturb.type != "none":
-        raise ConfigError(f"perturb.type = {recipe.perturb.type}: not for encoder-decoders yet. Leave it out.")
+    if objective.padded:  # an encoder with a decoder
+        for name, value in (("perturb.type", recipe.perturb.type), ("model.quantize", recipe.model.quantize)):
+            if value != "none":
+                raise ConfigError(f"{name} = {value}: not yet for an encoder with a decoder, as the base is. Set none.")
     known, metric, kind = objective.metrics, recipe.evaluate.metric, recipe.objective.type
     if metric not in known:
         raise ConfigError(f"evaluate.metric = {metric}: with objective.type = {kind} it is one of {', '.join(known)}.")
@@ -175,8 +177,7 @@ def refuse_accuracy_of_numbers(recipe: Recipe, splits: Splits) -> None:
     Raises:
         ConfigError: the rows have numbers.
     """
-    numbers = recipe.objective.type == "classify" and not splits.train.dataset.facts.get("labels")
-    if recipe.evaluate.metric == "accuracy" and numbers:
+    if recipe.evaluate.metric == "accuracy" and splits.train.dataset.facts.get("labels") == {}:
         raise ConfigError("evaluate.metric = accuracy: the rows have numbers and no classes. Take loss.")
 
 
@@ -264,7 +265,7 @@ def doubts(recipe: Recipe, splits: Splits, base: Base | None = None) -> list[str
     sentences += splits.kind.doubts(splits.train, splits.train.dataset.facts)
     sentences += _breaking_off(splits.train)
     if leaked := splits.leaked():
-        sentences.append(f"{leaked} of {counted(len(splits.test), 'test row')} ask what training rows ask.")
+        sentences.append(f"{leaked} of {counted(len(splits.test), 'row')} held out ask what training rows ask.")
     if recipe.data.validation and not splits.validation:
         sentences.append(
             "no row is left to validate on during training: those that were drawn are too long, and rows held out are "

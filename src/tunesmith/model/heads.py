@@ -276,7 +276,8 @@ def mean_states(model: Any, inputs: Mapping[str, Any]) -> torch.Tensor:
         inputs: what `inputs_of` gives of rows that are padded.
     """
     own = inside(model)
-    state_RTD = own.base_model(**fitted(own, inputs)).last_hidden_state.float()
+    body = own.get_encoder() if own.config.is_encoder_decoder else own.base_model
+    state_RTD = body(**fitted(own, inputs)).last_hidden_state.float()
     seen_RT1 = inputs["attention_mask"][:, :, None].to(state_RTD.dtype)
     mean_RD = (state_RTD * seen_RT1).sum(1) / seen_RT1.sum(1)
     return torch.nn.functional.normalize(mean_RD, dim=-1)

@@ -2,7 +2,7 @@
 
 Words are encoded one by one, as `tokenizer(words, is_split_into_words=True)` does it. Where a tokenizer tells words by
 the space before them (byte-level BPE), they have it, all but the first and those that stand close to the one before:
-the ids are then those of the text.
+the ids are then those of the text, but for contractions that such tokenizers keep together.
 """
 
 from __future__ import annotations

@@ -123,8 +123,8 @@ def _all_tokens(row: Prepared) -> tuple[int, ...]:
     return (row.length,)
 
 
-def _refuse_nothing(rows: Sequence[Prepared]) -> None:
-    return None
+def refuse_nothing(rows: Sequence[Prepared]) -> None:
+    """All rows can be learned from."""
 
 
 def _choose_nothing(model: Any, rows: Sequence[Prepared]) -> dict[str, Any]:
@@ -182,7 +182,7 @@ class Objective:
     soft: int = 0
     check: Check | None = None
     informed: Callable[[Mapping[str, Any], Contract], Objective] | None = None
-    refuse: Callable[[Sequence[Prepared]], None] = _refuse_nothing
+    refuse: Callable[[Sequence[Prepared]], None] = refuse_nothing
     choose: Callable[[Any, Sequence[Prepared]], dict[str, Any]] = _choose_nothing
 
 

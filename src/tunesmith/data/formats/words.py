@@ -12,10 +12,13 @@ from functools import lru_cache
 
 SPACE, WORD, ALONE = range(3)
 WITHOUT_SPACES = ((0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x2FA1F))
+WITHIN = "\u200c\u200d\u00ad"  # joiners and soft hyphens: nobody sees them, and they part no word
 
 
 @lru_cache(maxsize=1 << 14)
 def _class_of(character: str) -> int:
+    if character in WITHIN:
+        return WORD
     if character.isspace() or unicodedata.category(character) in ("Cc", "Cf"):
         return SPACE
     code = ord(character)
@@ -50,4 +53,4 @@ def places_of(words: Sequence[str], text: str) -> list[int] | None:
             return None
         places.append(place)
         end = place + len(word)
-    return None if text[end:].strip() else places
+    return None if any(_class_of(character) != SPACE for character in text[end:]) else places

@@ -74,6 +74,8 @@ class RowKind:
         formats: the ways to write a row, its own first, which `to_plain` of its content writes.
         chat: whether it needs a chat format: a model with a tokenizer alone reads only kinds that do not.
         writes: whether tokens of its texts are predicted; else they are read, and something is said of them.
+        share_asked: whether rows that ask the same are still of their own: questions about one passage are no near
+            duplicates.
         drafts: a content as texts, one for each sequence, in an order of the kind's own. Raises `ModelError` where the
             chat format refuses it.
         from_plain: the content that `to_plain` wrote; by default what the first format's converter makes of it.
@@ -104,6 +106,7 @@ class RowKind:
     chat: bool
     drafts: Callable[[Any, Contract], list[Draft]]
     writes: bool = True
+    share_asked: bool = False
     from_plain: Callable[[Mapping[str, Any]], Content] | None = None
     check: Callable[[Any, Warn], None] = no_check
     turns: Callable[[Any], Conversation] = no_turns

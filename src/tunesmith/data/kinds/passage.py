@@ -174,6 +174,7 @@ KIND = RowKind(
     ),
     chat=False,
     writes=False,
+    share_asked=True,
     drafts=drafts,
     gather=gather,
     refuse=refuse,

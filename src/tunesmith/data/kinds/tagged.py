@@ -20,7 +20,17 @@ from tunesmith.data.formats.words import places_of, words_in
 from tunesmith.data.kinds.kind import Facts, RowKind
 from tunesmith.data.kinds.prepared import Prepared, Tokens, TrainingRows, prepared
 from tunesmith.data.kinds.row import Row
-from tunesmith.data.kinds.schemes import OUTSIDE, Stretch, broken_at, labels_of, parted, scheme_of, stretches, tags_of
+from tunesmith.data.kinds.schemes import (
+    OUTSIDE,
+    Stretch,
+    broken_at,
+    labels_of,
+    parted,
+    scheme_of,
+    stretches,
+    tag_names,
+    tags_of,
+)
 from tunesmith.data.kinds.teach import name_doubts, refuse_one_label, some_of
 from tunesmith.data.quality.ledger import RowFault
 from tunesmith.prompt.contract import Contract, Draft
@@ -252,25 +262,30 @@ def _is_bio(tags: Sequence[str]) -> bool:
 
 
 def refuse_unknown_labels(rows: TrainingRows, facts: Facts, part: str) -> None:
-    """Refuse held-out rows with a label that no training row has.
+    """Refuse held-out rows with a label that no training row has, or with tags of another scheme.
 
     Raises:
         DataError: with the first of them.
     """
-    known = set(labels_of(facts["labels"])) | set(facts["labels"])
+    known, labels = set(tag_names(facts["labels"])), set(labels_of(facts["labels"]))
     scheme = scheme_of(facts["labels"]).name
     strange: Counter[str] = Counter()
     first: Prepared | None = None
     for row in rows:
-        own = [parted(tag, scheme)[1] if tag != "O" else "O" for tag in content_of(row).names]
-        unknown = [label for label in own if label not in known and label != "O"]
-        strange.update(unknown)
+        unknown = [tag for tag in content_of(row).names if tag not in known]
+        if other := next((tag for tag in unknown if parted(tag, scheme)[1] in labels), None):
+            raise DataError(
+                f"{row.source}: the tag {other!r} is of another scheme than those of the training rows "
+                f"({scheme.upper()}). Write all tags in one scheme."
+            )
+        strange.update(parted(tag, scheme)[1] for tag in unknown)
         first = first or (row if unknown else None)
     if first is not None:
+        count = counted(strange.total(), f"word of the {part} part")
         shown = ", ".join(repr(name) for name, _ in strange.most_common(5))
         raise DataError(
-            f"{first.source}: {counted(strange.total(), f'word of the {part} part')} have a label that no training row "
-            f"has ({shown}): the model cannot know it. Give training rows with it, or correct or delete these rows."
+            f"{first.source}: {count} have a label that no training row has ({shown}): the model cannot know it. Give "
+            "training rows with it, or correct or delete these rows."
         )
 
 

@@ -27,7 +27,7 @@ from tunesmith.prompt.contract import Contract, Rendered
 from tunesmith.prompt.passages import Layout, draft_passage, in_windows, layout_of
 
 LONGEST_ANSWER = 30  # tokens, where the card does not say
-LONGEST = 512  # tokens of a window, where neither card nor model says less
+LONGEST = 2048  # tokens of a window, where neither card nor model says less: as rows are prepared
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ class SpanFiller:
         contract: how texts become tokens.
     """
 
-    keys = frozenset(KEYS)
+    keys: frozenset[str] = frozenset(KEYS)
 
     def __init__(self, model: Any, contract: Contract, card: Mapping[str, Any]) -> None:
         """Use `model`, in evaluation mode.

@@ -22,7 +22,7 @@ from tunesmith.data.prepare import Prepared
 from tunesmith.infer.predict.classes import best_threshold, reads_of, row_logits
 from tunesmith.model.heads import class_logits, inputs_of
 from tunesmith.train.config import ClassifyConfig
-from tunesmith.train.objective import PADDED, Check, Columns, Draw, Loss, Models, Objective, Term
+from tunesmith.train.objective import PADDED, Check, Columns, Draw, Loss, Models, Objective, Term, refuse_nothing
 from tunesmith.train.planning.plan import Plan
 from tunesmith.train.weights.shards import within
 
@@ -196,6 +196,6 @@ def make_classify(
         check=Check(outputs, losses),
         informed=lambda facts, contract: make_classify(config, facts, end),
         padded="" if end is None else PADDED,
-        **({} if end is None else {"refuse": partial(refuse_other_ends, end=end)}),
+        refuse=refuse_nothing if end is None else partial(refuse_other_ends, end=end),
         choose=partial(choose, classes=classes),
     )

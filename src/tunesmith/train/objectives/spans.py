@@ -6,6 +6,7 @@ What is taken out is drawn anew in each epoch, and follows from the row alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -74,29 +75,25 @@ def make_spans(config: PretrainConfig, contract: Contract | None = None) -> Obje
     """
     if not config.whole_words:
         raise ConfigError("objective.whole_words is for encoders: T5 hides stretches of tokens. Leave it out.")
-    known = {}
-    if contract is not None:
-        sentinels = sentinels_of(contract)
-        batch = partial(collate, sentinels=sentinels, config=config)
-        known = {
-            "collate": batch,
-            "widths": partial(widths, sentinels=sentinels, config=config),
-            "check": Check(
-                outputs, losses, lambda models, rows: why_not_chunked(models, rows, batch, logits_of, hidden_of)
-            ),
-        }
-    return Objective(
-        **{
-            "name": "pretrain",
-            "reads": frozenset({"text"}),
-            "collate": collate,
-            "loss": loss,
-            "curves": curves,
-            "task": "spans",
-            "metrics": ("loss", "token_accuracy"),
-            "higher": frozenset({"token_accuracy"}),
-            "padded": PADDED,
-            "informed": lambda facts, contract: make_spans(config, contract),
-            **known,
-        }
+    whole = Objective(
+        name="pretrain",
+        reads=frozenset({"text"}),
+        collate=partial(collate, sentinels=Sentinels((), 0), config=config),  # until the tokenizer is known
+        loss=loss,
+        curves=curves,
+        task="spans",
+        metrics=("loss", "token_accuracy"),
+        higher=frozenset({"token_accuracy"}),
+        padded=PADDED,
+        informed=lambda facts, contract: make_spans(config, contract),
+    )
+    if contract is None:
+        return whole
+    sentinels = sentinels_of(contract)
+    make = partial(collate, sentinels=sentinels, config=config)
+    return replace(
+        whole,
+        collate=make,
+        widths=partial(widths, sentinels=sentinels, config=config),
+        check=Check(outputs, losses, lambda models, rows: why_not_chunked(models, rows, make, logits_of, hidden_of)),
     )

@@ -67,7 +67,10 @@ class RowSource:
 
         def cut(hand: list[int]) -> list[list[int]]:
             if accumulation is None and not plan.packing:
-                groups = padded_batches([self.objective.widths(rows[i]) for i in hand], plan.micro_tokens)
+                widths = [self.objective.widths(rows[i]) for i in hand]
+                soft = [lengths[i] - rows[i].length for i in hand]
+                padded = [(first + more, *rest) for (first, *rest), more in zip(widths, soft, strict=True)]
+                groups = padded_batches(padded, plan.micro_tokens)
             else:
                 groups = micro_batches([lengths[i] for i in hand], accumulation, plan.micro_tokens, plan.packing)
             return [[hand[i] for i in group] for group in groups]
