@@ -53,7 +53,7 @@ kill-jobs: $(VENV)/.test
 methods-matrix: $(VENV)/.test
 	$(BIN)/python scripts/methods_matrix.py --noted $(PASSED)/methods_matrix.json
 
-# Every task with every architecture that it claims, all weights and LoRA: about three minutes.
+# Every task with every architecture that it claims, all weights and LoRA: about five minutes.
 tasks-matrix: $(VENV)/.test
 	$(BIN)/python scripts/tasks_matrix.py --noted $(PASSED)/tasks_matrix.json
 

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 import classifiers
 import masked_texts
 import spans
+import writers
 from tunesmith.core.config import to_yaml
 from tunesmith.core.errors import Stopped
 from tunesmith.core.events import silent
@@ -29,6 +30,7 @@ from tunesmith.infer.predict.table import load_predictor
 from tunesmith.jobs.finetune import finetune
 from tunesmith.jobs.merge import merge
 from tunesmith.model.export import find_model
+from tunesmith.model.layers import inside
 from tunesmith.train.checkpoint import all_checkpoints
 from tunesmith.train.recipe import read_recipe
 
@@ -43,23 +45,23 @@ class TaskCells:
     Attributes:
         kinds: the architectures, by the names that `save` knows.
         save: writes a small base of a kind to a folder.
-        rows: that are trained on.
+        rows: of a kind, that are trained on.
         settings: of a recipe of this kind.
         library: the class of transformers that loads a full or merged model of a kind, and its arguments.
         adapted: the class of peft that loads an adapter of a kind, and its arguments.
         outputs: what a model computes of a text, given the tokenizer of its folder.
-        pipeline: asks transformers' pipeline for a folder, and compares with what ours predicts; absent for kinds that
-            have none.
+        pipeline: of a kind what asks transformers' pipeline for a folder, and compares with what ours predicts; None
+            where there is none.
     """
 
     kinds: tuple[str, ...]
     save: Callable[[Path, str], Path]
-    rows: list[dict[str, Any]]
+    rows: Callable[[str], list[dict[str, Any]]]
     settings: Callable[[str], dict[str, Any]]
     library: Callable[[str], Any]
     adapted: Callable[[str], tuple[Any, dict[str, Any]]]
     outputs: Callable[[Any, Any], torch.Tensor]
-    pipeline: Callable[[str, Path, Any], None] | None = None
+    pipeline: Callable[[str], Callable[[Path, Any], None] | None] = lambda kind: None
     rate: dict[str, float] = field(default_factory=lambda: {"full": 3e-3, "lora": 1e-2})
 
 
@@ -69,7 +71,7 @@ def logits_of(model: Any, tokenizer: Any) -> torch.Tensor:
         return model(**tokenizer(TEXT, return_tensors="pt")).logits
 
 
-def same_classes(kind: str, folder: Path, ours: Any) -> None:
+def same_classes(folder: Path, ours: Any) -> None:
     """Each class has the probability in the library's pipeline that ours has."""
     said = transformers.pipeline("text-classification", model=str(folder), device="cpu", top_k=None)([TEXT])[0]
     [own] = ours.predict([TEXT])
@@ -77,26 +79,8 @@ def same_classes(kind: str, folder: Path, ours: Any) -> None:
         assert math.isclose(one["score"], own.probabilities[one["label"]], abs_tol=1e-4), (said, own)
 
 
-def ends_of(model: Any, tokenizer: Any) -> torch.Tensor:
-    """Of a question and a passage, how much each token begins an answer, and how much it ends one."""
-    inner = model.get_base_model() if hasattr(model, "peft_config") else model  # peft's own leaves out types of tokens
-    with torch.no_grad():
-        found = inner(**tokenizer("where is my room", TEXT, return_tensors="pt"))
-    return torch.stack([found.start_logits, found.end_logits], -1)
-
-
-def same_tags(kind: str, folder: Path, ours: Any) -> None:
-    """The stretches are those of the library's pipeline."""
-    said = transformers.pipeline("token-classification", model=str(folder), device="cpu", aggregation_strategy="simple")
-    [own] = ours.predict([TEXT])
-    found = [(one["entity_group"], one["start"], one["end"]) for one in said(TEXT)]
-    assert found == [(one.label, one.start, one.end) for one in own.entities], (found, own)
-
-
-def same_words(kind: str, folder: Path, ours: Any) -> None:
-    """Each of the best words has the probability in the library's pipeline that ours has; decoders have none."""
-    if kind not in masked_texts.ALL:
-        return
+def same_words(folder: Path, ours: Any) -> None:
+    """Each of the best words has the probability in the library's pipeline that ours has."""
     text = TEXT.replace("dog", ours.mask)
     said = transformers.pipeline("fill-mask", model=str(folder), device="cpu")(text)
     [own] = ours.predict([text])
@@ -106,61 +90,102 @@ def same_words(kind: str, folder: Path, ours: Any) -> None:
             assert math.isclose(one["score"], known[one["token_str"]], abs_tol=1e-4), (said, own)
 
 
-def save_base_of_text(folder: Path, kind: str) -> Path:
-    """An encoder without a head, or a decoder."""
-    return classifiers.save_base(folder, kind)
-
-
 def _peft(name: str, **settings: Any) -> tuple[Any, dict[str, Any]]:
     import peft
 
     return getattr(peft, name), settings
 
 
+def same_tags(folder: Path, ours: Any) -> None:
+    """Each word that is tagged has the tag in the library's pipeline that it has in ours."""
+    said = transformers.pipeline("token-classification", model=str(folder), device="cpu")(TEXT)
+    [own] = ours.predict([TEXT])
+    tagged = [(word, tag) for word, tag in zip(own.words, own.tags, strict=True) if tag != "O"]
+    assert [(one["word"].removeprefix("Ġ"), one["entity"]) for one in said] == tagged
+
+
+def answers_of(model: Any, tokenizer: Any) -> torch.Tensor:
+    """How much each token begins and ends an answer; peft 0.21 loses the types of tokens, unless it is stepped over."""
+    with torch.no_grad():
+        found = inside(model)(**tokenizer("where is my room", TEXT, return_tensors="pt"))
+    return torch.stack([found.start_logits, found.end_logits])
+
+
+def next_of(model: Any, tokenizer: Any) -> torch.Tensor:
+    """The logits of a target that is the source."""
+    inputs = tokenizer("say : one two three", return_tensors="pt")
+    inputs.pop("token_type_ids", None)
+    with torch.no_grad():
+        return model(**inputs, decoder_input_ids=inputs["input_ids"]).logits
+
+
+def text_task(kind: str) -> tuple[Any, str]:
+    """How the library loads what has learned plain text, and peft its adapters."""
+    if kind in masked_texts.ALL:
+        return transformers.AutoModelForMaskedLM, "AutoPeftModel"
+    if kind in writers.FAMILIES:
+        return transformers.AutoModelForSeq2SeqLM, "AutoPeftModelForSeq2SeqLM"
+    return transformers.AutoModelForCausalLM, "AutoPeftModelForCausalLM"
+
+
+def texts_for(kind: str) -> list[dict[str, Any]]:
+    """Plain texts of the words that a kind's tokenizer knows."""
+    if kind not in writers.FAMILIES:
+        return masked_texts.text_rows(48)
+    return [{"text": f"say : {row['source']}"} for row in writers.digit_rows(48, most=12)]
+
+
 TASKS: dict[str, TaskCells] = {
     "classify": TaskCells(
         kinds=(*classifiers.KINDS, *classifiers.PADDED),
         save=classifiers.save_base,
-        rows=classifiers.class_rows(48),
+        rows=lambda kind: classifiers.class_rows(48),
         settings=lambda kind: {"objective": {"type": "classify"}},
         library=lambda kind: transformers.AutoModelForSequenceClassification,
         adapted=lambda kind: _peft("AutoPeftModelForSequenceClassification", num_labels=3),
         outputs=logits_of,
-        pipeline=same_classes,
+        pipeline=lambda kind: same_classes,
     ),
     "token_classify": TaskCells(
         kinds=(*classifiers.KINDS, *classifiers.PADDED),
         save=classifiers.save_base,
-        rows=spans.tagged_rows(48),
+        rows=lambda kind: spans.tagged_rows(48),
         settings=lambda kind: {"objective": {"type": "token_classify"}},
         library=lambda kind: transformers.AutoModelForTokenClassification,
         adapted=lambda kind: _peft("AutoPeftModelForTokenClassification", num_labels=7),
         outputs=logits_of,
-        pipeline=same_tags,
+        pipeline=lambda kind: same_tags,
     ),
     "extract": TaskCells(
-        kinds=("bert", "roberta", "distilbert", *classifiers.PADDED),
+        kinds=masked_texts.ALL,
         save=classifiers.save_base,
-        rows=spans.passage_rows(48),
+        rows=lambda kind: spans.passage_rows(48),
         settings=lambda kind: {"objective": {"type": "extract"}},
         library=lambda kind: transformers.AutoModelForQuestionAnswering,
         adapted=lambda kind: _peft("AutoPeftModelForQuestionAnswering"),
-        outputs=ends_of,
+        outputs=answers_of,
+    ),
+    "seq2seq": TaskCells(
+        kinds=writers.FAMILIES,
+        save=writers.save_base,
+        rows=lambda kind: writers.digit_rows(48),
+        settings=lambda kind: {"objective": {"type": "seq2seq"}},
+        library=lambda kind: transformers.AutoModelForSeq2SeqLM,
+        adapted=lambda kind: _peft("AutoPeftModelForSeq2SeqLM"),
+        outputs=next_of,
     ),
     "pretrain": TaskCells(
-        kinds=(*masked_texts.ALL, "llama", "gpt2"),
-        save=save_base_of_text,
-        rows=masked_texts.text_rows(48),
+        kinds=(*masked_texts.ALL, "llama", "gpt2", "t5"),
+        save=lambda folder, kind: (writers if kind in writers.FAMILIES else classifiers).save_base(folder, kind),
+        rows=texts_for,
         settings=lambda kind: {
             "objective": {"type": "pretrain", **({"masked": 0.3} if kind in masked_texts.ALL else {})},
-            **({} if kind in masked_texts.ALL else {"template": "plain"}),
+            **({"template": "plain"} if kind in ("llama", "gpt2") else {}),
         },
-        library=lambda kind: (
-            transformers.AutoModelForMaskedLM if kind in masked_texts.ALL else transformers.AutoModelForCausalLM
-        ),
-        adapted=lambda kind: _peft("AutoPeftModel" if kind in masked_texts.ALL else "AutoPeftModelForCausalLM"),
-        outputs=logits_of,
-        pipeline=same_words,
+        library=lambda kind: text_task(kind)[0],
+        adapted=lambda kind: _peft(text_task(kind)[1]),
+        outputs=lambda model, tokenizer: (next_of if model.config.is_encoder_decoder else logits_of)(model, tokenizer),
+        pipeline=lambda kind: same_words if kind in masked_texts.ALL else None,
     ),
 }
 
@@ -170,7 +195,7 @@ def begin(task: str, kind: str, method: str, folder: Path, base: Path) -> Path:
     cells = TASKS[task]
     folder.mkdir(parents=True)
     rows = folder.parent / "rows.jsonl"
-    rows.write_text("".join(json.dumps(row) + "\n" for row in cells.rows))
+    rows.write_text("".join(json.dumps(row) + "\n" for row in cells.rows(kind)))
     own = dict(cells.settings(kind))
     template = {"template": own.pop("template")} if "template" in own else {}
     values = {
@@ -238,7 +263,7 @@ def read_elsewhere(cells: TaskCells, kind: str, method: str, run: Path) -> dict[
         merged = cells.library(kind).from_pretrained(place).eval()
         torch.testing.assert_close(cells.outputs(merged, tokenizer), ours, rtol=1e-3, atol=1e-3)
         seen["merged"] = "equal"
-    if cells.pipeline is not None and not found.chats:
-        cells.pipeline(kind, place, load_predictor(found, "cpu"))
+    if (ask := cells.pipeline(kind)) is not None:
+        ask(place, load_predictor(found, "cpu"))
         seen["pipeline"] = "equal"
     return seen
