@@ -27,7 +27,7 @@ from tunesmith.data.split import load_splits
 from tunesmith.evaluate.prompts.ask import Reply
 from tunesmith.evaluate.prompts.cache import Answers
 from tunesmith.evaluate.prompts.choose import Examples, balanced_order, index_of, nearest
-from tunesmith.evaluate.prompts.labels import alike, endings_of, label_scores, named
+from tunesmith.evaluate.prompts.labels import alike, endings_of, label_scores, label_sums, named
 from tunesmith.evaluate.prompts.rows import prompt_rows
 from tunesmith.evaluate.prompts.spending import Budget, Price, parse_prices
 from tunesmith.evaluate.prompts.table import class_results
@@ -186,8 +186,10 @@ def test_scores_of_labels_equal_a_naive_reference(tiny):
     assert scorer.shared is True
     for one, other in zip(found, naive, strict=True):
         assert one.logprobs == pytest.approx(other, abs=1e-4)
-    assert label_scores(found, "sum") == pytest.approx([sum(one) for one in naive], abs=1e-3)
-    assert label_scores(found, "mean") == pytest.approx([float(np.mean(one)) for one in naive], abs=1e-3)
+    sums = label_sums(found)
+    assert label_scores(sums, endings, "sum") == pytest.approx([sum(one) for one in naive], abs=1e-3)
+    assert label_scores(sums, endings, "mean") == pytest.approx([float(np.mean(one)) for one in naive], abs=1e-3)
+    assert label_scores([-3, -2, -1], endings, "pmi", [-1, -2, -5]) == [-2, 0, 4]
     scorer.shared = False  # rows, through the Scorer
     for one, other in zip(scorer.score(prompt, endings), found, strict=True):
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
@@ -290,6 +292,20 @@ def test_rows_that_were_learned_from_are_told(classifier, mails, write_rows):
     assert "of 20 rows ask what a training row asks" in told
     assert "was trained on 1" in told
     assert "of 20 rows of the test part, whose scores flatter it" in told
+
+
+def test_ways_to_score_share_what_is_kept(mails, tiny, monkeypatch):
+    asked = options(mails, models=[str(tiny)], validate_only=True, shots=[1], rows=5)
+    calls = []
+    score = Endings.score
+    monkeypatch.setattr(Endings, "score", lambda self, *given: calls.append(given) or score(self, *given))
+    first = {how: try_prompts({**asked, "scoring": how}, silent)["report"] for how in ("sum", "mean", "pmi")}
+    assert len(calls) == 2 * 5 + 2  # two variants; and of each the question that says nothing
+    metrics = {
+        how: {one["metric"] for one in found["validation"]["entries"][0]["scores"]} for how, found in first.items()
+    }
+    assert "calibration error" in metrics["sum"]
+    assert "calibration error" not in metrics["mean"] | metrics["pmi"]
 
 
 def test_chats_are_answered_and_measured(write_rows, serve):
@@ -407,7 +423,7 @@ def test_a_budget_of_dollars_is_never_gone_beyond(mails, serve):
         ({"examples": ["near"]}, "--examples near: did you mean 'nearest'"),
         ({"instruction": "Choose {label}"}, r"--instruction: unknown field \{label\}: did you mean 'labels'"),
         ({"instruction": "Choose {"}, "a brace stands alone"),
-        ({"scoring": "first"}, "--scoring first: known: mean, sum"),
+        ({"scoring": "first"}, "--scoring first: known: mean, pmi, sum"),
         ({"against": "base"}, "--against base"),
         ({"metric": "accurracy"}, "did you mean 'accuracy'"),
         ({"metric": "unmatched answers"}, "not all models have it"),

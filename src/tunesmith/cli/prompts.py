@@ -27,7 +27,7 @@ def prompts(
     test: Annotated[str | None, typer.Option(help="File for the chosen prompts; a tenth if absent.")] = None,
     validate_only: Annotated[bool, typer.Option("--validate-only", help="Leave the test rows alone.")] = False,
     metric: Annotated[str | None, typer.Option(help="To choose by: accuracy, or chrF, if absent.")] = None,
-    scoring: Annotated[str, typer.Option(help="Of labels: sum of log probabilities, or mean of its tokens.")] = "sum",
+    scoring: Annotated[str, typer.Option(help="Of labels: sum of log probabilities, mean, or pmi.")] = "sum",
     against: Annotated[str, typer.Option(help="What differences are to: best or first.")] = "best",
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest written answer: 32 or 128.")] = None,
     price: Annotated[list[str], typer.Option(help="IN,OUT or MODEL=IN,OUT, dollars a million tokens.")] = [],  # noqa: B006
@@ -112,7 +112,7 @@ def table(found: dict[str, Any], part: str, title: str) -> Table:
     heads, lines = cells(found, part, SHOWN[found["kind"]])
     made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False)
     for place, head in enumerate(heads):
-        made.add_column(head, justify="left" if place < 2 else "right", overflow="fold")
+        made.add_column(head, justify="left" if place < 2 else "right", overflow="fold", min_width=11 * (place == 1))
     for line in lines:
-        made.add_row(*(Text(cell.replace(" [", "\n[")) for cell in line))
+        made.add_row(*(Text(cell.replace(" [", "\n[").replace("] ", "]\n")) for cell in line))
     return made

@@ -32,6 +32,7 @@ from tunesmith.evaluate.prompts.variant import (
     instruction_of,
     template_from,
     variants,
+    without_words,
 )
 from tunesmith.infer.engine.endings import Endings
 from tunesmith.infer.generator import GivenUp
@@ -258,12 +259,7 @@ def _answerer(name: str, model: ExportedModel | RemoteModel, trial: Trial) -> An
 def _asked(name: str, answerer: Answerer, way: Variant, rows: Sequence[Row], trial: Trial, part: str) -> Entry:
     """What a model does with one prompt on rows."""
     examples = trial.examples.for_rows(way, rows)
-    questions = [
-        Question(
-            trial.prompting.conversation(row, some, way.instructed), row.tools if row.content.kind == "chat" else ()
-        )
-        for row, some in zip(rows, examples, strict=True)
-    ]
+    questions = [_question(row, some, way, trial.prompting) for row, some in zip(rows, examples, strict=True)]
     example = [{"role": turn["role"], "content": turn["content"]} for turn in plain(questions[0].turns)]
     try:
         answerer.refuse_long(questions)
@@ -278,6 +274,13 @@ def _asked(name: str, answerer: Answerer, way: Variant, rows: Sequence[Row], tri
     except GivenUp as error:
         raise GivenUp(f"{error} What was answered is kept, and the same command goes on from there.") from None
     return entry_of(name, way, answerer.how, rows, replies, trial.rows.labels, example)
+
+
+def _question(row: Row, examples: Sequence[Row], way: Variant, prompting: Prompting) -> Question:
+    turns = prompting.conversation(row, examples, way.instructed)
+    if row.content.kind == "chat":
+        return Question(turns, row.tools)
+    return Question(turns, (), prompting.conversation(without_words(row), examples, way.instructed))
 
 
 def _classified(name: str, predictor: Any, rows: Sequence[Row], labels: Sequence[str]) -> Entry:

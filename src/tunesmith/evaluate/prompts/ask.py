@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from tunesmith.core.errors import ModelError
 from tunesmith.evaluate.prompts.cache import Answers, key_of
-from tunesmith.evaluate.prompts.labels import SCORINGS, Scoring, alike, endings_of, label_scores
+from tunesmith.evaluate.prompts.labels import SCORINGS, Scoring, alike, endings_of, label_scores, label_sums
 from tunesmith.evaluate.prompts.spending import Budget, Price, bound_of, cost_of
 from tunesmith.infer.engine.endings import Endings
 from tunesmith.infer.generator import Answering, Completion, Full, Generator, Options
@@ -33,10 +33,12 @@ class Question:
     Attributes:
         turns: the conversation.
         tools: that it may call.
+        neutral: the same with a question that says nothing.
     """
 
     turns: Conversation
     tools: Tools = ()
+    neutral: Conversation = ()
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Reply:
         seconds: that it took, when it was asked.
         cost: dollars, where there is a price.
         new: whether it was asked now, not found among what was kept.
+        sure: whether scores are log probabilities, so that they say how sure it is.
     """
 
     text: str
@@ -62,6 +65,7 @@ class Reply:
     seconds: float
     cost: float | None = None
     new: bool = True
+    sure: bool = True
 
 
 class TooLong(ModelError):  # noqa: N818  it is only too much for one model
@@ -144,26 +148,27 @@ class LabelScorer:
             )
         found: list[Reply | None] = []
         for done, question in enumerate(asked, 1):
-            ids = self._contract.prompt(question.turns)
-            key = key_of("score", ids, endings)
-            value, new = self._answers.get(key), False
-            if value is None:
-                value, new = self._scored(ids, endings), True
-                self._answers.put(key, value)
-            found.append(
-                Reply("", True, value[self._scoring], len(ids), sum(map(len, endings)), value["seconds"], new=new)
-            )
+            value, length, new = self._scored(question.turns, endings)
+            neutral: list[float] = []
+            if self._scoring == "pmi":
+                neutral = self._scored(question.neutral, endings)[0]["sums"]
+            scores = label_scores(value["sums"], endings, self._scoring, neutral)
+            answer, sure = sum(map(len, endings)), self._scoring == "sum"
+            found.append(Reply("", True, scores, length, answer, value["seconds"], new=new, sure=sure))
             heard(done)
         return found
 
-    def _scored(self, ids: list[int], endings: list[list[int]]) -> dict[str, Any]:
+    def _scored(self, turns: Conversation, endings: list[list[int]]) -> tuple[dict[str, Any], int, bool]:
+        """The log probability of each label and the seconds of that; the prompt's tokens; whether it is new."""
+        ids = self._contract.prompt(turns)
+        key = key_of("score", ids, endings)
+        if (value := self._answers.get(key)) is not None:
+            return value, len(ids), False
         started = time.perf_counter()
-        scores = self._scorer.score(ids, endings)
-        return {
-            "sum": label_scores(scores, "sum"),
-            "mean": label_scores(scores, "mean"),
-            "seconds": time.perf_counter() - started,
-        }
+        sums = label_sums(self._scorer.score(ids, endings))
+        value = {"sums": sums, "seconds": time.perf_counter() - started}
+        self._answers.put(key, value)
+        return value, len(ids), True
 
 
 class Writer:

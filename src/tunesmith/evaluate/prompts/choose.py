@@ -42,8 +42,8 @@ class Examples:
         """
         if shots and max(shots) > len(self.rows):
             raise ConfigError(
-                f"--shots {max(shots)}: the training part has {counted(len(self.rows), 'row')} to choose examples from. "
-                f"Ask for at most {len(self.rows)}."
+                f"--shots {max(shots)}: the training part has {counted(len(self.rows), 'row')} to choose examples "
+                f"from. Ask for at most {len(self.rows)}."
             )
 
     def for_rows(self, variant: Variant, asked: Sequence[Row]) -> list[list[Row]]:

@@ -2,8 +2,10 @@
 
 A label's score is the log probability that the model answers with it: of all its words and of the token that ends the
 answer. That is plain (`sum`), or divided by the number of tokens (`mean`): plain favours short labels, the mean those
-whose later words follow from the first. Without the token that ends it no label could be less likely than a longer one
-that begins with it.
+whose later words follow from the first. Or what the label has anyway is taken away (`pmi`): its log probability after
+the same prompt with a question that says nothing (Holtzman et al., 2021, arXiv 2104.08315; the prompt with its examples
+is the premise here, where theirs is a few words for a domain). Without the token that ends it no label could be less
+likely than a longer one that begins with it.
 """
 
 from __future__ import annotations
@@ -17,10 +19,11 @@ from tunesmith.infer.generator import RowScore
 from tunesmith.prompt.contract import Contract, Rendered
 from tunesmith.prompt.messages import Conversation, Message
 
-Scoring = Literal["sum", "mean"]
+Scoring = Literal["sum", "mean", "pmi"]
 SCORINGS: dict[str, str] = {
     "sum": "log probability of the whole label",
     "mean": "log probability of the whole label a token",
+    "pmi": "log probability of the whole label, less that after a question that says nothing",
 }
 
 
@@ -58,9 +61,25 @@ def alike(labels: Sequence[str], endings: Sequence[Sequence[int]]) -> tuple[int,
     return (sum(map(len, groups)), (groups[0][0], groups[0][1])) if groups else None
 
 
-def label_scores(scores: Sequence[RowScore], scoring: Scoring) -> list[float]:
-    """What is compared."""
-    return [-score.loss if scoring == "sum" else -score.loss / score.tokens for score in scores]
+def label_sums(scores: Sequence[RowScore]) -> list[float]:
+    """The log probability of each label."""
+    return [-score.loss for score in scores]
+
+
+def label_scores(
+    sums: Sequence[float], endings: Sequence[Sequence[int]], scoring: Scoring, neutral: Sequence[float] = ()
+) -> list[float]:  # fmt: skip
+    """What is compared.
+
+    Args:
+        sums: log probability of each label.
+        endings: its tokens.
+        scoring: how.
+        neutral: of `pmi`, the log probabilities after a question that says nothing.
+    """
+    if scoring == "mean":
+        return [one / len(ending) for one, ending in zip(sums, endings, strict=True)]
+    return list(sums) if scoring == "sum" else [one - other for one, other in zip(sums, neutral, strict=True)]
 
 
 def folded(text: str) -> str:

@@ -88,8 +88,8 @@ def legend(found: dict[str, Any]) -> list[str]:
     said = ["[low, high]: 95% intervals; differences are paired by row."]
     said += [f"{model}: {how}." for model, how in ways]
     said.append(
-        f"Examples come from {counted(found['training_rows'], 'row')} of the training part. tokens: of the prompt, and of "
-        "the answer (of scored labels: all of them). seconds: of one answer, when it was asked."
+        f"Examples come from {counted(found['training_rows'], 'row')} of the training part. tokens: of the prompt, and "
+        "of the answer (of scored labels: all of them). seconds: of one answer, when it was asked."
     )
     if found["test"]["entries"]:
         said.append(

@@ -129,12 +129,12 @@ def class_results(
         if place is not None:
             said_RC[row, place] = 1.0
     counts = class_counts(true_RC, said_RC, several=False)
-    if scored:
+    if scored and all(reply.sure for reply in replies):
         score_RC = np.array([reply.scores for reply in replies])
         share_RC = np.exp(score_RC - score_RC.max(-1, keepdims=True))
         sure_R = (share_RC / share_RC.sum(-1, keepdims=True)).max(-1)
         counts[metrics.CALIBRATION.name] = calibration_counts(sure_R, (said_RC * true_RC).sum(-1))
-    else:
+    elif not scored:
         counts[metrics.UNMATCHED.name] = np.array([[place is None, 1.0] for place in said], dtype=np.float64)
     answers = [reply.text if place is None else labels[place] for place, reply in zip(said, replies, strict=True)]
     return counts, answers

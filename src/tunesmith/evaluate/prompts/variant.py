@@ -20,6 +20,7 @@ from tunesmith.prompt.messages import Conversation, Message
 CHOICES = ("random", "balanced", "nearest")
 OF_CLASSES = ("text", "text_pair", "labels", "instruction", "examples")  # fields of a template, for rows with classes
 OF_CHATS = ("text", "instruction", "examples")
+NOTHING = "N/A"  # a text that says nothing (Zhao et al., 2021, arXiv 2102.09690)
 DEFAULT_INSTRUCTION = "Say which label fits the text. The labels are: {labels}. Answer with the label alone."
 
 
@@ -107,6 +108,13 @@ def variants(shots: Sequence[int], choices: Sequence[str], instruction: bool, ba
     examples = [(0, "")] if 0 in shots else []
     examples += [(count, choice) for count in sorted(set(shots)) if count for choice in choices]
     return [Variant(count, choice, one) for count, choice in examples for one in instructed]
+
+
+def without_words(row: Row) -> Row:
+    """A row with classes whose text says nothing."""
+    content: Any = row.content
+    second = None if content.second is None else NOTHING
+    return replace(row, content=replace(content, text=NOTHING, second=second))
 
 
 def row_prompt(row: Row) -> Conversation:
