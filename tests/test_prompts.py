@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -392,6 +393,8 @@ def test_a_budget_ends_it_early_with_what_is_there(mails, serve):
     assert [(line["rows"], line["of"]) for line in found["validation"]["entries"]] == [(6, 6), (2, 6)]
     assert found["spent"]["ended_early"]
     assert any("the budget ended it early, after 8 requests" in note for note in found["notes"])
+    other = options(mails, models=[f"{server.url}#other"], max_requests=0)
+    assert [line["rows"] for line in try_prompts(other, silent)["report"]["validation"]["entries"]] == [0, 0]
     more = try_prompts({**asked, "max_requests": 100}, silent)["report"]
     assert not more["spent"]["ended_early"]
     assert len(server.requests) == 8 + more["spent"]["requests"]
@@ -461,6 +464,10 @@ def test_rows_and_models_with_mistakes(mails, write_rows, tmp_path, serve, tiny)
     several = [{"text": f"a text {i}", "labels": ["a", "b"][: i % 2 + 1]} for i in range(30)]
     with pytest.raises(DataError, match="several classes each"):
         try_prompts(options(write_rows(several, "several.jsonl")), silent)
+    shutil.copytree(tiny, tmp_path / "bare")
+    (tmp_path / "bare" / "chat_template.jinja").unlink()
+    with pytest.raises(ModelError, match="no chat template. Choose one with --chat-template"):
+        try_prompts(options(mails, models=[str(tmp_path / "bare")]), silent)
     with pytest.raises(MissingError, match="no such folder or file"):
         try_prompts(options(mails, models=["./nothing"]), silent)
     with pytest.raises(ConfigError, match="--examples balanced takes the classes in turn"):

@@ -35,6 +35,7 @@ def prompts(
     max_cost: Annotated[float | None, typer.Option(min=0, help="Most dollars of this call.")] = None,
     format: Annotated[str | None, typer.Option(help="Row format; found by looking if absent.")] = None,
     column: Annotated[list[str], typer.Option(help="key=name where the file names a key otherwise; repeatable.")] = [],  # noqa: B006
+    label_names: Annotated[str | None, typer.Option(help="File of names for labels that are numbers.")] = None,
     chat_template: Annotated[str | None, typer.Option(help="By name, for base models without one.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of what is drawn by chance.")] = 0,
     json: Annotated[Path | None, typer.Option(help="Write everything, answers too, as JSON.")] = None,
@@ -56,7 +57,7 @@ def prompts(
         "validate_only": validate_only, "metric": metric, "scoring": scoring, "against": against,
         "max_new_tokens": max_new_tokens, "price": price, "max_requests": max_requests, "max_cost": max_cost,
         "format": format, "columns": parse_overrides(column, "--column key=name, for example label=Kategorie"),
-        "label_names": None, "chat_template": chat_template, "seed": seed, "device": device,
+        "label_names": label_names, "chat_template": chat_template, "seed": seed, "device": device,
     }  # fmt: skip
     with live_screen() as screen:
         found = try_prompts(options, screen)

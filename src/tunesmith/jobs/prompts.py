@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tunesmith.core import events
-from tunesmith.core.errors import ConfigError, DataError, MissingError
+from tunesmith.core.errors import ConfigError, ModelError, TunesmithError
 from tunesmith.core.events import Report, silent
 from tunesmith.core.files import append_line, read_lines
 from tunesmith.core.names import counted, did_you_mean
@@ -246,7 +246,10 @@ def _answerer(name: str, model: ExportedModel | RemoteModel, trial: Trial) -> An
         how = MATCHED if labels else WRITTEN
         return Writer(model, how, Answers(model.name), trial.longest, None, budget=trial.budget, price=price)
     trial.report(events.Phase(f"loading {name}"))
-    contract = model.contract(arguments["chat_template"])
+    try:
+        contract = model.contract(arguments["chat_template"])
+    except ModelError as error:
+        raise ModelError(str(error).replace("model.template", "--chat-template")) from None
     loaded = model.load(arguments["device"])
     engine = LocalEngine(loaded, contract)
     takes = (context_length(model.base.folder if model.base else model.folder) or LONGEST) - soft_places(model.folder)
@@ -321,7 +324,7 @@ def _note_seen(name: str, model: ExportedModel, trial: Trial, note: Note) -> Non
         return
     try:
         seen = {row.row.asked for row in training_rows(model, silent)}
-    except (DataError, MissingError, ConfigError):
+    except TunesmithError:
         note(f"{name}: the rows that it was trained on are gone, so that nobody can tell whether it has seen these.")
         return
     for part, rows in (("validation", trial.rows.validation), ("test", trial.rows.test)):
