@@ -19,7 +19,7 @@ from classifiers import begin, class_rows, save_base
 from conftest import COMMAND, chat_row, made_once, many_rows
 from test_remote import Server
 from tunesmith.cli.main import app
-from tunesmith.core.errors import ConfigError, DataError, MissingError, ModelError
+from tunesmith.core.errors import ConfigError, DataError, MissingError, ModelError, Stopped
 from tunesmith.core.events import silent
 from tunesmith.core.files import read_json
 from tunesmith.data.config import DataConfig
@@ -385,6 +385,21 @@ def test_a_kill_costs_no_answer_twice(mails, serve, home):
     assert len(server.requests) == count
 
 
+def test_what_a_server_is_paid_for_is_kept_when_it_is_stopped(mails, serve):
+    server = serve(knows)
+
+    def stop(event):
+        if event.kind == "pulse":
+            raise Stopped("enough")
+
+    asked = options(mails, models=[f"{server.url}#small"])
+    with pytest.raises(Stopped):
+        try_prompts(asked, stop)
+    sent = len(server.requests)
+    assert 0 < sent < 12
+    assert len(Answers(f"{server.url}#small")._kept) == sent
+
+
 def test_a_budget_ends_it_early_with_what_is_there(mails, serve):
     server = serve(knows)
     asked = options(mails, models=[f"{server.url}#small"], max_requests=8)
@@ -392,11 +407,13 @@ def test_a_budget_ends_it_early_with_what_is_there(mails, serve):
     assert len(server.requests) == 8
     assert [(line["rows"], line["of"]) for line in found["validation"]["entries"]] == [(6, 6), (2, 6)]
     assert found["spent"]["ended_early"]
+    assert not found["test"]["entries"]
     assert any("the budget ended it early, after 8 requests" in note for note in found["notes"])
     other = options(mails, models=[f"{server.url}#other"], max_requests=0)
     assert [line["rows"] for line in try_prompts(other, silent)["report"]["validation"]["entries"]] == [0, 0]
     more = try_prompts({**asked, "max_requests": 100}, silent)["report"]
     assert not more["spent"]["ended_early"]
+    assert len(more["test"]["entries"]) == 1
     assert len(server.requests) == 8 + more["spent"]["requests"]
     assert len({json.dumps(request["body"]) for request in server.requests}) == len(server.requests)
 
@@ -466,7 +483,7 @@ def test_rows_and_models_with_mistakes(mails, write_rows, tmp_path, serve, tiny)
         try_prompts(options(write_rows(several, "several.jsonl")), silent)
     shutil.copytree(tiny, tmp_path / "bare")
     (tmp_path / "bare" / "chat_template.jinja").unlink()
-    with pytest.raises(ModelError, match="no chat template. Choose one with --chat-template"):
+    with pytest.raises(ModelError, match=r"no chat template\. Choose one with --chat-template"):
         try_prompts(options(mails, models=[str(tmp_path / "bare")]), silent)
     with pytest.raises(MissingError, match="no such folder or file"):
         try_prompts(options(mails, models=["./nothing"]), silent)

@@ -235,7 +235,8 @@ def _one_model(
         elif best is None:
             note(f"{name}: no prompt was tried on all validation rows, so that none is chosen.")
         return tried, None
-    return tried, _asked(name, answerer, best.variant, rows.test, trial, "test rows")
+    test = _asked(name, answerer, best.variant, rows.test, trial, "test rows")
+    return tried, test if test.places or test.left_out else None
 
 
 def _answerer(name: str, model: ExportedModel | RemoteModel, trial: Trial) -> Answerer:

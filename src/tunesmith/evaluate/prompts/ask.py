@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tunesmith.core.errors import ModelError
+from tunesmith.core.errors import ModelError, Stopped
 from tunesmith.evaluate.prompts.cache import Answers, key_of
 from tunesmith.evaluate.prompts.labels import SCORINGS, Scoring, alike, endings_of, label_scores, label_sums
 from tunesmith.evaluate.prompts.spending import Budget, Price, bound_of, cost_of
@@ -214,6 +214,10 @@ class Writer:
             while self._begin(waiting, under_way) or under_way:
                 self._gather(under_way, found)
                 heard(sum(key in found for key in keys))
+        except Stopped:
+            while under_way and self._contract is None:  # a server is paid for them already
+                self._gather(under_way, found)
+            raise
         finally:
             for answering, _ in under_way.values():
                 answering.cancel()
