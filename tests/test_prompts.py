@@ -33,7 +33,7 @@ from tunesmith.evaluate.prompts.rows import prompt_rows
 from tunesmith.evaluate.prompts.spending import Budget, Price, parse_prices
 from tunesmith.evaluate.prompts.table import class_results
 from tunesmith.evaluate.prompts.variant import Prompting, Variant, read_template, variants
-from tunesmith.infer.engine.endings import Endings, in_parts, row_of
+from tunesmith.infer.engine.endings import Endings, can_share, common, in_parts, row_of
 from tunesmith.infer.local import LocalEngine
 from tunesmith.jobs.finetune import finetune
 from tunesmith.jobs.prompts import try_prompts
@@ -191,26 +191,42 @@ def test_scores_of_labels_equal_a_naive_reference(tiny):
     assert label_scores(sums, endings, "sum") == pytest.approx([sum(one) for one in naive], abs=1e-3)
     assert label_scores(sums, endings, "mean") == pytest.approx([float(np.mean(one)) for one in naive], abs=1e-3)
     assert label_scores([-3, -2, -1], endings, "pmi", [-1, -2, -5]) == [-2, 0, 4]
+    other = (Message("user", "where is my towel and the pool, and how warm is the water"),)
+    longer, _ = endings_of(contract, other, labels)
+    known = [scorer.score(ids, endings) for ids in (longer, prompt, longer)]  # each begins as the one before
+    assert scorer.shared is True
     scorer.shared = False  # rows, through the Scorer
-    for one, other in zip(scorer.score(prompt, endings), found, strict=True):
+    for ids, before in zip((longer, prompt, longer), known, strict=True):
+        for one, other in zip(scorer.score(ids, endings), before, strict=True):
+            assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+            assert one.correct == other.correct
+    engine = LocalEngine(model, contract, batch_tokens=len(prompt) + 3)  # one ending a pass
+    for one, other in zip(Endings(engine).score(prompt, endings), known[1], strict=True):
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+
+
+def test_layers_that_forget_share_no_pass(tiny):
+    model = load(tiny, LoadSpec()).model
+    assert can_share(model)
+    model.config.layer_types = ["full_attention", "sliding_attention"]
+    assert not can_share(model)
+    assert common([1, 2, 3], [1, 2, 4, 5]) == 2
+    assert common([1, 2], [1, 2, 3]) == 2
 
 
 def test_a_model_that_shares_no_pass_is_scored_row_by_row(tiny):
     model = load(tiny, LoadSpec()).model.eval()
     engine = LocalEngine(model, load_contract(tiny))
 
-    class Stubborn:
-        dtype, config, device = model.dtype, model.config, model.device
+    forward = model.forward
 
-        def __call__(self, **inputs):
-            if inputs["attention_mask"].ndim == 4:
-                raise ValueError("no such mask")
-            return model(**inputs)
+    def stubborn(**inputs):
+        if inputs["attention_mask"].ndim == 4:
+            raise ValueError("no such mask")
+        return forward(**inputs)
 
-    engine.model = Stubborn()
-    scorer = Endings.__new__(Endings)
-    scorer._engine, scorer.shared = engine, None
+    model.forward = stubborn
+    scorer = Endings(engine)
     found = scorer.score([5, 6, 7], [[8, 2], [9, 10, 2]])
     assert scorer.shared is False
     assert [len(one.logprobs) for one in found] == [2, 3]

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from transformers import DynamicCache
 
+from tunesmith.infer.engine.library import cache_argument
 from tunesmith.infer.generator import RowScore
 from tunesmith.infer.local import LocalEngine
 from tunesmith.model.soft import soft_tokens
@@ -26,14 +28,19 @@ UNFIT = (NotImplementedError, ValueError, TypeError, RuntimeError, AttributeErro
 class Endings:
     """Scores endings with an engine's model.
 
+    What two prompts after each other have in common at their beginning, such as an instruction and worked examples, is
+    read once.
+
     Attributes:
         shared: whether endings share one pass; None before it was tried.
     """
 
     def __init__(self, engine: LocalEngine) -> None:
-        """Score with the engine's model as it is."""
+        """Score with the engine's model as it is; its weights must stay."""
         self._engine = engine
-        self.shared: bool | None = False if soft_tokens(engine.model) else None
+        self._cache: Any = None
+        self._read: list[int] = []  # the prompt whose keys and values are there
+        self.shared: bool | None = None if can_share(engine.model) else False
 
     def score(self, prompt: Sequence[int], endings: Sequence[Sequence[int]]) -> list[RowScore]:
         """The score of each ending, in order.
@@ -42,18 +49,18 @@ class Endings:
             prompt: ids, at least one.
             endings: ids, at least one of each.
         """
-        if self.shared is None:
-            self.shared = self._fits(prompt, endings[:TRIED])
+        if self.shared is None:  # the second time, most of the prompt is known from the first
+            self.shared = all(self._fits(prompt, endings[:TRIED]) for _ in range(2))
         if not self.shared:
             return self._engine.score([row_of(prompt, ending) for ending in endings])
         found: list[RowScore] = []
         for some in in_parts(len(prompt), [len(ending) for ending in endings], self._engine.batch_tokens):
-            found += score_together(self._engine.model, prompt, [endings[place] for place in some])
+            found += self._together(prompt, [endings[place] for place in some])
         return found
 
     def _fits(self, prompt: Sequence[int], endings: Sequence[Sequence[int]]) -> bool:
         try:
-            together = score_together(self._engine.model, prompt, endings)
+            together = self._together(prompt, endings)
         except UNFIT:
             return False
         alone = self._engine.score([row_of(prompt, ending) for ending in endings])
@@ -63,6 +70,39 @@ class Endings:
             for one, other in zip(together, alone, strict=True)
             for a, b in zip(one.logprobs, other.logprobs, strict=True)
         )
+
+    def _together(self, prompt: Sequence[int], endings: Sequence[Sequence[int]]) -> list[RowScore]:
+        """The scores, with what is known of the prompt; the prompt is known then."""
+        known = min(common(prompt, self._read), len(prompt) - 1)  # its last token predicts
+        cache, self._cache, self._read = self._cache, None, []
+        if known == 0 or cache is None:
+            cache, known = DynamicCache(), 0
+        keep_first(cache, known)
+        scores = score_together(self._engine.model, prompt, endings, cache, known)
+        keep_first(cache, len(prompt))
+        self._cache, self._read = cache, list(prompt)
+        return scores
+
+
+def can_share(model: Any) -> bool:
+    """Whether all layers attend to all that came before, and no soft prompt stands in front."""
+    config = model.config.get_text_config()
+    kinds = getattr(config, "layer_types", None)
+    whole = all(kind == "full_attention" for kind in kinds) if kinds else not getattr(config, "sliding_window", None)
+    return whole and not soft_tokens(model)
+
+
+def keep_first(cache: Any, count: int) -> None:
+    """Leave only the first keys and values of a cache."""
+    if (more := cache.get_seq_length() - count) > 0:
+        cache.crop(-more)  # a negative number is one to take away, in all versions
+
+
+def common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many ids are the same at the beginning."""
+    return next(
+        (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+    )
 
 
 def row_of(prompt: Sequence[int], ending: Sequence[int]) -> tuple[list[int], list[bool]]:
@@ -84,8 +124,18 @@ def in_parts(prompt: int, lengths: Sequence[int], most: int) -> list[list[int]]:
 
 
 @torch.inference_mode()
-def score_together(model: Any, prompt: Sequence[int], endings: Sequence[Sequence[int]]) -> list[RowScore]:
-    """The score of each ending, through one forward pass of the library's own."""
+def score_together(
+    model: Any, prompt: Sequence[int], endings: Sequence[Sequence[int]], cache: Any, known: int
+) -> list[RowScore]:  # fmt: skip
+    """The score of each ending, through one forward pass of the library's own.
+
+    Args:
+        model: a causal language model, in evaluation mode.
+        prompt: ids.
+        endings: ids of each.
+        cache: keys and values of the prompt's first tokens; those of all that is read are added.
+        known: how many these are, fewer than the prompt has.
+    """
     ids, positions, owners = list(prompt), list(range(len(prompt))), [0] * len(prompt)
     for number, ending in enumerate(endings, 1):
         inside = ending[:-1]  # the last token is only predicted
@@ -93,15 +143,15 @@ def score_together(model: Any, prompt: Sequence[int], endings: Sequence[Sequence
         positions += range(len(prompt), len(prompt) + len(inside))
         owners += [number] * len(inside)
     owner_T = torch.tensor(owners)
-    seen_TT = ((owner_T[:, None] == owner_T[None]) | (owner_T[None] == 0)).tril()
+    seen_TT = ((owner_T[:, None] == owner_T[None]) | (owner_T[None] == 0)).tril()[known:]
     bias_TT = torch.zeros(seen_TT.shape, dtype=model.dtype).masked_fill_(~seen_TT, torch.finfo(model.dtype).min)
-    start = len(prompt) - 1
     logits_KV = model(
-        input_ids=torch.tensor([ids]).to(model.device),
+        input_ids=torch.tensor([ids[known:]]).to(model.device),
         attention_mask=bias_TT[None, None].to(model.device),
-        position_ids=torch.tensor([positions]).to(model.device),
-        use_cache=False,
-        logits_to_keep=torch.arange(start, len(ids), device=model.device),
+        position_ids=torch.tensor([positions[known:]]).to(model.device),
+        use_cache=True,
+        logits_to_keep=torch.arange(len(prompt) - 1 - known, len(ids) - known, device=model.device),
+        **{cache_argument(model): cache},
     ).logits[0]
     found: list[RowScore] = []
     at = 1
