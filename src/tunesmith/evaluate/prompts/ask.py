@@ -111,7 +111,8 @@ class LabelScorer:
             ModelError: two labels are the same to the model.
         """
         self.how = f"labels scored: {SCORINGS[scoring]}"
-        self._scorer, self._contract, self._labels, self._scoring = endings, contract, labels, scoring
+        self._scorer, self._contract, self._labels = endings, contract, labels
+        self._scoring: Scoring = scoring
         self._answers, self._takes = answers, takes
         self._endings: list[list[int]] | None = None
 
