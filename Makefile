@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all repetitions fuzz kills kill-jobs methods-matrix openai-conformance other-clients check bench docs update test-versions clean
+.PHONY: demo test test-all repetitions fuzz kills kill-jobs methods-matrix tasks-matrix openai-conformance other-clients check bench docs update test-versions clean
 
 # Installed once, in the exact versions of constraints.txt; again when these or pyproject.toml change.
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
@@ -53,6 +53,10 @@ kill-jobs: $(VENV)/.test
 methods-matrix: $(VENV)/.test
 	$(BIN)/python scripts/methods_matrix.py --noted $(PASSED)/methods_matrix.json
 
+# Every task with every architecture that it claims, all weights and LoRA: about three minutes.
+tasks-matrix: $(VENV)/.test
+	$(BIN)/python scripts/tasks_matrix.py --noted $(PASSED)/tasks_matrix.json
+
 # OpenAI's own tests of its client, against our server: about two minutes, and it fetches their source.
 openai-conformance: $(VENV)/.test
 	$(INSTALL) '.[conformance]'
@@ -62,7 +66,7 @@ openai-conformance: $(VENV)/.test
 other-clients: $(VENV)/.test
 	$(BIN)/python scripts/other_clients.py
 
-test-all: test repetitions fuzz kills kill-jobs methods-matrix
+test-all: test repetitions fuzz kills kill-jobs methods-matrix tasks-matrix
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

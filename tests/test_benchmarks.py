@@ -18,6 +18,7 @@ import torch
 
 from classifiers import class_rows, save_base
 from conftest import many_rows
+from spans import tagged_rows
 from tunesmith.infer.engine import network
 from tunesmith.train.planning import compiled
 from tunesmith.train.planning.compiled import why_not_compiled
@@ -200,6 +201,17 @@ def test_prompts_beside_tuned_models(load, tmp_path, in_process, write_rows):
     assert "The test rows took no part in choosing" in text
 
 
+def test_what_a_domain_teaches(load, tmp_path, in_process, monkeypatch):
+    bench = load("tasks")
+    quick = {"method": {"type": "lora"}, "optim": {"steps": 1}, "compile": "off", "precision": "fp32"}
+    monkeypatch.setattr(bench.domain, "EMBER", {"lora": quick})
+    monkeypatch.setattr(bench.domain, "DATA", {**bench.domain.DATA, "train": bench.domain.DATA["train"][:2]})
+    monkeypatch.setattr(bench.domain, "SHARED", {**bench.domain.SHARED, "data": bench.domain.DATA})
+    found = bench.in_domain(argparse.Namespace(runs=str(tmp_path), base=None, only=None))
+    assert columns(bench.domain.table(found)) == {11}
+    assert found[0]["report"]["scores"][0]["metric"] == "perplexity"
+
+
 @pytest.fixture
 def sorted_texts(tmp_path):
     """A small encoder, and a CSV of texts with their classes."""
@@ -331,3 +343,18 @@ def test_the_embedded_model_can_be_built(tmp_path, monkeypatch):
         monkeypatch.setattr(sys, "argv", ["build.py", *arguments.split()])
         module.main()
     assert (tmp_path / "assets" / "model.safetensors").stat().st_size > 1_000_000
+
+
+def test_what_slots_reach(load, tmp_path, in_process, monkeypatch):
+    bench = load("tasks")
+    rows = [{"text": " ".join(row["tokens"]), "slots": {"pool": {"span": [0, len(row["tokens"][0])]}}}
+            for row in tagged_rows(60)]  # fmt: skip
+    for fold in range(20):
+        (tmp_path / f"fold{fold}.json").write_text(json.dumps(rows[3 * fold : 3 * fold + 3]))
+    optim = {"steps": 1, "batch_size": 8}
+    monkeypatch.setattr(bench, "CASES", {"slots": {"full": {"method": {"type": "full"}, "optim": optim}}})
+    base = save_base(tmp_path / "bert", "bert")
+    options = argparse.Namespace(runs=str(tmp_path / "runs"), base=str(base), folder=str(tmp_path))
+    found = bench.run("slots", "full", 0, options)
+    assert found["report"]["rows"] > 0
+    assert columns(bench.slot_table([found])) == {10}

@@ -100,11 +100,13 @@ def test_a_base_gets_the_same_fresh_head_each_time(bases):
 
 
 def test_what_is_no_classifier_is_refused(tmp_path):
-    from transformers import T5Config, T5ForConditionalGeneration
+    from transformers import MarianConfig, MarianMTModel
 
-    small = {"vocab_size": 9, "d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 1}
-    T5ForConditionalGeneration(T5Config(**small)).save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match=r"cannot be loaded as a classifier: T5.* is an encoder with a decoder"):
+    small = {"vocab_size": 9, "d_model": 8, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 8,
+             "decoder_ffn_dim": 8, "encoder_attention_heads": 1, "decoder_attention_heads": 1, "pad_token_id": 0,
+             "decoder_start_token_id": 0, "eos_token_id": 1}  # fmt: skip
+    MarianMTModel(MarianConfig(**small)).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"cannot be loaded as a classifier: Marian.* is an encoder with a decoder"):
         load(tmp_path, LoadSpec(task="classify", facts=FACTS))
 
 
@@ -123,7 +125,7 @@ def test_losses_are_those_of_transformers(bases, write_rows, make, packing):
     splits = splits_of(make(7), bases, write_rows)
     facts = splits.train.dataset.facts
     model = load(bases / "bert", LoadSpec(task="classify", facts=facts)).model
-    objective = make_classify(ClassifyConfig()).informed(facts)
+    objective = make_classify(ClassifyConfig()).informed(facts, None)
     plan = replace(PLAN, packing=packing)
     tokenizer = load_contract(bases / "bert", chat=False).tokenizer
     alone = []
@@ -142,7 +144,7 @@ def test_rare_classes_count_more_and_smoothing_is_for_training(bases, write_rows
     splits = splits_of([*class_rows(6), *class_rows(2, 5)[:1]], bases, write_rows)
     facts = splits.train.dataset.facts
     model = load(bases / "bert", LoadSpec(task="classify", facts=facts, dropout=0.0)).model
-    balanced = make_classify(ClassifyConfig(class_weights="balanced", label_smoothing=0.1)).informed(facts)
+    balanced = make_classify(ClassifyConfig(class_weights="balanced", label_smoothing=0.1)).informed(facts, None)
     model.set_attn_implementation(PACKED)
     batch = balanced.collate(list(splits.train), PLAN, Draw(), {})
     logits = class_logits(model, batch.inputs, 7)

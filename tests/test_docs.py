@@ -77,7 +77,8 @@ def test_each_format_of_the_data_page_is_read_as_it_says(tmp_path):
     for name, text in examples:
         path = tmp_path / f"{name}.jsonl"
         path.write_text(text)
-        dataset = load_rows(str(path))
+        asked = frozenset({FORMATS[name].kind}) if FORMATS[name].on_request else frozenset[str]()
+        dataset = load_rows(str(path), asked, format=name if FORMATS[name].named_only else None)
         count = len(text.splitlines())
         assert (dataset.format, dataset.ledger.counts()) == (name, {"read": count, "kept": count})
         assert not dataset.ledger.entries

@@ -165,7 +165,9 @@ def test_chats_are_not_split_and_the_sentence_names_the_choices(write_rows, cont
     with pytest.raises(DataError) as error:
         split(contract, write_rows([*many_rows(5), *long_rows(2)]), 40, over_long="split")
     assert "4 of 7 rows are longer than 40 tokens (first: " in str(error.value)
-    assert "These are chat rows, and data.over_long=split cuts plain text alone." in str(error.value)
+    assert "These are chat rows, and data.over_long=split cuts plain text and words with tags alone." in str(
+        error.value
+    )
     assert "drop (leave them out), or truncate (their end is lost)." in str(error.value)
     with pytest.raises(
         DataError, match=r"drop \(leave them out\), truncate \(their end is lost\) or split \(plain text"

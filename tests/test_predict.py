@@ -78,7 +78,7 @@ def test_columns_and_what_cannot_be_read(classifier, tmp_path):
 
 
 def test_who_says_what_texts_are_writes_none(classifier):
-    with pytest.raises(ConfigError, match=r"says what texts are, and writes none\. Use `tunesmith predict"):
+    with pytest.raises(ConfigError, match=r"does not chat\. Use `tunesmith predict"):
         CliRunner().invoke(app, ["chat", str(classifier), "--once", "Hi?"], catch_exceptions=False)
     with pytest.raises(ModelError, match="says what texts are"):
         LocalEngine(find_model(str(classifier)).load(), None)

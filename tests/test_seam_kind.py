@@ -103,7 +103,9 @@ def prepared_splits(path, contract, longest=64, reads=frozenset({"riddle"}), **f
 
 
 def refuse(splits, contract):
-    recipe = SimpleNamespace(data=DataConfig(train="x", validation=0), evaluate=SimpleNamespace(patience=0, export=""))
+    recipe = SimpleNamespace(
+        data=DataConfig(train="x", validation=0), evaluate=SimpleNamespace(patience=0, export="", metric="loss")
+    )
     refuse_what_cannot_teach(recipe, splits, contract)
 
 

@@ -26,9 +26,7 @@ def chat(
 
     speaker = load(model, template, device, say_aside)
     if not hasattr(speaker, "generate"):
-        raise ConfigError(
-            f"{model}: this model says what texts are, and writes none. Use `tunesmith predict {model} FILE`."
-        )
+        raise ConfigError(f"{model}: this model does not chat. Use `tunesmith predict {model} FILE`.")
     head = [{"role": "system", "content": system}] if system else []
     options = {"temperature": temperature, "max_new_tokens": max_new_tokens}
     if once is not None:

@@ -226,10 +226,13 @@ def _print_numbers(found: DataReport, model: str, price: str | None) -> None:
 def _print_labels(found: DataReport) -> None:
     """Of rows with labels: how many there are, the rarest and the most frequent, and what is odd about their names."""
     from tunesmith.cli.screen import console
-    from tunesmith.data.kinds.labelled import KIND, name_doubts
+    from tunesmith.data.kinds.schemes import counts_of_labels
+    from tunesmith.data.kinds.teach import name_doubts
 
     counts: dict[str, int] = found.facts.get("labels", {})
-    if not counts or found.samples[0][0].content.kind != KIND.name:
+    if found.samples[0][0].content.kind == "tagged":
+        counts = counts_of_labels(counts)
+    if not counts:
         return
     order = sorted(counts, key=lambda name: (counts[name], name))
     lines = [f"{len(counts)}, from {order[0]!r} ({counts[order[0]]}) to {order[-1]!r} ({counts[order[-1]]})"]

@@ -70,9 +70,10 @@ class Screen:
 
     def on_plan(self, event: events.Plan) -> None:
         plan = event.plan
+        padded = "padded" if plan.get("padding") is None else f"padded ({plan['padding']:.0%} is padding)"
         self.say(
             f"plan: {plan['precision']} on {plan['device']} ({plan['machine']}), "
-            f"{'packed' if plan['packing'] else 'padded'}, {event.trainable:,} weights to train, "
+            f"{'packed' if plan['packing'] else padded}, {event.trainable:,} weights to train, "
             f"learning rate {event.learning_rate:g}"
         )
 
@@ -199,7 +200,7 @@ def interval(score: dict[str, float]) -> str:
 
 
 COLOURS: dict[str, str] = dict(zip(VERDICTS, ("green", "red", "yellow", "yellow", "yellow"), strict=True))
-BRIEF = ("perplexity", "BLEU", "token accuracy")
+BRIEF = ("perplexity", "BLEU", "token accuracy", "perplexity of masked tokens", "accuracy of masked tokens")
 WIDEST_NAME = 18  # characters of a model's name above its scores
 
 

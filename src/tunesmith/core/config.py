@@ -154,14 +154,23 @@ def _merged(
 def parse_overrides(
     assignments: Iterable[str], form: str = "--set section.field=value, for example optim.learning_rate=1e-4"
 ) -> dict[str, Any]:
-    """`["optim.epochs=3"]` as a mapping; values are read as YAML. `form` says in errors how to write one."""
+    """`["optim.epochs=3"]` as a mapping; values are read as YAML, but for a text that ends with a colon.
+
+    Args:
+        assignments: as they are written.
+        form: says in errors how to write one.
+
+    Raises:
+        ConfigError: one is not so.
+    """
     overrides: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not equals or not key.strip():
             raise ConfigError(f"{assignment!r}: write {form}.")
         try:
-            overrides[key.strip()] = yaml.load(value, _Loader)
+            read = yaml.load(value, _Loader)
+            overrides[key.strip()] = value if value.rstrip().endswith(":") else read  # "summarize: "
         except (yaml.YAMLError, ValueError, RecursionError):
             raise ConfigError(f"{assignment!r}: the value is not YAML.") from None
     return overrides

@@ -29,7 +29,7 @@ from tunesmith.data.formats.label_names import read_label_names
 from tunesmith.data.kinds.kind import Facts
 from tunesmith.data.kinds.prepared import Prepared, joined
 from tunesmith.data.kinds.row import Row
-from tunesmith.data.kinds.table import kind_of
+from tunesmith.data.kinds.table import FORMATS, kind_of
 from tunesmith.data.load import Reading, require_rows
 from tunesmith.data.prepare import prepare, refuse_kind
 from tunesmith.data.quality.ledger import RowFault
@@ -64,7 +64,7 @@ def prepared_dataset(
         DataError: rows that cannot be used, unless the recipe lets them be dropped, or of a kind that is not read.
         TunesmithError: the disk is full.
     """
-    key = _key(files, config, contract, max_length, over_long)
+    key = _key(files, config, contract, max_length, over_long, reads)
     parent = make_folder(home() / "data", "prepared data")
     damaged: set[tuple[Path, int]] = set()
     # Many processes verify at once: only what makes or removes a folder is done under the lock.
@@ -82,14 +82,21 @@ def prepared_dataset(
     return dataset
 
 
-def _key(files: list[SourceFile], config: DataConfig, contract: Contract, max_length: int, over_long: str) -> str:
+# Settings that decide what the prepared rows are, beside names of labels.
+DECIDE = {"stride", "format", "columns", "system", "clean", "bad_rows", "duplicates", "near_duplicates", "documents"}
+
+
+def _key(
+    files: list[SourceFile], config: DataConfig, contract: Contract, max_length: int, over_long: str,
+    reads: frozenset[str],
+) -> str:  # fmt: skip
     """16 digits that stand for everything that decides what the prepared rows are."""
-    read = config.model_dump(
-        include={"format", "columns", "system", "clean", "bad_rows", "duplicates", "near_duplicates"}
-    )
+    read = config.model_dump(include=DECIDE)
     names = None if config.label_names is None else read_label_names(config.label_names)
     read |= {} if names is None else {"label_names": names}
     parts = [LAYOUT, [(file.name, sha256_of(file.path)) for file in files], read, contract.id, max_length, over_long]
+    if asked := sorted(name for name, entry in FORMATS.items() if entry.on_request and entry.kind in reads):
+        parts.append(asked)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -144,11 +151,12 @@ def _write(
     reads: frozenset[str],
 ) -> dict[str, Any]:  # fmt: skip
     """Write rows.arrow and meta.json; return what the latter says."""
-    reading = Reading(files, config)
+    reading = Reading(files, config, reads=reads)
     numbers = {file.name: number for number, file in enumerate(files)}
     grouping = _Grouping(config.near_duplicates, reading)
     digest = hashlib.sha256()
-    rows = prepare(grouping.rows(), reading.ledgers, contract, max_length, reads, over_long, config.bad_rows)
+    rows = prepare(grouping.rows(), reading.ledgers, contract, max_length, reads, over_long, config.bad_rows,
+                   config.stride)  # fmt: skip
     count, facts, last = 0, Facts(), None
     with pyarrow.OSFile(str(folder / ROWS), "wb") as file, pyarrow.ipc.new_file(file, SCHEMA) as writer:
         while batch := list(islice(rows, BATCH_ROWS)):

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import field_validator
 
 from tunesmith.core.config import Section, option
+from tunesmith.data.read.text import Documents
 
 Names = str | list[str]
 WAYS_TO_REPLAY = "must be auto, off, a file of rows, or {prompts: FILE} for the base model's own answers to prompts"
@@ -40,6 +41,12 @@ class DataConfig(Section):
         None,
         "Names of the labels that rows have as numbers, from 0 on: a list, or a file with one a line or a JSON list.",
     )
+    documents: Documents = option(
+        "paragraphs",
+        "What is a row of a text file: a paragraph; a section, that is, paragraphs that follow one another, 1,000 "
+        "to 4,000 characters together, by the file's size; or the file. `sections` for `objective.type: pretrain` if "
+        "this is absent.",
+    )
     train_on: Literal["assistant", "last", "all"] = option(
         "assistant", "Which tokens are trained on: every assistant turn, only the last one, or all tokens."
     )
@@ -55,7 +62,13 @@ class DataConfig(Section):
     over_long: Literal["fail", "drop", "truncate", "split"] = option(
         "fail",
         "What to do with rows longer than max_length. Truncated rows lose their end; `split` cuts plain text into "
-        "several rows.",
+        "several rows, which is what `objective.type: pretrain` does if this is absent, and words with tags into "
+        "several sequences of one.",
+    )
+    stride: int = option(
+        128,
+        "Tokens that neighbouring windows on a long passage share, of rows with questions; at most half of a window.",
+        ge=0,
     )
     bad_rows: Literal["fail", "drop"] = option("fail", "What to do with rows that cannot be read.")
     duplicates: Literal["drop", "keep"] = option("drop", "What to do with rows that are exactly equal to earlier ones.")

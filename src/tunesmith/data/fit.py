@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from tunesmith.core.errors import DataError
 from tunesmith.core.names import counted
 from tunesmith.data.kinds.prepared import Prepared, Tokens, prepared
@@ -11,6 +13,8 @@ from tunesmith.data.kinds.row import Row
 from tunesmith.data.kinds.table import KINDS, kind_of
 from tunesmith.data.quality.ledger import Ledger, RowFault, Source
 from tunesmith.prompt.contract import Contract
+
+STRIDE = 128  # tokens that neighbouring windows share, where nobody says
 
 
 @dataclass
@@ -21,6 +25,7 @@ class Fitting:
         contract: how rows were rendered.
         max_length: longest sequence in tokens.
         over_long: `fail`, `drop`, `truncate` (the end is lost) or `split` (as the kind of row does it, if it does).
+        stride: tokens that neighbouring windows share, of kinds that read long rows in windows.
         came, went: rows that were asked about, rows of which something is left.
         refused: rows that were too long where nothing may be done about it.
         longest, first: tokens of the longest sequence, and the first of the refused with its kind.
@@ -29,6 +34,7 @@ class Fitting:
     contract: Contract
     max_length: int
     over_long: str
+    stride: int = STRIDE
     came: int = 0
     went: int = 0
     refused: int = 0
@@ -50,6 +56,10 @@ class Fitting:
     def _shorter(self, row: Row, sequences: list[Tokens], longest: int, ledger: Ledger) -> list[Prepared]:
         found = f"{longest} tokens, more than {self.max_length}."
         split = kind_of(row).split
+        windows = kind_of(row).windows
+        if windows is not None and (parts := windows(row, sequences, self.max_length, self.stride)):
+            ledger.notes["rows too long for one window, read in several"] += 1
+            return parts
         if self.over_long == "split" and split is not None:
             parts = split(row, sequences, self.max_length, self.contract)
             pieces = sum(len(part.sequences) for part in parts)
@@ -73,6 +83,8 @@ class Fitting:
 
     def _truncated(self, one: Tokens) -> Tokens:
         most = self.max_length
+        if not one.spans:  # a source, which ends as its tokenizer ends it
+            return Tokens(np.append(one.ids[: most - 1], one.ids[-1:]), ())
         return Tokens(one.ids[:most], tuple((begin, min(end, most)) for begin, end in one.spans if begin < most))
 
     def refuse(self) -> None:

@@ -43,6 +43,8 @@ class Reading:
         config: how they are read.
         personal: whether to look for secrets and personal data too.
         sink: hears every entry of every ledger.
+        reads: kinds of rows that are looked for, where a file can be read as several; those that anybody would see in
+            it if empty.
         ledgers: one for each file, by name, complete when all rows were read.
         formats: of each file, by name.
     """
@@ -51,6 +53,7 @@ class Reading:
     config: DataConfig
     personal: bool = False
     sink: Any = None
+    reads: frozenset[str] = frozenset()
     ledgers: dict[str, Ledger] = field(default_factory=dict)
     formats: dict[str, Format] = field(default_factory=dict)
 
@@ -75,7 +78,7 @@ class Reading:
 
     def _rows_of(self, file: SourceFile, ledger: Ledger, seen: dict[bytes, tuple[str, int, int]]) -> Iterator[Row]:
         needs = _keys(self.config) if self.config.format == "text" else ()
-        raw = read_rows(file.path, ledger.notes, file.name, _keys(self.config), needs)
+        raw = read_rows(file.path, ledger.notes, file.name, _keys(self.config), needs, self.config.documents)
         samples = list(islice(raw, FORMAT_ROWS))
         columns = Columns(self.config.columns)
         chosen = self.formats[file.name] = self._format(file, samples, columns, ledger)
@@ -114,10 +117,11 @@ class Reading:
             raise DataError(f"{file.name}: no row can be read. {first}")
         columns.refuse_absent(raw, file.name, ledger.notes if len(self.files) > 1 else None)
         good = [columns.renamed(value) for value in raw]
-        chosen = named_format(self.config.format) if self.config.format else find_format(good, file.name, columns.named)
+        chosen = named_format(self.config.format) if self.config.format else None
+        chosen = chosen or find_format(good, file.name, self.reads, columns.named)
         columns.refuse_useless(chosen, file.name)
-        if not self.config.format and (sentence := also_read_as(chosen, good)):
-            ledger.remarks.append(sentence)
+        told = ["" if self.config.format else also_read_as(chosen, good), chosen.remark(good)]
+        ledger.remarks += filter(None, told)
         return chosen
 
     def _checked(
@@ -193,6 +197,9 @@ def _warner(ledger: Ledger, item: RawRow, columns: Columns, chosen: Format) -> W
 
 def _place(item: RawRow, fault: RowFault, columns: Columns, chosen: Format) -> tuple[Source, int]:
     """Line and column of the faulty value; a row that is spread out begins further up."""
+    if item.find is not None and fault.path and not fault.column:
+        line, column = item.find((columns.given(str(fault.path[0]), {}, chosen), *fault.path[1:]))
+        return Source(item.source.file, item.source.line + line), column
     if fault.column or not fault.path or not item.text or isinstance(item.value, RowFault):
         return Source(item.source.file, fault.line or item.source.line), fault.column or item.column
     head = columns.given(str(fault.path[0]), item.value, chosen)
@@ -231,11 +238,12 @@ class CheckedRows:
         return digest.hexdigest()
 
 
-def load_rows(names: str | list[str], **options: Any) -> CheckedRows:
+def load_rows(names: str | list[str], reads: frozenset[str] = frozenset(), **options: Any) -> CheckedRows:
     """Read and check files whole. Bad rows are noted in the ledger, not raised.
 
     Args:
         names: as `data.train` takes them.
+        reads: kinds of rows that are looked for, as `Reading` has them.
         **options: other fields of `DataConfig`.
 
     Raises:
@@ -243,7 +251,7 @@ def load_rows(names: str | list[str], **options: Any) -> CheckedRows:
         DataError: a file holds nothing that can be read as rows.
     """
     config = DataConfig(train=names, **options)
-    reading = Reading(find_files(config.train), config)
+    reading = Reading(find_files(config.train), config, reads=reads)
     return CheckedRows(list(reading), reading)
 
 

@@ -9,6 +9,8 @@ import bisect
 import random
 from collections.abc import Iterator, Sequence
 
+PASS = 128  # tokens whose computing takes about as long as a further forward pass and its way back
+
 
 def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Indices of `lengths` grouped so that each group sums to at most `capacity`.
@@ -67,12 +69,38 @@ def micro_batches(lengths: Sequence[int], accumulation: int | None, capacity: in
     if accumulation is not None:
         size = -(-len(lengths) // accumulation)
         return [list(range(start, min(start + size, len(lengths)))) for start in range(0, len(lengths), size)]
-    if packed:
-        return pack(lengths, capacity)
-    groups: list[list[int]] = [[]]
-    for index in range(len(lengths)):
-        longest = max(lengths[i] for i in [*groups[-1], index])
-        if groups[-1] and longest * (len(groups[-1]) + 1) > capacity:
-            groups.append([])
-        groups[-1].append(index)
-    return groups
+    return pack(lengths, capacity) if packed else padded_batches([(length,) for length in lengths], capacity)
+
+
+def padded_batches(widths: Sequence[tuple[int, ...]], capacity: int) -> list[list[int]]:
+    """How rows are cut into padded micro-batches so that the least is computed, as positions in `widths`.
+
+    Rows of about one length go together, in as many passes as their padding is worth: of all ways to cut the rows in
+    the order of their lengths, the one with the fewest tokens, padding among them, and `PASS` for each micro-batch.
+
+    Args:
+        widths: of each row, the tokens of each of its padded tensors: those of its source and of its target.
+        capacity: tokens that one micro-batch may hold, padding included; a row that has more is alone.
+    """
+    order = sorted(range(len(widths)), key=lambda i: (sum(widths[i]), widths[i], i))
+    best, begin = (
+        [0.0],
+        [0],
+    )  # of the first rows: what the best way to cut them computes, and where its last part begins
+    for end in range(1, len(order) + 1):
+        most = [0] * len(widths[0])
+        best.append(float("inf"))
+        begin.append(end - 1)
+        for start in range(end - 1, -1, -1):
+            most = [max(pair) for pair in zip(most, widths[order[start]], strict=True)]
+            size = (end - start) * sum(most)
+            if size > capacity and start < end - 1:
+                break
+            if best[start] + size + PASS < best[end]:
+                best[end], begin[end] = best[start] + size + PASS, start
+    groups: list[list[int]] = []
+    end = len(order)
+    while end:
+        groups.append(sorted(order[begin[end] : end]))
+        end = begin[end]
+    return groups[::-1]

@@ -16,7 +16,7 @@ import numpy as np
 
 from tunesmith.core.errors import DataError, ModelError
 from tunesmith.core.names import counted
-from tunesmith.data.fit import Fitting
+from tunesmith.data.fit import STRIDE, Fitting
 from tunesmith.data.kinds.prepared import Prepared, tokens_of
 from tunesmith.data.kinds.row import Row
 from tunesmith.data.kinds.table import KINDS, kind_of
@@ -115,6 +115,7 @@ def prepare(
     reads: frozenset[str],
     over_long: str = "fail",
     bad_rows: str = "fail",
+    stride: int = STRIDE,
 ) -> Iterator[Prepared]:
     """Render every row and hold it to `max_length` tokens.
 
@@ -126,13 +127,14 @@ def prepare(
         reads: the kinds of rows that whoever asks can use, as its objective names them.
         over_long: `fail`, `drop`, `truncate` (the end is lost) or `split` (plain text becomes several rows).
         bad_rows: `fail`, or `drop` rows that the chat template refuses.
+        stride: tokens that neighbouring windows on one row share, of kinds that read long rows in windows.
 
     Raises:
         DataError: when all rows are read: rows of a kind that this is not for, rows that the template refuses
             or that are too long, under `fail`; or no row is left.
         ModelError: rows that need a chat format, of a model without one.
     """
-    fitting = Fitting(contract, max_length, over_long)
+    fitting = Fitting(contract, max_length, over_long, stride)
     refused, first_refusal = 0, ""
     for row, result in rendered_rows(_readable(rows, ledgers, contract, reads), contract):
         ledger = ledgers[row.source.file]

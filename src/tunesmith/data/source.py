@@ -16,7 +16,7 @@ from pathlib import Path
 from tunesmith.core.errors import ConfigError, DataError, MissingError
 from tunesmith.core.files import expanded, home, read_json, write_json
 from tunesmith.core.names import counted
-from tunesmith.data.read.files import JSONS, PACKED, TABLES, TEXTS
+from tunesmith.data.read.files import JSONS, PACKED, TABLES, TAGGED, TEXTS
 
 EMBEDDED = {
     "hotel": "hotel/train.jsonl",
@@ -27,7 +27,7 @@ EMBEDDED = {
     "general-prompts": "replay/prompts.txt",
     "held-out-prompts": "replay/held_out_prompts.txt",
 }
-SUFFIXES = (*JSONS, *TABLES, ".parquet", ".arrow", ".xlsx", *TEXTS)
+SUFFIXES = (*JSONS, *TABLES, ".parquet", ".arrow", ".xlsx", *TAGGED, *TEXTS)
 BESIDE = re.compile(
     r"(readme|licen[sc]e|changelog|citation|notice|contributing)(\..*)?|dataset_infos?\.json|state\.json|.*\.lock", re.I
 )

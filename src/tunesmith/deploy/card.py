@@ -16,14 +16,26 @@ import yaml
 
 from tunesmith.core.errors import ConfigError
 from tunesmith.data.kinds.labelled import label_names
+from tunesmith.data.kinds.pair import DIRECTIONS
+from tunesmith.data.kinds.schemes import labels_of, tag_names
 from tunesmith.data.quality.ledger import OUTCOMES
 from tunesmith.model.methods.table import METHODS
 from tunesmith.prompt.base import EMBEDDED
 from tunesmith.score.interval import show
 
 QUESTION = "Hello, what can you help me with?"  # of the code, where nothing of the data may be quoted
-OBJECTIVES = {"sft": "supervised fine-tuning", "classify": "learning to classify"}
-PIPELINES = {"causal": "text-generation", "classify": "text-classification"}  # of tasks, as the hub calls them
+OBJECTIVES = {
+    "sft": "supervised fine-tuning", "classify": "learning to classify", "token_classify": "learning to tag words",
+    "extract": "learning to find answers in passages", "seq2seq": "learning targets of sources",
+    "pretrain": "continued pretraining",
+}  # fmt: skip
+PIPELINES = {  # of tasks, as the hub calls them: its "text2text-generation" has become a part of "text-generation"
+    "causal": "text-generation", "classify": "text-classification", "token_classify": "token-classification",
+    "extract": "question-answering", "seq2seq": "text-generation", "masked": "fill-mask", "spans": "text-generation",
+}  # fmt: skip
+NOUNS = {  # of tasks whose base has no trained head, so that it is not what their models are compared with
+    "classify": "classifier of texts", "token_classify": "tagger of words", "extract": "finder of answers in passages",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -72,14 +84,38 @@ class Facts:
         return self.recipe.get("objective", {}).get("type", "sft")
 
     @property
+    def task(self) -> str:
+        """What the model is loaded for."""
+        return self.record.get("task", "causal")
+
+    @property
+    def prefix(self) -> str:
+        """What stands before every source."""
+        return self.record.get("contract", {}).get("prefix", "")
+
+    @property
     def pipeline(self) -> str:
         """What the hub calls the model's task."""
-        return PIPELINES[self.record.get("task", "causal")]
+        if self.task == "seq2seq" and self.record.get("facts", {}).get(DIRECTIONS):
+            return "translation"
+        return PIPELINES[self.task]
+
+    @property
+    def kind(self) -> str:
+        """What people call such a model."""
+        return {"seq2seq": "model that makes texts of texts", **NOUNS}.get(self.task, "language model")
 
     @property
     def labels(self) -> list[str]:
-        """The classes that it knows."""
-        return label_names(self.record.get("facts", {})) if self.pipeline == "text-classification" else []
+        """The classes, or the labels of words, that it knows."""
+        known = {"text-classification": label_names, "token-classification": lambda facts: labels_of(facts["labels"])}
+        return known[self.pipeline](self.record.get("facts", {})) if self.pipeline in known else []
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that its head gives."""
+        facts = self.record.get("facts", {})
+        return len(tag_names(facts["labels"])) if self.pipeline == "token-classification" else max(len(self.labels), 1)
 
 
 def label_of(method: str) -> str:
@@ -115,10 +151,9 @@ def write_card(facts: Facts) -> str:
         embedded=facts.record.get("base", {}).get("name") == EMBEDDED,
         base_name=facts.base or facts.record.get("base", {}).get("name", "unknown"),
         rows=facts.record.get("data", {}).get("rows"),
-        question=repr(question_for(facts)),
-        against=facts.report["against"] if facts.report and facts.pipeline == "text-classification" else None,
+        question=repr(facts.prefix + question_for(facts)),
+        against=facts.report["against"] if facts.report and facts.task in NOUNS else None,
         labels=", ".join(map(code, facts.labels)),
-        classes=max(len(facts.labels), 1),
         options=f", revision={json.dumps(facts.revision)}" if facts.revision else "",
         of_adapter=facts.of_adapter,
         table=score_table(facts.report),
@@ -188,7 +223,7 @@ def question_for(facts: Facts) -> str:
     if not facts.with_samples:
         return QUESTION
     samples = (facts.report or {}).get("samples", [])
-    asks = ("user", "text")
+    asks = ("user", "text", "question", "source")
     said = [turn["content"] for turn in samples[0]["messages"] if turn["role"] in asks] if samples else []
     if not said:
         raise ConfigError("--with-samples: this model has no report with a question. Leave the option out.")

@@ -1,4 +1,4 @@
-"""Pictures of a classifier as SVG text: which classes are taken for which, and how sure it is when it is right.
+"""Pictures of a classifier as SVG text: what is taken for what, how sure it is when right, how good each label is.
 
 Axes: R rows, C classes.
 """
@@ -75,6 +75,35 @@ def reliability(probability_R: np.ndarray, right_R: np.ndarray) -> str:
     axes.set_ylabel("share that is right", color=INK)
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     return svg(figure)
+
+
+def scores_by_label(labels: Sequence[str], counts_L3: np.ndarray) -> tuple[str, str]:
+    """F1 of each label as a bar, with precision, recall and how often it is there; of many the most frequent.
+
+    Args:
+        labels: their names.
+        counts_L3: of each, how many are right, were said, and are there.
+
+    Returns:
+        A sentence on what is shown, and the picture.
+    """
+    right_L, said_L, true_L = counts_L3.T
+    order = np.argsort(-true_L, kind="stable")[:MOST_CLASSES]
+    more = f" The {MOST_CLASSES} most frequent of {len(labels)}." if len(labels) > MOST_CLASSES else ""
+    figure, axes = _figure(1.2 + 0.3 * len(order))
+    for row, label in enumerate(order.tolist()):
+        right, said, true = right_L[label], said_L[label], true_L[label]
+        f1 = 100 * 2 * right / max(said + true, 1)
+        axes.barh(row, f1, color=ACCENT, alpha=0.75)
+        words = f"F1 {f1:.0f}, precision {100 * right / max(said, 1):.0f}, recall {100 * right / max(true, 1):.0f}"
+        axes.text(101, row, f"{words}, {int(true)} there", va="center", fontsize="x-small", color=INK)
+    shown: list[int] = order.tolist()
+    names = shortened([labels[label] for label in shown], WIDEST_NAME)
+    axes.set_yticks(range(len(order)), names, fontsize="x-small", parse_math=False)
+    axes.set_xlim(0, 160)
+    axes.set_xticks(range(0, 101, 20))
+    axes.set_ylim(len(order) - 0.5, -0.5)
+    return f"F1 of each label on the held-out rows.{more}", svg(figure)
 
 
 def _figure(height: float) -> tuple[Any, Any]:

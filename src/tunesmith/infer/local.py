@@ -40,7 +40,7 @@ from tunesmith.infer.engine.steer import Grammars, refuse_bias, steer_of
 from tunesmith.infer.generator import Options, Prompt, RowScore, is_conversation
 from tunesmith.infer.text import TextStream
 from tunesmith.model.device import free_bytes
-from tunesmith.model.heads import head_modules
+from tunesmith.model.heads import task_type
 from tunesmith.model.soft import soft_tokens
 from tunesmith.prompt.contract import Contract
 
@@ -92,8 +92,10 @@ class LocalEngine:
             compile_after: seconds of decoding after which layers are compiled in the background; never if None.
             most_waiting: answers that may wait for a place in the batch.
         """
-        if head_modules(model):
-            raise ModelError("this model says what texts are, and writes none. Use `tunesmith predict`.")
+        if task_type(model) != "CAUSAL_LM":
+            raise ModelError(
+                "this model says what texts are, or what stands in them, and writes none. Use `tunesmith predict`."
+            )
         config = model.config.get_text_config()
         self.model = model
         self.contract = contract

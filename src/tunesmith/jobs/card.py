@@ -14,6 +14,7 @@ from tunesmith.data.config import DataConfig
 from tunesmith.data.source import SourceFile, find_files
 from tunesmith.data.split import Splits
 from tunesmith.model.layout import CARD, WEIGHTS, adapter_folder
+from tunesmith.model.load import read_config
 from tunesmith.prompt.base import Base
 from tunesmith.prompt.bases.record import RECORD, read_source
 from tunesmith.prompt.contract import Contract
@@ -44,10 +45,15 @@ def make_card(
         "parent": _origin(recipe.model.base, base.folder, sha256),
         "continue_from": _start(recipe),
         "method": recipe.method.model_dump(mode="json"),
-        "task": objective_for(recipe.objective).task,
+        "task": objective_for(recipe.objective, read_config(base.folder)).task,
         "new_tokens": list(recipe.model.add_tokens),
         "facts": splits.train.dataset.facts,
-        "contract": {"id": contract.id, "train_on": contract.train_on, "stop_ids": list(contract.stop_ids)},
+        "contract": {
+            "id": contract.id,
+            "train_on": contract.train_on,
+            "stop_ids": list(contract.stop_ids),
+            "prefix": contract.prefix,
+        },
         "data": {
             "id": splits.train.dataset.id,
             "rows": len(splits.train),

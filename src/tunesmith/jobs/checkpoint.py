@@ -8,6 +8,7 @@ from pathlib import Path
 from tunesmith.core.errors import TrainingError
 from tunesmith.jobs.trained import trained_model
 from tunesmith.model.export import export
+from tunesmith.model.load import read_config
 from tunesmith.prompt.base import resolve
 from tunesmith.prompt.load import load_contract
 from tunesmith.train.checkpoint import find_step
@@ -35,7 +36,7 @@ def export_checkpoint(folder: Path, step: int) -> Path:
     made_from = checkpoint.state["made_from"]
     if (made_from["base model"], made_from["tokenizer and template"]) != (base.fingerprint(), contract.id):
         raise TrainingError(f"{checkpoint.folder}: it was trained on another base model, or under another template.")
-    task = objective_for(recipe.objective).task
+    task = objective_for(recipe.objective, read_config(base.folder)).task
     start = copy.copy(recipe)
     if (adapter := getattr(recipe.method, "continue_from", None)) is not None and (folder / adapter).is_dir():
         start = recipe.model_copy(

@@ -12,6 +12,7 @@ from tunesmith.core.errors import ConfigError, ModelError
 from tunesmith.core.events import Report
 from tunesmith.core.files import write_text
 from tunesmith.core.names import counted
+from tunesmith.data.kinds.table import kind_of
 from tunesmith.data.load import load_rows, require_rows
 from tunesmith.data.prepare import Prepared, dataset_id, prepare
 from tunesmith.evaluate.compare import compare, rows_of
@@ -114,9 +115,8 @@ def evaluate_task(
     task, baseline, device = EVALUATIONS[model.task], arguments.get("baseline", "none"), arguments.get("device", "auto")
     baselines_of(task, baseline)
     takes = context_length(model.base.folder if model.base else model.folder) or LONGEST
-    rows = _rows(
-        arguments, model.contract(), takes, report, task.reads, reading_of(model), arguments["rows"] or 1 << 60
-    )
+    reading = reading_of(model, arguments["data"])
+    rows = _rows(arguments, model.contract(), takes, report, task.reads, reading, arguments["rows"] or 1 << 60)
     refuse_strange(rows, model)
     if other is not None or baseline == NO_BASELINE:
         return _told(evaluate_alone(model, other, rows, device, report), arguments, report)
@@ -197,11 +197,13 @@ def _rows(
         most: rows, where no number is asked for.
     """
     said = {"format": arguments["format"], "columns": arguments["columns"]}
-    dataset = load_rows(arguments["data"], **{**reading, **{name: value for name, value in said.items() if value}})
+    options = {**reading, **{name: value for name, value in said.items() if value}}
+    dataset = load_rows(arguments["data"], reads, **options)
     ledgers = dataset.reading.ledgers
     require_rows(ledgers, arguments["bad_rows"])
     wanted = dataset.rows[: most or arguments["rows"] or 200]
-    rows = list(prepare(wanted, ledgers, contract, takes, reads, over_long="drop", bad_rows=arguments["bad_rows"]))
+    over_long = "drop" if kind_of(wanted[0]).split is None else "split"
+    rows = list(prepare(wanted, ledgers, contract, takes, reads, over_long=over_long, bad_rows=arguments["bad_rows"]))
     if len(rows) < len(wanted):
         sentence = f"longer than {takes} tokens, and left out: {counted(len(wanted) - len(rows), 'row')}."
         report(events.Warning(sentence))

@@ -73,7 +73,8 @@ def evaluate_both(
         seconds: that training took; how many rows are answered depends on it.
         report: hears what is done, and what was found.
     """
-    files = general_files(recipe.evaluate.general_ability, recipe.model.base)
+    of_texts = bool(len(rows)) and rows[0].row.content.kind == "text"
+    files = general_files(recipe.evaluate.general_ability, recipe.model.base, of_texts)
     if not len(rows) and (recipe.evaluate.general_ability == "auto" or not files):
         return Found()
     report(events.Phase("evaluating"))

@@ -27,13 +27,13 @@ from tunesmith.jobs.final_evaluation import Found, evaluate_both
 from tunesmith.jobs.merge import export_merged, rows_to_compare
 from tunesmith.jobs.preflight import (
     doubts,
-    refuse_accuracy_of_numbers,
     refuse_measures,
     refuse_too_few,
     refuse_unknown_tokens,
     refuse_what_cannot_teach,
     refuse_what_does_not_fit,
 )
+from tunesmith.jobs.ready import contract_of, informed, say_fresh
 from tunesmith.jobs.replay import with_replay
 from tunesmith.jobs.resume import begin_plan, go_back, made_from
 from tunesmith.jobs.start import TRAINING
@@ -55,7 +55,6 @@ from tunesmith.model.methods.method import trainable
 from tunesmith.model.methods.table import method_for
 from tunesmith.model.soft import soft_tokens
 from tunesmith.prompt.base import resolve
-from tunesmith.prompt.load import load_contract
 from tunesmith.track.trackers import TrackConfig, open_trackers
 from tunesmith.train.checkpoint import (
     Checkpoint,
@@ -119,12 +118,10 @@ def walk(
 
     # 2. The base model's prompt contract.
     base = resolve(recipe.model.base, recipe.model.revision)
-    objective = objective_for(recipe.objective)
+    objective = objective_for(recipe.objective, read_config(base.folder))
     refuse_measures(recipe, objective)
     refuse_untrainable(base.folder, objective.task)
-    contract = load_contract(
-        base.folder, recipe.model.template, recipe.data.train_on, TASKS[objective.task].causal, recipe.model.add_tokens
-    )
+    contract = contract_of(recipe, base, objective.task)
 
     # 3. Rows, checked, as token ids and masks, on disk.
     report(events.Phase("preparing data"))
@@ -133,7 +130,6 @@ def walk(
     # 4. What is trained on, what is validated on, what is kept for the end.
     refuse_too_few(splits, arguments.get("least_rows", 0))
     refuse_what_cannot_teach(recipe, splits, contract)
-    refuse_accuracy_of_numbers(recipe, splits)
     added = contract.tokenizer.convert_tokens_to_ids(list(recipe.model.add_tokens))
     words = max(read_config(base.folder).get_text_config().vocab_size, *(id + 1 for id in added), 0)
     refuse_unknown_tokens(splits, contract, words)
@@ -154,7 +150,7 @@ def walk(
     # 6. The model, the way it is changed, and the whole plan, decided on the model as it will be trained.
     report(events.Phase("loading the model"))
     task, facts, sharded = objective.task, splits.train.dataset.facts, plan.sharding == "full"
-    objective = objective.informed(facts) if objective.informed is not None else objective
+    objective = informed(objective, splits, contract)
     spec = LoadSpec(
         task=task,
         facts=facts,
@@ -166,6 +162,7 @@ def walk(
         shard=sharded,
     )
     loaded = load(base.folder, spec)
+    say_fresh(loaded.model, task, report)
     batch_size, an_epoch = recipe.optim.batch_size, steps_per_epoch(rows, recipe.optim.batch_size)
     steps = recipe.optim.steps or max(1, math.ceil(recipe.optim.epochs * an_epoch))
     model = changed_model(loaded.model, recipe, rows, steps)

@@ -23,8 +23,11 @@ from tunesmith.core.config import validate
 from tunesmith.core.errors import DataError, JobError, MissingError, ModelError, TunesmithError
 from tunesmith.core.events import Report
 from tunesmith.core.files import expanded, make_folder, read_object, sha256_of, to_disk, write_json
+from tunesmith.data.formats.columns import Columns
 from tunesmith.data.load import load_rows, require_rows
 from tunesmith.data.prepare import Prepared, dataset_id, prepare
+from tunesmith.data.read.files import read_rows
+from tunesmith.data.source import find_files
 from tunesmith.data.split import Splits, load_splits
 from tunesmith.evaluate.general_ability import READS
 from tunesmith.jobs.verify_merge import Trial, verify_merge
@@ -136,6 +139,12 @@ def recipe_of(exported: ExportedModel) -> Recipe | None:
     return validate(Recipe, card["recipe"], f"{exported.folder / CARD}: recipe") if "recipe" in card else None
 
 
+def reads_of(recipe: Recipe, exported: ExportedModel) -> frozenset[str]:
+    """The kinds of rows that a model was trained on."""
+    config = read_config(exported.base.folder if exported.base else exported.folder)
+    return objective_for(recipe.objective, config).reads
+
+
 def base_of(exported: ExportedModel) -> Base | None:
     """What a model was made from; None where that is not known, or not there any more."""
     recipe = recipe_of(exported)
@@ -149,15 +158,32 @@ def base_of(exported: ExportedModel) -> Base | None:
         return None
 
 
-def reading_of(exported: ExportedModel) -> dict[str, Any]:
-    """How the files of a model's run were read: what they called columns and labels, and the format that was named."""
+def reading_of(exported: ExportedModel, file: str) -> dict[str, Any]:
+    """How the files of a model's run were read: what they called labels, the format that was named, and columns.
+
+    Args:
+        exported: the model.
+        file: to be read in the same way; its own names count where it has none of those columns.
+    """
     recipe = recipe_of(exported)
     if recipe is None:
         return {}
     names = recipe.data.label_names
     if isinstance(names, str) and not Path(names).is_absolute():
         names = str(Path(exported.card["directory"]) / names)
-    return {"columns": dict(recipe.data.columns), "format": recipe.data.format, "label_names": names}
+    data = recipe.data
+    columns = _columns_there(dict(data.columns), file)
+    return {"columns": columns, "format": data.format, "label_names": names, "documents": data.documents}
+
+
+def _columns_there(named: dict[str, str], data: str) -> dict[str, str]:
+    """Names of columns; nothing where a file has none of these."""
+    if not named:
+        return {}
+    file = find_files(data)[0]
+    first = next(read_rows(file.path, name=file.name, known=set(named.values())), None)
+    there = Columns(named).lifted(first.value) if first is not None and isinstance(first.value, dict) else {}
+    return named if any(given in there for given in named.values()) else {}
 
 
 def splits_of_run(exported: ExportedModel, report: Report) -> Splits:
@@ -174,7 +200,7 @@ def splits_of_run(exported: ExportedModel, report: Report) -> Splits:
     contract = exported.contract()
     try:
         with contextlib.chdir(where):
-            splits = load_splits(recipe.data, contract, longest, objective_for(recipe.objective).reads)
+            splits = load_splits(recipe.data, contract, longest, reads_of(recipe, exported))
     except (MissingError, DataError) as error:
         raise DataError(f"the run's rows cannot be read again: {error} Name others with --data.") from None
     if splits.train.dataset.id != card["data"]["id"]:
@@ -186,10 +212,10 @@ def splits_of_run(exported: ExportedModel, report: Report) -> Splits:
 def rows_of_file(name: str, exported: ExportedModel) -> tuple[Sequence[Prepared], str]:
     """The rows of a file, prepared as the model is prompted; those that are too long are left out."""
     recipe = recipe_of(exported)
-    dataset = load_rows(name, **({} if exported.chats else reading_of(exported)))
+    reads = READS if recipe is None else reads_of(recipe, exported)
+    dataset = load_rows(name, reads, **({} if exported.chats else reading_of(exported, name)))
     ledgers = dataset.reading.ledgers
     require_rows(ledgers, "fail")
-    reads = READS if recipe is None else objective_for(recipe.objective).reads
     takes = context_length(exported.base.folder if exported.base else exported.folder) or LONGEST
     rows = list(prepare(dataset.rows, ledgers, exported.contract(), takes, reads, over_long="drop"))
     return rows, f"rows of {name}"

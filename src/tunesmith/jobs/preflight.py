@@ -16,7 +16,9 @@ from tunesmith.train import optimizers
 from tunesmith.train.objective import Objective
 from tunesmith.train.recipe import Recipe
 
-WITH_HEAD = frozenset({"classify"})  # objectives whose models have a head beside the body
+# Objectives whose models have a head, or a decoder, beside the body.
+WITH_HEAD = frozenset({"classify", "token_classify", "extract", "seq2seq"})
+WRITING = frozenset({"seq2seq", "pretrain"})  # of those that do not chat, whose heads give words
 WITHOUT_HEAD = ("prompt_tuning", "p_tuning", "prefix_tuning", "adapter")  # what they save has no place for a head
 
 
@@ -117,17 +119,32 @@ def refuse_with_head(recipe: Recipe) -> None:
     Raises:
         ConfigError: it says which two do not go together.
     """
-    kind = recipe.objective.type
-    if kind not in WITH_HEAD:
-        return
-    both = f"objective.type = {kind} and"
+    if recipe.objective.type in WITH_HEAD:
+        both = f"objective.type = {recipe.objective.type} and"
+        refuse_beside_head(recipe, both)
+        if recipe.evaluate.general_ability not in ("auto", "off"):
+            raise ConfigError(f"{both} evaluate.general_ability do not go together: it does not chat. Leave it out.")
+        if recipe.objective.type == "seq2seq" and recipe.perturb.type != "none":
+            raise ConfigError(f"{both} perturb.type = {recipe.perturb.type} do not go together yet. Leave it out.")
+
+
+def refuse_beside_head(recipe: Recipe, both: str) -> None:
+    """Refuse methods that do not save a head, and what is not made for models with one.
+
+    Args:
+        recipe: of the run.
+        both: how a sentence begins that says what does not go together.
+
+    Raises:
+        ConfigError: it says which two do not.
+    """
     if recipe.method.type in WITHOUT_HEAD:
         able = ", ".join(name for name in METHODS if name not in WITHOUT_HEAD)
         raise ConfigError(f"{both} method.type = {recipe.method.type} do not go together. Take one of {able}.")
     if recipe.model.add_tokens:
         raise ConfigError(f"{both} model.add_tokens do not go together yet. Leave it out.")
-    if recipe.evaluate.general_ability not in ("auto", "off"):
-        raise ConfigError(f"{both} evaluate.general_ability do not go together: it writes nothing. Leave it out.")
+    if recipe.objective.type in WRITING and recipe.model.quantize != "none":
+        raise ConfigError(f"{both} model.quantize do not go together yet. Leave it out.")
     if recipe.sharding == "full" and recipe.processes > 1:
         raise ConfigError(f"{both} sharding = full do not go together yet. Set sharding=none.")
 
@@ -136,8 +153,15 @@ def refuse_measures(recipe: Recipe, objective: Objective) -> None:
     """Refuse to judge validations by what the objective does not say, and baselines that there are not.
 
     Raises:
-        ConfigError: with what there is.
+        ConfigError: with what there is; or the base is an encoder, which something that is asked for does not fit.
     """
+    if objective.task in ("masked", "spans"):
+        what = "an encoder" if objective.task == "masked" else "an encoder with a decoder"
+        refuse_beside_head(recipe, f"{recipe.model.base} is {what}, with which objective.type = pretrain and")
+    if objective.padded:  # an encoder with a decoder
+        for name, value in (("perturb.type", recipe.perturb.type), ("model.quantize", recipe.model.quantize)):
+            if value != "none":
+                raise ConfigError(f"{name} = {value}: not yet for an encoder with a decoder, as the base is. Set none.")
     known, metric, kind = objective.metrics, recipe.evaluate.metric, recipe.objective.type
     if metric not in known:
         raise ConfigError(f"evaluate.metric = {metric}: with objective.type = {kind} it is one of {', '.join(known)}.")
@@ -153,7 +177,7 @@ def refuse_accuracy_of_numbers(recipe: Recipe, splits: Splits) -> None:
     Raises:
         ConfigError: the rows have numbers.
     """
-    if recipe.evaluate.metric == "accuracy" and not splits.train.dataset.facts.get("labels"):
+    if recipe.evaluate.metric == "accuracy" and splits.train.dataset.facts.get("labels") == {}:
         raise ConfigError("evaluate.metric = accuracy: the rows have numbers and no classes. Take loss.")
 
 
@@ -164,8 +188,9 @@ def refuse_what_cannot_teach(recipe: Recipe, splits: Splits, contract: Contract)
 
     Raises:
         DataError: rows that together could not teach; no row fell into the validation part.
-        ConfigError: something is to be judged by validation rows, and there are none.
+        ConfigError: something is to be judged by validation rows, and there are none; or by what such rows have not.
     """
+    refuse_accuracy_of_numbers(recipe, splits)
     facts = splits.train.dataset.facts
     splits.kind.refuse(splits.train, facts, contract)
     for part, rows in (("validation", splits.validation), ("test", splits.test)):
@@ -240,7 +265,7 @@ def doubts(recipe: Recipe, splits: Splits, base: Base | None = None) -> list[str
     sentences += splits.kind.doubts(splits.train, splits.train.dataset.facts)
     sentences += _breaking_off(splits.train)
     if leaked := splits.leaked():
-        sentences.append(f"{leaked} of {counted(len(splits.test), 'test row')} ask what training rows ask.")
+        sentences.append(f"{leaked} of {counted(len(splits.test), 'row')} held out ask what training rows ask.")
     if recipe.data.validation and not splits.validation:
         sentences.append(
             "no row is left to validate on during training: those that were drawn are too long, and rows held out are "

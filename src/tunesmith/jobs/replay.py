@@ -20,7 +20,7 @@ from tunesmith.data.source import SourceFile, find_files
 from tunesmith.data.split import Splits
 from tunesmith.jobs.own_answers import TOGETHER, Answers, Speaker, key_of, own_answers
 from tunesmith.model.export import find_model
-from tunesmith.model.load import answering, load
+from tunesmith.model.load import answering, load, read_config
 from tunesmith.model.methods.continue_from import starting_adapter
 from tunesmith.prompt.base import EMBEDDED, Base
 from tunesmith.prompt.contract import Contract
@@ -75,7 +75,7 @@ def with_replay(
             return splits
         files = [SourceFile(str(written), written)]
     held_out = [splits.validation, splits.test]
-    longest, reads = longest_row(recipe, base), objective_for(recipe.objective).reads
+    longest, reads = longest_row(recipe, base), objective_for(recipe.objective, read_config(base.folder)).reads
     replay = load_replay(files, what, recipe.data, contract, longest, splits.train, held_out, recipe.seed, reads)
     if recipe.data.replay != "auto":
         replay = refuse_none(replay, source.name)

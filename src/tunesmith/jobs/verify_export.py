@@ -98,6 +98,8 @@ def tensors_of(model: torch.nn.Module, names: Container[str]) -> dict[str, str]:
 
 def losses_of(model: Any, rows: Sequence[Prepared], task: str) -> list[Any]:
     """The summed loss of each of the first few rows; of a model that does not chat what it computes of them."""
+    if task in PREDICTORS and (asked := PREDICTORS[task].losses) is not None:
+        return list(asked(model, list(islice(rows, ROWS))))
     if task in PREDICTORS:
         return [found_PV.flatten().tolist() for found_PV in PREDICTORS[task].outputs(model, list(islice(rows, ROWS)))]
     scores = LocalEngine(model.eval(), None).score(

@@ -19,8 +19,9 @@ from tunesmith.core.events import Report, silent
 from tunesmith.core.files import expanded, full_disk, publish_folder, read_object, write_json
 from tunesmith.model.adapter import has_adapter, kept_as, save_adapter
 from tunesmith.model.layout import ADAPTER, CARD
-from tunesmith.model.load import TASKS, LoadSpec, answering, load
+from tunesmith.model.load import TASKS, LoadSpec, answering, language_task, load, read_config
 from tunesmith.model.methods.method import trainable
+from tunesmith.model.seq2seq import generation_settings
 from tunesmith.prompt.base import Base, resolve
 from tunesmith.prompt.contract import Contract
 from tunesmith.prompt.load import load_contract
@@ -41,10 +42,10 @@ def export(model: Any, base: Base, contract: Contract, folder: Path, card: dict[
     """
     try:
         with publish_folder(folder) as temporary:
-            if TASKS[card.get("task", "causal")].causal:
-                _generation_config(contract).save_pretrained(temporary)
+            if (settings := _generation_config(model, contract, card.get("task", "causal"))) is not None:
+                settings.save_pretrained(temporary)
                 if isinstance(model, PreTrainedModel):
-                    model.generation_config = _generation_config(contract)
+                    model.generation_config = settings
             save_adapter(model, temporary, base.reference, base.commit)
             contract.save(temporary)
             (temporary / "README.md").unlink(missing_ok=True)  # peft's empty model card
@@ -70,8 +71,12 @@ def merged(adapter: Path, base: Base, spec: LoadSpec = LoadSpec()) -> Any:  # no
     return load(base.folder, replace(spec, new_tokens=(), adapter=str(adapter))).model.merge_and_unload()
 
 
-def _generation_config(contract: Contract) -> GenerationConfig:
-    """Greedy decoding that stops at the contract's stop ids."""
+def _generation_config(model: Any, contract: Contract, task: str) -> GenerationConfig | None:
+    """Greedy decoding that stops at the contract's stop ids; none of a model that writes nothing."""
+    if task in ("seq2seq", "spans"):
+        return generation_settings(model, contract.stop_ids)
+    if not TASKS[task].causal:
+        return None
     pad = contract.tokenizer.pad_token_id
     return GenerationConfig(
         eos_token_id=list(contract.stop_ids), pad_token_id=contract.stop_ids[0] if pad is None else pad, do_sample=False
@@ -96,8 +101,8 @@ class ExportedModel:
 
     @property
     def task(self) -> str:
-        """What it is loaded for: one of `TASKS`."""
-        return self.card.get("task", "causal")
+        """What it is loaded for: one of `TASKS`; of a base, what such a model learns of plain text."""
+        return self.card.get("task", "causal") if self.card else language_task(read_config(self.folder))
 
     @property
     def chats(self) -> bool:
@@ -108,8 +113,9 @@ class ExportedModel:
         """How this model is prompted. `template` names one for a base model that has none."""
         recorded = self.card.get("contract")
         if recorded is None:
-            return load_contract(self.folder, template)
-        contract = load_contract(self.folder, train_on=recorded["train_on"], chat=self.chats)
+            return load_contract(self.folder, template, chat=self.chats)
+        prefix = recorded.get("prefix", "")
+        contract = load_contract(self.folder, train_on=recorded["train_on"], chat=self.chats, prefix=prefix)
         if not self.chats:  # nothing that it says ends, so that its folder holds no generation config
             contract = replace(contract, stop_ids=tuple(recorded["stop_ids"]))
         if contract.id != recorded["id"]:
@@ -133,7 +139,7 @@ class ExportedModel:
     def spec(self, spec: LoadSpec) -> LoadSpec:
         """The same, for the task that the model was trained for."""
         card, tokens = self.card, tuple(self.card.get("new_tokens", ()))
-        return replace(spec, task=card.get("task", "causal"), facts=card.get("facts", {}), new_tokens=tokens)
+        return replace(spec, task=self.task, facts=card.get("facts", {}), new_tokens=tokens)
 
     def load_as(self, spec: LoadSpec) -> Any:
         """The model with its adapter, in evaluation mode.

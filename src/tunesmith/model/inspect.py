@@ -55,12 +55,12 @@ def inspect_model(exported: ExportedModel) -> list[Part]:
     Raises:
         ModelError: it cannot be loaded.
     """
-    base = exported.base.folder if exported.base is not None else before(exported)
+    base, spec = exported.base.folder if exported.base is not None else before(exported), exported.spec(LoadSpec())
     if base is None:
-        return parts_of(weights_of(load(exported.folder, LoadSpec()).model))
-    own = weights_of(load(base, LoadSpec()).model)
+        return parts_of(weights_of(load(exported.folder, spec).model))
+    own = weights_of(load(base, spec).model)
     if exported.base is None:
-        return parts_of(own, weights_of(load(exported.folder, LoadSpec()).model))
+        return parts_of(own, weights_of(load(exported.folder, spec).model))
     model = exported.load_as(LoadSpec())
     added = added_by(model)
     tuned = weights_of(model.merge_and_unload()) if hasattr(model, "peft_config") else own

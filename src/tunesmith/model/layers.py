@@ -14,10 +14,17 @@ def inside(model: Any) -> Any:
 
 
 def layers_of(model: Any) -> list[torch.nn.Module]:
-    """The layers that a model repeats, or nothing if it has no such list."""
+    """The layers that a model repeats, an encoder's before its decoder's, or nothing if it has no such list."""
+    if inside(model).config.is_encoder_decoder:
+        stacks = (inside(model).get_encoder(), inside(model).get_decoder())
+        return [layer for stack in stacks for layer in next(filter(_is_list, stack.children()), [])]
     lists = [part for part in inside(model).modules() if isinstance(part, torch.nn.ModuleList)]
     depth = getattr(inside(model).config.get_text_config(), "num_hidden_layers", None)
     return next((list(part) for part in lists if len(part) == depth), [])
+
+
+def _is_list(part: torch.nn.Module) -> bool:
+    return isinstance(part, torch.nn.ModuleList)
 
 
 def is_linear(module: torch.nn.Module) -> bool:

@@ -14,20 +14,34 @@ from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForQuestionAnswering,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
 )
 from transformers import __version__ as transformers_version
-from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
 from tunesmith.core.errors import ModelError
 from tunesmith.core.names import look_up
 from tunesmith.model.adapter import with_adapter
 from tunesmith.model.device import choose_device
-from tunesmith.model.heads import class_settings, refuse_no_classifier
+from tunesmith.model.heads import (
+    class_settings,
+    head_weights,
+    refuse_no_classifier,
+    refuse_no_reader,
+    refuse_no_tagger,
+    tag_settings,
+    with_fresh,
+)
+from tunesmith.model.layers import inside
+from tunesmith.model.masked import SAID_OF_FRESH, is_masked, refuse_no_masked
 from tunesmith.model.new_tokens import with_new_tokens
 from tunesmith.model.outline import Sources, outline, stored_dtype
 from tunesmith.model.quantize import Quantize, quantized
+from tunesmith.model.seq2seq import refuse_no_seq2seq, refuse_no_spans
 from tunesmith.prompt.config import DropoutConfig
 from tunesmith.prompt.load import padding_id
 from tunesmith.prompt.whole import read_settings
@@ -56,6 +70,8 @@ class Task:
         settings: of the configuration, from the facts of the rows: label names and the like.
         causal: whether it predicts each token from those before it alone.
         pads: whether its model must know a token for padding, as heads do that look for a row's last token.
+        headless: whether a base may come without the head, which then begins with random weights.
+        said_of_fresh: what a user should know of one that did.
     """
 
     what: str
@@ -64,6 +80,8 @@ class Task:
     settings: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda facts: {}
     causal: bool = False
     pads: bool = False
+    headless: bool = True
+    said_of_fresh: str = ""
 
 
 @dataclass(frozen=True)
@@ -142,6 +160,7 @@ def load(folder: Path, spec: LoadSpec) -> Loaded:
     model = quantized(model, spec.quantize).eval()
     if spec.adapter is not None:
         model = with_adapter(model, Path(spec.adapter)).eval()
+        with_fresh(inside(model), ())  # the adapter brings its head along
     return Loaded(model)
 
 
@@ -168,19 +187,16 @@ def _read(folder: Path, task: Task, dtype: torch.dtype, changes: Mapping[str, An
     except Exception as error:  # any broken file of the user's ends here
         raise ModelError(f"{folder}: cannot be loaded as {task.what} ({_first_line(error)}).") from error
     absent = sorted([*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])])
-    if absent and not set(absent) <= new_heads(model):
+    if absent and not (task.headless and set(absent) <= head_weights(model)):
         raise ModelError(f"{folder}: weights are missing or of another shape ({absent[0]}, {len(absent)} in all).")
-    return model
+    return with_fresh(model, absent)
 
 
-def new_heads(model: Any) -> set[str]:
-    """Names of weights that stand outside of the library's own body: a head that a base model does not come with."""
-    body = getattr(model, "base_model_prefix", "")
-    inside = getattr(model, body, None) if body else None
-    if inside is None or model.get_output_embeddings() is not None:
-        return set()
-    pooler = f"{body}.pooler."  # which BERT's masked language model is without
-    return {name for name, _ in model.named_parameters() if not name.startswith(f"{body}.") or name.startswith(pooler)}
+def language_task(config: Any) -> str:
+    """The task in which a model of this configuration learns plain text, by `TASKS`."""
+    if config.is_encoder_decoder:
+        return "spans"
+    return "masked" if is_masked(config) else "causal"
 
 
 def read_config(folder: Path) -> Any:
@@ -215,12 +231,11 @@ def refuse_other_kinds(folder: Path, config: Any) -> None:
     Raises:
         ModelError: it says what the model is.
     """
-    what = ", ".join(config.architectures or [type(config).__name__])
+    what, other_way = ", ".join(config.architectures or [type(config).__name__]), ""
     if config.is_encoder_decoder:
         reason = "an encoder with a decoder, which turns one text into another"
-    elif config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not (
-        getattr(config, "is_decoder", False) or getattr(config, "causal", False)
-    ):
+        other_way = ", or set objective.type=seq2seq to train this one"
+    elif is_masked(config):
         reason = "an encoder, which fills in words whose both sides it reads"
     elif type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         reason = "of another kind"
@@ -228,7 +243,7 @@ def refuse_other_kinds(folder: Path, config: Any) -> None:
         return
     raise ModelError(
         f"{folder}: cannot be loaded as a causal language model: {what} is {reason}. tunesmith trains models "
-        "that write on from what they have read (...ForCausalLM). Take one of these."
+        f"that write on from what they have read (...ForCausalLM). Take one of these{other_way}."
     )
 
 
@@ -315,8 +330,13 @@ def _first_line(error: Exception) -> str:
 
 
 TASKS: dict[str, Task] = {
-    "causal": Task("a causal language model", AutoModelForCausalLM, refuse_other_kinds, causal=True),
+    "causal": Task("a causal language model", AutoModelForCausalLM, refuse_other_kinds, causal=True, headless=False),
     "classify": Task(
         "a classifier of texts", AutoModelForSequenceClassification, refuse_no_classifier, class_settings, pads=True
     ),
+    "token_classify": Task("a tagger of words", AutoModelForTokenClassification, refuse_no_tagger, tag_settings),
+    "extract": Task("a finder of answers", AutoModelForQuestionAnswering, refuse_no_reader),
+    "masked": Task("a model that fills in words", AutoModelForMaskedLM, refuse_no_masked, said_of_fresh=SAID_OF_FRESH),
+    "seq2seq": Task("a model that makes texts of texts", AutoModelForSeq2SeqLM, refuse_no_seq2seq, headless=False),
+    "spans": Task("a model that fills in stretches of text", AutoModelForSeq2SeqLM, refuse_no_spans, headless=False),
 }

@@ -23,6 +23,8 @@ POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "
 # Families that number positions from the one after their padding token, so that fewer are left for texts.
 COUNTED_FROM_PADDING = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "mpnet"}
 
+RELATIVE = {"t5", "mt5", "umt5", "longt5"}  # families that know distances alone, whatever their configuration says
+
 
 @dataclass(frozen=True)
 class Base:
@@ -109,7 +111,7 @@ def positions_in(inner: dict[str, Any], path: Path | str = "the model's config")
         ModelError: it cannot be understood.
     """
     name = next((name for name in POSITIONS if inner.get(name)), None)
-    if name is None:
+    if name is None or inner.get("model_type") in RELATIVE:
         return None
     if type(inner[name]) is not int or inner[name] < 1:
         raise ModelError(f"{path}: {name} = {inner[name]!r}: must be a whole number of tokens.")

@@ -17,6 +17,7 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ import numpy as np
 
 from tunesmith.core.errors import ModelError
 from tunesmith.prompt.decode import Decoder, decode_whole
-from tunesmith.prompt.frame import Frame, framed, frames_of
+from tunesmith.prompt.draft import Draft, Rendered
+from tunesmith.prompt.encode import encoded
+from tunesmith.prompt.frame import Frame, framed, frames_of, needs_spaces, target_frame
 from tunesmith.prompt.guard import Guard
 from tunesmith.prompt.identity import contract_id
 from tunesmith.prompt.messages import Conversation, Message, Tools, plain
@@ -38,65 +41,27 @@ class RewritesTurns(ModelError):  # noqa: N818  it is a finding about a template
 
 
 @dataclass(frozen=True)
-class Rendered:
-    """A conversation as the model sees it.
-
-    Attributes:
-        ids: token ids, length T, four bytes each: as lists of Python's numbers, rows waiting for their turn would
-            fill the processor's caches.
-        spans: begin and end of each stretch of `ids` that is trained on (as targets).
-    """
-
-    ids: array[int]
-    spans: tuple[tuple[int, int], ...]
-
-    @property
-    def mask(self) -> list[bool]:
-        """For each token, whether it is trained on, length T."""
-        mask = [False] * len(self.ids)
-        for begin, end in self.spans:
-            mask[begin:end] = [True] * (end - begin)
-        return mask
-
-    @property
-    def trained(self) -> int:
-        """Number of tokens that count in the loss: the first token has no prediction."""
-        return sum(end - max(begin, 1) for begin, end in self.spans if end > 1)
-
-
-@dataclass(frozen=True)
-class Draft:
-    """A conversation as text, before it is encoded.
-
-    Attributes:
-        text: what the template makes of it.
-        turns: for each trained turn, where its characters begin and end in `text`, and whether later
-            turns change what the template makes of its end.
-        hidden: private characters in `text` and the control tokens that content spelled in their place.
-        whole: plain text, framed by no template and trained on whole.
-        parts: texts that are read and not written on, framed as the tokenizer itself frames one text or two.
-    """
-
-    text: str
-    turns: tuple[tuple[int, int, bool], ...]
-    hidden: Mapping[str, str]
-    whole: bool = False
-    parts: tuple[Draft, ...] = ()
-
-
-@dataclass(frozen=True)
 class Contract:
-    """How conversations become token ids. Make one with `load_contract`."""
+    """How conversations become token ids. Make one with `load_contract`.
+
+    Attributes:
+        tokenizer: of transformers, fast.
+        template: of chats.
+        stop_ids: that end an answer.
+        train_on: `assistant`, `last` or `all`.
+        prefix: what stands before every source of which something else is made: "translate English to German: ".
+    """
 
     tokenizer: Any
     template: str | None
     stop_ids: tuple[int, ...]
     train_on: str = "assistant"
+    prefix: str = ""
 
     @cached_property
     def id(self) -> str:
         """SHA-256 over the content of tokenizer and template, stop ids and mask rule."""
-        return contract_id(self.tokenizer, self.template, self.stop_ids, self.train_on)
+        return contract_id(self.tokenizer, self.template, self.stop_ids, self.train_on, self.prefix)
 
     @cached_property
     def control_tokens(self) -> dict[str, int]:
@@ -163,7 +128,7 @@ class Contract:
         The texts are encoded together, without asking the tokenizer where each token stands: control tokens,
         which content cannot hold, are the same in text and ids, so that counting them finds every turn.
         """
-        parts = [part for draft in drafts for part in draft.parts or (draft,)]
+        parts = [part for draft in drafts if draft.read is None for part in draft.parts or (draft,)]
         together = [part.text for part in parts if not part.hidden]
         encodings = iter(self.tokenizer.backend_tokenizer.encode_batch_fast(together, add_special_tokens=False))
         results: list[Rendered | ModelError] = []
@@ -173,11 +138,11 @@ class Contract:
                     self._encode(part.text, part.hidden)[0] if part.hidden else next(encodings).ids
                     for part in draft.parts
                 ]
-                results.append(Rendered(*framed(self._frames, ids)))
+                results.append(self._read(draft, ids))
                 continue
-            found = self._fenced(draft, next(encodings).ids) if not draft.hidden else None
+            found = self._fenced(draft, next(encodings).ids) if not draft.hidden and draft.read is None else None
             try:
-                results.append(found or self._placed(draft))
+                results.append(draft.read(self) if draft.read is not None else found or self._placed(draft))
             except ModelError as error:
                 results.append(error)
         return results
@@ -193,9 +158,28 @@ class Contract:
         Where a tokenizer puts nothing between two texts, as those of decoders do not, a line break stands there.
         """
         texts = [text] if second is None else [text, second]
-        if second is not None and not self._frames[1].between:
+        if second is not None and not self.frames[1].between:
             texts = [f"{text}\n{second}"]
         return Draft("", (), {}, parts=tuple(self.draft_text(one) for one in texts))
+
+    def draft_source(self, text: str) -> Draft:
+        """A text of which another is made: as `tokenizer(text)` gives it, the contract's prefix before it."""
+        return Draft("", (), {}, parts=(self.draft_text(self.prefix + text),), role="source")
+
+    def draft_target(self, text: str) -> Draft:
+        """What is made of a source: as `tokenizer(text_target=text)` gives it, all of it learned."""
+        return Draft("", (), {}, parts=(self.draft_text(text),), role="target")
+
+    def with_masks(self, text: str) -> list[int]:
+        """The ids of a text in which the mask token counts, and no other control token, in the tokenizer's frame."""
+        safe, mask = self.guard.hide((Message("user", text),), ()), self.tokenizer.mask_token
+        shown, hidden = safe.messages[0].content, dict(safe.hidden)
+        for character, token in safe.hidden.items():
+            if token == mask:
+                shown = shown.replace(character, token)
+                del hidden[character]
+        present = {character: token for character, token in hidden.items() if character in shown}
+        return framed(self.frames, [self._encode(shown, present)[0]])[0].tolist()
 
     def draft(self, conversation: Conversation, tools: Tools = ()) -> Draft:
         """The conversation as text, and where in it the trained turns stand.
@@ -244,15 +228,43 @@ class Contract:
         framed = [*self._opening, *ids, self.stop_ids[0]]
         return Rendered(array("i", framed), ((0, len(framed)),))
 
+    def _read(self, draft: Draft, ids: Sequence[list[int]]) -> Rendered:
+        """The ids of a draft with parts, in the frame that the tokenizer puts around them."""
+        if not draft.role:
+            return Rendered(*framed(self.frames, ids))
+        frame = self._target_frame if draft.role == "target" else self.frames[0]
+        whole, _ = framed((frame, frame), ids)
+        return Rendered(whole, ((0, len(whole)),) if draft.role == "target" else ())
+
     @cached_property
-    def _frames(self) -> tuple[Frame, Frame]:
+    def frames(self) -> tuple[Frame, Frame]:
+        """What the tokenizer puts around one text, and around two."""
         return frames_of(self.tokenizer)
+
+    @cached_property
+    def spaced(self) -> bool:
+        """Whether the tokenizer tells words by the space before them: alone they are other tokens than in a text."""
+        return needs_spaces(self.tokenizer)
+
+    @cached_property
+    def _target_frame(self) -> Frame:
+        return target_frame(self.tokenizer)
 
     @cached_property
     def _opening(self) -> list[int]:
         """What stands before every text: a beginning-of-sequence token, or BERT's [CLS], where the model wants one."""
         first = self.tokenizer("a")["input_ids"][0]
         return [first] if first in (self.tokenizer.bos_token_id, self.tokenizer.cls_token_id) else []
+
+    @property
+    def around_pieces(self) -> tuple[list[int], list[int]]:
+        """What stands before and behind each piece of a text that is cut into several.
+
+        Before it what opens a text; behind it nothing, since the text goes on, but of an encoder's tokenizer what
+        closes its frame.
+        """
+        encoder = self.tokenizer.mask_token_id is not None and self._opening == [self.tokenizer.cls_token_id]
+        return self._opening, [self.stop_ids[0]] if encoder else []
 
     def _span(self, ids: list[int], starts: list[int], begin: int, end: int, rewritten: bool) -> tuple[int, int]:
         """The tokens of text[begin:end] up to the last stop token among them."""
@@ -323,29 +335,19 @@ class Contract:
             self._heads[head] = ids if faithful else None
         return self._heads[head]
 
-    def _encode(self, text: str, hidden: Mapping[str, str]) -> tuple[list[int], list[int]]:
-        """Ids of `text`, and where in it each token starts.
+    def encode(self, text: str) -> tuple[list[int], list[int]]:
+        """Ids of a text that is read, without a frame, and where in it each token starts."""
+        draft = self.draft_text(text)
+        ids, starts = self._encode(draft.text, draft.hidden)
+        if not draft.hidden:
+            return ids, starts
+        widths = (len(draft.hidden.get(character, character)) for character in draft.text)
+        places = list(accumulate(widths, initial=0))
+        return ids, [places[start] for start in starts]
 
-        Text that hides control tokens is encoded in segments, cut inside each of them, so that it comes
-        back as plain text and never as the token.
-        """
-        if not hidden:
-            encoding = self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
-            return encoding.ids, [start for start, _ in encoding.offsets]
-        segments: list[list[tuple[str, int]]] = [[]]  # characters, each with its place in `text`
-        for place, character in enumerate(text):
-            token = hidden.get(character, character)
-            segments[-1].append((token[0], place))
-            if character in hidden:
-                segments.append([(rest, place) for rest in token[1:]])
-        ids: list[int] = []
-        starts: list[int] = []
-        for segment in filter(None, segments):
-            characters = "".join(character for character, _ in segment)
-            encoding = self.tokenizer.backend_tokenizer.encode(characters, add_special_tokens=False)
-            ids += encoding.ids
-            starts += [segment[start][1] for start, _ in encoding.offsets]
-        return ids, starts
+    def _encode(self, text: str, hidden: Mapping[str, str]) -> tuple[list[int], list[int]]:
+        """Ids of `text`, and where in it each token starts."""
+        return encoded(self.tokenizer.backend_tokenizer, text, hidden)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of an answer, without control tokens."""
@@ -364,8 +366,3 @@ class Contract:
             raise
         except Exception as error:  # noqa: BLE001  tokenizers says nothing better when a disk is full
             raise OSError(str(error)) from None
-
-
-def starts_with_bos(tokenizer: Any) -> bool:
-    """Whether the model was trained with a beginning-of-sequence token before every text."""
-    return tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Spans = tuple[tuple[int, int], ...]
+PROBE = ("a", "room", "a", "room")
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,13 @@ def frames_of(tokenizer: Any) -> tuple[Frame, Frame]:
     return alone, Frame(ids[:first], ids[border:second], ids[last:], own)
 
 
+def target_frame(tokenizer: Any) -> Frame:
+    """What a tokenizer puts around a text that is to be written, given another."""
+    one = tokenizer(text_target="a")
+    first, last = _ends(one.sequence_ids(0), 0)
+    return Frame(one["input_ids"][:first], [], one["input_ids"][last:], None)
+
+
 def framed(frames: tuple[Frame, Frame], texts: Sequence[list[int]]) -> tuple[array[int], Spans]:
     """The ids of one text or two in their frame; a span for each, where the tokenizer tells them apart by type."""
     frame = frames[len(texts) - 1]
@@ -56,3 +64,19 @@ def _ends(places: list[int | None], number: int) -> tuple[int, int]:
     """Where the tokens of one of several texts begin and end."""
     own = [place for place, one in enumerate(places) if one == number]
     return own[0], own[-1] + 1
+
+
+def needs_spaces(tokenizer: Any) -> bool:
+    """Whether words, encoded one by one, must have the space before them to be the tokens that they are in a text."""
+    encode = tokenizer.backend_tokenizer.encode
+    text = encode(" ".join(PROBE), add_special_tokens=False).ids
+    given = [word if i == 0 else f" {word}" for i, word in enumerate(PROBE)]
+    alone, with_spaces = (
+        encode(list(words), is_pretokenized=True, add_special_tokens=False).ids for words in (PROBE, given)
+    )
+    return alone != text and with_spaces == text
+
+
+def starts_with_bos(tokenizer: Any) -> bool:
+    """Whether the model was trained with a beginning-of-sequence token before every text."""
+    return tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id

@@ -68,6 +68,10 @@ class Guard:
             return []
         return [hit for text in _texts(message) for hit in pattern.findall(text)]
 
+    def spells(self, text: str) -> bool:
+        """Whether a text that somebody gives spells an added token."""
+        return self._may_spell(text) and self._added_pattern.search(text) is not None
+
     def hide(self, messages: Conversation, tools: Tools) -> Guarded:
         """The conversation with its spelled-out control tokens hidden."""
         schema = json.dumps(list(tools), ensure_ascii=False) if tools else ""

@@ -17,8 +17,10 @@ PASSING = ("version", "truncation", "padding")
 DEFAULTS: dict[str, Any] = {"use_regex": True, "strip_accents": None}
 
 
-def contract_id(tokenizer: Any, template: str | None, stop_ids: tuple[int, ...], train_on: str) -> str:
-    """SHA-256 over the content of a tokenizer, the template, the tokens that it names, stop ids and mask rule."""
+def contract_id(
+    tokenizer: Any, template: str | None, stop_ids: tuple[int, ...], train_on: str, prefix: str = ""
+) -> str:
+    """SHA-256 over a tokenizer's content, the template, the tokens that it names, stop ids, mask rule and prefix."""
     written = json.loads(tokenizer.backend_tokenizer.to_str())
     names = set(re.findall(r"\b[a-z]+_token\b", template or ""))
     parts = {
@@ -27,6 +29,7 @@ def contract_id(tokenizer: Any, template: str | None, stop_ids: tuple[int, ...],
         "template": template,
         "stop_ids": stop_ids,
         "train_on": train_on,
+        **({"prefix": prefix} if prefix else {}),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

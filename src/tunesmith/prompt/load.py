@@ -10,7 +10,8 @@ from typing import Any
 from tunesmith.core.errors import ModelError
 from tunesmith.core.files import read_object
 from tunesmith.core.names import did_you_mean
-from tunesmith.prompt.contract import Contract, starts_with_bos
+from tunesmith.prompt.contract import Contract
+from tunesmith.prompt.frame import starts_with_bos
 from tunesmith.prompt.messages import Message
 from tunesmith.prompt.template_check import check_template
 from tunesmith.prompt.templates import MARKS, TEMPLATES
@@ -18,7 +19,7 @@ from tunesmith.prompt.templates import MARKS, TEMPLATES
 
 def load_contract(
     folder: Path, template: str | None = None, train_on: str = "assistant", chat: bool = True,
-    add_tokens: Sequence[str] = (),
+    add_tokens: Sequence[str] = (), prefix: str = "",
 ) -> Contract:  # fmt: skip
     """The contract of the model in `folder`.
 
@@ -27,6 +28,7 @@ def load_contract(
         template: name from the template library, for a model without a template.
         train_on: `assistant` (every assistant turn), `last` (only the last), `all` (every token).
         add_tokens: texts that become tokens of their own.
+        prefix: what stands before every source of which something else is made.
         chat: whether conversations will be read; if not, a model may be without a template, as BERT is, and a
             tokenizer without a token for padding, as GPT-2's is, pads with the one that ends texts.
 
@@ -45,7 +47,7 @@ def load_contract(
         )
     ends = [tokenizer.convert_tokens_to_ids(MARKS[template][-1])] if template in MARKS else []
     stop_ids = tuple(dict.fromkeys([*ends, *_stop_ids(folder, tokenizer, text is None)]))
-    contract = Contract(tokenizer, text, stop_ids, train_on)
+    contract = Contract(tokenizer, text, stop_ids, train_on, prefix)
     if text is not None:
         check_template(text, tokenizer.special_tokens_map)
         _probe(contract)

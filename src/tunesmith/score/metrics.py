@@ -100,6 +100,16 @@ def _micro_f1(sums: Counts) -> Counts:
     return 100 * 2 * right / np.maximum(said + true, 1)
 
 
+def _precision(sums: Counts) -> Counts:
+    """Counts are (right, said, true) of all together."""
+    return 100 * sums[..., 0] / np.maximum(sums[..., 1], 1)
+
+
+def _recall(sums: Counts) -> Counts:
+    """The same counts."""
+    return 100 * sums[..., 0] / np.maximum(sums[..., 2], 1)
+
+
 def _calibration(sums: Counts) -> Counts:
     """Counts are (probability, right, 1) of each bin of probabilities (Guo et al., 2017, arXiv 1706.04599)."""
     sure, right, rows = np.moveaxis(sums.reshape(*sums.shape[:-1], -1, 3), -1, 0)
@@ -115,6 +125,10 @@ def _correlation(sums: Counts) -> Counts:
 
 PERPLEXITY = Metric("perplexity", "exp of loss per token of the reference answer", False, _perplexity)
 TOKEN_ACCURACY = Metric("token accuracy", "% of reference tokens that were the first choice", True, _percentage)
+MASKED_PERPLEXITY = Metric("perplexity of masked tokens", "exp of loss per masked token, at fixed masks", False,
+                           _perplexity)  # fmt: skip
+MASKED_ACCURACY = Metric("accuracy of masked tokens", "% of masked tokens that were the first choice", True,
+                         _percentage)  # fmt: skip
 BLEU_SCORE = Metric("BLEU", "sacrebleu, 0 to 100", True, _bleu)
 CHRF_SCORE = Metric("chrF", "sacrebleu, 0 to 100", True, _chrf)
 ROUGE_1 = Metric("ROUGE-1", "F1 over words, mean, 0 to 100", True, _percentage)
@@ -139,6 +153,19 @@ ABSOLUTE_ERROR = Metric("absolute error", "mean (MAE)", False, _mean)
 PEARSON = Metric("Pearson", "correlation, -1 to 1", True, _correlation)
 SPEARMAN = Metric("Spearman", "correlation of ranks among all rows, -1 to 1", True, _correlation)
 
+ENTITY_F1 = Metric("entity F1", "of stretches with the right words and label, 0 to 100", True, _micro_f1)
+ENTITY_PRECISION = Metric("entity precision", "% of what was said", True, _precision)
+ENTITY_RECALL = Metric("entity recall", "% of what is there", True, _recall)
+MACRO_ENTITY_F1 = Metric("macro entity F1", "mean over labels, 0 to 100", True, _macro_f1)
+WORD_ACCURACY = Metric("word accuracy", "% of words with the right tag", True, _percentage)
+ANSWER_EXACT = Metric("answer exact match", "% of rows, as SQuAD normalises answers", True, _percentage)
+ANSWER_F1 = Metric("answer F1", "over words, as SQuAD normalises answers, mean, 0 to 100", True, _percentage)
+ANSWERED = Metric("answerable", "% of rows where it is right that there is an answer, or none", True, _percentage)
+
+ANSWER_METRICS: tuple[Metric, ...] = (ANSWER_EXACT, ANSWER_F1, ANSWERED)  # of models that find answers in passages
+TAG_METRICS: tuple[Metric, ...] = (  # of models that tag words
+    ENTITY_F1, ENTITY_PRECISION, ENTITY_RECALL, MACRO_ENTITY_F1, WORD_ACCURACY,
+)  # fmt: skip
 CLASS_METRICS: tuple[Metric, ...] = (  # of models that say what a text is
     ACCURACY, MACRO_F1, MICRO_F1, MACRO_PRECISION, MACRO_RECALL, CALIBRATION,
     SQUARED_ERROR, ABSOLUTE_ERROR, PEARSON, SPEARMAN,
@@ -147,7 +174,8 @@ METRICS: tuple[Metric, ...] = (  # of models that write
     PERPLEXITY, BLEU_SCORE, CHRF_SCORE, ROUGE_1, ROUGE_2, ROUGE_L, EXACT_MATCH, TOKEN_F1, TOKEN_ACCURACY, STOP_RATE,
     LENGTH,
 )  # fmt: skip
-ALL_METRICS = (*CLASS_METRICS, *METRICS)
+MASKED_METRICS: tuple[Metric, ...] = (MASKED_PERPLEXITY, MASKED_ACCURACY)  # of models that fill in words
+ALL_METRICS = (*ANSWER_METRICS, *TAG_METRICS, *CLASS_METRICS, *MASKED_METRICS, *METRICS)
 
 _sentence_bleu = BLEU(effective_order=True)
 CORPUS_CHRF = CHRF()

@@ -41,7 +41,59 @@ class ClassifyConfig(Section):
     )
 
 
-ObjectiveConfig = Annotated[SftConfig | ClassifyConfig, Field(discriminator="type")]
+class TokenClassifyConfig(Section):
+    """Say of each word what tag it has: entities, slots, parts of speech."""
+
+    type: Literal["token_classify"] = "token_classify"
+    label_smoothing: float = option(
+        0.0,
+        "Share of each target that is spread over all tags. Validation is without.",
+        "0 to 0.1.",
+        ge=0,
+        lt=1,
+    )
+
+
+class Seq2SeqConfig(Section):
+    """Make one text of another: translate, sum up, correct; with an encoder-decoder such as T5, BART or Marian."""
+
+    type: Literal["seq2seq"] = "seq2seq"
+    prefix: str = option(
+        "",
+        "Text put before each source, as T5 is told what to do: 'translate English to German: '. It goes with the "
+        "model.",
+    )
+    label_smoothing: float = option(
+        0.0,
+        "Share of each target token that is spread over all words. Validation is without.",
+        "0 to 0.1.",
+        ge=0,
+        lt=1,
+    )
+
+
+class ExtractConfig(Section):
+    """Find the answer to a question in a passage, or say that it holds none."""
+
+    type: Literal["extract"] = "extract"
+    max_answer_tokens: int = option(30, "Longest answer that is looked for, in tokens.", "15 to 60.", ge=1)
+
+
+class PretrainConfig(Section):
+    """Learn plain text: every token of it or, of an encoder, those that are hidden, of T5 stretches of it."""
+
+    type: Literal["pretrain"] = "pretrain"
+    masked: float = option(
+        0.15, "Of encoders and T5: share of the tokens that are hidden, and predicted.", "0.15 to 0.4.", gt=0, lt=1
+    )
+    whole_words: bool = option(True, "Of encoders: hide all pieces of a word together.")
+    span_length: float = option(3.0, "Of T5: tokens that are taken out at once, on average.", "3 to 10.", ge=1, le=100)
+
+
+ObjectiveConfig = Annotated[
+    SftConfig | ClassifyConfig | TokenClassifyConfig | ExtractConfig | Seq2SeqConfig | PretrainConfig,
+    Field(discriminator="type"),
+]
 
 
 class GroupConfig(Section):
@@ -188,7 +240,9 @@ class EvaluateConfig(Section):
         ge=1,
     )
     metric: str = option(
-        "loss", "What validations are compared by: `loss`; `token_accuracy` of sft; `accuracy` of classify."
+        "loss",
+        "What validations are compared by: `loss`; `token_accuracy` of sft and seq2seq; `accuracy` of classify and "
+        "extract; `token_accuracy` and `f1` of token_classify.",
     )
     patience: int | None = option(
         None, "Validations without a better value before the run ends; never if absent.", ge=1
@@ -206,10 +260,10 @@ class EvaluateConfig(Section):
         "none",
         "What a model that does not chat is compared with beside the simplest guess: `all`, or of a classifier "
         "`tfidf`, a linear model on words and pieces of words, or `frozen`, one on what the base makes of the texts; "
-        "both are trained on the same rows.",
+        "both are trained on the same rows; of extract `no_answer`.",
     )
     general_ability: Literal["auto", "off"] | list[str] = option(
         "auto",
         "Files of general rows, scored with both models to show what was forgotten. `auto` takes tunesmith's own for "
-        "ember and none for other models.",
+        "ember, its plain texts for any model that learns plain text, and none for others.",
     )

@@ -16,11 +16,13 @@ import numpy as np
 import torch
 
 from tunesmith.data.prepare import Prepared
+from tunesmith.prompt.contract import Contract
 from tunesmith.train.batch import DummyBatch
 from tunesmith.train.planning.plan import Plan
 from tunesmith.train.weights.ranks import Ranks
 
 Columns = Mapping[str, torch.Tensor]  # values that were computed beforehand, one for each row
+PADDED = "rows of an encoder with a decoder are padded, several of about one length together"
 Sums = dict[str, np.ndarray]  # by name: scalars, or vectors such as a count for each class
 
 
@@ -93,8 +95,8 @@ class Draw:
     epoch: int = 0
 
     def of(self, row: Prepared) -> random.Random:
-        """The random numbers of one row in this epoch; of equal rows the same."""
-        return random.Random(f"{self.seed}/{self.epoch}/{row.source}/{row.key.hex()}")
+        """The random numbers of one row in this epoch, by what it holds and its line, wherever its file lies."""
+        return random.Random(f"{self.seed}/{self.epoch}/{row.source.line}/{row.source.column}/{row.key.hex()}")
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,14 @@ class Check:
 
 def _as_they_are(rows: Sequence[Prepared], draw: Draw) -> Sequence[Prepared]:
     return rows
+
+
+def _all_tokens(row: Prepared) -> tuple[int, ...]:
+    return (row.length,)
+
+
+def refuse_nothing(rows: Sequence[Prepared]) -> None:
+    """All rows can be learned from."""
 
 
 def _choose_nothing(model: Any, rows: Sequence[Prepared]) -> dict[str, Any]:
@@ -145,10 +155,13 @@ class Objective:
         arrange: the rows of a whole step before they are cut (KTO's mismatched pairs).
         precompute: once, before anything is learned, a value for each of some rows, saved with the run (reference log
             probabilities); `collate` is given them again with the rows.
+        padded: why its rows are never packed, as a sentence; empty where they may be.
+        widths: where rows are padded, the tokens that a row takes of each tensor that it is padded in.
         soft: tokens that `collate` puts before each sequence of a row.
         check: lets the planner try packing and the chunked loss; without it rows are not packed.
-        informed: the same objective, once the facts of the training rows are known: names of classes, how often each
-            comes.
+        informed: the same objective, once it is known what the training rows' facts are (names of classes, how often
+            each comes), and how they become tokens.
+        refuse: refuses, by `DataError`, training rows of which it could learn nothing.
         choose: of the trained model and the validation rows, what its users need beside its weights, as plain values
             for its card: a threshold.
     """
@@ -164,9 +177,12 @@ class Objective:
     before: Callable[[Models, Sequence[Any], Ranks], Any] = _nothing_before
     arrange: Callable[[Sequence[Prepared], Draw], Sequence[Prepared]] = _as_they_are
     precompute: Callable[[Models, Sequence[Prepared]], Columns] | None = None
+    padded: str = ""
+    widths: Callable[[Prepared], tuple[int, ...]] = _all_tokens
     soft: int = 0
     check: Check | None = None
-    informed: Callable[[Mapping[str, Any]], Objective] | None = None
+    informed: Callable[[Mapping[str, Any], Contract], Objective] | None = None
+    refuse: Callable[[Sequence[Prepared]], None] = refuse_nothing
     choose: Callable[[Any, Sequence[Prepared]], dict[str, Any]] = _choose_nothing
 
 

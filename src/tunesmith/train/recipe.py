@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import model_validator
+
 from tunesmith.core.config import Section, option, read_yaml, validate, with_overrides
 from tunesmith.core.errors import ConfigError
 from tunesmith.data.config import DataConfig
@@ -41,7 +43,9 @@ class Recipe(Section):
 
     model: ModelConfig = option(ModelConfig(), "The base model.")
     method: MethodConfig = option(LoraConfig(), "How the base model is changed; `tunesmith methods` lists them.")
-    objective: ObjectiveConfig = option(SftConfig(), "What is learned: `sft` or `classify`.")
+    objective: ObjectiveConfig = option(
+        SftConfig(), "What is learned: `sft`, `classify`, `token_classify`, `extract`, `seq2seq` or `pretrain`."
+    )
     data: DataConfig = option(..., "The rows, such as `data: {train: my-file.jsonl}`.")
     optim: OptimConfig = option(OptimConfig(), "How weights are updated.")
     perturb: PerturbConfig = option(NoPerturb(), "How embeddings are changed while training.")
@@ -72,6 +76,18 @@ class Recipe(Section):
         "none", "With several processes: each holds all weights, or a part of every weight (FSDP2)."
     )
     seed: int = option(0, "Of the order of rows, the adapter's start and dropout.", ge=0, lt=2**63)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _texts_are_documents(cls, values: Any) -> Any:
+        """Where plain text is learned, absent means that paragraphs are read together, and cut into rows if long."""
+        if not isinstance(values, Mapping):
+            return values
+        objective, data = values.get("objective"), values.get("data")
+        kind = objective.get("type") if isinstance(objective, Mapping) else getattr(objective, "type", objective)
+        if kind != "pretrain" or not isinstance(data, Mapping):
+            return values
+        return {**values, "data": {"over_long": "split", "documents": "sections", **data}}
 
 
 def read_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:

@@ -56,6 +56,7 @@ class Columns:
         Raises:
             DataError: with the names that there are.
         """
+        rows, raw = [self.lifted(row) for row in rows], rows
         for key, given in self.named.items():
             if not rows or any(given in row for row in rows):
                 continue
@@ -63,7 +64,11 @@ class Columns:
             if notes is not None and own is not None:
                 notes[f"no column {given!r}, which data.columns names; its own {own!r} is read"] += 1
                 continue
-            there = sorted(map(str, rows[0]))
+            head, _, nested = given.partition(".")
+            inside = raw[0].get(head) if nested else None
+            there = (
+                sorted(f"{head}.{name}" for name in inside) if isinstance(inside, dict) else sorted(map(str, rows[0]))
+            )
             close = difflib.get_close_matches(given, there, n=1)
             meant = f" Did you mean {close[0]!r}?" if close else ""
             raise DataError(
@@ -83,8 +88,21 @@ class Columns:
                     f"{file}: data.columns reads {given!r} as {key!r}, which {chosen.name} rows do not have: {hint}"
                 )
 
+    def lifted(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The row with what is named inside of a key, as `translation.de`, in that key's place."""
+        found: dict[str, Any] = {}
+        heads: set[str] = set()
+        for given in self.named.values():
+            head, _, name = given.partition(".")
+            inside = row.get(head) if name and given not in row else None
+            if isinstance(inside, dict) and name in inside:
+                found[given] = inside[name]
+                heads.add(head)
+        return {**{key: value for key, value in row.items() if key not in heads}, **found} if found else row
+
     def renamed(self, row: dict[str, Any], chosen: Format | None = None) -> dict[str, Any]:
         """The row under the keys of the chosen format, or, before one is, of all of them."""
+        row = self.lifted(row)
         plan = self._plan(tuple(row), chosen)
         return {plan[name]: value for name, value in row.items()} if plan else row
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from tunesmith.data.formats.values import Values, Warn
+
+
+def nothing_to_say(rows: Sequence[Values]) -> str:
+    """Rows are read as anybody would expect."""
+    return ""
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,11 @@ class Format:
         uses: further keys that the format reads; all others travel along as labels.
         looks: where keys do not suffice, what else must hold of the row.
         lacks: keys that rows may lack, where somebody has named the format: they have none of it.
+        named_only: whether it is taken only where somebody has named it.
         any_key: whether every other key belongs to the content too.
+        on_request: whether the keys are another format's too, and this one is meant only where the objective reads its
+            kind, or where it is named.
+        remark: how these rows of a file are read, where that is to be said: a sentence.
     """
 
     name: str
@@ -32,7 +41,10 @@ class Format:
     uses: frozenset[str] = frozenset()
     looks: Callable[[Values], bool] | None = None
     any_key: bool = False
+    named_only: bool = False
     lacks: frozenset[str] = frozenset()
+    on_request: bool = False
+    remark: Callable[[Sequence[Values]], str] = nothing_to_say
 
     @cached_property
     def keys(self) -> frozenset[str]:
@@ -45,6 +57,8 @@ class Format:
 
     def fit(self, row: Values) -> int:
         """How many keys of the row speak for this format; 0 if it is not of it."""
+        if self.named_only:
+            return 0
         return self.has_keys(row) if self.looks is None or self.looks(row) else 0
 
     def has_keys(self, row: Values) -> int:

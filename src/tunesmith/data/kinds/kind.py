@@ -74,6 +74,8 @@ class RowKind:
         formats: the ways to write a row, its own first, which `to_plain` of its content writes.
         chat: whether it needs a chat format: a model with a tokenizer alone reads only kinds that do not.
         writes: whether tokens of its texts are predicted; else they are read, and something is said of them.
+        share_asked: whether rows that ask the same are still of their own: questions about one passage are no near
+            duplicates.
         drafts: a content as texts, one for each sequence, in an order of the kind's own. Raises `ModelError` where the
             chat format refuses it.
         from_plain: the content that `to_plain` wrote; by default what the first format's converter makes of it.
@@ -93,6 +95,9 @@ class RowKind:
         turn_by_turn: where the template rewrites earlier turns, the rows that a row becomes, each to its last turn.
         split: under `data.over_long=split` what becomes of a row that is too long: rows of their own, or one row with
             its windows as sequences. Args: the row, its sequences, the longest length, the contract.
+        windows: whatever `data.over_long` says, what becomes of a row that is too long, where nothing of it is lost;
+            nothing where there is no room. Args: the row, its sequences, the longest length, the tokens that
+            neighbouring windows share.
     """
 
     name: str
@@ -101,6 +106,7 @@ class RowKind:
     chat: bool
     drafts: Callable[[Any, Contract], list[Draft]]
     writes: bool = True
+    share_asked: bool = False
     from_plain: Callable[[Mapping[str, Any]], Content] | None = None
     check: Callable[[Any, Warn], None] = no_check
     turns: Callable[[Any], Conversation] = no_turns
@@ -114,6 +120,7 @@ class RowKind:
     shown: Callable[[Row], list[tuple[list[dict[str, Any]], str]]] = nothing_asked
     turn_by_turn: Callable[[Row], Iterable[Row]] | None = None
     split: Callable[[Row, list[Tokens], int, Contract], list[Prepared]] | None = None
+    windows: Callable[[Row, list[Tokens], int, int], list[Prepared]] | None = None
 
     def read_back(self, plain: Mapping[str, Any]) -> Content:
         """The content that `to_plain` wrote."""

@@ -16,7 +16,7 @@ from tunesmith.data.formats.values import Values, Warn, kind_of, list_of, shown,
 from tunesmith.data.kinds.kind import Facts, RowKind
 from tunesmith.data.kinds.prepared import Prepared, TrainingRows
 from tunesmith.data.kinds.row import Content, Edit, Row
-from tunesmith.data.kinds.teach import refuse_one_label
+from tunesmith.data.kinds.teach import name_doubts, refuse_one_label, some_of
 from tunesmith.data.quality.ledger import RowFault
 from tunesmith.prompt.contract import Contract, Draft
 
@@ -216,20 +216,6 @@ def refuse_unknown_labels(rows: TrainingRows, facts: Facts, part: str) -> None:
         )
 
 
-def name_doubts(counts: Mapping[str, int]) -> list[str]:
-    """What is odd about names of classes and how often each comes, in sentences."""
-    found: list[str] = []
-    if single := [name for name, count in counts.items() if count == 1]:
-        found.append(f"{counted(len(single), 'label')} with a single training row each ({_some(single)}).")
-    folded: dict[str, list[str]] = defaultdict(list)
-    for name in counts:
-        folded["".join(filter(str.isalnum, name.casefold()))].append(name)
-    if alike := [names for names in folded.values() if len(names) > 1 and all(map(str.strip, names))]:
-        pairs = "; ".join(" and ".join(map(repr, names)) for names in alike[:3])
-        found.append(f"labels that are nearly the same: {pairs}. Give them one name if they mean one thing.")
-    return found
-
-
 def doubts(rows: TrainingRows, facts: Facts) -> list[str]:
     """What is odd about the labels of training rows, in sentences."""
     if shape_of(facts) == "number":
@@ -243,7 +229,7 @@ def doubts(rows: TrainingRows, facts: Facts) -> list[str]:
     found: list[str] = []
     if absent := [name for name, count in counts.items() if not count]:
         found.append(
-            f"{counted(len(absent), 'label')} stand in held-out rows alone ({_some(absent)}): the model cannot learn "
+            f"{counted(len(absent), 'label')} stand in held-out rows alone ({some_of(absent)}): the model cannot learn "
             "them. Give more rows, or name a file with data.test."
         )
     found += name_doubts(counts)
@@ -254,10 +240,6 @@ def doubts(rows: TrainingRows, facts: Facts) -> list[str]:
             f"{', '.join(other)!r} in {second.source}."
         )
     return found
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:5])) + (", ..." if len(names) > 5 else "")
 
 
 def shown_row(row: Row) -> list[tuple[list[dict[str, Any]], str]]:

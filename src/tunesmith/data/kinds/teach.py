@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from itertools import islice
 
 import numpy as np
@@ -88,3 +89,22 @@ def refuse_one_label(names: Sequence[str], rows: TrainingRows) -> None:
             f"all {len(rows)} training rows are labelled {names[0]!r}: the model would learn to say that of "
             "everything. Give rows with other labels too."
         )
+
+
+def name_doubts(counts: Mapping[str, int]) -> list[str]:
+    """What is odd about names of classes and how often each comes, in sentences."""
+    found: list[str] = []
+    if single := [name for name, count in counts.items() if count == 1]:
+        found.append(f"{counted(len(single), 'label')} with a single training row each ({some_of(single)}).")
+    folded: dict[str, list[str]] = defaultdict(list)
+    for name in counts:
+        folded["".join(filter(str.isalnum, name.casefold()))].append(name)
+    if alike := [names for names in folded.values() if len(names) > 1 and all(map(str.strip, names))]:
+        pairs = "; ".join(" and ".join(map(repr, names)) for names in alike[:3])
+        found.append(f"labels that are nearly the same: {pairs}. Give them one name if they mean one thing.")
+    return found
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first few names."""
+    return ", ".join(map(repr, names[:5])) + (", ..." if len(names) > 5 else "")

@@ -64,17 +64,19 @@ def edit(content: Text, change: Edit) -> Text:
 def split(row: Row, sequences: list[Tokens], longest: int, contract: Contract) -> list[Prepared]:
     """Rows of nearly equal length, every token in one of them.
 
-    Each begins with the model's beginning-of-sequence token where texts do.
+    Each begins with the model's beginning-of-sequence token where texts do; of an encoder, which reads nothing without
+    its frame, each stands in [CLS] and [SEP].
     """
     [whole] = sequences
-    bos = contract.tokenizer.bos_token_id
-    head = whole.ids[:1] if bos is not None and whole.ids[0] == bos else whole.ids[:0]
-    body = whole.ids[len(head) :]
-    pieces = np.array_split(body, -(-len(body) // (longest - len(head))))
+    before, behind = contract.around_pieces
+    head = whole.ids[: len(before)]
+    tail = whole.ids[len(whole.ids) - len(behind) :]
+    body = whole.ids[len(head) : len(whole.ids) - len(tail)]
+    pieces = np.array_split(body, -(-len(body) // (longest - len(head) - len(tail))))
     found: list[Prepared] = []
     for number, piece in enumerate(pieces, start=1):
         part = Row(Text(contract.decode(piece.tolist())), row.source, row.labels, whole=row)
-        ids = np.concatenate([head, piece])
+        ids = np.concatenate([head, piece, tail])
         found.append(prepared(part, [Tokens(ids, ((0, len(ids)),))], goes_on=number < len(pieces)))
     return found
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from tunesmith.data.kinds.row import Row
+from tunesmith.data.kinds.table import kind_of
 from tunesmith.data.quality.ledger import Source
 
 WORDS = 5  # words in a shingle
@@ -36,14 +37,15 @@ class NearDuplicates:
         """
         signature = _signature(row)
         if (found := self._founder(signature)) is not None:
-            return found
+            return found if _counts(row, found) else None
         self._index.insert(len(self._founders), signature)
         self._founders.append((signature, row.asked, row.source))
         return None
 
     def find(self, row: Row) -> tuple[int, Source] | None:
         """What `add` would return, without taking the row."""
-        return self._founder(_signature(row))
+        found = self._founder(_signature(row))
+        return found if found is not None and _counts(row, found) else None
 
     def _founder(self, signature: Any) -> tuple[int, Source] | None:
         for number in sorted(self._index.query(signature)):
@@ -51,6 +53,11 @@ class NearDuplicates:
             if signature.jaccard(founder) >= ALIKE_FROM:
                 return asked, source
         return None
+
+
+def _counts(row: Row, found: tuple[int, Source]) -> bool:
+    """Whether a row that is alike an earlier one is one too many: not where many rows of its kind ask the same."""
+    return found[0] != row.asked or not kind_of(row).share_asked
 
 
 def _signature(row: Row) -> Any:

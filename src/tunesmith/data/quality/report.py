@@ -135,11 +135,11 @@ def _why_useless(row: Row, result: list[Rendered] | ModelError) -> RowFault | No
 
 def _oddities(row: Row, result: list[Rendered], contract: Contract, max_length: int) -> Iterator[RowFault]:
     longest = max(len(rendered.ids) for rendered in result)
-    if longest > max_length:
+    if longest > max_length and kind_of(row).windows is None:
         yield RowFault(
             "over_long",
             f"{longest} tokens, more than {max_length}.",
-            "Shorten it, or set data.over_long to drop, truncate or split (plain text only).",
+            "Shorten it, or set data.over_long to drop, truncate or split (plain text, words with tags).",
         )
     kind = kind_of(row)
     yield from kind.unshown(row.content, contract)

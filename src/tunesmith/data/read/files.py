@@ -1,7 +1,7 @@
 """Containers: a file becomes raw rows, each with its line. What a row means is the business of `formats`.
 
 JSON lines, objects one after another, a JSON array, an object around one array, CSV and TSV with a
-header, CSV without header whose cells are JSON chats, Parquet, Arrow, Excel and plain text; text files
+header, CSV without header whose cells are JSON chats, Parquet, Arrow, Excel, CoNLL's columns and plain text; text files
 may be packed with gzip or Zstandard. The first bytes decide before the name does.
 """
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from tunesmith.core.errors import DataError, MissingError
 from tunesmith.core.names import counted
 from tunesmith.data.quality.ledger import RowFault
+from tunesmith.data.read.conll import holds_words, word_rows
 from tunesmith.data.read.csv import csv_rows
 from tunesmith.data.read.excel import excel_rows
 from tunesmith.data.read.json import DECODER, RawRow, line_rows, sequence_rows
@@ -28,12 +29,14 @@ from tunesmith.data.read.sniff import (
     refuse_no_data,
     wrapper,
 )
+from tunesmith.data.read.squad import squad_prefix, squad_rows
 from tunesmith.data.read.stream import LONGEST_ROW, chunks, kind_of
-from tunesmith.data.read.text import text_rows
+from tunesmith.data.read.text import Documents, text_rows
 
 PACKED = (".gz", ".zst")
 TABLES = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 TEXTS = (".txt", ".md", ".text", ".markdown")
+TAGGED = (".conll", ".conllu", ".bio", ".bioes", ".iob", ".iob2")
 JSONS = (".jsonl", ".ndjson", ".json")
 
 
@@ -43,6 +46,7 @@ def read_rows(
     name: str | None = None,
     known: Collection[str] = (),
     needs: Collection[str] = (),
+    documents: Documents = "paragraphs",
 ) -> Iterator[RawRow]:
     """The rows of `path`, in order.
 
@@ -52,6 +56,7 @@ def read_rows(
         name: what the user calls the file.
         known: names that columns have in some format, by which a table in a text file is known.
         needs: keys of which a row has one, where the user has said so.
+        documents: what a row of plain text is.
 
     Raises:
         MissingError: there is no such file.
@@ -70,6 +75,9 @@ def read_rows(
     suffix = next((suffix for suffix in reversed(suffixes) if suffix not in PACKED), "")
     start = _beginning(path, name)
     known = {column.casefold() for column in (needs or known)}
+    if suffix in TAGGED or (suffix not in JSONS and holds_words(start.lines)):
+        notes["a word with its tag in each line"] += 1
+        return word_rows(path, name, notes)
     if suffix in TABLES:
         if start.head[0] in "{[" and holds_json(start):
             return _json_rows(path, name, notes, start, f"rows of JSON in a {suffix} file")
@@ -85,12 +93,12 @@ def read_rows(
         if columns := looks_like_table(start, known):
             shown = ", ".join(map(repr, columns[:4]))
             notes[f"plain text that looks like a table with the columns {shown}: name it .csv if it is one"] += 1
-        return text_rows(path, name, notes)
+        return text_rows(path, name, notes, documents)
     if start.rows[0] in "{[":
         return _json_rows(path, name, notes, start)
     raise DataError(
         f"{name}: not a data file that is known. Give .jsonl (one JSON object a line), .json (an array of objects), "
-        ".csv or .tsv with a header, .parquet, .xlsx or .txt."
+        ".csv or .tsv with a header, .parquet, .xlsx, .conll or .txt."
     )
 
 
@@ -105,6 +113,8 @@ def _json_rows(path: Path, name: str, notes: Counter[str], start: Beginning, not
     if start.comments:
         notes[f"{counted(start.comments, 'line')} before the first row passed over"] += 1
     head = start.rows
+    if prefix := squad_prefix(head):
+        return squad_rows(path, name, notes, prefix)
     if head[0] == "[":
         return sequence_rows(path, name, notes, "[", start.comments)
     if head[0] == "{" and (prefix := wrapper(head)):

@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 from tunesmith.core.errors import DataError
 from tunesmith.data.quality.ledger import RowFault, Source
-from tunesmith.data.read.no_value import NoValue
+from tunesmith.data.read.no_value import NoValue, refuse_halves
 from tunesmith.data.read.stream import LONGEST_ROW, MARK, chunks, lines, too_big, undecodable
 
 WRAPPERS = ("data", "rows", "examples", "train", "items", "conversations")  # keys of files around one array of rows
@@ -36,6 +36,7 @@ class RawRow:
         text: its JSON, to find a value's column by; empty where it has none.
         column: where in its line it begins, from 1.
         odd: whether there is a `NoValue` in it.
+        find: where the value stands that a path leads to (line from 0, column from 1), of a row that is no JSON.
     """
 
     source: Source
@@ -43,6 +44,7 @@ class RawRow:
     text: str = ""
     column: int = 1
     odd: bool = False
+    find: Callable[[tuple[str | int, ...]], tuple[int, int]] | None = None
 
     @property
     def place(self) -> Source:
@@ -111,20 +113,6 @@ def parse_json(text: str, decoder: json.JSONDecoder = DECODER) -> Any:
         raise _too_deep() from None
     except ValueError as error:
         raise _cannot_hold(error) from None
-
-
-def refuse_halves(value: Any, text: str) -> None:
-    """Refuse a value with half a character in it, written in `text` as \\ud83d without its other half.
-
-    Raises:
-        RowFault: there is one.
-    """
-    if "\\ud" in text or "\\uD" in text:
-        try:
-            json.dumps(value, ensure_ascii=False, default=str).encode("utf-8")
-        except UnicodeEncodeError:
-            found = "a text holds half a character (a lone surrogate such as \\ud83d)."
-            raise RowFault("lone_surrogate", found, "Write the whole character, or take it out.") from None
 
 
 def _not_json(error: json.JSONDecodeError, column: int, line: int = 0) -> RowFault:
@@ -246,7 +234,9 @@ class _Window:
             self.text, self.position = self.text[place:], 0
 
 
-def sequence_rows(path: Path, name: str, notes: Counter[str], prefix: str, comments: int = 0) -> Iterator[RawRow]:
+def sequence_rows(
+    path: Path, name: str, notes: Counter[str], prefix: str, comments: int = 0, whole: bool = True
+) -> Iterator[RawRow]:
     """Objects one after another, after `prefix`: up to the closing bracket of an array, or to the end.
 
     Args:
@@ -255,6 +245,7 @@ def sequence_rows(path: Path, name: str, notes: Counter[str], prefix: str, comme
         notes: hears what was accepted though it is odd.
         prefix: what stands before the first object, such as `[` or `{"data": [`; empty for no array.
         comments: lines before all of this that are passed over.
+        whole: whether nothing but closing brackets may follow the array.
 
     Raises:
         DataError: the array is not closed, or text follows it.
@@ -275,7 +266,7 @@ def sequence_rows(path: Path, name: str, notes: Counter[str], prefix: str, comme
                 notes["trailing comma"] += 1
             window.move(window.position + 1)
             rest = window.skip(" \t\r\n}")
-            if rest:
+            if rest and whole:
                 shown = window.text[window.position : window.position + 30]
                 raise DataError(
                     f"{name}:{window.line}: more text after the JSON array ({shown!r}). Join the arrays, or write one "

@@ -6,6 +6,7 @@ they are a fault of the row; elsewhere they become null, and are counted.
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Container
@@ -72,3 +73,17 @@ def _with_null(value: Any) -> Any:
     if isinstance(value, list):
         return [_with_null(item) for item in value]
     return None if isinstance(value, NoValue) else value
+
+
+def refuse_halves(value: Any, text: str) -> None:
+    """Refuse a value with half a character in it, written in `text` as \\ud83d without its other half.
+
+    Raises:
+        RowFault: there is one.
+    """
+    if "\\ud" in text or "\\uD" in text:
+        try:
+            json.dumps(value, ensure_ascii=False, default=str).encode("utf-8")
+        except UnicodeEncodeError:
+            found = "a text holds half a character (a lone surrogate such as \\ud83d)."
+            raise RowFault("lone_surrogate", found, "Write the whole character, or take it out.") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 STEPS = json.JSONDecoder(parse_constant=str, parse_int=str)  # only where values end matters, not what they are
 
@@ -19,6 +20,21 @@ def column_of(text: str, path: tuple[str | int, ...]) -> tuple[int, int]:
             break
         place = found
     return text.count("\n", 0, place), place - text.rfind("\n", 0, place)
+
+
+def items_at(text: str, place: int, key: str) -> Iterator[int]:
+    """Where each item of a list begins, which stands under a key of the object at `place`; all of it is JSON."""
+    found = _step(text, place + len(text[place:]) - len(text[place:].lstrip()), key)
+    if found is None or text[found] != "[":
+        return
+    space = json.decoder.WHITESPACE  # pyright: ignore[reportAttributeAccessIssue]  the library's own pattern
+    place = space.match(text, found + 1).end()
+    while text[place] != "]":
+        yield place
+        _, place = STEPS.raw_decode(text, place)
+        place = space.match(text, place).end()
+        if text[place] == ",":
+            place = space.match(text, place + 1).end()
 
 
 def _step(text: str, place: int, step: str | int) -> int | None:

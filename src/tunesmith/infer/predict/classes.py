@@ -70,7 +70,7 @@ def _in_batches(
     """What a model gives for each row; rows of about one length go through it together."""
     order = sorted(range(len(rows)), key=lambda place: len(rows[place][0]))
     found: list[np.ndarray] = []
-    for some in _together([len(rows[place][0]) for place in order], packed):
+    for some in together([len(rows[place][0]) for place in order], packed):
         chosen = [rows[order[place]] for place in some]
         inputs = inputs_of([ids for ids, _ in chosen], [border for _, border in chosen], packed, str(model.device))
         found.append(run(model, inputs, len(chosen)).float().cpu().numpy())
@@ -82,7 +82,7 @@ def reads_of(rows: Iterable[Prepared]) -> list[Read]:
     return [(row.ids, border_of(row)) for row in rows]
 
 
-def _together(lengths: Sequence[int], packed: bool) -> Iterator[list[int]]:
+def together(lengths: Sequence[int], packed: bool) -> Iterator[list[int]]:
     """Places of rows that are read in one pass, of rows that become longer and longer."""
     some: list[int] = []
     total = 0

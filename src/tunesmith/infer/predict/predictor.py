@@ -69,10 +69,13 @@ class TaskPredictor:
         make: of a model with its adapter, its contract and its card, what predicts.
         outputs: what a model computes of prepared rows, each (P positions, V values) in fp32: equal before and after
             it is exported, and nearly so when an adapter is folded into its base.
+        losses: the loss of each row, where outputs are too large to keep of several: it stands for them when a model is
+            exported.
     """
 
     make: Callable[[Any, Contract, Mapping[str, Any]], Predictor]
     outputs: Callable[[Any, Sequence[Prepared]], list[np.ndarray]]
+    losses: Callable[[Any, Sequence[Prepared]], list[float]] | None = None
 
 
 def stream(predictor: Predictor, given: Iterable[Any]) -> Iterator[tuple[Any, Any]]:

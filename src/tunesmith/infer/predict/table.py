@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from tunesmith.core.errors import ModelError
-from tunesmith.infer.predict import classes
+from tunesmith.infer.predict import answers, classes, fill, spans, tags, targets
 from tunesmith.infer.predict.predictor import Predictor, TaskPredictor
+from tunesmith.model.heads import fresh_weights
 
-PREDICTORS: dict[str, TaskPredictor] = {"classify": classes.PREDICTOR}
+PREDICTORS: dict[str, TaskPredictor] = {
+    "classify": classes.PREDICTOR, "token_classify": tags.PREDICTOR, "extract": answers.PREDICTOR,
+    "masked": fill.PREDICTOR, "seq2seq": targets.PREDICTOR, "spans": spans.PREDICTOR,
+}  # fmt: skip
 
 
 def load_predictor(exported: Any, device: str = "auto") -> Any:
@@ -19,7 +23,7 @@ def load_predictor(exported: Any, device: str = "auto") -> Any:
         device: `auto`, `cpu` or `cuda`.
 
     Raises:
-        ModelError: it is a model that chats.
+        ModelError: it is a model that chats, or a base without a head.
 
     Returns:
         A `Predictor` of its task.
@@ -29,7 +33,13 @@ def load_predictor(exported: Any, device: str = "auto") -> Any:
             f"{exported.name}: this model writes on from what it has read, so there is nothing to predict. Use "
             "`tunesmith chat`."
         )
-    return predictor_of(exported.load(device), exported)
+    model = exported.load(device)
+    if fresh_weights(model):
+        raise ModelError(
+            f"{exported.name}: comes without the head that says what it has found, so there is nothing to predict. "
+            "Train it, and name the run."
+        )
+    return predictor_of(model, exported)
 
 
 def predictor_of(model: Any, exported: Any) -> Predictor:

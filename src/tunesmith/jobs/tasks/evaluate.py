@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from tunesmith.core import events
 from tunesmith.core.errors import ConfigError
@@ -11,10 +14,12 @@ from tunesmith.core.events import Report
 from tunesmith.data.kinds.table import kind_of
 from tunesmith.data.prepare import Prepared, dataset_id
 from tunesmith.data.split import Splits
-from tunesmith.evaluate.compare import compare, rows_of
+from tunesmith.evaluate.compare import EvalReport, compare, rows_of
+from tunesmith.evaluate.general_ability import general_files, load_general
 from tunesmith.evaluate.suite import RowResults
+from tunesmith.infer.predict.predictor import Predictor
 from tunesmith.infer.predict.table import load_predictor, predictor_of
-from tunesmith.jobs.final_evaluation import Found, say
+from tunesmith.jobs.final_evaluation import LONGEST_GENERAL, Found, say
 from tunesmith.jobs.tasks.table import EVALUATIONS
 from tunesmith.jobs.tasks.task import Asked, baselines_of
 from tunesmith.model.export import ExportedModel, find_model
@@ -36,12 +41,40 @@ def evaluate_run(recipe: Recipe, folder: Path, base: Base, splits: Splits, repor
     if not len(splits.test):
         return Found()
     report(events.Phase("evaluating"))
-    rows = splits.test[: recipe.evaluate.rows] if recipe.evaluate.rows else splits.test
     exported, device = find_model(str(folder / "model")), recipe.device
+    rows, most = splits.test, recipe.evaluate.rows or EVALUATIONS[exported.task].rows or len(splits.test)
+    if most < len(rows):
+        rows = rows.at(np.arange(most) * len(rows) // most)
+        report(events.Warning(f"{most} of {len(splits.test)} test rows are measured. evaluate.rows sets how many."))
     found = beside_baselines(exported, folder.name, base, list(rows), splits.train, recipe.evaluate.baseline, device,
                              report)  # fmt: skip
+    if EVALUATIONS[exported.task].general:
+        files = general_files(recipe.evaluate.general_ability, base.name, of_texts=True)
+        found = replace(found, general=on_general(exported, folder.name, base, files, device, report))
     say(found, recipe.evaluate.samples, report)
     return found
+
+
+def on_general(
+    exported: ExportedModel, name: str, base: Base, files: Mapping[str, str], device: str, report: Report
+) -> dict[str, EvalReport]:
+    """What a model and its base do on general rows, by what these are called.
+
+    Raises:
+        DataError: they are rows of another kind.
+    """
+    task, found = EVALUATIONS[exported.task], dict[str, EvalReport]()
+    for what, file in files.items():
+        rows = load_general(file, exported.contract(), LONGEST_GENERAL, task.reads)
+        results, _ = task.measure(load_predictor(exported, device), f"{name} on {what}", rows, report)
+        before, _ = task.measure(base_of(exported, base, device), f"base on {what}", rows, report)
+        found[what] = compare(results, before, (name, base.name), dataset_id(rows), rows)
+    return found
+
+
+def base_of(exported: ExportedModel, base: Base, device: str) -> Predictor:
+    """The base of a model, ready to predict as it does."""
+    return predictor_of(load(base.folder, exported.spec(answering(device))).model, exported)
 
 
 def beside_baselines(
@@ -66,11 +99,9 @@ def beside_baselines(
     results, pictures = task.measure(predictor, name, rows, report)
     others: dict[str, RowResults] = {}
     if task.base and base is not None:
-        model = load(base.folder, exported.spec(answering(device))).model
-        others[base.name], _ = task.measure(predictor_of(model, exported), "base", rows, report)
-        del model
+        others[base.name], _ = task.measure(base_of(exported, base, device), "base", rows, report)
     for one in chosen:
-        report(events.Phase("training the baseline"))
+        report(events.Phase("asking the baselines"))
         other, said = one(Asked(predictor, rows, training, base, device))
         others[other] = said
     data = dataset_id(rows)

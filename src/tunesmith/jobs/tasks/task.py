@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tunesmith.core.errors import ConfigError
 from tunesmith.core.events import Report
 from tunesmith.core.names import look_up
 from tunesmith.data.prepare import Prepared
@@ -49,6 +50,8 @@ class TaskEvaluation:
         always: what stands beside every model, cheap and honest.
         wanted: further baselines, by the names that `evaluate.baseline` knows.
         base: whether the base has what the task needs, so that it is asked too.
+        rows: most that are measured at the end of a run where its recipe does not say; all if None.
+        general: whether general rows of its kinds can be asked too, so that it is seen what was forgotten.
         refuse_other: raises `ConfigError` where two predictors cannot be compared. Args: both, and their names.
     """
 
@@ -57,7 +60,9 @@ class TaskEvaluation:
     always: Baseline | None = None
     wanted: Mapping[str, Baseline] = field(default_factory=dict[str, Baseline])
     base: bool = False
+    general: bool = False
     refuse_other: Callable[[Any, Any, tuple[str, str]], None] = lambda one, other, names: None
+    rows: int | None = None
 
 
 def baselines_of(task: TaskEvaluation, wanted: str) -> list[Baseline]:
@@ -71,4 +76,8 @@ def baselines_of(task: TaskEvaluation, wanted: str) -> list[Baseline]:
         return always
     if wanted == ALL_BASELINES:
         return [*always, *task.wanted.values()]
+    if not task.wanted:
+        raise ConfigError(
+            f"baseline {wanted!r}: of this task there is none but what always stands beside it: take all."
+        )
     return [*always, look_up(task.wanted, wanted, "baseline")]

@@ -61,8 +61,9 @@ def add(
     refuse_read_by_weight(model, config.targets, inner)
     refuse_unknown_modules(model, config.train_also)
     targets = sorted(layers) if head and config.targets == "all-linear" else config.targets
+    kind = task_type(model)
     wanted = make({
-        "task_type": TaskType[task_type(model)], "target_modules": targets,
+        "task_type": None if kind is None else TaskType[kind], "target_modules": targets,
         "modules_to_save": [*config.train_also, *head] or None,
     })  # fmt: skip
     if config.continue_from is not None:

@@ -15,8 +15,13 @@ class FullConfig(Section):
 
 
 def apply(model: Any, config: FullConfig) -> Any:
-    """The model, with nothing frozen."""
-    return model.requires_grad_(True)
+    """The model, with nothing frozen but what its library makes anew and never saves: Marian's table of positions."""
+    model.requires_grad_(True)
+    unsaved = getattr(model, "_keys_to_ignore_on_save", None) or ()
+    for name, weight in model.named_parameters():
+        if name in unsaved:
+            weight.requires_grad_(False)
+    return model
 
 
 FULL = Method(FullConfig, apply, learning_rate=2e-5, label="full fine-tuning")

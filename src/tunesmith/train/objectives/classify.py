@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+from tunesmith.core.errors import DataError
 from tunesmith.data.kinds.labelled import Shape, border_of, label_names, names_of, shape_of
 from tunesmith.data.prepare import Prepared
 from tunesmith.infer.predict.classes import best_threshold, reads_of, row_logits
 from tunesmith.model.heads import class_logits, inputs_of
 from tunesmith.train.config import ClassifyConfig
-from tunesmith.train.objective import Check, Columns, Draw, Loss, Models, Objective, Term
+from tunesmith.train.objective import PADDED, Check, Columns, Draw, Loss, Models, Objective, Term, refuse_nothing
 from tunesmith.train.planning.plan import Plan
 from tunesmith.train.weights.shards import within
 
@@ -147,8 +148,34 @@ def choose(model: Any, rows: Sequence[Prepared], classes: Classes) -> dict[str, 
     }
 
 
-def make_classify(config: ClassifyConfig, facts: Mapping[str, Any] | None = None) -> Objective:
-    """The objective; it can be learned once the facts of the rows are known."""
+def refuse_other_ends(rows: Sequence[Prepared], end: int) -> None:
+    """Refuse rows without the token at which the head reads them, or with more of it than others have.
+
+    Raises:
+        DataError: with the first.
+    """
+    wanted = 0
+    for row in rows:
+        count = int((row.ids == end).sum())
+        wanted = wanted or count
+        if not count or count != wanted:
+            raise DataError(
+                f"{row.source}: the row has {count} of the tokens that end texts, at the last of which this model's "
+                f"head reads it, and all rows must have as many, at least one (the first has {wanted}). Give texts "
+                "alone or pairs alone, leave out data.over_long=truncate, and take a tokenizer that ends texts."
+            )
+
+
+def make_classify(
+    config: ClassifyConfig, facts: Mapping[str, Any] | None = None, end: int | None = None
+) -> Objective:  # fmt: skip
+    """The objective; it can be learned once the facts of the rows are known.
+
+    Args:
+        config: the recipe's section.
+        facts: of the training rows.
+        end: the token at which an encoder with a decoder reads a row, whose rows are padded.
+    """
     classes = classes_of(facts or {}, config.class_weights == "balanced")
 
     def outputs(models: Models, batch: ClassBatch) -> list[torch.Tensor]:
@@ -167,6 +194,8 @@ def make_classify(config: ClassifyConfig, facts: Mapping[str, Any] | None = None
         metrics=("loss", "accuracy"),
         higher=frozenset({"accuracy"}),
         check=Check(outputs, losses),
-        informed=lambda facts: make_classify(config, facts),
+        informed=lambda facts, contract: make_classify(config, facts, end),
+        padded="" if end is None else PADDED,
+        refuse=refuse_nothing if end is None else partial(refuse_other_ends, end=end),
         choose=partial(choose, classes=classes),
     )

@@ -9,11 +9,11 @@ Axes: N trained positions, V vocabulary, D width.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
 from tunesmith.data.prepare import Prepared
-from tunesmith.train.batch import TokenBatch
 from tunesmith.train.loss import hidden_at_trained, linear_cross_entropy, logits_at_trained, output_layer
 from tunesmith.train.objective import Columns, Draw, Models
 from tunesmith.train.planning.packing_check import UNFIT, distance, evaluating, first_line
@@ -22,17 +22,23 @@ from tunesmith.train.planning.plan import Plan
 ROUNDING = 0.01  # of what one and the same forward pass gives twice, in bf16, where sums come in another order
 WIDE = 100.0  # largest logit given: a cap, which small logits would hide, shows
 
-Collate = Callable[[Sequence[Prepared], Plan, Draw, Columns], TokenBatch]
+Collate = Callable[[Sequence[Prepared], Plan, Draw, Columns], Any]
+Ask = Callable[[Any, Any], torch.Tensor]
 
 
 @torch.no_grad()
-def why_not_chunked(models: Models, rows: Sequence[Prepared], collate: Collate) -> str | None:
+def why_not_chunked(
+    models: Models, rows: Sequence[Prepared], collate: Collate, logits: Ask = logits_at_trained,
+    hidden: Ask = hidden_at_trained,
+) -> str | None:  # fmt: skip
     """None if the loss without logits is the model's own, else the reason, as a sentence.
 
     Args:
         models: as they will be trained.
         rows: a few to compare on.
         collate: makes a batch of rows, as for training.
+        logits: asks the model for those of a batch, (N, V).
+        hidden: asks it for what its last layer would read, (N, D).
     """
     model = models.policy
     head = output_layer(model)
@@ -50,8 +56,7 @@ def why_not_chunked(models: Models, rows: Sequence[Prepared], collate: Collate) 
     hook = head.register_forward_hook(spread)
     with evaluating(model):
         try:
-            logits_NV = logits_at_trained(model, batch)
-            hidden_ND = hidden_at_trained(model, batch)
+            logits_NV, hidden_ND = logits(model, batch), hidden(model, batch)
             total, _ = linear_cross_entropy(hidden_ND, head, batch.target_N)
         except UNFIT as error:
             return f"this model does not support it ({first_line(error)})"

@@ -32,6 +32,7 @@ class Plan:
         reasons: why each decision fell as it did, for people.
         versions: of the libraries that results depend on.
         machine: processor or GPU.
+        padding: how much of what is computed is padding, about, of rows that are never packed.
     """
 
     device: str
@@ -48,6 +49,7 @@ class Plan:
     chunked: bool | None = None
     compiled: bool | None = None
     checkpointing: bool | None = None
+    padding: float | None = None
 
     @property
     def dtype(self) -> Any:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Literal
 
 import torch
 
 from tunesmith.core import events
 from tunesmith.core.events import Report, silent
+from tunesmith.data.pack import epoch_batches, padded_batches
 from tunesmith.data.prepare import Prepared
 from tunesmith.data.replay import Mixture
 from tunesmith.exec.machine import processor, versions
@@ -38,6 +40,7 @@ from tunesmith.train.weights.ranks import ALONE, Ranks
 from tunesmith.train.weights.shards import forget_gathered
 
 FEW = 4  # rows that decisions are tried on
+STEPS_LOOKED_AT = 20  # by which the share of padding is estimated
 
 
 def make_plan(
@@ -132,6 +135,10 @@ def complete_plan(
         rows: that it will be trained on.
         report: hears what is off, and why.
     """
+    if plan.packing and objective.padded:
+        share = padding_share(objective, rows, plan.micro_tokens, wishes.batch_size)
+        reasons = {**plan.reasons, "packing": objective.padded}
+        plan = replace(plan, packing=False, padding=round(share, 3), reasons=reasons)
     plan = decide_packing(plan, placed, objective, rows, report)
     plan = decide_loss(plan, placed, objective, rows, report)
     placed.model.train()  # as in training, or other layers would be measured and compiled
@@ -142,6 +149,17 @@ def complete_plan(
 def shortest(rows: Mixture) -> list[Prepared]:
     """A few rows that are quickly computed, without reading all others."""
     return [rows[int(i)] for i in rows.lengths.argsort()[:FEW]]
+
+
+def padding_share(objective: Objective, rows: Mixture, micro_tokens: int, batch_size: int) -> float:
+    """How much of what is computed of padded rows is padding, by the first steps of an epoch."""
+    told = computed = 0
+    for step in islice(epoch_batches(len(rows), batch_size, 0, 0), STEPS_LOOKED_AT):
+        widths = [objective.widths(rows[place]) for place in step]
+        told += sum(map(sum, widths))
+        for group in padded_batches(widths, micro_tokens):
+            computed += len(group) * sum(map(max, zip(*(widths[place] for place in group), strict=True)))
+    return 1 - told / computed
 
 
 def decide_packing(plan: Plan, placed: Placed, objective: Objective, rows: Mixture, report: Report = silent) -> Plan:

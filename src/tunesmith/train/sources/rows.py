@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from tunesmith.data.pack import deal, epoch_batches, micro_batches
+from tunesmith.data.pack import deal, epoch_batches, micro_batches, padded_batches
 from tunesmith.data.prepare import Prepared
 from tunesmith.data.replay import in_epoch
 from tunesmith.train.batch import DummyBatch, LazyBatches
@@ -66,7 +66,13 @@ class RowSource:
         plan, lengths = self.plan, [row.length + self.objective.soft * len(row.sequences) for row in rows]
 
         def cut(hand: list[int]) -> list[list[int]]:
-            groups = micro_batches([lengths[i] for i in hand], accumulation, plan.micro_tokens, plan.packing)
+            if accumulation is None and not plan.packing:
+                widths = [self.objective.widths(rows[i]) for i in hand]
+                soft = [lengths[i] - rows[i].length for i in hand]
+                padded = [(first + more, *rest) for (first, *rest), more in zip(widths, soft, strict=True)]
+                groups = padded_batches(padded, plan.micro_tokens)
+            else:
+                groups = micro_batches([lengths[i] for i in hand], accumulation, plan.micro_tokens, plan.packing)
             return [[hand[i] for i in group] for group in groups]
 
         cuts = [cut(hand) if hand else [] for hand in deal(lengths, self.ranks.count)]

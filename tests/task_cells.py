@@ -1,0 +1,244 @@
+"""One task with one architecture and one method: trained, resumed, exported, and read by the library alone.
+
+A new task is an entry of `TASKS`: bases of each architecture that it claims, rows, and how the library loads and asks
+what was exported.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+import yaml
+from safetensors.torch import load_file
+
+import classifiers
+import masked_texts
+import spans
+from tunesmith.core.config import to_yaml
+from tunesmith.core.errors import Stopped
+from tunesmith.core.events import silent
+from tunesmith.core.files import read_lines, read_object, write_text
+from tunesmith.infer.predict.table import load_predictor
+from tunesmith.jobs.finetune import finetune
+from tunesmith.jobs.merge import merge
+from tunesmith.model.export import find_model
+from tunesmith.train.checkpoint import all_checkpoints
+from tunesmith.train.recipe import read_recipe
+
+METHODS: dict[str, dict[str, Any]] = {"full": {"type": "full"}, "lora": {"type": "lora", "rank": 4}}
+TEXT = "where is the dog please"
+
+
+@dataclass(frozen=True)
+class TaskCells:
+    """What a task claims.
+
+    Attributes:
+        kinds: the architectures, by the names that `save` knows.
+        save: writes a small base of a kind to a folder.
+        rows: that are trained on.
+        settings: of a recipe of this kind.
+        library: the class of transformers that loads a full or merged model of a kind, and its arguments.
+        adapted: the class of peft that loads an adapter of a kind, and its arguments.
+        outputs: what a model computes of a text, given the tokenizer of its folder.
+        pipeline: asks transformers' pipeline for a folder, and compares with what ours predicts; absent for kinds that
+            have none.
+    """
+
+    kinds: tuple[str, ...]
+    save: Callable[[Path, str], Path]
+    rows: list[dict[str, Any]]
+    settings: Callable[[str], dict[str, Any]]
+    library: Callable[[str], Any]
+    adapted: Callable[[str], tuple[Any, dict[str, Any]]]
+    outputs: Callable[[Any, Any], torch.Tensor]
+    pipeline: Callable[[str, Path, Any], None] | None = None
+    rate: dict[str, float] = field(default_factory=lambda: {"full": 3e-3, "lora": 1e-2})
+
+
+def logits_of(model: Any, tokenizer: Any) -> torch.Tensor:
+    """Of a text, as anybody asks for them."""
+    with torch.no_grad():
+        return model(**tokenizer(TEXT, return_tensors="pt")).logits
+
+
+def same_classes(kind: str, folder: Path, ours: Any) -> None:
+    """Each class has the probability in the library's pipeline that ours has."""
+    said = transformers.pipeline("text-classification", model=str(folder), device="cpu", top_k=None)([TEXT])[0]
+    [own] = ours.predict([TEXT])
+    for one in said:
+        assert math.isclose(one["score"], own.probabilities[one["label"]], abs_tol=1e-4), (said, own)
+
+
+def ends_of(model: Any, tokenizer: Any) -> torch.Tensor:
+    """Of a question and a passage, how much each token begins an answer, and how much it ends one."""
+    inner = model.get_base_model() if hasattr(model, "peft_config") else model  # peft's own leaves out types of tokens
+    with torch.no_grad():
+        found = inner(**tokenizer("where is my room", TEXT, return_tensors="pt"))
+    return torch.stack([found.start_logits, found.end_logits], -1)
+
+
+def same_tags(kind: str, folder: Path, ours: Any) -> None:
+    """The stretches are those of the library's pipeline."""
+    said = transformers.pipeline("token-classification", model=str(folder), device="cpu", aggregation_strategy="simple")
+    [own] = ours.predict([TEXT])
+    found = [(one["entity_group"], one["start"], one["end"]) for one in said(TEXT)]
+    assert found == [(one.label, one.start, one.end) for one in own.entities], (found, own)
+
+
+def same_words(kind: str, folder: Path, ours: Any) -> None:
+    """Each of the best words has the probability in the library's pipeline that ours has; decoders have none."""
+    if kind not in masked_texts.ALL:
+        return
+    text = TEXT.replace("dog", ours.mask)
+    said = transformers.pipeline("fill-mask", model=str(folder), device="cpu")(text)
+    [own] = ours.predict([text])
+    known = dict(own.masks[0])
+    for one in said:
+        if one["token_str"]:  # small bases have embeddings for more tokens than there are
+            assert math.isclose(one["score"], known[one["token_str"]], abs_tol=1e-4), (said, own)
+
+
+def save_base_of_text(folder: Path, kind: str) -> Path:
+    """An encoder without a head, or a decoder."""
+    return classifiers.save_base(folder, kind)
+
+
+def _peft(name: str, **settings: Any) -> tuple[Any, dict[str, Any]]:
+    import peft
+
+    return getattr(peft, name), settings
+
+
+TASKS: dict[str, TaskCells] = {
+    "classify": TaskCells(
+        kinds=(*classifiers.KINDS, *classifiers.PADDED),
+        save=classifiers.save_base,
+        rows=classifiers.class_rows(48),
+        settings=lambda kind: {"objective": {"type": "classify"}},
+        library=lambda kind: transformers.AutoModelForSequenceClassification,
+        adapted=lambda kind: _peft("AutoPeftModelForSequenceClassification", num_labels=3),
+        outputs=logits_of,
+        pipeline=same_classes,
+    ),
+    "token_classify": TaskCells(
+        kinds=(*classifiers.KINDS, *classifiers.PADDED),
+        save=classifiers.save_base,
+        rows=spans.tagged_rows(48),
+        settings=lambda kind: {"objective": {"type": "token_classify"}},
+        library=lambda kind: transformers.AutoModelForTokenClassification,
+        adapted=lambda kind: _peft("AutoPeftModelForTokenClassification", num_labels=7),
+        outputs=logits_of,
+        pipeline=same_tags,
+    ),
+    "extract": TaskCells(
+        kinds=("bert", "roberta", "distilbert", *classifiers.PADDED),
+        save=classifiers.save_base,
+        rows=spans.passage_rows(48),
+        settings=lambda kind: {"objective": {"type": "extract"}},
+        library=lambda kind: transformers.AutoModelForQuestionAnswering,
+        adapted=lambda kind: _peft("AutoPeftModelForQuestionAnswering"),
+        outputs=ends_of,
+    ),
+    "pretrain": TaskCells(
+        kinds=(*masked_texts.ALL, "llama", "gpt2"),
+        save=save_base_of_text,
+        rows=masked_texts.text_rows(48),
+        settings=lambda kind: {
+            "objective": {"type": "pretrain", **({"masked": 0.3} if kind in masked_texts.ALL else {})},
+            **({} if kind in masked_texts.ALL else {"template": "plain"}),
+        },
+        library=lambda kind: (
+            transformers.AutoModelForMaskedLM if kind in masked_texts.ALL else transformers.AutoModelForCausalLM
+        ),
+        adapted=lambda kind: _peft("AutoPeftModel" if kind in masked_texts.ALL else "AutoPeftModelForCausalLM"),
+        outputs=logits_of,
+        pipeline=same_words,
+    ),
+}
+
+
+def begin(task: str, kind: str, method: str, folder: Path, base: Path) -> Path:
+    """A run's folder, ready to be trained."""
+    cells = TASKS[task]
+    folder.mkdir(parents=True)
+    rows = folder.parent / "rows.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in cells.rows))
+    own = dict(cells.settings(kind))
+    template = {"template": own.pop("template")} if "template" in own else {}
+    values = {
+        "model": {"base": str(base), **template},
+        "method": METHODS[method],
+        "data": {"train": str(rows), "test": 0, "validation": 0, "near_duplicates": "off", "duplicates": "keep",
+                 "replay": "off"},
+        "optim": {"learning_rate": cells.rate[method], "epochs": 6, "batch_size": 12, "warmup": 0},
+        "output": {"folder": str(folder.parent), "name": folder.name, "checkpoint_every": 4},
+        "precision": "fp32",
+        "compile": "off",
+        **own,
+    }  # fmt: skip
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(values))
+    write_text(folder / "config.yaml", to_yaml(read_recipe(folder / "recipe.yaml")))
+    return folder
+
+
+def try_cell(task: str, kind: str, method: str, folder: Path) -> dict[str, str]:
+    """What was seen; an AssertionError, or an error of the library, where something is not as it is claimed.
+
+    Args:
+        task: of `TASKS`.
+        kind: of its architectures.
+        method: of `METHODS`.
+        folder: for all that it writes.
+    """
+    cells = TASKS[task]
+    base = cells.save(folder / kind, kind)
+    whole, broken = (begin(task, kind, method, folder / name, base) for name in ("whole", "broken"))
+    finetune({"folder": str(whole), "until": "exported"}, silent)  # what it exports is read back, and equal
+    losses = [line["loss"] for line in read_lines(whole / "metrics.jsonl")]
+    first, last = sum(losses[:3]) / 3, sum(losses[-3:]) / 3
+    assert last < first, losses
+    left = iter(range(5))
+    try:
+        finetune({"folder": str(broken), "until": "trained"}, silent, lambda: next(left, None) is None)
+        raise AssertionError("it was to be stopped")
+    except Stopped:
+        finetune({"folder": str(broken), "until": "trained", "resume": True}, silent)
+    states = [load_file(all_checkpoints(run / "checkpoints")[-1] / "trainable.safetensors") for run in (whole, broken)]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+    plan = read_object(whole / "plan.json")
+    seen = {"loss": f"{first:.2f} to {last:.2f}", "resumed": "exactly", "reloaded": "equal"}
+    return {**seen, "packed": "yes" if plan["packing"] else "no", **read_elsewhere(cells, kind, method, whole)}
+
+
+def read_elsewhere(cells: TaskCells, kind: str, method: str, run: Path) -> dict[str, str]:
+    """The library's classes, and its pipeline where there is one, say what ours does; an adapter merged too."""
+    found = find_model(str(run))
+    tokenizer = found.contract().tokenizer
+    ours = cells.outputs(found.load("cpu"), tokenizer)
+    seen, place = {"Auto class": "equal"}, run / "model"
+    if method == "full":
+        theirs = cells.library(kind).from_pretrained(place)
+    else:
+        adapted, arguments = cells.adapted(kind)
+        theirs = adapted.from_pretrained(place, **arguments)
+    torch.testing.assert_close(cells.outputs(theirs.eval(), tokenizer), ours, rtol=1e-4, atol=1e-4)
+    if method != "full":
+        asked = {"run": str(run), "output": None, "data": None, "replace": False, "prompts": 4, "limit": 1e-3,
+                 "max_new_tokens": 8}  # fmt: skip
+        place = Path(merge(asked, silent)["folder"])
+        merged = cells.library(kind).from_pretrained(place).eval()
+        torch.testing.assert_close(cells.outputs(merged, tokenizer), ours, rtol=1e-3, atol=1e-3)
+        seen["merged"] = "equal"
+    if cells.pipeline is not None and not found.chats:
+        cells.pipeline(kind, place, load_predictor(found, "cpu"))
+        seen["pipeline"] = "equal"
+    return seen
