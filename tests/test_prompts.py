@@ -283,6 +283,9 @@ def test_one_table_of_base_server_and_classifier(mails, serve, classifier, tmp_p
         (str(tiny), "zero-shot"), (str(tiny), "zero-shot, instruction"),
     ]  # fmt: skip
     assert len(validation) == 6 + 6 + 1
+    assert all(
+        len(found[part]["sources"]) == len(found[part]["entries"][0]["answers"]) for part in ("validation", "test")
+    )
     assert {line["model"] for line in test} == {str(tiny), f"{server.url}#small", str(run)}
     for line in test:
         if line["model"] != str(run):
@@ -360,7 +363,7 @@ def test_test_rows_are_left_alone_where_that_is_asked_and_their_use_is_noted(wri
     assert not any("used" in note for note in first["notes"])
     shots = {"validate_only": False, "shots": [1]}
     second = try_prompts({**asked, **shots}, silent)["report"]
-    assert any("these test rows were used 1 time before" in note for note in second["notes"])
+    assert any("these test rows were used 1 time before, for other prompts" in note for note in second["notes"])
 
 
 # Kept answers and budgets.

@@ -24,7 +24,7 @@ from tunesmith.evaluate.prompts.choose import Examples
 from tunesmith.evaluate.prompts.labels import SCORINGS, refuse_twins
 from tunesmith.evaluate.prompts.rows import PromptRows, asked_in, prompt_rows
 from tunesmith.evaluate.prompts.spending import Budget, Price, parse_prices, price_of
-from tunesmith.evaluate.prompts.table import Entry, best_of, entry_of, metric_called, table_of
+from tunesmith.evaluate.prompts.table import TRAINED, Entry, best_of, entry_of, metric_called, table_of
 from tunesmith.evaluate.prompts.variant import (
     Prompting,
     Variant,
@@ -334,16 +334,21 @@ def _note_seen(name: str, model: ExportedModel, trial: Trial, note: Note) -> Non
 
 
 def _note_use(trial: Trial, chosen: dict[str, str], note: Note) -> None:
-    """Note that the test rows were used, and say if they were before, for other prompts."""
+    """Note that the test rows were used, and say of which models they were before, for other prompts."""
     path = prompts_folder() / f"used-{trial.rows.test_id}.jsonl"
-    before = [line["chosen"] for line in read_lines(path) if "chosen" in line]
-    if chosen not in before:
-        append_line(path, {"chosen": chosen})
-        before = [one for one in before if one != chosen]
-        if before:
+    shared, template = trial.prompting, trial.prompting.template
+    words = [shared.instruction, template and template.text, trial.arguments["scoring"], trial.arguments["seed"]]
+    before = read_lines(path)
+    for model, prompt in ((model, prompt) for model, prompt in chosen.items() if prompt != TRAINED):
+        line = {"model": model, "prompt": key_of(prompt, *words)}
+        others = {one.get("prompt") for one in before if one.get("model") == model} - {line["prompt"]}
+        if line not in before:
+            append_line(path, line)
+        if others:
             note(
-                f"these test rows were used {counted(len(before), 'time')} before, for other choices. The more often "
-                "they are looked at, the less they say of new rows: choose with --validate-only, and look at them once."
+                f"{model}: these test rows were used {counted(len(others), 'time')} before, for other prompts. The "
+                "more often they are looked at, the less they say of new rows: choose with --validate-only, and look at "
+                "them once."
             )
 
 
@@ -358,7 +363,9 @@ def _report(
     ):  # fmt: skip
         asked = [entry for entry in entries if entry.places]
         beside = next(iter(asked), None) if first else best_of(asked, trial.metric)
-        parts[name] = {"rows": len(held_out), "of": of, "entries": table_of(entries, rows.kind, beside)}
+        sources = [str(row.source) for row in held_out]
+        lines = table_of(entries, rows.kind, beside)
+        parts[name] = {"rows": len(held_out), "of": of, "sources": sources, "entries": lines}
     return {
         "data": trial.arguments["data"], "kind": rows.kind, "labels": rows.labels, "metric": trial.metric.name,
         "training_rows": len(trial.examples.rows), "instruction": trial.prompting.instruction,
