@@ -347,8 +347,8 @@ def _note_use(trial: Trial, chosen: dict[str, str], note: Note) -> None:
         if others:
             note(
                 f"{model}: these test rows were used {counted(len(others), 'time')} before, for other prompts. The "
-                "more often they are looked at, the less they say of new rows: choose with --validate-only, and look at "
-                "them once."
+                "more often they are looked at, the less they say of new rows: choose with --validate-only, and look "
+                "at them once."
             )
 
 
