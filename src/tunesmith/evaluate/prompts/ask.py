@@ -230,7 +230,7 @@ class Writer:
         most = MOST_UNDER_WAY if self._contract is not None else SERVER_UNDER_WAY
         while waiting and len(under_way) < most:
             key, question = waiting[0]
-            bound = bound_of(self._price, question.turns, self._most)
+            bound = bound_of(self._price, question.turns, question.tools, self._most)
             if self._budget is not None and not self._budget.take(bound):
                 waiting.clear()
                 break

@@ -8,7 +8,7 @@ from typing import Any
 
 from tunesmith.core.errors import ConfigError
 from tunesmith.infer.generator import Usage
-from tunesmith.prompt.messages import Conversation, plain
+from tunesmith.prompt.messages import Conversation, Tools, plain
 
 MILLION = 1_000_000
 
@@ -71,11 +71,11 @@ class Budget:
         return {"requests": self.requests, "dollars": self.dollars, "ended_early": self.ended}
 
 
-def bound_of(price: Price | None, asked: Conversation, max_new_tokens: int) -> float:
-    """The most that an answer can cost: no token is shorter than a byte, and a turn adds a few."""
+def bound_of(price: Price | None, asked: Conversation, tools: Tools, max_new_tokens: int) -> float:
+    """The most that an answer can cost: no token is shorter than a byte, and a turn or a tool adds a few."""
     if price is None:
         return 0.0
-    length = sum(len(str(turn).encode("utf-8", "replace")) + 8 for turn in plain(asked))
+    length = sum(len(str(turn).encode("utf-8", "replace")) + 8 for turn in [*plain(asked), *tools])
     return price.of(length, max_new_tokens)
 
 
