@@ -188,6 +188,19 @@ def test_what_tasks_reach(load, tmp_path, in_process, monkeypatch):
     assert columns(bench.table([found])) == {9}
 
 
+def test_prompts_beside_tuned_models(load, tmp_path, in_process, write_rows):
+    bench = load("prompts")
+    rows = write_rows([{"text": row["text"], "category": row["label"]} for row in class_rows(60)])
+    given = argparse.Namespace(
+        what="banking77", train=str(rows), test=str(write_rows([{"text": "my dog", "category": "dog"}], "test.jsonl")),
+        folder=str(tmp_path), models="ember", shots="0", rows=2, scoring="sum", price=[], max_requests=None,
+        max_cost=None, chat_template=None, device="cpu",
+    )  # fmt: skip
+    text = bench.text_of(bench.find(given), "sum")
+    assert text.count("| ember | zero-shot") == 3  # two on validation rows, one on test rows
+    assert "The test rows took no part in choosing" in text
+
+
 def test_what_a_domain_teaches(load, tmp_path, in_process, monkeypatch):
     bench = load("tasks")
     quick = {"method": {"type": "lora"}, "optim": {"steps": 1}, "compile": "off", "precision": "fp32"}

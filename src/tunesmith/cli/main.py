@@ -21,6 +21,7 @@ from tunesmith.cli.merge import merge
 from tunesmith.cli.methods import methods
 from tunesmith.cli.models import models, rm
 from tunesmith.cli.predict import predict
+from tunesmith.cli.prompts import prompts
 from tunesmith.cli.pull import pull
 from tunesmith.cli.push import push
 from tunesmith.cli.queue.jobs import cancel, delete, fetch, jobs, logs, pause, resume, submit
@@ -42,8 +43,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 ON_FILES = (
-    demo, check, train, evaluate, predict, chat, runs, show, compare, merge, lineage, push, methods, compare_methods,
-    explain, inspect, models, pull, rm,
+    demo, check, prompts, train, evaluate, predict, chat, runs, show, compare, merge, lineage, push, methods,
+    compare_methods, explain, inspect, models, pull, rm,
 )  # fmt: skip
 ON_JOBS = (submit, worker, jobs, logs, fetch, cancel, pause, resume, delete, limits, gc, backup, restore)
 for command in (*ON_FILES, *ON_JOBS, serve, audit):

@@ -35,7 +35,13 @@ def _unpack(arguments: dict[str, Any], report: Report, stop: Stop) -> dict[str, 
     return unpack(arguments, heeding(report, stop))
 
 
-JOBS = {"finetune": _finetune, "evaluate": _evaluate, "merge": _merge, "unpack": _unpack}
+def _prompts(arguments: dict[str, Any], report: Report, stop: Stop) -> dict[str, Any]:
+    from tunesmith.jobs.prompts import try_prompts
+
+    return try_prompts(arguments, heeding(report, stop))
+
+
+JOBS = {"finetune": _finetune, "evaluate": _evaluate, "merge": _merge, "unpack": _unpack, "prompts": _prompts}
 
 if __name__ == "__main__":
     hush_libraries()  # the last line of a log explains why a job ended

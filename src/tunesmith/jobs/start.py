@@ -192,6 +192,22 @@ def evaluate_file(options: Mapping[str, Any], report: Report = silent) -> dict[s
     return run_alone(EXECUTOR, Job("evaluate", dict(options)), report)["report"]
 
 
+def try_prompts(options: Mapping[str, Any], report: Report = silent) -> dict[str, Any]:
+    """Try prompts in a child process and return what was found as plain values.
+
+    Args:
+        options: what `jobs.prompts.try_prompts` takes.
+        report: hears every event.
+
+    Raises:
+        Stopped: it was interrupted; what was answered is kept.
+    """
+    try:
+        return run_alone(EXECUTOR, Job("prompts", dict(options), stoppable=True), report)["report"]
+    except Stopped as end:
+        raise Stopped(f"{end} The same command goes on from there.") from None
+
+
 def load(name: str | Path, template: str | None = None, device: str = "auto", report: Report = silent) -> Any:
     """A model ready to answer: `tunesmith.load("runs/demo").generate("What time is breakfast?")`.
 

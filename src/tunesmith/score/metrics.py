@@ -146,6 +146,8 @@ MACRO_PRECISION = Metric("macro precision", "mean over classes, 0 to 100", True,
 MACRO_RECALL = Metric("macro recall", "mean over classes, 0 to 100", True, _macro_recall)
 CALIBRATION = Metric("calibration error", "ECE, 15 bins: probability and accuracy are so far apart, 0 to 100", False,
                      _calibration)  # fmt: skip
+UNMATCHED = Metric("unmatched answers", "% of written answers that name no label, which count as wrong", False,
+                   _percentage)  # fmt: skip
 SQUARED_ERROR = Metric("squared error", "mean (MSE)", False, _mean)
 ABSOLUTE_ERROR = Metric("absolute error", "mean (MAE)", False, _mean)
 PEARSON = Metric("Pearson", "correlation, -1 to 1", True, _correlation)

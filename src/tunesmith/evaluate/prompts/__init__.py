@@ -1,0 +1,1 @@
+"""Prompts beside tuned models: variants, the examples in them, asking with a cache and a budget, and the table."""

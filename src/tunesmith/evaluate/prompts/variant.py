@@ -1,0 +1,244 @@
+"""A prompt and its variants: how many worked examples, how they are chosen, with an instruction or without.
+
+Examples are earlier turns of the conversation, unless a template of the user's writes all into one.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tunesmith.core.errors import ConfigError, MissingError
+from tunesmith.core.files import expanded
+from tunesmith.core.names import did_you_mean
+from tunesmith.data.kinds.row import Row
+from tunesmith.prompt.messages import Conversation, Message
+
+CHOICES = ("random", "balanced", "nearest")
+OF_CLASSES = ("text", "text_pair", "labels", "instruction", "examples")  # fields of a template, for rows with classes
+OF_CHATS = ("text", "instruction", "examples")
+NOTHING = "N/A"  # a text that says nothing (Zhao et al., 2021, arXiv 2102.09690)
+DEFAULT_INSTRUCTION = "Say which label fits the text. The labels are: {labels}. Answer with the label alone."
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to ask.
+
+    Attributes:
+        shots: worked examples before the question.
+        choice: how they are chosen: one of `CHOICES`; empty where there are none.
+        instructed: whether an instruction stands at the beginning.
+    """
+
+    shots: int
+    choice: str
+    instructed: bool
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        examples = f"{self.shots} {self.choice}" if self.shots else "zero-shot"
+        return f"{examples}, instruction" if self.instructed else examples
+
+
+@dataclass(frozen=True)
+class Template:
+    """A text with fields in braces.
+
+    Attributes:
+        text: as `str.format` takes it.
+        fields: those that it has.
+    """
+
+    text: str
+    fields: frozenset[str]
+
+    def filled(self, values: Mapping[str, str]) -> str:
+        """The text with its fields filled in."""
+        return self.text.format(**{name: values[name] for name in self.fields})
+
+
+@dataclass(frozen=True)
+class Prompting:
+    """All that variants share.
+
+    Attributes:
+        kind: of the rows, `labelled` or `chat`.
+        labels: the classes, in order; none of chats.
+        instruction: the filled-in instruction; empty where there is none.
+        template: of the user's turn; the text alone if None.
+    """
+
+    kind: str
+    labels: Sequence[str]
+    instruction: str
+    template: Template | None = None
+
+    def conversation(self, row: Row, examples: Sequence[Row], instructed: bool) -> Conversation:
+        """What the model is asked about a row, after worked examples."""
+        *before, last = turns_of(row)
+        system = tuple(turn for turn in row_prompt(row) if turn.role == "system")
+        instruction = self.instruction if instructed else ""
+        if self.template is not None:
+            texts = "\n\n".join(_written(example) for example in examples)
+            values = {"text": last.content, "labels": ", ".join(self.labels), "instruction": instruction}
+            values |= {"examples": texts, "text_pair": (getattr(row.content, "second", None) or "")}
+            return (*system, *before, replace(last, content=self.template.filled(values)))
+        turns = [turn for example in examples for turn in (*turns_of(example), _answered(example))]
+        turns += [*before, last]
+        if instruction:
+            turns[0] = replace(turns[0], content=f"{instruction}\n\n{turns[0].content}")
+        return (*system, *turns)
+
+
+def variants(shots: Sequence[int], choices: Sequence[str], instruction: bool, bare: bool) -> list[Variant]:
+    """Every combination, once.
+
+    Args:
+        shots: numbers of examples.
+        choices: how they are chosen.
+        instruction: whether there is an instruction to begin with.
+        bare: whether to ask without one too, where there is.
+    """
+    instructed = ([False] if bare or not instruction else []) + ([True] if instruction else [])
+    examples = [(0, "")] if 0 in shots else []
+    examples += [(count, choice) for count in sorted(set(shots)) if count for choice in choices]
+    return [Variant(count, choice, one) for count, choice in examples for one in instructed]
+
+
+def without_words(row: Row) -> Row:
+    """A row with classes whose text says nothing."""
+    content: Any = row.content
+    second = None if content.second is None else NOTHING
+    return replace(row, content=replace(content, text=NOTHING, second=second))
+
+
+def row_prompt(row: Row) -> Conversation:
+    """What a row asks, as turns."""
+    content: Any = row.content
+    return row.prompt if content.kind == "chat" else (Message("user", "\n".join(content.texts())),)
+
+
+def turns_of(row: Row) -> Conversation:
+    """The same without what the system says."""
+    return tuple(turn for turn in row_prompt(row) if turn.role != "system")
+
+
+def answer_of(row: Row) -> str:
+    """What is true of a row: its class, or its reference answer."""
+    content: Any = row.content
+    return row.answer if content.kind == "chat" else str(content.label)
+
+
+def question_of(row: Row) -> str:
+    """What is asked last, by which like rows are found."""
+    return turns_of(row)[-1].content
+
+
+def _answered(row: Row) -> Message:
+    return Message("assistant", answer_of(row), weight=0)
+
+
+def _written(row: Row) -> str:
+    """A worked example as text, for a template."""
+    asked, answered = ("Question", "Answer") if row.content.kind == "chat" else ("Text", "Label")
+    return f"{asked}: {question_of(row)}\n{answered}: {answer_of(row)}"
+
+
+def choices_of(given: Sequence[str], kind: str) -> list[str]:
+    """The ways to choose examples: all that rows of a kind allow, where nobody says.
+
+    Raises:
+        ConfigError: there is no such way, or not for these rows.
+    """
+    known = [choice for choice in CHOICES if kind == "labelled" or choice != "balanced"]
+    for choice in given:
+        if choice == "balanced" and kind == "chat":
+            raise ConfigError("--examples balanced takes the classes in turn, and chats have none. Leave it out.")
+        if choice not in known:
+            raise ConfigError(f"--examples {choice}: {did_you_mean(choice, known)}")
+    return list(dict.fromkeys(given)) or known
+
+
+def instruction_of(given: str | None, labels: Sequence[str]) -> str:
+    """The instruction: the one that was given, or one that names the labels; none for chats.
+
+    Raises:
+        ConfigError: it has a field that there is not.
+    """
+    if given is None and not labels:
+        return ""
+    known = ["labels"] if labels else []
+    template = read_template(DEFAULT_INSTRUCTION if given is None else given, known, "--instruction")
+    return template.filled({"labels": ", ".join(labels)})
+
+
+def read_template(text: str, known: Sequence[str], where: str) -> Template:
+    """A template, checked.
+
+    Args:
+        text: of it.
+        known: fields that it may have.
+        where: what a sentence calls it.
+
+    Raises:
+        ConfigError: it has another field, or a brace that opens none.
+    """
+    try:
+        parts = [(field, spec, turned) for _, field, spec, turned in string.Formatter().parse(text)]
+    except ValueError as error:
+        raise ConfigError(
+            f"{where}: a brace stands alone ({error}). Write {{{{ and }}}} for braces that are text."
+        ) from None
+    for field, spec, turned in parts:
+        if field is None:
+            continue
+        if field not in known:
+            raise ConfigError(
+                f"{where}: unknown field {{{field}}}: {did_you_mean(field, known)} Write {{{{ and }}}} for braces that "
+                "are text."
+            )
+        if spec or turned:
+            raise ConfigError(f"{where}: the field {{{field}}} has a format. Write {{{field}}} alone.")
+    return Template(text, frozenset(field for field, _, _ in parts if field is not None))
+
+
+def template_from(name: str, kind: str, pairs: bool, shots: Sequence[int], instruction: str | None) -> Template:
+    """The template in a file of the user's.
+
+    Args:
+        name: of the file.
+        kind: of the rows.
+        pairs: whether rows are pairs of texts.
+        shots: numbers of examples that are wanted.
+        instruction: that the user gave.
+
+    Raises:
+        MissingError: there is no such file.
+        ConfigError: it lacks a field that is needed, or has one that is not known.
+    """
+    path = expanded(name)
+    try:
+        text = Path(path).read_text(encoding="utf-8").removesuffix("\n")
+    except FileNotFoundError:
+        raise MissingError(f"--template {name}: no such file.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--template {name}: cannot be read as text ({error}).") from None
+    known = [field for field in (OF_CHATS if kind == "chat" else OF_CLASSES) if pairs or field != "text_pair"]
+    template = read_template(text, known, f"--template {name}")
+    if "text" not in template.fields:
+        raise ConfigError(f"--template {name}: has no {{text}}, so every row would be asked the same. Put it in.")
+    if any(shots) and "examples" not in template.fields:
+        raise ConfigError(
+            f"--template {name}: has no {{examples}}, and --shots asks for some. Put it in, or ask for --shots 0."
+        )
+    if instruction is not None and "instruction" not in template.fields:
+        raise ConfigError(
+            f"--template {name}: has no {{instruction}}, and --instruction gives one. Put it in, or write what you "
+            "mean into the template."
+        )
+    return template
