@@ -183,9 +183,10 @@ def test_what_tasks_reach(load, tmp_path, in_process, monkeypatch):
         bench, "CASES", {"hotel": {"full": {"method": {"type": "full"}, "optim": {"steps": 1}, "compile": "off"}}}
     )
     monkeypatch.setattr(bench, "SHARED", {"objective": "classify", "evaluate": {}})
-    found = bench.run("hotel", "full", 0, argparse.Namespace(runs=str(tmp_path)))
+    found = bench.run("hotel", "full", 0, argparse.Namespace(runs=str(tmp_path), folder=None, choose=False))
     assert found["report"]["rows"] == 192
-    assert columns(bench.table([found])) == {9}
+    assert columns(bench.table([found])) == {10}
+    assert columns(bench.chosen_by([found])) == {5}
 
 
 def test_prompts_beside_tuned_models(load, tmp_path, in_process, write_rows):
@@ -354,7 +355,7 @@ def test_what_slots_reach(load, tmp_path, in_process, monkeypatch):
     optim = {"steps": 1, "batch_size": 8}
     monkeypatch.setattr(bench, "CASES", {"slots": {"full": {"method": {"type": "full"}, "optim": optim}}})
     base = save_base(tmp_path / "bert", "bert")
-    options = argparse.Namespace(runs=str(tmp_path / "runs"), base=str(base), folder=str(tmp_path))
+    options = argparse.Namespace(runs=str(tmp_path / "runs"), base=str(base), folder=str(tmp_path), choose=False)
     found = bench.run("slots", "full", 0, options)
     assert found["report"]["rows"] > 0
     assert columns(bench.slot_table([found])) == {10}
