@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from tunesmith.core.files import read_json, read_lines
 from tunesmith.data.config import DataConfig
 from tunesmith.data.load import load_rows
 from tunesmith.data.split import load_splits
+from tunesmith.deploy.card import Facts, write_card
 from tunesmith.infer.predict.table import load_predictor
 from tunesmith.jobs.evaluate import evaluate_model
 from tunesmith.jobs.finetune import finetune
@@ -409,3 +411,16 @@ def test_causal_models_learn_every_token(bases, tmp_path, kind):
     scores = scores_of(folder)
     assert scores["perplexity"]["verdict"] == "better"
     assert find_model(str(folder)).card["task"] == "causal"
+
+
+@pytest.mark.parametrize("method", [{"type": "full"}, {"type": "lora", "rank": 4}])
+def test_the_card_shows_code_that_fills_in_words(bases, tmp_path, method):
+    folder = begin_text(tmp_path / "it", bases / "bert", text_rows(20), method=method, optim={"steps": 1})
+    run(folder, until="exported")
+    adapter = method["type"] == "lora"
+    card = write_card(
+        Facts("me/filler", None, read_json(folder / "model" / "tunesmith.json"), None, None, adapter, False)
+    )
+    assert "pipeline_tag: fill-mask" in card
+    code = re.findall(r"```python\n(.*?)```", card, re.DOTALL)[0].replace('"me/filler"', repr(str(folder / "model")))
+    exec(compile(code, "card", "exec"), {})
