@@ -32,6 +32,8 @@ MEMORY = 256 << 20  # bytes that reading one of these files may take at most
 HI, HELLO = {"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello."}
 CALL = {"role": "assistant", "tool_calls": [{"id": "c1", "function": {"name": "look", "arguments": "{}"}}]}
 GOOD = [
+    {"translation": {"en": "Good morning", "fr": "Bonjour"}},
+    {"document": "The pool opens at 7.", "summary": "From 7."},
     {"messages": [HI, HELLO]},
     {"messages": [HI, CALL, {"role": "tool", "tool_call_id": "c1", "content": "Rain."}, HELLO],
      "tools": [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]},

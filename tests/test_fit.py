@@ -30,12 +30,18 @@ def contract():
     return load_contract(resolve("ember").folder)
 
 
+def a_recipe(config):
+    """What is looked at of a recipe before anything is trained."""
+    evaluate = SimpleNamespace(patience=None, export="last", metric="loss")
+    return SimpleNamespace(data=config, evaluate=evaluate, objective=SimpleNamespace(type="sft"))
+
+
 def split(contract, path, max_length, **fields):
     """The parts of a file's rows, looked at as a run does; and what the run says of them."""
     fields = {"validation": 0, "test": 0, **fields}
     config = DataConfig(train=str(path), **fields)
     splits = load_splits(config, contract, max_length, READS)
-    recipe = SimpleNamespace(data=config, evaluate=SimpleNamespace(patience=None, export="last"))
+    recipe = a_recipe(config)
     refuse_what_cannot_teach(recipe, splits, contract)
     assert all(ledger.balanced() for ledger in splits.ledgers)
     return splits, " ".join(doubts(recipe, splits))
@@ -85,7 +91,7 @@ def test_rows_without_a_stop_token_are_refused_though_others_were_cut(write_rows
     splits = load_splits(config, contract, 64, READS)
     endless = replace(contract, stop_ids=(4095,))
     with pytest.raises(DataError, match=r"rows\.jsonl:1: no stop token"):
-        refuse_what_cannot_teach(SimpleNamespace(data=config), splits, endless)
+        refuse_what_cannot_teach(a_recipe(config), splits, endless)
 
 
 def test_texts_that_are_the_same_once_they_are_cut(write_rows, contract):
@@ -142,7 +148,7 @@ def test_a_long_text_becomes_pieces_that_hold_every_token_once(write_rows, contr
 
 def test_each_piece_begins_as_texts_of_the_model_do():
     tokenizer = SimpleNamespace(bos_token_id=1)
-    contract = SimpleNamespace(tokenizer=tokenizer, decode=lambda ids: str(ids))
+    contract = SimpleNamespace(tokenizer=tokenizer, decode=lambda ids: str(ids), around_pieces=([1], []))
     row = Row(Text("x"), Source("f", 1))
     ledger = Ledger("f")
     ledger.keep()

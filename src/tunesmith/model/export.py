@@ -102,7 +102,9 @@ class ExportedModel:
     @property
     def task(self) -> str:
         """What it is loaded for: one of `TASKS`; of a base, what such a model learns of plain text."""
-        return self.card.get("task", "causal") if self.card else language_task(read_config(self.folder))
+        if self.card:
+            return self.card.get("task", "causal")
+        return language_task(read_config(self.base.folder if self.base is not None else self.folder))
 
     @property
     def chats(self) -> bool:
