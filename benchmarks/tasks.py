@@ -51,11 +51,11 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
     "intents": {
         "full": {
             "method": {"type": "full"}, "model.dropout": 0.0,
-            "optim": {"learning_rate": 5e-4, "epochs": 20, "batch_size": 32, "warmup": 0.1, "weight_decay": 0.01},
+            "optim": {"learning_rate": 2e-4, "epochs": 40, "batch_size": 16, "warmup": 0.1, "weight_decay": 0.01},
         },
         "lora": {
             "method": {"type": "lora", "rank": 32, "alpha": 64}, "model.dropout": 0.0,
-            "optim": {"learning_rate": 3e-3, "epochs": 20, "batch_size": 32, "warmup": 0.1},
+            "optim": {"learning_rate": 1e-3, "epochs": 40, "batch_size": 16, "warmup": 0.1},
         },
     },
     "slots": {

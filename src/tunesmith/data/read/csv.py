@@ -124,7 +124,7 @@ def header_of(source: Source, cells: list[str]) -> list[str]:
     names = [cell.strip().strip("\ufeff") for cell in cells]
     while names and not names[-1]:  # a delimiter at the end of the line
         names.pop()
-    twice = sorted(column for column in names if names.count(column) > 1)
+    twice = sorted(column for column, count in Counter(names).items() if count > 1)
     if twice and not twice[0]:
         without = ", ".join(str(place) for place, column in enumerate(names, start=1) if not column)
         raise DataError(f"{source}: the header leaves columns {without} without a name. Give each column its own name.")
