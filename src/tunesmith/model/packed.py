@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+# What a library's forward pass raises where an architecture cannot take what it was given.
+UNFIT = (NotImplementedError, ValueError, TypeError, RuntimeError, AttributeError, IndexError, KeyError)
 WHOLE = 128  # tokens: few shapes, for each of which kernels are made and memory is found once
 
 

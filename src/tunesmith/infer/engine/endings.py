@@ -17,12 +17,12 @@ from transformers import DynamicCache
 from tunesmith.infer.engine.library import cache_argument
 from tunesmith.infer.generator import RowScore
 from tunesmith.infer.local import LocalEngine
+from tunesmith.model.packed import UNFIT
 from tunesmith.model.soft import soft_tokens
 
 SAME = {torch.float32: 1e-3}  # largest difference of a token's log probability, in nats
 SAME_ROUNDED = 0.2  # the same, where numbers have few digits
 TRIED = 4  # endings by which it is tried
-UNFIT = (NotImplementedError, ValueError, TypeError, RuntimeError, AttributeError, IndexError, KeyError)
 
 
 class Endings:

@@ -21,13 +21,13 @@ from tunesmith.data.prepare import Prepared
 from tunesmith.infer.predict.predictor import TaskPredictor, stream
 from tunesmith.model.attention import PACKED
 from tunesmith.model.heads import class_logits, inputs_of, mean_states
+from tunesmith.model.packed import UNFIT
 from tunesmith.prompt.base import positions_in
 from tunesmith.prompt.contract import Contract, Rendered
 
 TOKENS_A_PASS = 4096  # of rows that are read together, padding included
 THRESHOLD = 0.5  # probability from which a class is said, where none was chosen
 SAME = 1e-4  # largest difference of a logit that packing may make, relative to the largest
-UNFIT = (NotImplementedError, ValueError, TypeError, RuntimeError, AttributeError, IndexError, KeyError)
 Read = tuple[np.ndarray, int]  # a row's ids, and where its second text begins: its length where there is none
 Given = str | tuple[str, str] | Mapping[str, str]
 

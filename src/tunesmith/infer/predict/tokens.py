@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from tunesmith.infer.predict.classes import SAME, UNFIT, Read, together
+from tunesmith.infer.predict.classes import SAME, Read, together
 from tunesmith.model.attention import PACKED
 from tunesmith.model.heads import inputs_of, token_logits
+from tunesmith.model.packed import UNFIT
 
 
 @torch.inference_mode()

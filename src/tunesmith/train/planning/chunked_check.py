@@ -14,9 +14,10 @@ from typing import Any
 import torch
 
 from tunesmith.data.prepare import Prepared
+from tunesmith.model.packed import UNFIT
 from tunesmith.train.loss import hidden_at_trained, linear_cross_entropy, logits_at_trained, output_layer
 from tunesmith.train.objective import Columns, Draw, Models
-from tunesmith.train.planning.packing_check import UNFIT, distance, evaluating, first_line
+from tunesmith.train.planning.packing_check import distance, evaluating, first_line
 from tunesmith.train.planning.plan import Plan
 
 ROUNDING = 0.01  # of what one and the same forward pass gives twice, in bf16, where sums come in another order

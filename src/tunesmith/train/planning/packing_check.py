@@ -21,12 +21,12 @@ from tunesmith.core.errors import ModelError
 from tunesmith.data.prepare import Prepared
 from tunesmith.model.attention import PACKED
 from tunesmith.model.exact import can_widen, in_fp32
+from tunesmith.model.packed import UNFIT
 from tunesmith.train.objective import Draw, Models, Objective
 
 SAME_LOSS = 3e-4  # of a token in fp32, root mean square: another order of sums differs by some 1e-6
 SAME_LOSS_SHARDED = 0.1  # where weights are parted among processes and cannot be widened
 UNMOVED = 1e-4  # of logits in fp32, relative: experts share products, whose order of sums changes with their company
-UNFIT = (NotImplementedError, ValueError, TypeError, RuntimeError, AttributeError, IndexError, KeyError)
 
 
 @torch.no_grad()
