@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 from datetime import UTC, date, datetime, timedelta
 from importlib.metadata import version
@@ -159,10 +160,11 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="into docs/tasks.md")
     arguments = parser.parse_args()
     found = run(Path(arguments.runs))
+    threads = os.environ.get("OMP_NUM_THREADS", str(os.cpu_count()))
     told = f"{found['seconds']:.0f} s of training at {found['tokens_per_second']:,.0f} tokens/s"
     head = (
         f"{found['report']['rows']} test rows; {found['rows']:,} training rows, {found['steps']:,} steps, {told}, "
-        f"{found['padding']:.0%} of it padding;\none thread, beside other programs, of {processor()}; torch "
+        f"{found['padding']:.0%} of it padding;\n{threads} threads of {processor()}; torch "
         f"{version('torch')}, transformers {version('transformers')}, {datetime.now(UTC):%Y-%m-%d}."
     )
     text = f"{head}\n\n{table(found)}"

@@ -189,6 +189,15 @@ def test_what_tasks_reach(load, tmp_path, in_process, monkeypatch):
     assert columns(bench.chosen_by([found])) == {5}
 
 
+def test_dates_from_scratch(load, tmp_path, in_process):
+    bench = load("dates")
+    learned, asked = bench.rows(40, 0), bench.rows(40, 40)
+    assert not {row["target"] for row in learned} & {row["target"] for row in asked}
+    found = bench.run(tmp_path, training=64, test=16, epochs=1)
+    assert found["report"]["rows"] == 16
+    assert columns(bench.table(found)) == {6}
+
+
 def test_prompts_beside_tuned_models(load, tmp_path, in_process, write_rows):
     bench = load("prompts")
     rows = write_rows([{"text": row["text"], "category": row["label"]} for row in class_rows(60)])
