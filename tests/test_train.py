@@ -220,7 +220,7 @@ def test_the_plan_says_what_was_asked_for_and_what_is_here():
 def test_the_precision_is_that_of_the_faster_product(monkeypatch, gain, precision):
     """Of a processor whose bf16 products are so many times as fast as fp32's."""
     rates = {torch.bfloat16: gain * 1e11, torch.float32: 1e11}
-    monkeypatch.setattr("tunesmith.train.planning.planner.product_rate", lambda device, dtype: rates[dtype])
+    monkeypatch.setattr("tunesmith.train.planning.speed.product_rate", lambda device, dtype: rates[dtype])
     assert make_plan("auto", "auto", 1024, device="cpu").precision == precision
     assert make_plan("bf16", "auto", 1024, device="cpu").precision == "bf16"
     assert make_plan("fp32", "auto", 1024, device="cpu").precision == "fp32"

@@ -177,7 +177,9 @@ def walk(
         refuse_looking_ahead(base.folder, placed.model, shortest(rows)[-1])
     kind = kind_of(recipe.optim.optimizer)
     passes = steps * passes_of(recipe.perturb)
-    wishes = Wishes(recipe.compile, recipe.checkpointing, batch_size, passes, kind.bytes_a_weight)
+    plain = recipe.perturb.type == "none" and recipe.model.quantize == "none"
+    wishes = Wishes(recipe.compile, recipe.checkpointing, batch_size, passes, kind.bytes_a_weight, recipe.micro_tokens,
+                    plain)  # fmt: skip
     validation = choose_validation(recipe, splits, steps, report)
     if objective.precompute is not None:
         asked = [*splits.train, *(splits.replay.rows if splits.replay else ()), *splits.validation]

@@ -30,15 +30,25 @@ from tunesmith.train.weights.ranks import Ranks
 MOST_ROLLBACKS = 5
 # What of a plan is decided anew when the user accepts another value of a setting: that and what was decided by it.
 DECIDED_BY = {
-    "precision": ("precision", "chunked", "compiled", "checkpointing"),
-    "compile": ("compiled",),
-    "checkpointing": ("checkpointing",),
-    "device": ("device", "precision", "packing", "chunked", "compiled", "checkpointing"),
-    "micro_tokens": ("micro_tokens", "checkpointing"),
-    "optim.accumulation": ("accumulation", "checkpointing"),
-    "data.packing": ("packing", "chunked", "compiled", "checkpointing"),
-    "processes": ("processes", "sharding", "chunked", "compiled", "checkpointing"),
-    "sharding": ("sharding", "chunked", "compiled", "checkpointing"),
+    "precision": ("precision", "attention", "chunked", "compiled", "checkpointing", "graphs"),
+    "compile": ("compiled", "graphs"),
+    "checkpointing": ("checkpointing", "graphs"),
+    "device": (
+        "device",
+        "precision",
+        "packing",
+        "attention",
+        "chunked",
+        "compiled",
+        "checkpointing",
+        "graphs",
+        "micro_tokens",
+    ),
+    "micro_tokens": ("micro_tokens", "checkpointing", "graphs"),
+    "optim.accumulation": ("accumulation", "checkpointing", "graphs"),
+    "data.packing": ("packing", "attention", "chunked", "compiled", "checkpointing", "graphs"),
+    "processes": ("processes", "sharding", "chunked", "compiled", "checkpointing", "graphs"),
+    "sharding": ("sharding", "chunked", "compiled", "checkpointing", "graphs"),
 }
 # What a plan brings along, so that another value here changes nothing, unless the plan moves for another reason.
 KEPT = {"threads"}

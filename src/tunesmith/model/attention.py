@@ -9,7 +9,7 @@ On a CPU this is one operator of its own, so that compiled layers need not be br
 bf16 it goes block by block through plain matrix products, short rows together (`tiles`): torch's fused
 kernel for CPUs does not use the processor's bf16 products (see docs/speed.md for what that gains). In fp32 the
 fused kernel is as fast, and is used. Only queries, keys and values are kept for the backward pass; probabilities are
-computed again there (Dao et al., 2022, arXiv 2205.14135). On a GPU torch's variable-length kernel serves.
+computed again there (Dao et al., 2022, arXiv 2205.14135). On a GPU `attention_gpu` chooses among kernels.
 
 Axes: B batch (1), H heads, K key-value heads, G = H / K query heads that share one, T tokens, D width
 of a head, N queries of a block, S keys that they see.
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from itertools import pairwise, starmap
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -27,9 +27,10 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from tunesmith.model import tiles
+from tunesmith.model.attention_gpu import attend_any, attend_by_cudnn
 from tunesmith.model.prefix import places_in_rows, prefix_of, replaced
 
-PACKED = "tunesmith_packed"
+PACKED, PACKED_BY_CUDNN = "tunesmith_packed", "tunesmith_packed_by_cudnn"
 CHANGES_NOTHING = {"position_ids", "cu_seq_lens_k", "max_length_k", "use_cache", "output_router_logits"}
 BLOCK = 256  # queries whose probabilities are there at once
 WHOLE = 32  # lengths of blocks are multiples of it: few shapes, for each of which oneDNN makes kernels once
@@ -46,6 +47,7 @@ def packed_attention(
     cu_seq_lens_q: torch.Tensor | None = None,
     max_length_q: int | None = None,
     is_causal: bool | None = None,
+    equal_rows_by_cudnn: bool = False,
     **other: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention within each row of a packed sequence: to what came before, or (of an encoder) to all of the row.
@@ -61,6 +63,7 @@ def packed_attention(
         cu_seq_lens_q: R + 1 offsets, from 0 to T.
         max_length_q: tokens of the longest row; T if absent.
         is_causal: whether a token sees only itself and those before it; as the layer says if absent.
+        equal_rows_by_cudnn: on a GPU, which kernel takes rows that are equally long.
         **other: anything a model asks for that this function does not do is an error.
 
     Returns:
@@ -79,25 +82,11 @@ def packed_attention(
     if query.device.type == "cpu" and dropout == 0:
         return attend(query, key, value, cu_seq_lens_q, scale, causal)[0], None
     if query.is_cuda and dropout == 0 and query.dtype != torch.float32:
-        longest = max_length_q or query.shape[2]
-        return _on_a_gpu(query, key, value, cu_seq_lens_q, longest, scale, causal), None
+        q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+        run = attend_by_cudnn if equal_rows_by_cudnn else attend_any
+        found = run(q, k, v, cu_seq_lens_q, max_length_q or query.shape[2], scale, causal)
+        return (found if isinstance(found, torch.Tensor) else found[0])[None], None
     return row_by_row(query, key, value, cu_seq_lens_q, dropout, scale, causal), None
-
-
-def _on_a_gpu(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, offsets: torch.Tensor, longest: int, scale: float,
-    causal: bool,
-) -> torch.Tensor:  # fmt: skip
-    from torch.nn.attention.varlen import varlen_attn
-
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    window = (-1, 0 if causal else -1)
-    found = varlen_attn(q, k, v, offsets, offsets, longest, longest, window_size=window, scale=scale)
-    assert isinstance(found, torch.Tensor)
-    return found[None]
 
 
 def row_by_row(
@@ -275,7 +264,7 @@ def _parted(offsets: torch.Tensor, query: torch.Tensor, causal: bool) -> tuple[t
     """Tiles of the short rows, and the rows that are computed one by one: in fp32 all of them."""
     ends = tuple(offsets.tolist())
     if query.dtype == torch.float32:
-        return None, tuple(starmap(slice, pairwise(ends)))
+        return None, tuple(slice(begin, end) for begin, end in pairwise(ends) if begin < end)
     return tiles.tiles_of(ends, causal, query.dtype)
 
 
@@ -299,4 +288,10 @@ def _sums_shape(query: torch.Tensor) -> tuple[int, ...]:
     return (1, query.shape[2], query.shape[1]) if query.dtype == torch.float32 else (0,)
 
 
+def packed_attention_by_cudnn(module: torch.nn.Module, *tensors: Any, **given: Any) -> tuple[torch.Tensor, None]:
+    """`packed_attention` with cuDNN's kernel for rows that are equally long."""
+    return packed_attention(module, *tensors, equal_rows_by_cudnn=True, **given)
+
+
 AttentionInterface.register(PACKED, packed_attention)
+AttentionInterface.register(PACKED_BY_CUDNN, packed_attention_by_cudnn)

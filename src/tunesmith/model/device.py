@@ -27,6 +27,11 @@ def choose_device(wanted: str) -> tuple[str, str]:
     return "cpu", "no CUDA device"
 
 
+def sent(tensor: torch.Tensor, device: str) -> torch.Tensor:
+    """A tensor of the host's on a device; to a GPU it is under way when this returns, and nothing has waited for it."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device == "cuda" else tensor.to(device)
+
+
 def free_bytes(device: str) -> int:
     """Memory that is free now on this device, and that a container allows; what torch keeps unused is free."""
     if device == "cuda":

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from tunesmith.data.prepare import Prepared
-from tunesmith.model.packed import packed_inputs, padded_inputs
+from tunesmith.model.device import sent
+from tunesmith.model.packed import few_of, packed_inputs, padded_inputs
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class TokenBatch:
         target_N: the token to predict at each trained position.
         rows: the rows inside, for errors.
         tokens: tokens read, padding left out.
+        weight_N: where positions fill up their number, 1 of those that count and 0 of those that do not; else None.
+        counted: positions that count, all if absent.
     """
 
     inputs: dict[str, object]
@@ -35,11 +38,13 @@ class TokenBatch:
     target_N: torch.Tensor
     rows: Sequence[Prepared]
     tokens: int
+    weight_N: torch.Tensor | None = None
+    counted: int | None = None
 
     @property
     def units(self) -> dict[str, float]:
         """How much of each normaliser this batch holds."""
-        return {"tokens": len(self.target_N), "rows": len(self.rows)}
+        return {"tokens": len(self.target_N) if self.counted is None else self.counted, "rows": len(self.rows)}
 
     @property
     def size(self) -> int:
@@ -96,13 +101,24 @@ class LazyBatches(Sequence[Any]):
         return self.make(self.groups[place])
 
 
-def packed(rows: Sequence[Prepared], device: str) -> TokenBatch:
-    """The rows in a single sequence (see `packed_inputs`): nothing is learned from what fills it up."""
+def packed(rows: Sequence[Prepared], device: str, few_shapes: bool = False) -> TokenBatch:
+    """The rows in a single sequence (see `packed_inputs`): nothing is learned from what fills it up.
+
+    With `few_shapes` trained positions are filled up too, so that batches of about one size are of one shape.
+    """
     ids = torch.from_numpy(np.concatenate([row.ids for row in rows]).astype(np.int64))
     # A position is trained when the next token is a trained token of the same row.
     keep_N = torch.from_numpy(np.concatenate([np.append(row.mask[1:], False) for row in rows])).nonzero()[:, 0]
-    inputs = {**packed_inputs([row.ids for row in rows], device), "logits_to_keep": keep_N.to(device)}
-    return TokenBatch(inputs, None, ids[keep_N + 1].to(device), rows, len(ids))
+    target_N, weight_N, counted = ids[keep_N + 1], None, len(keep_N)
+    if few_shapes:
+        filling = keep_N.new_zeros(few_of(counted) - counted)
+        keep_N, target_N, weight_N = (
+            torch.cat([keep_N, filling]),
+            torch.cat([target_N, filling]),
+            sent(torch.cat([torch.ones(counted), torch.zeros(len(filling))]), device),
+        )
+    inputs = {**packed_inputs([row.ids for row in rows], device, few_shapes), "logits_to_keep": sent(keep_N, device)}
+    return TokenBatch(inputs, None, sent(target_N, device), rows, len(ids), weight_N, counted)
 
 
 def padded(rows: Sequence[Prepared], device: str) -> TokenBatch:
@@ -112,6 +128,6 @@ def padded(rows: Sequence[Prepared], device: str) -> TokenBatch:
     trained_BT = torch.zeros(ids_BT.shape, dtype=torch.bool)
     for i, row in enumerate(rows):
         trained_BT[i, : len(row.ids) - 1] = torch.from_numpy(row.mask[1:])
-    picked_N = trained_BT.flatten().nonzero()[:, 0].to(device)
+    picked_N = sent(trained_BT.flatten().nonzero()[:, 0], device)
     target_N = ids_BT.roll(-1, dims=1).flatten()[picked_N]
     return TokenBatch(inputs, picked_N, target_N, rows, sum(len(row.ids) for row in rows))

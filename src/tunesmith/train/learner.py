@@ -122,8 +122,7 @@ class Learner:
 
     def forget_gradients(self) -> None:
         """Begin a step anew."""
-        for weight in self.weights.values():
-            weight.grad = None
+        self.placed.forget_gradients()
 
     @contextlib.contextmanager
     def with_average(self) -> Generator[None]:
@@ -148,13 +147,16 @@ class Learner:
         """
         if self.placed.plan.sharding == "none":
             self.ranks.sum_gradients(self.weights.values())
-        limit = self._clip or math.inf
-        norm = whole(torch.nn.utils.clip_grad_norm_(self.weights.values(), limit)).item()
+        gradients = [weight.grad for weight in self.weights.values() if weight.grad is not None]
+        total = torch.nn.utils.get_total_norm(gradients)
+        norm = whole(total).item()
         if not math.isfinite(norm):
             raise TrainingError(
                 f"step {self.step_number + 1}: the gradient is {norm}. Lower optim.learning_rate "
                 "or set precision=fp32. The weights of the last checkpoint are intact."
             )
+        if self._clip and norm > self._clip:
+            torch.nn.utils.clip_grads_with_norm_(self.weights.values(), self._clip, total)
         for optimizer in self.optimizers:
             optimizer.step()
         if self.method is not None:

@@ -31,11 +31,13 @@ from tunesmith.train.objective import (
     Sums,
     add,
     nothing_of,
+    on_host,
     perturb_nothing,
     real_ones,
     total_units,
 )
 from tunesmith.train.pace import Pace
+from tunesmith.train.recorded import RecordedPasses
 from tunesmith.train.source import Source
 from tunesmith.train.state import TrainerState
 from tunesmith.train.validate import validate
@@ -123,6 +125,7 @@ def train(
     """
     learner.model.train()
     pace = Pace(learner.ranks.count)
+    recorded = RecordedPasses(objective, models, learner) if models.plan.graphs else None
     if state.early or learner.step_number >= settings.steps:
         return
     for micro in source.steps():
@@ -131,10 +134,17 @@ def train(
         whole = objective.before(models, real_ones(micro), learner.ranks)
         scale = learner.ranks.sum(total_units(batch.units for batch in micro))
         # 2. The gradient of each micro-batch.
-        sums: Sums = {"tokens": np.zeros(())}
+        each: list[dict[str, Any]] = []
         for batch in micro:
             with out_of_memory_said(f"a micro-batch of {batch.tokens} tokens"):
-                add(sums, gradients_of(batch, objective, models, learner, whole, scale, perturb))
+                if recorded is not None:
+                    each.append(recorded.gradients(batch, scale))
+                else:
+                    each.append(gradients_of(batch, objective, models, learner, whole, scale, perturb))
+        sums: Sums = {"tokens": np.zeros(())}
+        for batch, found in zip(micro, on_host(each), strict=True):  # nothing has waited for a GPU until here
+            refuse_infinite(float(found.get("loss", 0.0)), batch, learner.step_number + 1)
+            add(sums, found)
         if empty := "loss" not in sums:  # on all ranks alike: it hangs on the scale
             lacking = " and no ".join(unit for unit, amount in scale.items() if amount == 0)
             report(events.Warning(f"step {learner.step_number + 1} is left out: it has no {lacking}."))
@@ -203,6 +213,8 @@ def gradients_of(
 ) -> dict[str, Any]:  # fmt: skip
     """Add the gradients of a micro-batch; its loss, its terms where there are several, its counts and its tokens.
 
+    Tensors among them stay where they are: to read one is to wait for it.
+
     Terms whose unit the whole step has none of are left out; nothing is returned where none is left. Of a dummy batch
     nothing counts, and its gradients are zero.
     """
@@ -218,10 +230,8 @@ def gradients_of(
         if found:  # of several perturbed losses the first counts
             continue
         alone = [name for name in parts if len(parts) > 1 and name != "loss"]
-        found = {**loss.counts, **{name: parts[name].item() for name in alone}}
-        found |= {"loss": total.item(), "tokens": batch.tokens}
-        if not dummy:
-            refuse_infinite(found["loss"], batch, learner.step_number + 1)
+        found = {**loss.counts, **{name: parts[name].detach() for name in alone}}
+        found |= {"loss": total.detach(), "tokens": batch.tokens}
     return nothing_of(found) if dummy else found
 
 

@@ -3,7 +3,7 @@
 A vocabulary of 49,152 words makes 384 MiB of fp32 logits from 2048 tokens, and as much again for their gradient. Here
 a piece of the positions at a time goes through the output layer, gives its loss and, in the same pass, the gradient of
 what went in (as in Wijmans et al., 2024, arXiv 2411.09009, without their kernel). So no more than one piece of logits
-is ever there, and they stay in the processor's cache. What it gains: docs/speed.md.
+is ever there. What it gains: docs/speed.md.
 
 Axes: N trained positions, D width, V vocabulary.
 """
@@ -21,9 +21,11 @@ from tunesmith.model.new_tokens import MoreOutputs
 from tunesmith.train.batch import TokenBatch
 from tunesmith.train.weights.shards import within
 
-LOGITS_PER_PIECE = 2**24  # four times as many where the output layer is trained, whose gradient is summed up
+# Of a CPU they stay in its cache; four times as many where the output layer is trained, whose gradient is summed up. A
+# GPU is left idle by small products, and each piece goes over the whole sum of that gradient.
+LOGITS_PER_PIECE = {"cpu": 2**24, "cuda": 2**28}
 
-Grade = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+Grade = Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 
 
 def linear_cross_entropy(
@@ -32,6 +34,7 @@ def linear_cross_entropy(
     target_N: torch.Tensor,
     compiled: bool = False,
     smoothing: float = 0.0,
+    weight_N: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Summed cross-entropy of what the output layer makes of `hidden_ND`, and how many first choices were right.
 
@@ -41,6 +44,7 @@ def linear_cross_entropy(
         target_N: the right words.
         compiled: whether what lies between the products is compiled.
         smoothing: share of each target that is spread over all words.
+        weight_N: 1 of positions that count, 0 of those that fill up; all count if absent. Not with smoothing.
 
     Returns:
         Two scalars: the sum in fp32, and a whole number. Words that tie for the first choice are all right.
@@ -50,7 +54,9 @@ def linear_cross_entropy(
         frozen = not head.weight.requires_grad
         weight_VD, rows, first = (head.put_in_place(), head.rows, head.first) if frozen else (head.whole(), None, 0)
     run = _compiled_grade() if compiled else grade
-    return _LinearCrossEntropy.apply(hidden_ND, weight_VD, target_N, run, rows, first, smoothing)  # pyright: ignore
+    return _LinearCrossEntropy.apply(  # pyright: ignore
+        hidden_ND, weight_VD, target_N, run, rows, first, smoothing, weight_N
+    )
 
 
 def at_targets(logits_NV: torch.Tensor, target_N: torch.Tensor) -> torch.Tensor:
@@ -61,7 +67,9 @@ def at_targets(logits_NV: torch.Tensor, target_N: torch.Tensor) -> torch.Tensor:
     return logits_NV.gather(1, target_N[:, None]).float()
 
 
-def grade(logits_NV: torch.Tensor, at_target_N1: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def grade(
+    logits_NV: torch.Tensor, at_target_N1: torch.Tensor, weight_N1: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Summed loss, right first choices, and the loss's gradient at the targets: (N, 1).
 
     Everywhere else its gradient by the logits is their softmax, which is written in their place.
@@ -69,14 +77,40 @@ def grade(logits_NV: torch.Tensor, at_target_N1: torch.Tensor) -> tuple[torch.Te
     score_NV = logits_NV.float()
     top_N1 = score_NV.amax(-1, keepdim=True)
     log_sum_N1 = top_N1 + (score_NV - top_N1).exp().sum(-1, keepdim=True).log()
-    logits_NV.copy_((score_NV - log_sum_N1).exp())
+    share_NV = (score_NV - log_sum_N1).exp()
     loss_N1 = log_sum_N1 - at_target_N1
-    return loss_N1.sum(), (at_target_N1 >= top_N1).sum(), (-loss_N1).expm1().to(logits_NV.dtype)
+    right_N1, by_target_N1 = at_target_N1 >= top_N1, (-loss_N1).expm1()
+    if weight_N1 is not None:
+        share_NV, loss_N1, by_target_N1 = share_NV * weight_N1, loss_N1 * weight_N1, by_target_N1 * weight_N1
+        right_N1 = right_N1 & (weight_N1 > 0)
+    logits_NV.copy_(share_NV)
+    return loss_N1.sum(), right_N1.sum(), by_target_N1.to(logits_NV.dtype)
 
 
 @functools.cache
 def _compiled_grade() -> Grade:
     return torch.compile(grade, dynamic=True, fullgraph=True)
+
+
+def piece_length(weight_VD: torch.Tensor, trained: bool) -> int:
+    """Positions that go through the output layer at once."""
+    logits = LOGITS_PER_PIECE[weight_VD.device.type] * (4 if trained and weight_VD.device.type == "cpu" else 1)
+    return max(1, logits // weight_VD.shape[0])
+
+
+def add_product(sum_MN: torch.Tensor, left_MK: torch.Tensor, right_KN: torch.Tensor) -> None:
+    """Add a product to a sum in fp32; on a GPU the product adds itself, and is never rounded."""
+    if left_MK.is_cuda and left_MK.dtype != torch.float32:
+        torch.addmm(sum_MN, left_MK, right_KN, out_dtype=torch.float32, out=sum_MN)
+    else:
+        sum_MN += left_MK @ right_KN
+
+
+def scaled_to(sum_MN: torch.Tensor, factor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A sum times a factor as the gradient of a weight of this precision; the sum is used up."""
+    if sum_MN.is_cuda and dtype != torch.float32:  # in one pass over memory
+        return torch.mul(sum_MN, factor, out=torch.empty_like(sum_MN, dtype=dtype))
+    return sum_MN.mul_(factor)
 
 
 def why_loss_differs(dtype: torch.dtype, device: str) -> str | None:
@@ -102,11 +136,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden_ND: torch.Tensor, weight_VD: torch.Tensor, target_N: torch.Tensor, grade: Grade,
-        rows_RD: torch.Tensor | None, first: int, smoothing: float,
+        rows_RD: torch.Tensor | None, first: int, smoothing: float, weight_N: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
         by_hidden, by_weight = ctx.needs_input_grad[:2]
         new = None if rows_RD is None else slice(first, first + len(rows_RD))  # the only ones that are trained
-        length = max(1, (4 * LOGITS_PER_PIECE if by_weight else LOGITS_PER_PIECE) // weight_VD.shape[0])
+        length = piece_length(weight_VD, by_weight)
         hidden_gradient_ND = torch.empty_like(hidden_ND) if by_hidden else None
         weight_gradient_VD = torch.zeros_like(weight_VD, dtype=torch.float32) if by_weight else None
         rows_gradient_RD = None if rows_RD is None else torch.zeros_like(rows_RD, dtype=torch.float32)
@@ -118,7 +152,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             gradient_NV = hidden @ weight_VD.T
             at_target_N1 = at_targets(gradient_NV, target_N[piece])
             above_mean = (at_target_N1 - gradient_NV.mean(-1, keepdim=True, dtype=torch.float32)) if smoothing else None
-            loss, right, at_target_N1 = grade(gradient_NV, at_target_N1)
+            weight = () if weight_N is None else (weight_N[piece, None],)
+            loss, right, at_target_N1 = grade(gradient_NV, at_target_N1, *weight)
             if above_mean is not None:  # of each word the mean takes its part
                 loss = loss + smoothing * above_mean.sum()
                 gradient_NV.sub_(smoothing / weight_VD.shape[0])
@@ -129,20 +164,21 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if hidden_gradient_ND is not None:
                 hidden_gradient_ND[piece] = gradient_NV @ weight_VD
             if weight_gradient_VD is not None:
-                weight_gradient_VD += gradient_NV.T @ hidden
+                add_product(weight_gradient_VD, gradient_NV.T, hidden)
             if rows_gradient_RD is not None:
                 rows_gradient_RD += gradient_NV[:, new].T @ hidden
         ctx.save_for_backward(hidden_gradient_ND, weight_gradient_VD, rows_gradient_RD)
         ctx.mark_non_differentiable(correct)
+        ctx.dtype = weight_VD.dtype
         return total, correct
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # pyright: ignore
         hidden_gradient_ND, weight_gradient_VD, rows_gradient_RD = ctx.saved_tensors
         by_hidden = None if hidden_gradient_ND is None else hidden_gradient_ND * gradient
-        by_weight = None if weight_gradient_VD is None else weight_gradient_VD.mul_(gradient)
+        by_weight = None if weight_gradient_VD is None else scaled_to(weight_gradient_VD, gradient, ctx.dtype)
         by_rows = None if rows_gradient_RD is None else rows_gradient_RD.mul_(gradient)
-        return by_hidden, by_weight, None, None, by_rows, None, None
+        return by_hidden, by_weight, None, None, by_rows, None, None, None
 
 
 def logits_at_trained(model: Any, batch: TokenBatch) -> torch.Tensor:

@@ -158,6 +158,7 @@ class Objective:
         padded: why its rows are never packed, as a sentence; empty where they may be.
         widths: where rows are padded, the tokens that a row takes of each tensor that it is padded in.
         soft: tokens that `collate` puts before each sequence of a row.
+        recordable: whether its batches are `TokenBatch`es whose one loss can be recorded and launched again on a GPU.
         check: lets the planner try packing and the chunked loss; without it rows are not packed.
         informed: the same objective, once it is known what the training rows' facts are (names of classes, how often
             each comes), and how they become tokens.
@@ -180,6 +181,7 @@ class Objective:
     padded: str = ""
     widths: Callable[[Prepared], tuple[int, ...]] = _all_tokens
     soft: int = 0
+    recordable: bool = False
     check: Check | None = None
     informed: Callable[[Mapping[str, Any], Contract], Objective] | None = None
     refuse: Callable[[Sequence[Prepared]], None] = refuse_nothing
@@ -199,10 +201,28 @@ def total_units(batches: Iterable[Mapping[str, float]]) -> dict[str, float]:
     return totals
 
 
+def on_host(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The same values with numpy arrays in the place of tensors, which are brought here in one transfer.
+
+    Reading one waits for all that a GPU has been given to do: once a step, not once a value.
+    """
+    tensors = [value.detach() for values in found for value in values.values() if isinstance(value, torch.Tensor)]
+    if not tensors:
+        return [dict(values) for values in found]
+    flat = torch.cat([tensor.double().flatten() for tensor in tensors]).cpu().numpy()
+    parts = iter(np.split(flat, np.cumsum([tensor.numel() for tensor in tensors])[:-1]))
+    return [
+        {
+            name: next(parts).reshape(tuple(value.shape)) if isinstance(value, torch.Tensor) else value
+            for name, value in values.items()
+        }
+        for values in found
+    ]
+
+
 def add(sums: Sums, values: Mapping[str, Any]) -> None:
     """Add numbers or vectors to the sums of the same names."""
     for name, value in values.items():
-        value = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
         sums[name] = sums.get(name, np.zeros(())) + np.asarray(value, dtype=np.float64)
 
 
@@ -213,7 +233,10 @@ def real_ones(micro: Sequence[Any]) -> list[Any]:
 
 def nothing_of(values: Mapping[str, Any]) -> dict[str, Any]:
     """Zeros of the same shapes: what a batch that does not count adds, so that all ranks sum the same things."""
-    return {name: np.zeros(np.shape(value)) for name, value in values.items()}
+    return {
+        name: np.zeros(tuple(value.shape) if isinstance(value, torch.Tensor) else np.shape(value))
+        for name, value in values.items()
+    }
 
 
 def perturb_nothing(

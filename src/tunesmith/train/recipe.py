@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from tunesmith.core.config import Section, option, read_yaml, validate, with_overrides
 from tunesmith.core.errors import ConfigError
@@ -63,10 +63,10 @@ class Recipe(Section):
         "Compute layers again in the backward pass, to save memory. `auto` does where a micro-batch would not fit. It "
         "never changes the result.",
     )
-    micro_tokens: int = option(
-        2048,
-        "Most tokens of rows in one forward pass: what memory allows. Without dropout it never changes the result.",
-        ge=8,
+    micro_tokens: Annotated[int, Field(ge=8)] | Literal["auto"] = option(
+        "auto",
+        "Most tokens of rows in one forward pass. `auto` is 2048 on a CPU, and on a GPU 16384 or what it holds. "
+        "Without dropout it never changes the result.",
     )
     device: Literal["auto", "cpu", "cuda"] = option(
         "auto", "Where to compute; `auto` takes a CUDA device if there is one."

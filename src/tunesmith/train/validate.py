@@ -10,7 +10,7 @@ import torch
 
 from tunesmith.train.batch import DummyBatch
 from tunesmith.train.learner import Learner
-from tunesmith.train.objective import Models, Objective, Sums, add, nothing_of, real_ones
+from tunesmith.train.objective import Models, Objective, Sums, add, nothing_of, on_host, real_ones
 from tunesmith.train.planning.compiled import as_they_are
 
 
@@ -22,16 +22,19 @@ def validate(objective: Objective, models: Models, learner: Learner, batches: Se
     """
     learner.model.eval()
     sums, units, unit_of = Sums(), Sums(), dict[str, str]()
+    each: list[dict[str, Any]] = []
     with learner.with_average(), as_they_are():
         for batch in batches:
             dummy = isinstance(batch, DummyBatch)
             real = batch.real if dummy else batch
             loss = objective.loss(models, real, objective.before(models, real_ones([batch]), learner.ranks))
             unit_of |= {term.name: term.unit for term in loss.terms}
-            found = {f"sum of {term.name}": term.total.item() for term in loss.terms} | dict(loss.counts)
-            add(sums, nothing_of(found) if dummy else found)
+            found = {f"sum of {term.name}": term.total for term in loss.terms} | dict(loss.counts)
+            each.append(nothing_of(found) if dummy else found)
             add(units, nothing_of(real.units) if dummy else real.units)
     learner.model.train()
+    for found in on_host(each):
+        add(sums, found)
     sums, units = learner.ranks.sum_vectors(sums), learner.ranks.sum_vectors(units)
     scale = {name: float(amount) for name, amount in units.items()}
     terms = {name: sums[f"sum of {name}"] / scale[unit] for name, unit in unit_of.items() if scale[unit]}

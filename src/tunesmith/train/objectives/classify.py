@@ -129,7 +129,7 @@ def loss(models: Models, batch: ClassBatch, whole: None, classes: Classes, smoot
     found = logits_RC.detach()
     right_R = ((found > 0) == batch.target.bool()).all(-1) if classes.shape == "several" else (
         found.argmax(-1) == batch.target)  # fmt: skip
-    return Loss([term], {"correct": int(right_R.sum())})
+    return Loss([term], {"correct": right_R.sum()})
 
 
 def curves(sums: Mapping[str, np.ndarray], scale: Mapping[str, float]) -> dict[str, float]:

@@ -87,7 +87,7 @@ def loss(models: Models, batch: AnswerBatch, whole: None) -> Loss:
     logits = logits_of(models, batch)
     term = Term("loss", window_losses(logits, batch.target_S2).sum(), "windows")
     said_S2 = torch.stack([one_T2.detach().argmax(0) for one_T2 in logits])
-    return Loss([term], {"correct": int((said_S2 == batch.target_S2).all(-1).sum())})
+    return Loss([term], {"correct": (said_S2 == batch.target_S2).all(-1).sum()})
 
 
 def curves(sums: Mapping[str, np.ndarray], scale: Mapping[str, float]) -> dict[str, float]:

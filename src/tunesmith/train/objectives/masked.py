@@ -94,7 +94,7 @@ def loss(models: Models, batch: MaskedBatch, whole: None) -> Loss:
     logits_NV = logits_of(models, batch)
     total = cross_entropy(logits_NV.float(), batch.target_N, reduction="sum")
     correct = (logits_NV.detach().argmax(-1) == batch.target_N).sum()
-    return Loss([Term("loss", total, "tokens")], {"correct": int(correct)})
+    return Loss([Term("loss", total, "tokens")], {"correct": correct})
 
 
 def outputs(models: Models, batch: MaskedBatch) -> list[torch.Tensor]:

@@ -89,7 +89,7 @@ def loss(models: Models, batch: PairBatch, whole: None, smoothing: float = 0.0) 
         logits_NV = logits_of(models.policy, batch)
         total = cross_entropy(logits_NV.float(), batch.target_N, reduction="sum", label_smoothing=smoothing)
         correct = (logits_NV.detach().argmax(-1) == batch.target_N).sum()
-    return Loss([Term("loss", total, "tokens")], {"correct": int(correct)})
+    return Loss([Term("loss", total, "tokens")], {"correct": correct})
 
 
 def curves(sums: Mapping[str, np.ndarray], scale: Mapping[str, float]) -> dict[str, float]:

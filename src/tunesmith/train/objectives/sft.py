@@ -23,7 +23,7 @@ from tunesmith.train.planning.plan import Plan
 
 def collate(rows: Sequence[Prepared], plan: Plan, draw: Draw, columns: Columns) -> TokenBatch:
     """Rows in one sequence where the plan packs, else padded to the longest."""
-    return (packed if plan.packing else padded)(rows, plan.device)
+    return packed(rows, plan.device, plan.graphs is True) if plan.packing else padded(rows, plan.device)
 
 
 def loss(models: Models, batch: TokenBatch, whole: None, smoothing: float = 0.0) -> Loss:
@@ -37,12 +37,12 @@ def loss(models: Models, batch: TokenBatch, whole: None, smoothing: float = 0.0)
         head, compiled = output_layer(models.policy), models.plan.compiled is True
         assert head is not None
         hidden_ND = hidden_at_trained(models.policy, batch)
-        total, correct = linear_cross_entropy(hidden_ND, head, batch.target_N, compiled, smoothing)
+        total, correct = linear_cross_entropy(hidden_ND, head, batch.target_N, compiled, smoothing, batch.weight_N)
     else:
         logits_NV = logits_at_trained(models.policy, batch)
         total = cross_entropy(logits_NV.float(), batch.target_N, reduction="sum", label_smoothing=smoothing)
         correct = (logits_NV.detach().argmax(-1) == batch.target_N).sum()
-    return Loss([Term("loss", total, "tokens")], {"correct": int(correct)})
+    return Loss([Term("loss", total, "tokens")], {"correct": correct})
 
 
 def curves(sums: Mapping[str, np.ndarray], scale: Mapping[str, float]) -> dict[str, float]:
@@ -71,5 +71,6 @@ def make_sft(config: SftConfig = SftConfig()) -> Objective:  # noqa: B008  froze
         curves=curves,
         metrics=("loss", "token_accuracy"),
         higher=frozenset({"token_accuracy"}),
+        recordable=not config.label_smoothing,
         check=Check(outputs, losses, lambda models, rows: why_not_chunked(models, rows, collate)),
     )

@@ -133,7 +133,7 @@ def loss(models: Models, batch: TagBatch, whole: None, tags: Tags, smoothing: fl
     logits_WC = word_logits(models, batch)
     total = cross_entropy(logits_WC, batch.target_W, reduction="sum", label_smoothing=smoothing if training else 0.0)
     said_W = logits_WC.detach().argmax(-1)
-    counts: dict[str, Any] = {"correct": int((said_W == batch.target_W).sum())}
+    counts: dict[str, Any] = {"correct": (said_W == batch.target_W).sum()}
     if not training and tags.scheme != "none":
         counts["stretches"] = _stretches_of(said_W, batch, tags)
     return Loss([Term("loss", total, "words")], counts)

@@ -33,6 +33,8 @@ class Plan:
         versions: of the libraries that results depend on.
         machine: processor or GPU.
         padding: how much of what is computed is padding, about, of rows that are never packed.
+        attention: the kernel of packed rows, by the name that models know it by; None where there is no choice.
+        graphs: whether kernels are recorded and replayed, on a GPU; None before it is decided.
     """
 
     device: str
@@ -50,6 +52,8 @@ class Plan:
     compiled: bool | None = None
     checkpointing: bool | None = None
     padding: float | None = None
+    attention: str | None = None
+    graphs: bool | None = None
 
     @property
     def dtype(self) -> Any:

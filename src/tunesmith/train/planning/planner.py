@@ -8,7 +8,6 @@ for all.
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Literal
@@ -35,10 +34,13 @@ from tunesmith.train.planning.estimates import (
 from tunesmith.train.planning.memory import checkpoint_activations, gathered_bytes, kept_bytes, state_bytes
 from tunesmith.train.planning.packing_check import why_not_packed
 from tunesmith.train.planning.plan import Plan
+from tunesmith.train.planning.speed import choose_precision, product_rate, seconds_of, use_fastest_attention
 from tunesmith.train.weights.placed import Placed
 from tunesmith.train.weights.ranks import ALONE, Ranks
 from tunesmith.train.weights.shards import forget_gathered
 
+MICRO_TOKENS = {"cpu": 2048, "cuda": 16384}  # beyond which products gain nothing
+LEAST_TOKENS = 2048  # of a GPU, that are worth more than computing layers again
 FEW = 4  # rows that decisions are tried on
 STEPS_LOOKED_AT = 20  # by which the share of padding is estimated
 
@@ -46,7 +48,7 @@ STEPS_LOOKED_AT = 20  # by which the share of padding is estimated
 def make_plan(
     precision: str,
     packing: str,
-    micro_tokens: int,
+    micro_tokens: int | Literal["auto"],
     accumulation: int | None = None,
     device: str = "auto",
     ranks: Ranks = ALONE,
@@ -57,20 +59,18 @@ def make_plan(
     Args:
         precision: `auto`, `fp32` or `bf16`.
         packing: `auto` or `off`.
-        micro_tokens: most tokens in one forward pass.
+        micro_tokens: most tokens in one forward pass; `auto` leaves it to the device, and on a GPU to its memory.
         accumulation: micro-batches in one step, where they are given.
         device: `auto`, `cpu` or `cuda`.
         ranks: the processes that train together.
         sharding: whether each holds all weights or a part of them.
     """
     device, reason = choose_device(device)
-    reasons = {"device": reason}
-    if precision == "auto":
-        gain = product_rate(device, torch.bfloat16) / product_rate(device, torch.float32)
-        precision = "bf16" if gain > 1.3 else "fp32"
-        reasons["precision"] = f"a bf16 matrix product ran {gain:.1f} times as fast as fp32"
-    else:
-        reasons["precision"] = "given"
+    precision, why = choose_precision(precision, device)
+    reasons = {"device": reason, "precision": why}
+    if micro_tokens == "auto":
+        micro_tokens = MICRO_TOKENS[device]
+        reasons["micro_tokens"] = f"auto, which is {micro_tokens} or what has room on this {device}"
     threads = torch.get_num_threads()
     if device == "cpu" and threads < (os.cpu_count() or 1) // ranks.count:
         reasons["threads"] = f"{threads} of {os.cpu_count()} cores were free, or OMP_NUM_THREADS says so"
@@ -90,17 +90,6 @@ def make_plan(
     )
 
 
-def product_rate(device: str, dtype: torch.dtype) -> float:
-    """Floating-point operations a second of a matrix product here: measured, since flags promise too much."""
-    a, b = torch.ones(1024, 512, dtype=dtype, device=device), torch.ones(512, 1024, dtype=dtype, device=device)
-    best = float("inf")
-    for _ in range(6):
-        started = time.perf_counter()
-        (a @ b).sum().item()
-        best = min(best, time.perf_counter() - started)
-    return 2 * 1024 * 512 * 1024 / best
-
-
 @dataclass(frozen=True)
 class Wishes:
     """What the recipe says of decisions that are taken here.
@@ -111,6 +100,8 @@ class Wishes:
         batch_size: rows in one step, over all processes.
         steps: of the whole run, each as often as it passes over its rows.
         bytes_a_weight: of gradient and optimizer state together.
+        micro_tokens: as the recipe has it.
+        plain: whether a step is the objective's loss and nothing else, of a base in its own precision.
     """
 
     compile: str
@@ -118,6 +109,8 @@ class Wishes:
     batch_size: int
     steps: int
     bytes_a_weight: int = 12  # a gradient and AdamW's two moments
+    micro_tokens: int | Literal["auto"] = "auto"
+    plain: bool = False
 
 
 def complete_plan(
@@ -141,9 +134,11 @@ def complete_plan(
         plan = replace(plan, packing=False, padding=round(share, 3), reasons=reasons)
     plan = decide_packing(plan, placed, objective, rows, report)
     plan = decide_loss(plan, placed, objective, rows, report)
+    plan = decide_attention(plan, placed, rows)
     placed.model.train()  # as in training, or other layers would be measured and compiled
     plan = decide_checkpointing(plan, wishes, placed, objective, rows)
-    return decide_layers(plan, wishes, placed, objective, rows, report)
+    plan = decide_layers(plan, wishes, placed, objective, rows, report)
+    return decide_graphs(plan, wishes, placed, objective, rows)
 
 
 def shortest(rows: Mixture) -> list[Prepared]:
@@ -176,6 +171,19 @@ def decide_packing(plan: Plan, placed: Placed, objective: Objective, rows: Mixtu
     return replace(plan, packing=False, reasons={**plan.reasons, "packing": reason})
 
 
+def decide_attention(plan: Plan, placed: Placed, rows: Mixture) -> Plan:
+    """The plan, knowing which kernel computes attention where there are several: on a GPU, in bf16."""
+    if not plan.packing or plan.device != "cuda" or plan.precision != "bf16":
+        return plan
+    if plan.attention is not None:
+        placed.model.set_attn_implementation(plan.attention)
+        return plan
+    reason = use_fastest_attention(placed.model, rows.every_length, plan.micro_tokens)
+    chosen = placed.ranks.gather(placed.model.config._attn_implementation)[0]
+    placed.model.set_attn_implementation(chosen)
+    return replace(plan, attention=chosen, reasons={**plan.reasons, "attention": reason})
+
+
 def decide_loss(plan: Plan, placed: Placed, objective: Objective, rows: Mixture, report: Report = silent) -> Plan:
     """The plan, knowing whether the loss can be computed without building all logits; alike in all processes."""
     if plan.chunked is not None:
@@ -205,10 +213,20 @@ def decide_checkpointing(plan: Plan, wishes: Wishes, placed: Placed, objective: 
             whole = objective.before(models, [batch], placed.ranks)
             kept = kept_bytes(placed.model, lambda: objective.loss(models, batch, whole))
         forget_gathered(placed.model)  # it counts among what is to come
-        most = largest_micro_batch(plan, wishes.batch_size, (rows.every_length + objective.soft).tolist())
+        lengths = (rows.every_length + objective.soft).tolist()
         free = free_bytes(plan.device) // (plan.processes if plan.device == "cpu" else 1)
-        found = why_checkpointing(int(kept / batch.size * most), bytes_to_come(plan, placed, wishes), free)
-        found = first_said(placed.ranks, found)  # who has least decides
+
+        def why(plan: Plan) -> str | None:
+            most = largest_micro_batch(plan, wishes.batch_size, lengths)
+            found = why_checkpointing(int(kept / batch.size * most), bytes_to_come(plan, placed, wishes), free)
+            return first_said(placed.ranks, found)  # who has least decides
+
+        found = why(plan)
+        while found and wishes.micro_tokens == "auto" and plan.device == "cuda" and plan.micro_tokens > LEAST_TOKENS:
+            said = f"auto: there is no room for {plan.micro_tokens} tokens at once"
+            tokens, reasons = plan.micro_tokens // 2, {**plan.reasons, "micro_tokens": said}
+            plan = replace(plan, micro_tokens=tokens, reasons=reasons)
+            found = why(plan)
         reason, wanted = found or "a micro-batch fits into memory as it is", "off" if found is None else "on"
     checkpointing = wanted == "on" if plan.checkpointing is None else plan.checkpointing
     if checkpointing:
@@ -224,12 +242,8 @@ def decide_layers(
         return plan
     reason, wished = "given" if wishes.compile == "off" else None, wishes.compile == "on" or plan.compiled is True
     if wishes.compile == "auto" and not wished:
-        tokens = wishes.steps * wishes.batch_size * float(rows.lengths.mean())
-        weights = sum(weight.numel() for weight in placed.model.parameters())
-        trained = sum(weight.numel() for weight in placed.weights.values())
-        rate = product_rate(plan.device, plan.dtype)
-        seconds = seconds_of_training(weights, trained, tokens, rate, plan.processes)
-        reason = placed.ranks.gather(why_compiling_does_not_pay(seconds))[0]
+        seconds = seconds_uncompiled(plan, wishes, placed, objective, rows)
+        reason = placed.ranks.gather(why_compiling_does_not_pay(seconds, plan.device))[0]
         wished = reason is None
     if wished:
         reason = first_said(placed.ranks, why_layers_cannot(plan, placed, objective, rows))
@@ -238,6 +252,58 @@ def decide_layers(
             report(events.Warning(f"layers are not compiled, which is slower: {reason}."))
     said = "layers are compiled" if reason is None else f"layers run as they are: {reason}"
     return replace(plan, compiled=reason is None, reasons={**plan.reasons, "compiled": said})
+
+
+def seconds_uncompiled(
+    plan: Plan, wishes: Wishes, placed: Placed, objective: Objective, rows: Mixture
+) -> float:  # fmt: skip
+    """How long the run takes without compiled layers, about: by its products, or on a GPU by what it must launch."""
+    tokens = wishes.steps * wishes.batch_size * float(rows.lengths.mean())
+    weights = sum(weight.numel() for weight in placed.model.parameters())
+    trained = sum(weight.numel() for weight in placed.weights.values())
+    products = seconds_of_training(weights, trained, tokens, product_rate(plan.device, plan.dtype), plan.processes)
+    if plan.device != "cuda":
+        return products
+    passes = wishes.steps * max(1.0, tokens / wishes.steps / plan.processes / plan.micro_tokens)
+    return max(products, passes * seconds_of_launching(plan, placed, objective, rows))
+
+
+def seconds_of_launching(plan: Plan, placed: Placed, objective: Objective, rows: Mixture) -> float:
+    """How long a pass forward and back takes a GPU at least, however little there is to compute: of a few rows."""
+    batch = trial_batch(plan, objective, rows)
+    with torch.random.fork_rng():
+        once = seconds_of(lambda: one_backward(plan, placed, objective, batch), plan.device)
+    placed.forget_gradients()
+    return once
+
+
+def decide_graphs(plan: Plan, wishes: Wishes, placed: Placed, objective: Objective, rows: Mixture) -> Plan:
+    """The plan, knowing whether kernels are recorded and replayed: where launching them takes longer than computing."""
+    if plan.graphs is None and plan.device == "cuda":
+        reason = why_not_recorded(plan, wishes, objective)
+        if reason is None:
+            tokens = min(plan.micro_tokens, wishes.batch_size * float(rows.lengths.mean()))
+            weights = sum(weight.numel() for weight in placed.model.parameters())
+            trained = sum(weight.numel() for weight in placed.weights.values())
+            products = seconds_of_training(weights, trained, tokens, product_rate(plan.device, plan.dtype), 1)
+            launching = seconds_of_launching(plan, placed, objective, rows)
+            said = f"launching a pass takes {1000 * launching:.0f} ms and computing it about {1000 * products:.0f}"
+            reason = None if launching > products else said
+        reasons = {**plan.reasons, "graphs": reason or "kernels are recorded: launching them takes longer than they do"}
+        plan = replace(plan, graphs=reason is None, reasons=reasons)
+    placed.keeps_gradients = plan.graphs is True
+    return plan
+
+
+def why_not_recorded(plan: Plan, wishes: Wishes, objective: Objective) -> str | None:
+    """Why a step's kernels cannot be recorded, as a sentence; None if they may be."""
+    if not objective.recordable or objective.soft or not wishes.plain:
+        return "a step is more than a loss of tokens"
+    if not (plan.packing and plan.chunked and plan.precision == "bf16"):
+        return "only what is packed, in bf16 and without logits comes in few shapes"
+    if plan.checkpointing or plan.processes > 1:
+        return "layers are computed again" if plan.checkpointing else "several processes train together"
+    return None
 
 
 def why_layers_cannot(plan: Plan, placed: Placed, objective: Objective, rows: Mixture) -> str | None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any
+from itertools import count, islice
+from typing import Any, TypeVar
+
+import torch
 
 from tunesmith.data.pack import deal, epoch_batches, micro_batches, padded_batches
 from tunesmith.data.prepare import Prepared
@@ -17,11 +20,22 @@ from tunesmith.train.source import Tensors
 from tunesmith.train.weights.ranks import ALONE, Ranks
 
 ONE_DRAW = Draw()
+Item = TypeVar("Item")
 
 
 def steps_per_epoch(rows: Sequence[Prepared], batch_size: int) -> int:
     """Optimizer steps in one pass over the rows."""
     return -(-len(rows) // batch_size)
+
+
+def one_ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The items of an endless iterator, each made by another thread while the one before is used."""
+    with ThreadPoolExecutor(1, initializer=torch.cuda.set_device, initargs=(torch.cuda.current_device(),)) as worker:
+        coming = worker.submit(next, items)
+        while True:
+            item = coming.result()
+            coming = worker.submit(next, items)
+            yield item
 
 
 @dataclass
@@ -49,12 +63,22 @@ class RowSource:
     taken: int = 0
 
     def steps(self) -> Iterator[list[Any]]:
-        """The micro-batches of one optimizer step after another, without end."""
-        while True:
-            epoch, passed = divmod(self.taken, steps_per_epoch(self.rows, self.batch_size))
+        """The micro-batches of one optimizer step after another, without end.
+
+        Of a GPU they are made and on their way there while it computes the step before.
+        """
+        made = self._from(self.taken)
+        for micro in one_ahead(made) if self.plan.device == "cuda" else made:
+            self.taken += 1
+            yield micro
+
+    def _from(self, step: int) -> Iterator[list[Any]]:
+        """The same from a step on, whatever was taken."""
+        an_epoch = steps_per_epoch(self.rows, self.batch_size)
+        for epoch in count(step // an_epoch):
             rows, draw = in_epoch(self.rows, epoch), Draw(self.seed, epoch)
+            passed = max(0, step - epoch * an_epoch)
             for indices in islice(epoch_batches(len(rows), self.batch_size, self.seed, epoch), passed, None):
-                self.taken += 1
                 chosen = [rows[i] for i in indices]
                 yield list(self.cut(self.objective.arrange(chosen, draw), draw, self.plan.accumulation))
 

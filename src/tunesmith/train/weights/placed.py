@@ -24,6 +24,7 @@ class Placed:
         weights: what is trained, by name, in fp32.
         ranks: the processes that train together.
         plan: device, precision and sharding are decided; all else may not be yet.
+        keeps_gradients: whether their tensors stay the same from step to step.
     """
 
     def __init__(self, model: Any, plan: Plan, ranks: Ranks = ALONE, sources: Sources | None = None) -> None:
@@ -38,7 +39,7 @@ class Placed:
         if plan.sharding == "full":
             shard(model, layers_of(model), ranks, plan.precision, sources or {})
         self.model = model if plan.sharding == "full" else model.to(plan.device)
-        self.plan, self.ranks = plan, ranks
+        self.plan, self.ranks, self.keeps_gradients = plan, ranks, False
         self._masters = None
         if plan.precision == "bf16" and plan.sharding == "none":
             for weight in model.parameters():
@@ -48,6 +49,14 @@ class Placed:
         self.weights: dict[str, torch.nn.Parameter] = (
             trainable(model) if self._masters is None else self._masters.weights
         )
+
+    def forget_gradients(self) -> None:
+        """Begin a step anew; where recorded kernels add to gradients, these stay where they are."""
+        for weight in self.weights.values():
+            if not self.keeps_gradients or weight.grad is None:
+                weight.grad = None
+            else:
+                weight.grad.zero_()
 
     def weights_were_set(self) -> None:
         """Let the model compute with `weights` after they were changed by other means than a step."""
