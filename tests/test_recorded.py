@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import READS, many_rows
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
+from conftest import READS, many_rows
 from tunesmith.data.load import load_rows
 from tunesmith.data.prepare import prepare
 from tunesmith.model.attention import PACKED
