@@ -33,6 +33,7 @@ from tunesmith.infer.engine.batch import SlotBatch
 from tunesmith.infer.engine.compiled import LayerGraphs
 from tunesmith.infer.engine.network import Network, why_alone, why_logits_differ
 from tunesmith.infer.engine.plain import PlainBatch
+from tunesmith.infer.engine.replay import Replays, recorder_for
 from tunesmith.infer.engine.request import Request
 from tunesmith.infer.engine.scheduler import Scheduler
 from tunesmith.infer.engine.scoring import score_rows
@@ -60,12 +61,14 @@ class DecodePath:
         network: the copy that decodes; None where the model itself does.
         reason: why it is the model itself, as a sentence.
         folded: why no adapter can join, where the copy's weights have one folded in.
+        replays: steps that were recorded, on a GPU.
     """
 
     scheduler: Scheduler
     network: Network | None
     reason: str
     folded: str = ""
+    replays: Replays | None = None
 
 
 class LocalEngine:
@@ -117,8 +120,9 @@ class LocalEngine:
     @property
     def reason(self) -> str:
         """Why answers are decoded in a slower way than they could be, as a sentence; empty if they are not."""
-        reason = self._path().reason
-        return reason or (self._graphs.reason if self._graphs is not None else "")
+        path = self._path()
+        parts = [part for part in (self._graphs, path.replays) if part is not None]
+        return path.reason or next((part.reason for part in parts if part.reason), "")
 
     @property
     def adapters(self) -> list[str]:
@@ -283,7 +287,7 @@ class LocalEngine:
     def compile(self) -> None:
         """Compile now and wait until it is done, as a server does before it opens."""
         network = self._path().network
-        if network is not None:
+        if network is not None and compiles(network):
             self._graphs = graphs = self._graphs or LayerGraphs(network)
             graphs.wait()
 
@@ -339,7 +343,7 @@ class LocalEngine:
         except Exception as error:  # noqa: BLE001  whatever stands in the way of the copy, the model itself works
             reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         if reason is None and network is not None:
-            batch = SlotBatch(network, self.batch_size, self.batch_tokens)
+            batch = SlotBatch(network, self.batch_size, self.batch_tokens, recorder_for(network.device))
             alive = weakref.ref(self)  # or engine and scheduler would keep each other, and the weights, in memory
 
             def between() -> None:
@@ -347,7 +351,8 @@ class LocalEngine:
                     engine._between(network, batch)
 
             stop_ids = self.contract.stop_ids if self.contract is not None else ()
-            return DecodePath(Scheduler(batch, frozenset(stop_ids), between, self._most_waiting), network, "", folded)
+            scheduler = Scheduler(batch, frozenset(stop_ids), between, self._most_waiting)
+            return DecodePath(scheduler, network, "", folded, batch.replays)
         self._adapters, self._active = [], -1
         return plain_path(self, f"answers are decoded the plain way: {reason}.")
 
@@ -376,8 +381,14 @@ class LocalEngine:
             return
         batch.network = network
         idle = self._outdated is None or not self._outdated.running
-        if self._compile_after is not None and batch.seconds > self._compile_after and idle:
+        wanted = self._compile_after is not None and batch.seconds > self._compile_after
+        if wanted and idle and compiles(network):
             self._graphs = LayerGraphs(network)
+
+
+def compiles(network: Network) -> bool:
+    """Whether layers are compiled for its device: on a GPU, steps are replayed instead."""
+    return network.device.type == "cpu"
 
 
 def plain_path(engine: LocalEngine, reason: str) -> DecodePath:

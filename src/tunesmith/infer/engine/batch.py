@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +20,7 @@ import torch
 from tunesmith.core.errors import ModelError
 from tunesmith.infer.engine.network import Network
 from tunesmith.infer.engine.prefixes import WORTH, Kept, Prefixes, as_ids, in_common
+from tunesmith.infer.engine.replay import Recorder, Replays
 from tunesmith.infer.engine.request import Request
 from tunesmith.infer.engine.sample import choose
 from tunesmith.infer.engine.scheduler import Next
@@ -55,22 +56,31 @@ class SlotBatch:
         rows: those that decode, in the order of their slots.
         prefill: those whose prompts are being read.
         prefixes: what rows have read, for others that begin alike.
+        replays: steps that were recorded; None where nothing is.
         seconds: spent in steps so far.
     """
 
-    def __init__(self, network: Network, most_rows: int, most_tokens: int) -> None:
+    def __init__(
+        self,
+        network: Network,
+        most_rows: int,
+        most_tokens: int,
+        make_recorder: Callable[[], Recorder] | None = None,
+    ) -> None:
         """Start with none.
 
         Args:
             network: decodes.
             most_rows: at once.
             most_tokens: of prompts, padding included, that are read in one pass.
+            make_recorder: makes what records steps, to be replayed; None if they are not.
         """
         self.network = network
         self.cache = SlotCache()
         self.prefixes = Prefixes(network.device.type)
         self.rows: list[Request] = []
         self.prefill: PrefillBatch | None = None
+        self.replays = None if make_recorder is None else Replays(make_recorder)
         self.seconds = 0.0
         self._most_rows, self._most_tokens = most_rows, most_tokens
         self._rows_now = most_rows  # fewer after memory ran out
@@ -191,6 +201,8 @@ class SlotBatch:
             self.cache.ensure(slots, positions)
         except Exception as error:  # noqa: BLE001  each device has an error of its own for it
             self.prefixes.forget()
+            if self.replays is not None:
+                self.replays.forget()
             rows = [*self.rows, *(self.prefill.rows if self.prefill else ())]
             self.rows, self.prefill = [], None
             if len(rows) == 1:
@@ -224,17 +236,22 @@ class SlotBatch:
         if not self._grow(len(rows), max(request.length for request in rows) + 1):
             return []
         try:
-            logits_BV = self.network.decode(
-                self.cache,
-                [request.last for request in rows],
-                [request.length for request in rows],
-                [request.adapter for request in rows],
-            )
+            logits_BV, likeliest_B = self._forward()
         except Exception:  # noqa: BLE001  whose fault it is shows when each is tried alone
             return self._decode_each()
         for request in rows:
             request.length += 1
-        return choose(rows, logits_BV)
+        return choose(rows, logits_BV, likeliest_B)
+
+    def _forward(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The logits (B, V) of all rows, and the likeliest token of each (B) if it is known."""
+        rows = self.rows
+        tokens, places = [request.last for request in rows], [request.length for request in rows]
+        adapters = [request.adapter for request in rows]
+        if self.replays is None:
+            return self.network.decode(self.cache, tokens, places, adapters), None
+        spare = 0 if self.prefill is None else self.prefill.start  # of prompts it is read next
+        return self.replays.decode(self.network, self.cache, tokens, places, adapters, spare)
 
     def _decode_each(self) -> list[Next]:
         """The same for one row at a time, in its own slot; those that fail are ended."""

@@ -18,18 +18,21 @@ from tunesmith.infer.generator import Options, Tops
 NUCLEUS_TOKENS = 512  # likeliest ones that nucleus sampling looks at before it sorts them all
 
 
-def choose(rows: Sequence[Request], logits_BV: torch.Tensor) -> list[Next]:
+def choose(rows: Sequence[Request], logits_BV: torch.Tensor, likeliest_B: torch.Tensor | None = None) -> list[Next]:
     """The next token of each row. A row for which none can be drawn is ended with the error, and left out.
 
     Args:
         rows: in the order of the logits.
         logits_BV: any precision.
+        likeliest_B: the token of each row's largest logit, if that is known.
     """
     draws = [0.0 if request.options.temperature == 0 else request.draw() for request in rows]
     options = [request.options for request in rows]
     kept = list(range(len(rows)))
     try:
-        tokens = pick(steered(rows, logits_BV), options, draws)
+        steered_BV = steered(rows, logits_BV)
+        known = likeliest_B is not None and steered_BV is logits_BV
+        tokens = pick(steered_BV, options, draws, likeliest_B.tolist() if known else None)
     except Exception:  # noqa: BLE001  whose fault it is shows when each is tried alone
         kept, tokens = [], []
         for row, request in enumerate(rows):
@@ -81,15 +84,19 @@ def log_probabilities(logits_BV: torch.Tensor, chosen: Sequence[tuple[int, int]]
     return (logits_NV.gather(1, token_N[:, None])[:, 0] - logits_NV.logsumexp(-1)).tolist()
 
 
-def pick(logits_BV: torch.Tensor, options: Sequence[Options], draws: Sequence[float]) -> list[int]:
+def pick(
+    logits_BV: torch.Tensor, options: Sequence[Options], draws: Sequence[float], greedy: list[int] | None = None
+) -> list[int]:
     """The next token of each row.
 
     Args:
         logits_BV: any precision.
         options: of each row.
         draws: for each row a number in [0, 1); not used where the row is greedy.
+        greedy: the likeliest token of each row, if they are known.
     """
-    greedy = likeliest(logits_BV)
+    if greedy is None:
+        greedy = likeliest(logits_BV)
     return [
         greedy[row] if one.temperature == 0 else sample(logits_BV[row], one, draws[row])
         for row, one in enumerate(options)

@@ -20,6 +20,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.cache_utils import Cache
 
+from tunesmith.infer.engine.fused import attend, can_attend
 from tunesmith.model.prefix import prefix_of
 
 SLOTS = "tunesmith_slots"
@@ -195,9 +196,6 @@ def slot_attention(
     unknown = {name for name, given in other.items() if given is not None and name not in CHANGES_NOTHING}
     if unknown or dropout or attention_mask is None or attention_mask.is_floating_point():
         raise NotImplementedError(f"slot attention cannot do {', '.join(sorted(unknown)) or 'this mask'}")
-    seen = attention_mask >= 0
-    if sliding_window is not None:
-        seen = seen & (attention_mask < sliding_window)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     batch, heads, tokens, width = query.shape
     groups = key.shape[1]
@@ -206,17 +204,28 @@ def slot_attention(
         key[:, :, :count], value[:, :, :count] = prefix[:, :, :count].to(key.dtype)
     if tokens == 1:  # heads that share keys become rows of one product: keys are read once, not repeated
         query = query.reshape(batch, groups, heads // groups, width)
-        output = _attend(query, key, value, seen, scale, softcap)
+        output = _attend(query, key, value, attention_mask, sliding_window, scale, softcap)
         return output.reshape(batch, 1, heads, value.shape[-1]), None
     if heads != groups:
         key, value = key.repeat_interleave(heads // groups, 1), value.repeat_interleave(heads // groups, 1)
-    return _attend(query, key, value, seen, scale, softcap).transpose(1, 2), None
+    return _attend(query, key, value, attention_mask, sliding_window, scale, softcap).transpose(1, 2), None
 
 
 # `is_compiling` is true in every thread while one of them compiles; `is_dynamo_compiling` only in what is traced.
 def _attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, seen: torch.Tensor, scale: float, softcap: float | None
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    relative: torch.Tensor,
+    window: int | None,
+    scale: float,
+    softcap: float | None,
 ) -> torch.Tensor:
+    if softcap is None and can_attend(query, value):
+        return attend(query, key, value, relative, window, scale)
+    seen = relative >= 0
+    if window is not None:
+        seen = seen & (relative < window)
     fused = torch.compiler.is_dynamo_compiling() and query.device.type == "cpu"
     if softcap is None and not fused:
         return scaled_dot_product_attention(query, key, value, attn_mask=seen, scale=scale)
