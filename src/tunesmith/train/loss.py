@@ -98,12 +98,11 @@ def piece_length(weight_VD: torch.Tensor, trained: bool) -> int:
     return max(1, logits // weight_VD.shape[0])
 
 
-def add_product(sum_MN: torch.Tensor, left_MK: torch.Tensor, right_KN: torch.Tensor) -> None:
-    """Add a product to a sum in fp32; on a GPU the product adds itself, and is never rounded."""
+def plus_product(sum_MN: torch.Tensor, left_MK: torch.Tensor, right_KN: torch.Tensor) -> torch.Tensor:
+    """A sum in fp32 and a product, which on a GPU adds itself and is never rounded; the sum given is used up."""
     if left_MK.is_cuda and left_MK.dtype != torch.float32:
-        torch.addmm(sum_MN, left_MK, right_KN, out_dtype=torch.float32, out=sum_MN)
-    else:
-        sum_MN += left_MK @ right_KN
+        return torch.addmm(sum_MN, left_MK, right_KN, out_dtype=torch.float32)
+    return sum_MN.add_(left_MK @ right_KN)
 
 
 def scaled_to(sum_MN: torch.Tensor, factor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -164,7 +163,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if hidden_gradient_ND is not None:
                 hidden_gradient_ND[piece] = gradient_NV @ weight_VD
             if weight_gradient_VD is not None:
-                add_product(weight_gradient_VD, gradient_NV.T, hidden)
+                weight_gradient_VD = plus_product(weight_gradient_VD, gradient_NV.T, hidden)
             if rows_gradient_RD is not None:
                 rows_gradient_RD += gradient_NV[:, new].T @ hidden
         ctx.save_for_backward(hidden_gradient_ND, weight_gradient_VD, rows_gradient_RD)
