@@ -14,7 +14,7 @@ import torch
 
 from conftest import READS, NoSource, many_rows, save_tiny
 from tunesmith.core import events
-from tunesmith.core.errors import TrainingError
+from tunesmith.core.errors import ConfigError, TrainingError
 from tunesmith.data.load import load_rows
 from tunesmith.data.prepare import prepare
 from tunesmith.exec.machine import LIBRARIES
@@ -34,7 +34,8 @@ from tunesmith.train.objective import Models
 from tunesmith.train.objectives.sft import make_sft
 from tunesmith.train.planning.packing_check import why_not_packed
 from tunesmith.train.planning.plan import Plan
-from tunesmith.train.planning.planner import make_plan
+from tunesmith.train.planning.planner import halved_until_it_fits, make_plan
+from tunesmith.train.planning.speed import choose_precision
 from tunesmith.train.sources.rows import RowSource
 from tunesmith.train.state import TrainerState
 from tunesmith.train.validate import validate
@@ -214,6 +215,27 @@ def test_the_plan_says_what_was_asked_for_and_what_is_here():
     assert (plan.processes, plan.sharding, plan.threads) == (1, "none", torch.get_num_threads())
     assert plan.versions == {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()}
     assert {"device", "precision", "packing"} <= plan.reasons.keys()
+
+
+def test_a_card_computes_in_bf16_if_it_can_and_is_not_asked_to_if_it_cannot(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+    for capability, precision in (((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda found=capability: found)
+        assert choose_precision("auto", "cuda")[0] == precision
+        assert choose_precision("fp32", "cuda")[0] == "fp32"
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    with pytest.raises(ConfigError, match=r"Tesla T4 has no bf16 units\. Set precision=fp32"):
+        choose_precision("bf16", "cuda")
+
+
+def test_a_gpu_takes_as_much_at_once_as_has_room():
+    plan = make_plan("fp32", "auto", 16384, device="cpu")
+    halved, found = halved_until_it_fits(plan, lambda plan: "no room" if plan.micro_tokens > 5000 else None)
+    assert (halved.micro_tokens, found) == (4096, None)
+    assert halved.reasons["micro_tokens"] == "auto: there is no room for 8192 tokens at once"
+    halved, found = halved_until_it_fits(plan, lambda plan: "no room")
+    assert (halved.micro_tokens, found) == (2048, "no room")
+    assert make_plan("fp32", "auto", "auto", device="cpu").micro_tokens == 2048
 
 
 @pytest.mark.parametrize(("gain", "precision"), [(0.9, "fp32"), (1.2, "fp32"), (1.4, "bf16"), (8.0, "bf16")])

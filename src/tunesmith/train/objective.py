@@ -209,7 +209,8 @@ def on_host(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     tensors = [value.detach() for values in found for value in values.values() if isinstance(value, torch.Tensor)]
     if not tensors:
         return [dict(values) for values in found]
-    flat = torch.cat([tensor.double().flatten() for tensor in tensors]).cpu().numpy()
+    where = next((tensor.device for tensor in tensors if tensor.is_cuda), tensors[0].device)
+    flat = torch.cat([tensor.double().flatten().to(where) for tensor in tensors]).cpu().numpy()
     parts = iter(np.split(flat, np.cumsum([tensor.numel() for tensor in tensors])[:-1]))
     return [
         {

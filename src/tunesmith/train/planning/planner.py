@@ -8,6 +8,7 @@ for all.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Literal
@@ -221,17 +222,23 @@ def decide_checkpointing(plan: Plan, wishes: Wishes, placed: Placed, objective: 
             found = why_checkpointing(int(kept / batch.size * most), bytes_to_come(plan, placed, wishes), free)
             return first_said(placed.ranks, found)  # who has least decides
 
-        found = why(plan)
-        while found and wishes.micro_tokens == "auto" and plan.device == "cuda" and plan.micro_tokens > LEAST_TOKENS:
-            said = f"auto: there is no room for {plan.micro_tokens} tokens at once"
-            tokens, reasons = plan.micro_tokens // 2, {**plan.reasons, "micro_tokens": said}
-            plan = replace(plan, micro_tokens=tokens, reasons=reasons)
-            found = why(plan)
+        halves = wishes.micro_tokens == "auto" and plan.device == "cuda"
+        plan, found = halved_until_it_fits(plan, why) if halves else (plan, why(plan))
         reason, wanted = found or "a micro-batch fits into memory as it is", "off" if found is None else "on"
     checkpointing = wanted == "on" if plan.checkpointing is None else plan.checkpointing
     if checkpointing:
         checkpoint_activations(placed.model)
     return replace(plan, checkpointing=checkpointing, reasons={**plan.reasons, "checkpointing": reason})
+
+
+def halved_until_it_fits(plan: Plan, why_not: Callable[[Plan], str | None]) -> tuple[Plan, str | None]:
+    """The plan with as much in one forward pass as has room, and why even the least has none."""
+    found = why_not(plan)
+    while found and plan.micro_tokens > LEAST_TOKENS:
+        reasons = {**plan.reasons, "micro_tokens": f"auto: there is no room for {plan.micro_tokens} tokens at once"}
+        plan = replace(plan, micro_tokens=max(plan.micro_tokens // 2, LEAST_TOKENS), reasons=reasons)
+        found = why_not(plan)
+    return plan, found
 
 
 def decide_layers(
