@@ -254,9 +254,7 @@ def run_tunesmith(case: Case, contender: Contender, folder: Path) -> dict[str, A
     from tunesmith.train.loop import LoopSettings, train
     from tunesmith.train.objective import Models
     from tunesmith.train.objectives.sft import make_sft
-    from tunesmith.train.planning.planner import (
-        Wishes, decide_attention, decide_layers, decide_loss, decide_packing, make_plan,
-    )  # fmt: skip
+    from tunesmith.train.planning.planner import Wishes, decide_layers, decide_loss, decide_packing, make_plan
     from tunesmith.train.sources.rows import RowSource
     from tunesmith.train.state import TrainerState
     from tunesmith.train.weights.placed import Placed
@@ -279,8 +277,6 @@ def run_tunesmith(case: Case, contender: Contender, folder: Path) -> dict[str, A
         def lengths(self) -> np.ndarray:
             return np.array([len(row.ids) for row in self])
 
-        every_length = lengths
-
     rate, ends, losses = product_rate(), [], []
     rows = Rows(prepared(ids, line) for line, ids in enumerate(rows_of(case), 1))
     config = LoraConfig(rank=RANK, alpha=ALPHA) if case.method == "lora" else FullConfig()
@@ -289,7 +285,6 @@ def run_tunesmith(case: Case, contender: Contender, folder: Path) -> dict[str, A
     placed, objective = Placed(METHODS[case.method].apply(make_model(case), config), plan), make_sft()
     plan = decide_packing(plan, placed, objective, rows, say)
     plan = decide_loss(plan, placed, objective, rows, say)
-    plan = decide_attention(plan, placed, rows)
     placed.model.train()
     wishes = Wishes("on", "off", rows_a_step(case), WARM + TIMED)
     plan = decide_layers(plan, wishes, placed, objective, rows, say)
@@ -299,7 +294,6 @@ def run_tunesmith(case: Case, contender: Contender, folder: Path) -> dict[str, A
     settings = LoopSettings(WARM + TIMED, validate_every=10**6, checkpoint_every=10**6)
     train(objective, models, learner, source, settings, TrainerState(), [], lambda: None, say)
     order = epoch_order(len(rows), 0, 0)
-    print(plan.reasons, file=sys.stderr)
     return measured(case, [len(rows[i].ids) for i in order], ends, losses, rate, started)
 
 
