@@ -22,13 +22,13 @@ from pip._vendor.packaging.requirements import Requirement
 from pip._vendor.packaging.utils import canonicalize_name as plain
 
 ROOT = Path(__file__).resolve().parents[1]
-PRESENT = dict.fromkeys(
+PRESENT: dict[str, str | None] = dict.fromkeys(
     """absl-py anyio attrs certifi charset-normalizer click colorama contourpy cycler einops execnet filelock fonttools
     fsspec h11 hf-xet httpcore httpx hypothesis idna iniconfig jinja2 joblib kiwisolver lxml markdown-it-py markupsafe
     matplotlib mdurl mpmath msgpack networkx ninja packaging pandas pillow pip pluggy portalocker propcache protobuf
     psutil pygments pyparsing pytest pytest-timeout pytest-xdist python-dateutil pyyaml regex requests rich sacrebleu
     scikit-learn scipy sentencepiece setuptools shellingham six sortedcontainers sympy tabulate tensorboard
-    threadpoolctl tiktoken torchvision tqdm typer urllib3 wheel xxhash peft""".split()
+    threadpoolctl tiktoken torchvision tqdm typer urllib3 wheel xxhash peft""".split()  # noqa: SIM905 - as a list it takes five times the lines
 )  # in versions that are new enough; and these, which are as they say
 PRESENT |= {"torch": "2.11.0", "transformers": "5.17.0", "triton": "3.6.0", "accelerate": "1.15.0", "numpy": "2.5.2",
             "huggingface-hub": "1.33.0", "tokenizers": "0.23.2", "safetensors": "0.8.0"}  # fmt: skip
