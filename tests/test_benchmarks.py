@@ -131,7 +131,7 @@ def test_preparing_data(load, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("name", ["tiny-full-64", "tiny-lora-64-mixed"])
 def test_training_on_a_gpu(load, tmp_path, name):
     """On a CPU here."""
-    bench = load("sft_gpu")
+    bench, cases = load("sft_gpu"), load("gpu_cases")
     [case] = [case for case in bench.CASES if case.name == name]
     found = {}
     for who in bench.contenders_for(case):
@@ -141,7 +141,7 @@ def test_training_on_a_gpu(load, tmp_path, name):
     assert {"tunesmith", "TRL, packed"} <= {who for who, one in found.items() if "failed" not in one}
     assert columns(bench.table(case, found)) == {7}
     losses = found["tunesmith"]["losses"]
-    assert len(losses) == bench.WARM + bench.TIMED
+    assert len(losses) == cases.WARM + cases.TIMED
     assert losses[0] == pytest.approx(found["TRL, packed"]["losses"][0], rel=0.05)
 
 
