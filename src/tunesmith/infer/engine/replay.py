@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -34,7 +35,7 @@ class CudaRecorder:
 
     def __init__(self, device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device)
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None
 
     def __call__(self, compute: Compute) -> tuple[Outputs, Callable[[], None]]:
         """Record a computation. Returns its outputs, which hold nothing yet, and what fills them anew."""
