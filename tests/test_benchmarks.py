@@ -90,8 +90,9 @@ def test_what_each_lever_gains(load, options, capsys, monkeypatch):
 def test_decoding_beside_others(load, options, monkeypatch):
     bench = load("decode")
     found = {}
-    for name, value in (("TOGETHER", (1, 2)), ("NEW", 4), ("ROUNDS", 1)):
-        monkeypatch.setattr(bench, name, value)
+    monkeypatch.setattr(bench, "TOGETHER", (1, 2))
+    monkeypatch.setattr(bench, "ROUNDS", 1)
+    options.device, options.new = "cpu", 4
     monkeypatch.setattr(network, "PACKED_SHARE", network.PACKED_SHARE)  # which one of them changes
     for name in ("transformers", "tunesmith, slots alone", "tunesmith, slots and packed weights"):
         options.contender = name
@@ -101,6 +102,27 @@ def test_decoding_beside_others(load, options, monkeypatch):
         found[name] = bench.in_a_process(options, name)
     assert "failed" in found["llama.cpp"]
     assert columns(bench.table("tiny", "float32", found)) == {4}
+
+
+def test_decoding_on_a_gpu(load, monkeypatch):
+    """The same on whatever is here, with the weights made in place."""
+    bench = load("decode")
+    monkeypatch.setattr(bench, "TOGETHER", (1, 2))
+    monkeypatch.setattr(bench, "ENOUGH", 0.0)
+    options = argparse.Namespace(folder=None, size="tiny", device="cuda", new=4, dtype="bfloat16")
+
+    def here(options, name, longest):
+        assert 5 < longest <= bench.LONGEST
+        options.contender = name
+        return bench.ON_A_GPU[name](options)
+
+    monkeypatch.setattr(bench, "in_a_process", here)
+    shown = bench.on_a_gpu(options)
+    assert columns(shown) == {4}
+    assert shown.count(" times)") == 6
+    assert bench.speed({"1": 300.0}, {"1": 100.0}, "1") == "300 (3.00 times)"
+    assert bench.speed({"1": 300.0}, {"failed": "no"}, "1") == "300"
+    assert bench.speed({}, {"1": 100.0}, "1") == "no time was left"
 
 
 def test_what_an_update_takes(load, monkeypatch, capsys):

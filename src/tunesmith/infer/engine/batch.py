@@ -20,7 +20,7 @@ import torch
 from tunesmith.core.errors import ModelError
 from tunesmith.infer.engine.network import Network
 from tunesmith.infer.engine.prefixes import WORTH, Kept, Prefixes, as_ids, in_common
-from tunesmith.infer.engine.replay import Recorder, Replays
+from tunesmith.infer.engine.replay import FEWEST_POSITIONS, Recorder, Replays
 from tunesmith.infer.engine.request import Request
 from tunesmith.infer.engine.sample import choose
 from tunesmith.infer.engine.scheduler import Next
@@ -81,6 +81,8 @@ class SlotBatch:
         self.rows: list[Request] = []
         self.prefill: PrefillBatch | None = None
         self.replays = None if make_recorder is None else Replays(make_recorder)
+        if self.replays is not None:  # what was recorded is lost when slots grow
+            self.cache.ensure(self.cache.slots, 2 * FEWEST_POSITIONS)
         self.seconds = 0.0
         self._most_rows, self._most_tokens = most_rows, most_tokens
         self._rows_now = most_rows  # fewer after memory ran out

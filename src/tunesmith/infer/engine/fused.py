@@ -6,6 +6,8 @@ A step of decoding is as slow as its kernels are many. Each replacement is compa
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch.nn.functional import rms_norm
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -40,7 +42,7 @@ def replace_norms(model: torch.nn.Module, dtype: torch.dtype) -> None:
     """
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            weight = getattr(child, "weight", None)
+            weight: Any = getattr(child, "weight", None)
             epsilon = getattr(child, "variance_epsilon", getattr(child, "eps", None))
             if not type(child).__name__.endswith("RMSNorm") or not isinstance(epsilon, float):
                 continue
@@ -95,7 +97,9 @@ def attend(
 
 def bias_of(relative: torch.Tensor, window: int | None, dtype: torch.dtype) -> torch.Tensor:
     """Zero for what is seen and minus infinity for the rest, made once for all layers that have the same window."""
-    made = _biases.setdefault(relative, {})
+    made: dict[Any, torch.Tensor] | None = _biases.get(relative)
+    if made is None:
+        _biases[relative] = made = {}
     if (window, dtype) not in made:
         hidden = relative < 0
         if window is not None:

@@ -10,9 +10,11 @@ says, on other inputs than those that it was recorded with. Axes: B rows, V voca
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -29,23 +31,32 @@ Compute = Callable[[], Outputs]
 Recorder = Callable[[Compute], tuple[Outputs, Callable[[], None]]]
 
 
+_recording = threading.Lock()  # a process can record one thing at a time
+_streams: dict[
+    torch.device, Any
+] = {}  # where it is recorded: libraries keep memory for each stream that they have seen
+
+
 class CudaRecorder:
     """Records as CUDA graphs, which share their memory: none may be replayed while another one is."""
 
     def __init__(self, device: torch.device) -> None:
-        self._stream = torch.cuda.Stream(device)
-        self._pool: tuple[int, int] | None = None
+        self._device = device
+        self._pool: Any = None
 
     def __call__(self, compute: Compute) -> tuple[Outputs, Callable[[], None]]:
         """Record a computation. Returns its outputs, which hold nothing yet, and what fills them anew."""
         graph = torch.cuda.CUDAGraph()
-        current = torch.cuda.current_stream(self._stream.device)
-        self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):  # this one comes back to the stream before, even where recording fails
-            compute()  # libraries allocate here what they keep
-            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-                outputs = compute()
-        current.wait_stream(self._stream)
+        with _recording:
+            if self._device not in _streams:
+                _streams[self._device] = torch.cuda.Stream(self._device)
+            stream, current = _streams[self._device], torch.cuda.current_stream(self._device)
+            stream.wait_stream(current)
+            with torch.cuda.stream(stream):  # it comes back to the stream before, even where recording fails
+                compute()  # libraries allocate here what they keep
+                with torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
+                    outputs = compute()
+            current.wait_stream(stream)
         self._pool = graph.pool()
         return outputs, graph.replay
 

@@ -31,8 +31,8 @@ def choose(rows: Sequence[Request], logits_BV: torch.Tensor, likeliest_B: torch.
     kept = list(range(len(rows)))
     try:
         steered_BV = steered(rows, logits_BV)
-        known = likeliest_B is not None and steered_BV is logits_BV
-        tokens = pick(steered_BV, options, draws, likeliest_B.tolist() if known else None)
+        greedy = None if likeliest_B is None or steered_BV is not logits_BV else likeliest_B.tolist()
+        tokens = pick(steered_BV, options, draws, greedy)
     except Exception:  # noqa: BLE001  whose fault it is shows when each is tried alone
         kept, tokens = [], []
         for row, request in enumerate(rows):
