@@ -40,7 +40,7 @@ def run_tunesmith(case: Case, contender: Contender, folder: Path) -> dict[str, A
     from tunesmith.train.loop import LoopSettings, train
     from tunesmith.train.objective import Models
     from tunesmith.train.objectives.sft import make_sft
-    from tunesmith.train.planning.planner import Wishes, decide_layers, decide_loss, decide_packing, make_plan
+    from tunesmith.train.planning.planner import Wishes, complete_plan, make_plan
     from tunesmith.train.sources.rows import RowSource
     from tunesmith.train.state import TrainerState
     from tunesmith.train.weights.placed import Placed
@@ -63,17 +63,17 @@ def run_tunesmith(case: Case, contender: Contender, folder: Path) -> dict[str, A
         def lengths(self) -> np.ndarray:
             return np.array([len(row.ids) for row in self])
 
+        every_length = lengths
+
     rate, ends, losses = product_rate(), [], []
     rows = Rows(prepared(ids, line) for line, ids in enumerate(rows_of(case), 1))
     config = LoraConfig(rank=RANK, alpha=ALPHA) if case.method == "lora" else FullConfig()
     started = now()
     plan = make_plan("bf16", "auto", case.length * case.together)
     placed, objective = Placed(METHODS[case.method].apply(make_model(case), config), plan), make_sft()
-    plan = decide_packing(plan, placed, objective, rows, say)
-    plan = decide_loss(plan, placed, objective, rows, say)
-    placed.model.train()
-    wishes = Wishes("on", "off", rows_a_step(case), WARM + TIMED)
-    plan = decide_layers(plan, wishes, placed, objective, rows, say)
+    wishes = Wishes("on", "off", rows_a_step(case), WARM + TIMED, micro_tokens=plan.micro_tokens, plain=True)
+    plan = complete_plan(plan, wishes, placed, objective, rows, say)
+    print("\n".join(f"{name}: {reason}" for name, reason in plan.reasons.items()), file=sys.stderr)
     optim = OptimConfig(scheduler="constant", warmup=0)
     learner = Learner(placed, optim, RATES[case.method], WARM + TIMED)
     source, models = RowSource(rows, objective, plan, rows_a_step(case), WARM + TIMED), Models(learner.model, plan)
