@@ -43,7 +43,8 @@ def plan_on(device: str, precision: str = "bf16", sharding: str = "none") -> Pla
 def learner_on(base: Path, plan: Plan, config: Any, rate: float = 1e-3, ranks: Ranks = ALONE) -> Learner:
     """A learner of a small model without clipping, warm-up or schedule."""
     torch.manual_seed(0)
-    model = load(base, LoadSpec()).model
+    untouched = METHODS[config.type].base_untouched
+    model = load(base, LoadSpec(precision=plan.precision if untouched else "fp32")).model
     model.set_attn_implementation(PACKED)
     model = METHODS[config.type].apply(model, config).train()
     optim = OptimConfig(clip=0, scheduler="constant", warmup=0, weight_decay=0.1)
