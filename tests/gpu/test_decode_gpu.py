@@ -24,7 +24,12 @@ from tunesmith.infer.engine.slots import SlotCache
 from tunesmith.infer.generator import Options, answer_all
 from tunesmith.infer.local import LocalEngine
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"),
+    pytest.mark.filterwarnings("ignore:Attempting to run cuBLAS:UserWarning"),  # in a thread that begins with it
+    pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"),  # torch's
+]
 SIZES = {
     "vocab_size": 1024, "hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 2,
     "intermediate_size": 512, "max_position_embeddings": 512, "initializer_range": 0.1, "pad_token_id": 0,
