@@ -7,7 +7,8 @@ import torch
 
 import tunesmith
 from tunesmith.infer.chat import Chat
-from tunesmith.infer.engine.sample import NUCLEUS_TOKENS, pick
+from tunesmith.infer.engine.draw import draw_rows
+from tunesmith.infer.engine.sample import NUCLEUS_TOKENS, pick, sample
 from tunesmith.infer.generator import Options, answer_all
 from tunesmith.infer.local import LocalEngine
 from tunesmith.infer.text import TextStream
@@ -97,6 +98,24 @@ def test_a_nucleus_wider_than_the_likeliest_few_is_sampled_whole():
     logits = torch.zeros(1, 3 * NUCLEUS_TOKENS)
     drawn = [pick(logits, [Options(temperature=1.0, top_p=0.9)], [draw / 100])[0] for draw in range(100)]
     assert len(set(drawn)) == 100
+
+
+def test_rows_drawn_together_are_those_drawn_alone():
+    torch.manual_seed(0)
+    logits = 3 * torch.randn(400, 2 * NUCLEUS_TOKENS)
+    logits[::7] = 0.0  # a nucleus of nearly all
+    settings = [(temperature, top_p) for temperature in (0.3, 1.0, 1.7) for top_p in (0.0, 0.3, 0.9, 0.999, 1.0)]
+    options = [Options(temperature=settings[row % 15][0], top_p=settings[row % 15][1]) for row in range(400)]
+    draws = [0.0, 1 - 2**-53, *torch.rand(398, dtype=torch.float64).tolist()]
+    together = draw_rows(logits, options, draws, NUCLEUS_TOKENS)
+    alone = [sample(row, one, draw) for row, one, draw in zip(logits, options, draws, strict=True)]
+    assert 20 < together.count(None) < 100
+    assert all(token in (None, want) for token, want in zip(together, alone, strict=True))
+    for some in (slice(4, None, 5), slice(1, None, 5)):  # all without a nucleus, all with one
+        assert draw_rows(logits[some], options[some], draws[some], NUCLEUS_TOKENS) == together[some]
+    assert draw_rows(logits[:, :4], options, draws, NUCLEUS_TOKENS) == [
+        sample(row, one, draw) for row, one, draw in zip(logits[:, :4], options, draws, strict=True)
+    ]
 
 
 def test_load_generates_and_streams_text():

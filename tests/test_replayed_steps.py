@@ -12,6 +12,7 @@ from test_decoding import generate, greedy, make, prompts, same
 from test_refresh import train, with_lora
 from tunesmith.infer import local
 from tunesmith.infer.engine import fused, replay, slots
+from tunesmith.infer.engine.linear import SlotLinear, add_low_rank
 from tunesmith.infer.engine.network import Network, distance, own_distance, tolerance, why_logits_differ
 from tunesmith.infer.engine.replay import rounded
 from tunesmith.infer.engine.slots import SlotCache
@@ -231,6 +232,30 @@ def test_norms_in_one_kernel_change_no_logits(kind: str):
         replaced = sum(isinstance(part, fused.FusedNorm) for part in model.modules())
         assert distance(model(ids).logits, want) < 1e-5
     assert replaced == (0 if kind.startswith("gemma") else 5)  # Gemma's multiply by one more than the weight
+
+
+def test_low_rank_products_in_few_kernels_are_those_of_layers(monkeypatch):
+    """All passes of adapters that go as on a GPU."""
+    forward = SlotLinear.forward
+
+    def as_on_a_gpu(layer, x):
+        down, layer.down = layer.down, None
+        y, layer.down = forward(layer, x), down
+        own = layer.context.own
+        if down is None or own is None:
+            return y
+        place, alone = layer.context.spread(own)
+        return add_low_rank(y.clone(), x, down[place], layer.up[place], alone)
+
+    monkeypatch.setattr(SlotLinear, "forward", as_on_a_gpu)
+    one = with_lora()
+    engine = LocalEngine(one, None, compile_after=None)
+    asked = [(prompt, Options(max_new_tokens=NEW, adapter=name)) for prompt in prompts() for name in ("", "default")]
+    got = [answer.choice.ids for answer in answer_all(engine, asked)]
+    assert engine.reason == ""
+    assert all_same(one, prompts(), got[1::2])
+    with one.disable_adapter():
+        assert all_same(one, prompts(), got[::2])
 
 
 @pytest.mark.parametrize("window", [None, 8])

@@ -20,11 +20,17 @@ from transformers import (
 from tunesmith.infer.engine.fused import FusedNorm, attend, can_attend
 from tunesmith.infer.engine.network import Network, distance, why_logits_differ
 from tunesmith.infer.engine.replay import CudaRecorder, Replays
+from tunesmith.infer.engine.sample import pick
 from tunesmith.infer.engine.slots import SlotCache
 from tunesmith.infer.generator import Options, answer_all
 from tunesmith.infer.local import LocalEngine
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"),
+    pytest.mark.filterwarnings("ignore:Attempting to run cuBLAS:UserWarning"),  # in a thread that begins with it
+    pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"),  # torch's
+]
 SIZES = {
     "vocab_size": 1024, "hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 2,
     "intermediate_size": 512, "max_position_embeddings": 512, "initializer_range": 0.1, "pad_token_id": 0,
@@ -200,6 +206,15 @@ def test_many_threads_read_their_own_answers():
         thread.join(120)
     assert replays_of(engine).replayed
     assert all(same(model, prompt, got[index]) for index, prompt in enumerate(prompts()))
+
+
+def test_sampled_rows_are_those_of_a_cpu():
+    torch.manual_seed(0)
+    logits = 3 * torch.randn(200, 2048)
+    options = [Options(temperature=(0.3, 1.0)[row % 2], top_p=(0.0, 0.5, 0.9, 1.0)[row % 4]) for row in range(200)]
+    draws = torch.rand(200, dtype=torch.float64).tolist()
+    got, want = (pick(one, options, draws) for one in (logits.cuda(), logits))
+    assert sum(one == other for one, other in zip(got, want, strict=True)) >= 198  # numbers are rounded differently
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

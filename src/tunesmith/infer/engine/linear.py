@@ -49,6 +49,13 @@ class ForwardContext:
     def __init__(self) -> None:
         self.one_each = False
         self.own: torch.Tensor | None = None
+        self._spread: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+
+    def spread(self, own_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of `own`, made once for all layers: where each row's factors are (B), and whether it has none (B, 1, 1)."""
+        if self._spread is None or self._spread[0] is not own_B:
+            self._spread = own_B, own_B.clamp(min=0), (own_B < 0)[:, None, None]
+        return self._spread[1:]
 
 
 class Memory:
@@ -154,6 +161,9 @@ class SlotLinear(torch.nn.Module):
         y_BTO, own_B = self._base(x_BTI), self.context.own
         if self.down is None or self.up is None or own_B is None:
             return y_BTO
+        if x_BTI.device.type == "cuda":
+            place_B, alone_B11 = self.context.spread(own_B)
+            return add_low_rank(y_BTO, x_BTI, self.down[place_B], self.up[place_B], alone_B11)
         fused = torch.compiler.is_dynamo_compiling() and x_BTI.device.type == "cpu" and x_BTI.shape[1] == 1
         place_B, adapted_B11 = own_B.clamp(min=0), (own_B >= 0)[:, None, None]
         down_BRI, up_BRO = self.down[place_B], self.up[place_B]
@@ -175,6 +185,14 @@ class SlotLinear(torch.nn.Module):
             return linear(x_BTI, self.weight, self.bias)
         y_BTO = self.product(x_BTI)[..., self.begin : self.begin + self.out_features]
         return y_BTO if self.bias is None else y_BTO + self.bias
+
+
+def add_low_rank(
+    y_BTO: torch.Tensor, x_BTI: torch.Tensor, down_BRI: torch.Tensor, up_BRO: torch.Tensor, alone_B11: torch.Tensor
+) -> torch.Tensor:
+    """Add to `y`, in place, what each row's adapter does, in few kernels; nothing where a row has none."""
+    low_BTR = (x_BTI @ down_BRI.transpose(1, 2)).masked_fill_(alone_B11, 0.0)
+    return y_BTO.baddbmm_(low_BTR, up_BRO)
 
 
 def _computed_once(x: torch.Tensor) -> torch.Tensor:

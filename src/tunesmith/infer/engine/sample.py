@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
+from tunesmith.infer.engine.draw import draw_rows
 from tunesmith.infer.engine.request import Request
 from tunesmith.infer.engine.scheduler import Next
 from tunesmith.infer.generator import Options, Tops
@@ -97,10 +98,15 @@ def pick(
     """
     if greedy is None:
         greedy = likeliest(logits_BV)
-    return [
-        greedy[row] if one.temperature == 0 else sample(logits_BV[row], one, draws[row])
-        for row, one in enumerate(options)
-    ]
+    tokens: list[int | None] = [None if one.temperature else greedy[row] for row, one in enumerate(options)]
+    sampled = [row for row, one in enumerate(options) if one.temperature]
+    if sampled and logits_BV.device.type != "cpu":
+        logits_NV = logits_BV if len(sampled) == len(options) else logits_BV[sampled]
+        found = draw_rows(logits_NV, [options[row] for row in sampled], [draws[row] for row in sampled], NUCLEUS_TOKENS)
+        for row, token in zip(sampled, found, strict=True):
+            tokens[row] = token
+    return [sample(logits_BV[row], options[row], draws[row]) if token is None else token
+            for row, token in enumerate(tokens)]  # fmt: skip
 
 
 def likeliest(logits_BV: torch.Tensor) -> list[int]:
