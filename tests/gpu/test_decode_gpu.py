@@ -131,7 +131,7 @@ def test_replayed_logits_are_near_those_of_a_step_in_bf16():
             inputs = [7 + step, 8, 9 + 2 * step], [9 + step] * 3, [-1] * 3
             got, likeliest = replays.decode(network, caches[0], *inputs, 0)
             want = network.decode(caches[1], *inputs)
-            assert distance(got, want) < 0.03
+            assert distance(got, want) < 0.05
             assert likeliest is not None
             assert torch.equal(likeliest, got.argmax(-1))
     assert replays.reason == ""
@@ -231,7 +231,7 @@ def test_the_kernel_of_attention(dtype: torch.dtype, window, tokens: int, positi
     scores = (query.double() @ key.double().transpose(-1, -2) / 8).masked_fill(~seen, float("-inf"))
     want = scores.softmax(-1) @ value.double()
     got = attend(query, key, value, relative, window, 1 / 8)
-    assert (got.double() - want).norm() / want.norm() < (1e-5 if dtype == torch.float32 else 1e-2)
+    assert (got.double() - want).norm() / want.norm() < (1e-4 if dtype == torch.float32 else 1e-2)
 
 
 def test_norms_are_one_kernel():

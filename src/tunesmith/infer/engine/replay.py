@@ -30,11 +30,8 @@ Outputs = tuple[torch.Tensor, torch.Tensor]  # logits (B, V), and the likeliest 
 Compute = Callable[[], Outputs]
 Recorder = Callable[[Compute], tuple[Outputs, Callable[[], None]]]
 
-
 _recording = threading.Lock()  # a process can record one thing at a time
-_streams: dict[
-    torch.device, Any
-] = {}  # where it is recorded: libraries keep memory for each stream that they have seen
+_streams: dict[torch.device, Any] = {}  # where it does: libraries keep memory for each stream that they have seen
 
 
 class CudaRecorder:
