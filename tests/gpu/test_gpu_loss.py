@@ -57,7 +57,9 @@ def steps_of(make, device, steps=4):
     weight = torch.nn.Parameter(torch.randn(300, 700, generator=generator).to(device))
     start, optimizer = weight.detach().cpu().clone(), make([weight])
     for _ in range(steps):
-        gradient = torch.randn(300, 700, generator=generator) * 10.0 ** torch.randint(-4, 1, (300, 1), generator=generator)
+        gradient = torch.randn(300, 700, generator=generator) * 10.0 ** torch.randint(
+            -4, 1, (300, 1), generator=generator
+        )
         weight.grad = gradient.to(device)
         optimizer.step()
     return weight.detach().cpu() - start
