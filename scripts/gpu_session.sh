@@ -79,18 +79,19 @@ print("Python", sys.version.split()[0], *(f"{name} {found.get(name, None)}" for 
 "$PYTHON" -c "$VERSIONS" >>"$summary" 2>&1
 bench=("$PYTHON" benchmarks/sft_gpu.py --only tunesmith)
 if [ "$cpu" = yes ]; then
-    export CUDA_VISIBLE_DEVICES=
+    export CUDA_VISIBLE_DEVICES= GPU_TESTS_ON=cpu
+    tests=(tests/gpu/test_gpu_attention.py tests/gpu/test_gpu_weights.py) # the quick ones
     full=tiny-full-64 mixed=tiny-lora-64-mixed large=tiny-lora-64 lora=tiny-lora-64 decoding=(--device cpu --size tiny)
     demo=(train "$PWD/src/tunesmith/assets/demo.yaml" --set optim.epochs=1 --set data.replay=off --set evaluate.rows=4
         --set evaluate.general_ability=off --set compile=off)
 else
     full=1b-full-2048 mixed=1b-lora-2048-mixed large=8b-lora-2048 lora=1b-lora-2048 decoding=(--device cuda --size 1b)
-    demo=(demo)
+    tests=(tests/gpu) demo=(demo)
 fi
 
 case "$part" in # a benchmark's own limits are shorter than its step's, so that it prints its table
 a)
-    step tests 130 "$PYTHON" -m pytest -q -p no:cacheprovider -o addopts= -W default --durations=15 -m gpu tests/gpu
+    step tests 130 "$PYTHON" -m pytest -q -p no:cacheprovider -o addopts= -W default --durations=15 -m gpu "${tests[@]}"
     step demo 110 env -C "$scratch" "$PYTHON" -c "from tunesmith.cli.main import run; run()" "${demo[@]}" # goal: 60 s
     for file in report/report.json plan.json metrics.jsonl; do
         cp "$scratch/runs/demo/$file" "$OUT/demo-${file##*/}" 2>/dev/null
