@@ -3,7 +3,10 @@
     python benchmarks/sft_cpu.py --rows alpaca.jsonl --write      # -> benchmarks/RESULTS.md
     python benchmarks/sft_cpu.py --size 10m --method full --steps 6
     python benchmarks/sft_cpu.py --method qlora --only tunesmith apart      # dora and qlora beside TRL's own
+    python benchmarks/sft_cpu.py --unsloth-python --only tunesmith Unsloth  # lora and full beside Unsloth too
 
+Unsloth pins other versions than the tests have, so it has an environment of its own: build/unsloth, which is made when
+it is first asked for, or whatever Python is named.
 Each contender runs in a process of its own, one after another, on the same random model, the same token ids and masks
 and the same rows a step. Tokens/s are of real tokens (padding left out), of all steps but the first third, in which
 memory is still being taken from the system; memory is the most that the process held. The floor is the model's matrix
@@ -49,6 +52,11 @@ CONTENDERS = {
         "bf16": True, "packing": True, "packing_strategy": "wrapped", "torch_compile": True, "weights": "bfloat16",
     },
 }  # fmt: skip
+UNSLOTHS = {
+    "Unsloth, bf16, rows in batches": {"bf16": True},
+    "Unsloth, bf16, packed": {"bf16": True, "packing": True},
+}
+LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 ISOLATING = "TRL, bf16, packed apart (bfd)"
 
 
@@ -115,19 +123,52 @@ def run_tunesmith(options: argparse.Namespace) -> dict[str, Any]:
 
 def run_trl(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
     import torch
-    from datasets import Dataset
     from peft import LoraConfig
-    from torch.utils.data import SequentialSampler
-    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, TrainerCallback
-    from trl import SFTConfig, SFTTrainer
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     started = time.time()
-    home = Path(options.folder)
-    rows = json.loads((home / "rows.json").read_text())
     settings = dict(settings)
     dtype = getattr(torch, settings.pop("weights", "float32"))
     if options.precision == "fp32":
         settings["bf16"], dtype = False, torch.float32
+    dora = options.method == "dora"
+    lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM", use_dora=dora)
+    four_bits = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+    model = AutoModelForCausalLM.from_pretrained(
+        Path(options.folder) / "model", dtype=dtype,
+        quantization_config=four_bits if options.method == "qlora" else None,
+    )  # fmt: skip
+    return train_with_trl(options, settings, model, None if options.method == "full" else lora, started)
+
+
+def run_unsloth(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
+    from unsloth import FastLanguageModel  # before all that it changes; then it trains with TRL
+
+    started = time.time()
+    model, _ = FastLanguageModel.from_pretrained(
+        f"{options.folder}/model", max_seq_length=2048, load_in_4bit=False, full_finetuning=options.method == "full"
+    )
+    if options.method == "lora":
+        model = FastLanguageModel.get_peft_model(
+            model, r=16, lora_alpha=32, lora_dropout=0, bias="none", target_modules=LINEAR,
+            use_gradient_checkpointing=False,
+        )  # fmt: skip
+    return train_with_trl(options, settings, model, None, started)
+
+
+def train_with_trl(
+    options: argparse.Namespace, settings: dict[str, Any], model: Any, lora: Any, started: float
+) -> dict[str, Any]:
+    """Train a model on the rows in the folder, with an adapter or as it is, and say what was measured."""
+    from datasets import Dataset
+    from torch.utils.data import SequentialSampler
+    from transformers import AutoTokenizer, TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    home = Path(options.folder)
+    rows = json.loads((home / "rows.json").read_text())
     packed = settings.get("packing", False)
     tokens = sum(len(row["input_ids"]) for row in rows) / options.steps
 
@@ -149,18 +190,9 @@ def run_trl(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str, 
         max_length=2048, completion_only_loss=True, gradient_checkpointing=False, use_cpu=True, seed=0,
         dataset_kwargs={"skip_prepare_dataset": False}, disable_tqdm=True, **settings,
     )  # fmt: skip
-    dora = options.method == "dora"
-    lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM", use_dora=dora)
-    four_bits = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
-    )
-    model = AutoModelForCausalLM.from_pretrained(
-        home / "model", dtype=dtype, quantization_config=four_bits if options.method == "qlora" else None
-    )
     trainer = InOrder(
         model=model, args=config, train_dataset=Dataset.from_list(rows),
-        processing_class=AutoTokenizer.from_pretrained(home / "model"),
-        peft_config=None if options.method == "full" else lora, callbacks=[Clock()],
+        processing_class=AutoTokenizer.from_pretrained(home / "model"), peft_config=lora, callbacks=[Clock()],
     )  # fmt: skip
     trainer.train()
     logs = [line for line in trainer.state.log_history if "loss" in line]
@@ -235,12 +267,31 @@ def weights_in_four_bits(folder: Path) -> str:
     return f"Weights of the base, embedding and all: {in_mb['nf4']} in NF4, {in_mb['none']} in bf16: {ratio:.2f} of it."
 
 
+def unsloths_python(given: str) -> str:
+    """The Python that has Unsloth: the one that was given, or that of an environment that is made once."""
+    if given != "make":
+        return given
+    folder = Path(__file__).resolve().parents[1] / "build" / "unsloth"
+    python = str(folder / "bin" / "python")
+    if not (folder / "made").exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+        torch = f"torch=={version('torch').partition('+')[0]}"
+        subprocess.run([*pip, "install", torch, "unsloth>=2026.10", "unsloth_zoo>=2026.10"], check=True)
+        # Text does without these two, which may be of another build of torch than this one.
+        subprocess.run([*pip, "uninstall", "--yes", "torchvision", "xformers"], check=True)
+        (folder / "made").touch()
+    return python
+
+
 def in_a_process(options: argparse.Namespace, name: str) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--contender", name, "--folder", options.folder, "--size", options.size,
+    python = unsloths_python(options.unsloth_python) if name in UNSLOTHS else sys.executable
+    command = [python, __file__, "--contender", name, "--folder", options.folder, "--size", options.size,
                "--method", options.method, "--steps", str(options.steps), "--rows", options.rows,
                "--precision", options.precision]  # fmt: skip
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TUNESMITH_HOME": f"{options.folder}/home"}
     environment["TORCHINDUCTOR_CACHE_DIR"] = f"{options.folder}/compiled"  # so that all compile anew
+    environment["UNSLOTH_COMPILE_LOCATION"] = f"{options.folder}/unsloth"  # or it writes where it is called
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode < 0:
         return {"failed": f"killed by signal {-done.returncode}"}
@@ -289,6 +340,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16", help="of TRL's products and ours")
     parser.add_argument("--only", nargs="+", default=[], help="words; only contenders that hold one of them run")
+    parser.add_argument(
+        "--unsloth-python", nargs="?", const="make", default="", metavar="PATH",
+        help="measure Unsloth too, with this Python or in an environment that is made for it",
+    )  # fmt: skip
     parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
@@ -296,7 +351,8 @@ def main() -> None:
     if options.contender:
         name = options.contender
         work = {"tunesmith": run_tunesmith, "floor": run_floor}.get(name)
-        print(json.dumps(work(options) if work else run_trl(options, CONTENDERS[name])))
+        peer = run_unsloth if name in UNSLOTHS else run_trl
+        print(json.dumps(work(options) if work else peer(options, {**CONTENDERS, **UNSLOTHS}[name])))
         return
     with tempfile.TemporaryDirectory() as folder:
         options.folder = folder
@@ -304,7 +360,10 @@ def main() -> None:
         make_model(Path(folder) / "model", options.size)
         rows = rows_in_order(Path(folder) / "model", options.rows, options.steps)
         (Path(folder) / "rows.json").write_text(json.dumps(rows))
-        names = [name for name in CONTENDERS if not options.only or any(word in name for word in options.only)]
+        unsloths = UNSLOTHS if options.unsloth_python and options.method in ("lora", "full") else {}
+        names = [
+            name for name in (*CONTENDERS, *unsloths) if not options.only or any(word in name for word in options.only)
+        ]
         found = {name: in_a_process(options, name) for name in [*names, "floor"]}
         again = argparse.Namespace(**{**vars(options), "steps": 1})
         found["tunesmith"]["warm"] = in_a_process(again, "tunesmith")["first_step"]

@@ -38,7 +38,7 @@ from tunesmith.jobs.replay import with_replay
 from tunesmith.jobs.resume import begin_plan, go_back, made_from
 from tunesmith.jobs.start import TRAINING
 from tunesmith.jobs.tasks.evaluate import evaluate_run
-from tunesmith.jobs.trained import changed_model, trained_model
+from tunesmith.jobs.trained import changed_model, pool_of, trained_model
 from tunesmith.jobs.verify_export import (
     losses_of,
     refuse_unchanged,
@@ -160,6 +160,7 @@ def walk(
         new_tokens=tuple(recipe.model.add_tokens),
         dropout=recipe.model.dropout,
         shard=sharded,
+        pool=pool_of(recipe),
     )
     loaded = load(base.folder, spec)
     say_fresh(loaded.model, task, report)

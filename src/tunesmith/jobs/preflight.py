@@ -8,6 +8,7 @@ from tunesmith.data.dataset import Subset
 from tunesmith.data.split import Splits
 from tunesmith.jobs.tasks.table import EVALUATIONS
 from tunesmith.jobs.tasks.task import NO_BASELINE, baselines_of
+from tunesmith.jobs.trained import pool_of
 from tunesmith.model.methods.table import METHODS, method_for
 from tunesmith.prompt.base import Base
 from tunesmith.prompt.bases.record import notes_of
@@ -28,7 +29,7 @@ def refuse_what_does_not_fit(recipe: Recipe) -> None:
     Raises:
         ConfigError: with what to change.
     """
-    for refuse in (refuse_in_parts, refuse_optimizer, refuse_merge, refuse_quantized, refuse_with_head):
+    for refuse in (refuse_in_parts, refuse_optimizer, refuse_merge, refuse_quantized, refuse_with_head, refuse_pool):
         refuse(recipe)
 
 
@@ -48,6 +49,23 @@ def refuse_in_parts(recipe: Recipe) -> None:
             f"method.type = {recipe.method.type} with these settings needs all weights in one process, and with "
             "sharding=full each holds a part of them. Set sharding=none."
         )
+
+
+def refuse_pool(recipe: Recipe) -> None:
+    """Refuse a layer more beside a method whose result is kept without its base, which has no such layer.
+
+    Raises:
+        ConfigError: it would be.
+    """
+    if pool_of(recipe) == "own":
+        return
+    if recipe.method.type != "full":
+        raise ConfigError(
+            f"objective.pool = mean puts a layer on the base, and what method.type = {recipe.method.type} leaves is "
+            "put on a base without it. Set method.type=full, or objective.pool=own."
+        )
+    if recipe.sharding == "full" and recipe.processes > 1:
+        raise ConfigError("objective.pool = mean and sharding = full do not go together. Set sharding=none.")
 
 
 def refuse_optimizer(recipe: Recipe) -> None:

@@ -32,6 +32,11 @@ def changed_model(model: Any, recipe: Recipe, rows: Sequence[Any] = (), steps: i
     return model
 
 
+def pool_of(recipe: Recipe) -> Any:
+    """Where a classifier's state is read, as a `LoadSpec` has it."""
+    return getattr(recipe.objective, "pool", "own")
+
+
 def trained_model(
     base: Path, recipe: Recipe, checkpoint: Checkpoint, task: str, facts: Mapping[str, Any]
 ) -> tuple[Any, bool]:
@@ -49,7 +54,7 @@ def trained_model(
     """
     method = method_for(recipe.method)
     spec = replace(answering(recipe.device) if method.base_untouched else LoadSpec(), task=task, facts=facts)
-    spec = replace(spec, new_tokens=tuple(recipe.model.add_tokens))
+    spec = replace(spec, new_tokens=tuple(recipe.model.add_tokens), pool=pool_of(recipe))
     saved = tensors_to_export(checkpoint)
     config, tensors = method.exported(recipe.method, saved, method_tensors(checkpoint))
     model = changed_model(load(base, spec).model, recipe.model_copy(update={"method": config}))

@@ -40,6 +40,7 @@ from tunesmith.model.layers import inside
 from tunesmith.model.masked import SAID_OF_FRESH, is_masked, refuse_no_masked
 from tunesmith.model.new_tokens import with_new_tokens
 from tunesmith.model.outline import Sources, outline, stored_dtype
+from tunesmith.model.pooling import with_mean_layer
 from tunesmith.model.quantize import Quantize, quantized
 from tunesmith.model.seq2seq import refuse_no_seq2seq, refuse_no_spans
 from tunesmith.prompt.config import DropoutConfig
@@ -98,6 +99,7 @@ class LoadSpec:
         new_tokens: texts that become tokens of their own, where its tokenizer does not have them (see `new_tokens`).
         shard: leave the weights in their files, until each process takes its part of them (see `outline`).
         facts: of the rows, such as label names.
+        pool: `own`, or `mean` for a classifier that begins to read the mean of all tokens (see `pooling`).
     """
 
     task: str = "causal"
@@ -109,6 +111,7 @@ class LoadSpec:
     new_tokens: tuple[str, ...] = ()
     shard: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    pool: Literal["own", "mean"] = "own"
 
     @property
     def dtype(self) -> torch.dtype:
@@ -156,7 +159,10 @@ def load(folder: Path, spec: LoadSpec) -> Loaded:
         for name, value in changes.items():
             setattr(config, name, value)
         return Loaded(*outline(mapped, lambda: task.library.from_config(config, dtype=spec.dtype)))
-    model = with_new_tokens(_read(folder, task, spec.dtype, changes).to(spec.device), folder, spec.new_tokens)
+    model = _read(folder, task, spec.dtype, changes)
+    if spec.pool == "mean":
+        model = with_mean_layer(model)
+    model = with_new_tokens(model.to(spec.device), folder, spec.new_tokens)
     model = quantized(model, spec.quantize).eval()
     if spec.adapter is not None:
         model = with_adapter(model, Path(spec.adapter)).eval()

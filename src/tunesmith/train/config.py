@@ -39,6 +39,12 @@ class ClassifyConfig(Section):
     class_weights: Literal["none", "balanced"] = option(
         "none", "`balanced`: a row counts the more, the rarer its class is: rows / (classes x rows of its class)."
     )
+    pool: Literal["own", "mean"] = option(
+        "own",
+        "State that the classes are read from: `own` is what the architecture's head reads, the first token or, of "
+        "decoders, the last. `mean` puts a layer on an encoder that begins as the mean of all tokens.",
+        "mean for encoders of sentences; with method.type=full.",
+    )
 
 
 class TokenClassifyConfig(Section):
