@@ -40,8 +40,10 @@ SHARED: dict[str, Any] = {
 CASES: dict[str, dict[str, dict[str, Any]]] = {
     "banking77": {
         "full": {
-            "method": {"type": "full"}, "model.dropout": 0.0,
-            "optim": {"learning_rate": 2e-4, "epochs": 6, "batch_size": 32, "warmup": 0.1, "weight_decay": 0.01},
+            "method": {"type": "full"}, "model.dropout": {"hidden": 0.1, "attention": 0.0},
+            "objective": {"type": "classify", "pool": "mean", "label_smoothing": 0.1},
+            "optim": {"learning_rate": 1e-4, "epochs": 8, "batch_size": 32, "warmup": 0.1, "weight_decay": 0.01,
+                      "groups": {"classifier*": {"rate": 10}}},
         },
         "lora": {
             "method": {"type": "lora", "rank": 32, "alpha": 64}, "model.dropout": 0.0,
@@ -50,8 +52,10 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "intents": {
         "full": {
-            "method": {"type": "full"}, "model.dropout": 0.0,
-            "optim": {"learning_rate": 2e-4, "epochs": 40, "batch_size": 16, "warmup": 0.1, "weight_decay": 0.01},
+            "method": {"type": "full"}, "model.dropout": {"hidden": 0.1, "attention": 0.0},
+            "objective": {"type": "classify", "pool": "mean"},
+            "optim": {"learning_rate": 1e-4, "epochs": 30, "batch_size": 16, "warmup": 0.1, "weight_decay": 0.01,
+                      "groups": {"classifier*": {"rate": 10}}},
         },
         "lora": {
             "method": {"type": "lora", "rank": 32, "alpha": 64}, "model.dropout": 0.0,
