@@ -11,17 +11,20 @@ import torch
 from transformers import LlamaForCausalLM
 
 from conftest import READS, many_rows
+from tunesmith.core.errors import OutOfMemory
 from tunesmith.data.load import load_rows
 from tunesmith.data.prepare import prepare
 from tunesmith.model.attention import PACKED
-from tunesmith.model.packed import few_of
+from tunesmith.model.packed import few_of, packed_inputs
 from tunesmith.prompt.load import load_contract
 from tunesmith.train.config import OptimConfig
 from tunesmith.train.learner import Learner
 from tunesmith.train.loop import LoopSettings, train
 from tunesmith.train.objective import Draw, Models
 from tunesmith.train.objectives.sft import make_sft
-from tunesmith.train.planning.plan import Plan
+from tunesmith.train.planning.packing_check import why_not_packed
+from tunesmith.train.planning.plan import Plan, in_smaller_pieces
+from tunesmith.train.planning.planner import Wishes, decide_graphs
 from tunesmith.train.recorded import RecordedPasses
 from tunesmith.train.sources.rows import RowSource
 from tunesmith.train.state import TrainerState
@@ -85,7 +88,7 @@ def test_a_recorded_pass_gives_what_computing_it_gives(rows, tiny, monkeypatch):
         return passes[0]
 
     weights, told = [], []
-    for make in (recorded, lambda *given: RecordedPasses(*given, record=refuse)):
+    for make in (recorded, lambda *given: RecordedPasses(*given, record=refuse, most=0)):
         monkeypatch.setattr("tunesmith.train.loop.RecordedPasses", make)
         learner, steps = learner_of(tiny, PLAN), []
         source = RowSource(rows, SFT, PLAN, 10, 12)
@@ -104,11 +107,29 @@ def refuse(run):
     raise RuntimeError("cannot be recorded\nat all")
 
 
-def test_what_cannot_be_recorded_is_computed_as_ever(rows, tiny):
+def test_what_cannot_be_recorded_is_left_to_another_process(rows, tiny):
     learner = learner_of(tiny, PLAN)
     passes = RecordedPasses(SFT, Models(learner.model, PLAN), learner, record=refuse)
     batch = SFT.collate(rows[:7], PLAN, Draw(), {})
-    losses = [float(passes.gradients(batch, {"tokens": 10.0})["loss"]) for _ in range(3)]
-    assert np.ptp(losses) == 0
-    assert (passes.count, passes.reason) == (0, "cannot be recorded")
+    passes.gradients(batch, {"tokens": 10.0})
+    with pytest.raises(OutOfMemory, match=r"kernels cannot be recorded \(cannot be recorded\)"):
+        passes.gradients(batch, {"tokens": 10.0})
     assert passes.gradients(batch, {"tokens": 0.0}) == {}
+    smaller = in_smaller_pieces(PLAN, 8, [len(row.ids) for row in rows])
+    assert smaller == replace(PLAN, graphs=False, reasons=smaller.reasons)
+
+
+def test_a_run_that_goes_on_is_packed_as_before_and_records_no_more_than_it_may(rows, tiny):
+    model = learner_of(tiny, PLAN).model
+    model.set_attn_implementation("sdpa")
+    assert why_not_packed(SFT, Models(model, PLAN), rows) is None  # and what is filled up does not stand in its way
+    placed = Placed(model, replace(PLAN, graphs=None))
+    wishes = Wishes("off", "off", 8, 4, plain=True)
+    assert decide_graphs(PLAN, wishes, placed, SFT, rows).graphs is False  # there is no GPU
+    assert placed.keeps_gradients is False
+
+
+def test_equal_rows_stay_a_batch():
+    rows = [np.arange(64) for _ in range(6)]
+    assert len(packed_inputs(rows, "cpu", few_shapes=True)["cu_seq_lens_q"]) == 7
+    assert len(packed_inputs([*rows, np.arange(9)], "cpu", few_shapes=True)["cu_seq_lens_q"]) == 12

@@ -158,7 +158,8 @@ def moved(plan: Plan, here: Plan, changes: Sequence[Difference]) -> tuple[Plan, 
     plan = replace(plan, reasons=reasons, **{field: getattr(here, field) for field in anew})
     if all(one.name in KEPT for one in others):
         return plan, []
-    return replace(plan, chunked=None, **here.surroundings()), others  # whether the loss is right is tried again
+    # Whether the loss is right, and what is fastest there, is tried again.
+    return replace(plan, chunked=None, attention=None, graphs=None, **here.surroundings()), others
 
 
 def refuse_unaccepted(

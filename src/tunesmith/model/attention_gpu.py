@@ -62,7 +62,7 @@ def attend_by_cudnn(
     output, log_sum, *_ = torch.ops.aten._flash_attention_forward(
         query_THD, key_TKD, value_TKD, offsets, offsets, longest, longest, 0.0, causal, False, scale=scale
     )
-    return output, log_sum.reshape(-1)
+    return output.contiguous(), log_sum.reshape(-1)
 
 
 @torch.library.custom_op("tunesmith::attend_by_cudnn_backward", mutates_args=(), device_types="cuda")
@@ -82,10 +82,11 @@ def attend_by_cudnn_backward(
         )  # fmt: skip
         return _as_rows(by_q), _as_rows(by_k), _as_rows(by_v)
     seed = torch.zeros(2, dtype=torch.uint64, device=query_THD.device)
-    return torch.ops.aten._flash_attention_backward(
+    found = torch.ops.aten._flash_attention_backward(
         gradient_THD, query_THD, key_TKD, value_TKD, output_THD, log_sum.view(heads, tokens), offsets, offsets,
         longest, longest, 0.0, causal, seed, seed.new_empty(0), scale=scale,
     )  # fmt: skip
+    return found[0].contiguous(), found[1].contiguous(), found[2].contiguous()
 
 
 @attend_by_cudnn.register_fake

@@ -35,7 +35,7 @@ def packed_inputs(ids: Sequence[np.ndarray], device: str, few_shapes: bool = Fal
         ids_T, positions_T = (torch.cat([tensor, tensor.new_zeros(filling)]) for tensor in (ids_T, positions_T))
         offsets = torch.cat([offsets, offsets[-1:] + filling])
     longest = max(filling, *map(len, ids))
-    if few_shapes:
+    if few_shapes and longest * (len(offsets) - 1) != len(ids_T):  # equal rows are a batch, and stay one
         offsets = torch.cat([offsets, offsets[-1:].expand(few_of(len(offsets), 8) - len(offsets))])
         longest = min(few_of(longest), len(ids_T))
     offsets = sent(offsets, device)

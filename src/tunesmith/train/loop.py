@@ -128,7 +128,7 @@ def train(
     recorded = RecordedPasses(objective, models, learner) if models.plan.graphs else None
     if state.early or learner.step_number >= settings.steps:
         return
-    for micro in source.steps():
+    for micro in batches_of(source):
         # 1. The whole step: its statistics, and what its sums will be divided by, over micro-batches and ranks.
         started = time.perf_counter()
         whole = objective.before(models, real_ones(micro), learner.ranks)
@@ -205,6 +205,17 @@ def train(
         if crowded:
             raise crowded
     raise TrainingError(f"the source of batches ended after step {learner.step_number} of {settings.steps}.")
+
+
+def batches_of(source: Source) -> Generator[Sequence[Any]]:
+    """The micro-batches of one step after another, as the source makes them."""
+    steps = iter(source.steps())
+    while True:
+        with out_of_memory_said("the rows of a step"):
+            micro = next(steps, None)
+        if micro is None:
+            return
+        yield micro
 
 
 def gradients_of(

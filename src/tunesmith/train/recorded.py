@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from tunesmith.core.errors import OutOfMemory
 from tunesmith.train.batch import TokenBatch
 from tunesmith.train.learner import Learner
 from tunesmith.train.objective import Models, Objective
@@ -60,10 +61,11 @@ class RecordedPasses:
 
     Attributes:
         count: batches that were computed so.
-        reason: why nothing more is recorded, if so.
     """
 
-    def __init__(self, objective: Objective, models: Models, learner: Learner, record: Record | None = None) -> None:
+    def __init__(
+        self, objective: Objective, models: Models, learner: Learner, record: Record | None = None, most: int = MOST
+    ) -> None:
         """Nothing is recorded yet.
 
         Args:
@@ -71,17 +73,24 @@ class RecordedPasses:
             models: that it asks.
             learner: gathers gradients, always in the same tensors.
             record: what records; a GPU's if absent.
+            most: shapes that are recorded.
         """
-        self.count, self.reason = 0, ""
+        self.count, self._most = 0, most
         self._objective, self._models, self._learner = objective, models, learner
         self._record = record or Recording()
         self._seen = Counter[Any]()
         self._recorded: dict[Any, Recorded] = {}
 
     def gradients(self, batch: TokenBatch, scale: Mapping[str, float]) -> Values:
-        """Add the gradients of a batch; what `loop.gradients_of` returns of it."""
+        """Add the gradients of a batch; what `loop.gradients_of` returns of it.
+
+        Raises:
+            OutOfMemory: it cannot be recorded, for whatever reason. The GPU's memory, streams and random numbers are in
+                no known state after that: the run goes on in another process, which records nothing.
+        """
         if not scale["tokens"]:
             return {}
+        assert batch.picked_N is None, "what is padded is never recorded"
         shape = shape_of(batch)
         if (recorded := self._recorded.get(shape)) is not None:
             write(recorded.batch, batch)
@@ -93,8 +102,8 @@ class RecordedPasses:
             by = torch.full((), scale["tokens"], dtype=torch.float32, device=batch.target_N.device)
             found = self._run(batch, by)
             self._seen[shape] += 1
-            if self._seen[shape] == 2 and len(self._recorded) < MOST and not self.reason:
-                self._record_one(shape, batch, by)
+            if self._seen[shape] == 2 and len(self._recorded) < self._most:
+                self._recorded[shape] = self._record_one(batch, by)
         return {**found, "tokens": batch.tokens}
 
     def _run(self, batch: TokenBatch, scale: torch.Tensor) -> Values:
@@ -104,17 +113,15 @@ class RecordedPasses:
         self._learner.backward(total)
         return {**loss.counts, "loss": total.detach()}
 
-    def _record_one(self, shape: Any, batch: TokenBatch, scale: torch.Tensor) -> None:
+    def _record_one(self, batch: TokenBatch, scale: torch.Tensor) -> Recorded:
         """Record a batch that was just computed: gradients have their places, and kernels were found."""
         batch, scale = copied(batch), scale.clone()
         try:
             found, launch = self._record(lambda: self._run(batch, scale))
-        except RuntimeError as error:  # what cannot be recorded, or has no room, is computed as ever
-            self.reason = str(error).splitlines()[0][:200]
-            for weight in self._models.policy.parameters():  # what a pass has left half way
-                weight.grad = None
-            return
-        self._recorded[shape] = Recorded(batch, scale, found, launch)
+        except RuntimeError as error:
+            cause = error.__context__ or error  # the end of a recording that has failed hides why
+            raise OutOfMemory(f"kernels cannot be recorded ({str(cause).splitlines()[0][:200]}).") from error
+        return Recorded(batch, scale, found, launch)
 
 
 def tensors_of(batch: TokenBatch) -> list[torch.Tensor]:

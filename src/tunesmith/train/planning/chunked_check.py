@@ -9,6 +9,7 @@ Axes: N trained positions, V vocabulary, D width.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -45,7 +46,7 @@ def why_not_chunked(
     head = output_layer(model)
     if head is None:
         return "the last layer is more than a matrix product"
-    batch = collate(rows, models.plan, Draw(), {})
+    batch = collate(rows, replace(models.plan, graphs=None), Draw(), {})
     read: list[torch.Tensor] = []
     given: list[torch.Tensor] = []
 

@@ -83,7 +83,8 @@ def rows_read_each_other(objective: Objective, models: Models, rows: Sequence[Pr
     top = max(int(row.ids.max()) for row in rows)
     other = replace(rows[middle], ids=top - rows[middle].ids)
     changed = [*rows[:middle], other, *rows[middle + 1 :]]
-    batches = [objective.collate(some, replace(models.plan, packing=True), Draw(), {}) for some in (rows, changed)]
+    plan = replace(models.plan, packing=True, graphs=None)  # nothing filled up but the sequence
+    batches = [objective.collate(some, plan, Draw(), {}) for some in (rows, changed)]
 
     def others() -> list[torch.Tensor]:
         found = [check.outputs(models, batch) for batch in batches]
@@ -119,7 +120,8 @@ def how_far_apart(objective: Objective, models: Models, rows: Sequence[Prepared]
     model, check = models.policy, objective.check
     assert check is not None
     together, alone = (
-        objective.collate(rows, replace(models.plan, packing=packing), Draw(), {}) for packing in (True, False)
+        objective.collate(rows, replace(models.plan, packing=packing, graphs=None), Draw(), {})
+        for packing in (True, False)
     )
     with in_fp32(model) if can_widen(model) else nullcontext():
         packed_N = check.losses(models, together)

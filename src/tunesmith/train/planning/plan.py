@@ -91,6 +91,8 @@ def with_threads(plan: Plan, threads: int, why: str) -> Plan:
 def in_smaller_pieces(plan: Plan, batch_size: int, lengths: Sequence[int]) -> Plan:
     """The plan with half as much in one forward pass, for a run that had no room; its results are the same.
 
+    Where kernels were recorded, which takes memory of their own, they no longer are, and nothing else changes.
+
     Args:
         plan: under which it had no room.
         batch_size: rows in one step.
@@ -99,6 +101,9 @@ def in_smaller_pieces(plan: Plan, batch_size: int, lengths: Sequence[int]) -> Pl
     Raises:
         TrainingError: a single row has no room.
     """
+    if plan.graphs:
+        reason = "there was no room for recorded kernels, or they cannot be recorded"
+        return replace(plan, graphs=False, reasons={**plan.reasons, "graphs": reason})
     batch_size = -(-batch_size // plan.processes)  # of one process
     lengths = sorted(lengths)[-batch_size:]
     longest, most = lengths[-1], min(plan.micro_tokens, sum(lengths))

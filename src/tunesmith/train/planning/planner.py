@@ -286,8 +286,10 @@ def seconds_of_launching(plan: Plan, placed: Placed, objective: Objective, rows:
 
 def decide_graphs(plan: Plan, wishes: Wishes, placed: Placed, objective: Objective, rows: Mixture) -> Plan:
     """The plan, knowing whether kernels are recorded and replayed: where launching them takes longer than computing."""
+    reason = why_not_recorded(plan, wishes, objective)
+    if reason is not None and plan.graphs:  # a run that goes on with other settings, or elsewhere
+        plan = replace(plan, graphs=False, reasons={**plan.reasons, "graphs": reason})
     if plan.graphs is None and plan.device == "cuda":
-        reason = why_not_recorded(plan, wishes, objective)
         if reason is None:
             tokens = min(plan.micro_tokens, wishes.batch_size * float(rows.lengths.mean()))
             weights = sum(weight.numel() for weight in placed.model.parameters())
@@ -304,6 +306,8 @@ def decide_graphs(plan: Plan, wishes: Wishes, placed: Placed, objective: Objecti
 
 def why_not_recorded(plan: Plan, wishes: Wishes, objective: Objective) -> str | None:
     """Why a step's kernels cannot be recorded, as a sentence; None if they may be."""
+    if plan.device != "cuda":
+        return "there is no GPU"
     if not objective.recordable or objective.soft or not wishes.plain:
         return "a step is more than a loss of tokens"
     if not (plan.packing and plan.chunked and plan.precision == "bf16"):
