@@ -18,14 +18,8 @@ from tunesmith.core.files import append_line, read_lines
 from tunesmith.core.names import counted, did_you_mean
 from tunesmith.data.config import DataConfig
 from tunesmith.data.kinds.row import Row
-from tunesmith.evaluate.prompts.ask import Answerer, LabelScorer, Question, Reply, TooLong, Writer
-from tunesmith.evaluate.prompts.cache import Answers, identity_of, key_of, prompts_folder
-from tunesmith.evaluate.prompts.choose import Examples
-from tunesmith.evaluate.prompts.labels import SCORINGS, refuse_twins
-from tunesmith.evaluate.prompts.rows import PromptRows, asked_in, prompt_rows
-from tunesmith.evaluate.prompts.spending import Budget, Price, parse_prices, price_of
-from tunesmith.evaluate.prompts.table import TRAINED, Entry, best_of, entry_of, metric_called, table_of
-from tunesmith.evaluate.prompts.variant import (
+from tunesmith.data.prompting.choose import Examples
+from tunesmith.data.prompting.variant import (
     Prompting,
     Variant,
     choices_of,
@@ -34,6 +28,12 @@ from tunesmith.evaluate.prompts.variant import (
     variants,
     without_words,
 )
+from tunesmith.evaluate.prompts.ask import Answerer, LabelScorer, Question, Reply, TooLong, Writer
+from tunesmith.evaluate.prompts.cache import Answers, identity_of, key_of, prompts_folder
+from tunesmith.evaluate.prompts.labels import SCORINGS, refuse_twins
+from tunesmith.evaluate.prompts.rows import PromptRows, asked_in, prompt_rows
+from tunesmith.evaluate.prompts.spending import Budget, Price, parse_prices, price_of
+from tunesmith.evaluate.prompts.table import TRAINED, Entry, best_of, entry_of, metric_called, table_of
 from tunesmith.infer.engine.endings import Endings
 from tunesmith.infer.generator import GivenUp
 from tunesmith.infer.local import LocalEngine
