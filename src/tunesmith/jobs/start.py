@@ -17,6 +17,7 @@ from tunesmith.core.events import Report, silent, to_attempts
 from tunesmith.core.files import expanded, make_folder, read_json, write_text
 from tunesmith.core.names import did_you_mean
 from tunesmith.data.config import OwnAnswers
+from tunesmith.data.prompting.version import read_version
 from tunesmith.data.read.files import read_rows
 from tunesmith.data.source import find_files
 from tunesmith.exec.alone import run_alone
@@ -165,6 +166,8 @@ def refuse_missing(recipe: Recipe, report: Report = silent) -> None:
         if names and not isinstance(names, int | float):
             for file in find_files(names):
                 read_rows(file.path, name=file.name)
+    if recipe.data.prompt is not None:
+        read_version(recipe.data.prompt, f"data.prompt = {recipe.data.prompt}")
     resolve(recipe.model.base, recipe.model.revision, report)
 
 

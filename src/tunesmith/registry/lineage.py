@@ -222,6 +222,8 @@ def _story(card: dict[str, Any]) -> Iterator[Fact]:
         told = f"{merge['made']}, logits within {off['value']:.2g} of the adapter's (limit {off['limit']:g}){same}"
         yield Fact("merged", told)
     yield Fact("data", f"{card['data']['id'][:DIGITS]}, {counted(card['data']['rows'], 'row')} to train on")
+    if asked := card.get("asked_with"):
+        yield Fact("prompt", f"{asked['version'][:DIGITS]}, around each row: {asked['told']}")
     if replay := card.get("replay"):
         told = f"{replay['rows']} {replay['what']} beside them, {replay['an_epoch']} in each epoch"
         yield Fact("replay", f"{replay['id'][:DIGITS]}, {told}")
