@@ -173,9 +173,10 @@ class RemoteModel:
         if "response_format" in body and response.status_code in (400, 422, 501):
             said = self.endpoint.quote(response, body)
             if not said or OF_SCHEMAS.search(response.text):
+                answer = f"{response.status_code}{said and f': {said}'}"
                 raise NoSchemas(
-                    f"{self.endpoint.url} does not take the JSON schema ({response.status_code}{said and f': {said}'}), "
-                    "which is sent as response_format. Ask this model without one, or give a simpler one."
+                    f"{self.endpoint.url} does not take the JSON schema ({answer}), which is sent as response_format. "
+                    "Ask this model without one, or give a simpler one."
                 )
         raise self.endpoint.refusal(response, body)
 

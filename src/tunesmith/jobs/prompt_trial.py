@@ -112,7 +112,7 @@ def trial_of(arguments: Mapping[str, Any], report: Report) -> Trial:
     shots, choices = arguments["shots"], choices_of(arguments["examples"], rows.kind)
     examples = Examples(rows.training, arguments["seed"])
     examples.refuse_more(shots)
-    words: dict[bool, str] = {json: instruction_of(arguments["instruction"], rows.labels, json) for json in (False, True)}
+    words = {json: instruction_of(arguments["instruction"], rows.labels, json) for json in (False, True)}
     template: Template | None = None
     if arguments["template"]:
         template = template_from(arguments["template"], rows.kind, rows.pairs, shots, arguments["instruction"])

@@ -12,6 +12,7 @@ from tunesmith.core.errors import ConfigError, TunesmithError
 from tunesmith.core.events import Report, silent
 from tunesmith.core.names import counted
 from tunesmith.evaluate.prompts.ask import LabelScorer, Question
+from tunesmith.evaluate.prompts.choose import shows_no_tools
 from tunesmith.evaluate.prompts.rows import asked_in
 from tunesmith.evaluate.prompts.table import TRAINED, Entry, best_of, table_of
 from tunesmith.evaluate.prompts.used import note_use
@@ -152,7 +153,7 @@ def _report(
         parts[name] = {"rows": len(held_out), "of": of, "sources": sources, "entries": lines}
     return {
         "data": trial.arguments["data"], "kind": rows.kind, "labels": rows.labels, "metric": trial.metric.name,
-        "training_rows": len(trial.rows.training), "instruction": trial.prompting.instruction,
+        "training_rows": sum(map(shows_no_tools, trial.rows.training)), "instruction": trial.prompting.instruction,
         "template": trial.prompting.template and trial.prompting.template.text, "seed": trial.arguments["seed"],
         **parts, "chosen": chosen, "spent": trial.budget.to_json(), "notes": notes,
     }  # fmt: skip

@@ -182,7 +182,7 @@ def refuse_unknown(schema: Any, where: str, root: Any = None) -> None:
         elif key == "type" and (unknown := [one for one in _listed(value) if one not in TYPES]):
             raise ConfigError(f"{where}: type {unknown[0]!r}: {did_you_mean(str(unknown[0]), TYPES)}")
         elif key == "$ref" and _led_to(value, root) is None:
-            raise ConfigError(f"{where}: $ref {value!r} leads nowhere. Name a part of this schema, such as #/$defs/name.")
+            raise ConfigError(f"{where}: $ref {value!r} leads nowhere. Name a part of it, such as #/$defs/name.")
         for pattern in [value] if key == "pattern" else value if key == "patternProperties" else ():
             _refuse_pattern(pattern, where)
 
