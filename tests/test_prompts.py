@@ -24,15 +24,15 @@ from tunesmith.core.events import silent
 from tunesmith.core.files import read_json
 from tunesmith.data.config import DataConfig
 from tunesmith.data.load import load_rows
+from tunesmith.data.prompting.choose import Examples, balanced_order, index_of, nearest
+from tunesmith.data.prompting.variant import Prompting, Variant, read_template, variants
 from tunesmith.data.split import load_splits
 from tunesmith.evaluate.prompts.ask import Reply
 from tunesmith.evaluate.prompts.cache import Answers
-from tunesmith.evaluate.prompts.choose import Examples, balanced_order, index_of, nearest
 from tunesmith.evaluate.prompts.labels import alike, endings_of, label_scores, label_sums, named
 from tunesmith.evaluate.prompts.rows import prompt_rows
 from tunesmith.evaluate.prompts.spending import Budget, Price, parse_prices
 from tunesmith.evaluate.prompts.table import class_results
-from tunesmith.evaluate.prompts.variant import Prompting, Variant, read_template, variants
 from tunesmith.infer.engine.endings import Endings, can_share, common, in_parts, row_of
 from tunesmith.infer.local import LocalEngine
 from tunesmith.jobs.finetune import finetune

@@ -13,12 +13,12 @@ from tunesmith.core import events
 from tunesmith.core.errors import ConfigError, ModelError
 from tunesmith.core.names import counted, did_you_mean
 from tunesmith.data.kinds.row import Row
+from tunesmith.data.prompting.variant import Prompting, Variant, without_words
 from tunesmith.evaluate.prompts.ask import Answerer, LabelScorer, Question, Reply, TooLong, Writer
 from tunesmith.evaluate.prompts.cache import Answers, identity_of, key_of
 from tunesmith.evaluate.prompts.labels import refuse_twins
 from tunesmith.evaluate.prompts.spending import price_of
 from tunesmith.evaluate.prompts.table import Entry, entry_of
-from tunesmith.evaluate.prompts.variant import Prompting, Variant, without_words
 from tunesmith.infer.engine.endings import Endings
 from tunesmith.infer.generator import GivenUp, NoSchemas
 from tunesmith.infer.local import LocalEngine

@@ -11,13 +11,9 @@ from tunesmith.core.events import Report
 from tunesmith.core.names import did_you_mean
 from tunesmith.data.config import DataConfig
 from tunesmith.data.kinds.row import Row
-from tunesmith.evaluate.prompts.choose import Examples
-from tunesmith.evaluate.prompts.labels import SCORINGS
-from tunesmith.evaluate.prompts.rows import PromptRows, prompt_rows
-from tunesmith.evaluate.prompts.schema import is_json, label_schema, read_schema
-from tunesmith.evaluate.prompts.spending import Budget, Price, parse_prices
-from tunesmith.evaluate.prompts.table import metric_called
-from tunesmith.evaluate.prompts.variant import (
+from tunesmith.data.prompting.choose import Examples
+from tunesmith.data.prompting.schema import is_json, label_schema, read_schema
+from tunesmith.data.prompting.variant import (
     Prompting,
     Template,
     Variant,
@@ -26,7 +22,12 @@ from tunesmith.evaluate.prompts.variant import (
     instruction_of,
     template_from,
     variants,
+    with_labels,
 )
+from tunesmith.evaluate.prompts.labels import SCORINGS
+from tunesmith.evaluate.prompts.rows import PromptRows, prompt_rows
+from tunesmith.evaluate.prompts.spending import Budget, Price, parse_prices
+from tunesmith.evaluate.prompts.table import metric_called
 from tunesmith.score.metrics import Metric
 
 AGAINST = ("best", "first")
@@ -52,7 +53,7 @@ class Trial:
         rows: split.
         ways: the variants.
         prompting: what they share.
-        json_instruction: in place of the instruction, where the answer is to be a class as JSON.
+        words: the instruction as versions keep it; and that of answers that are a class as JSON.
         examples: to choose from.
         schema: what answers that are to be JSON must fit.
         metric: that prompts are chosen by.
@@ -65,7 +66,7 @@ class Trial:
     rows: PromptRows
     ways: list[Variant]
     prompting: Prompting
-    json_instruction: str
+    words: tuple[str, str]
     examples: Chooser
     schema: dict[str, Any] | None
     metric: Metric
@@ -87,7 +88,7 @@ class Trial:
         """What it has in common with others whose answers are of its kind."""
         if not (way.json and self.rows.labels):
             return self.prompting
-        return replace(self.prompting, instruction=self.json_instruction, json=True)
+        return replace(self.prompting, instruction=with_labels(self.words[True], self.rows.labels), json=True)
 
 
 def trial_of(arguments: Mapping[str, Any], report: Report) -> Trial:
@@ -112,17 +113,17 @@ def trial_of(arguments: Mapping[str, Any], report: Report) -> Trial:
     shots, choices = arguments["shots"], choices_of(arguments["examples"], rows.kind)
     examples = Examples(rows.training, arguments["seed"])
     examples.refuse_more(shots)
-    words = {json: instruction_of(arguments["instruction"], rows.labels, json) for json in (False, True)}
+    plain, json = (instruction_of(arguments["instruction"], rows.labels, json) for json in (False, True))
     template: Template | None = None
     if arguments["template"]:
         template = template_from(arguments["template"], rows.kind, rows.pairs, shots, arguments["instruction"])
-        words = words if "instruction" in template.fields else {False: "", True: ""}
-    ways = variants(shots, choices, bool(words[False]), bare=True, answers=answers)
+        plain, json = (plain, json) if "instruction" in template.fields else ("", "")
+    ways = variants(shots, choices, bool(plain), bare=True, answers=answers)
     fields = schema is not None and all(is_json(answer_of(row)) for row in (*rows.validation, *rows.test))
     metric = metric_called(arguments["metric"], rows.kind, fields, all(answers))
-    prompting = Prompting(rows.kind, rows.labels, words[False], template)
+    prompting = Prompting(rows.kind, rows.labels, with_labels(plain, rows.labels), template)
     budget = Budget(arguments["max_requests"], arguments["max_cost"])
-    return Trial(rows, ways, prompting, words[True], examples, schema, metric, arguments, budget, prices, report)
+    return Trial(rows, ways, prompting, (plain, json), examples, schema, metric, arguments, budget, prices, report)
 
 
 def answers_of(

@@ -11,8 +11,8 @@ from tunesmith.core import events
 from tunesmith.core.errors import ConfigError, TunesmithError
 from tunesmith.core.events import Report, silent
 from tunesmith.core.names import counted
+from tunesmith.data.prompting.choose import shows_no_tools
 from tunesmith.evaluate.prompts.ask import LabelScorer, Question
-from tunesmith.evaluate.prompts.choose import shows_no_tools
 from tunesmith.evaluate.prompts.rows import asked_in
 from tunesmith.evaluate.prompts.table import TRAINED, Entry, best_of, table_of
 from tunesmith.evaluate.prompts.used import note_use

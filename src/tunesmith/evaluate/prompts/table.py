@@ -14,11 +14,11 @@ import numpy as np
 from tunesmith.core.errors import ConfigError
 from tunesmith.core.names import did_you_mean
 from tunesmith.data.kinds.row import Row
+from tunesmith.data.prompting.schema import LABEL, equal_fields, is_json, parsed, valid
+from tunesmith.data.prompting.variant import Variant, answer_of
 from tunesmith.evaluate.compare import verdict
 from tunesmith.evaluate.prompts.ask import Reply
 from tunesmith.evaluate.prompts.labels import named
-from tunesmith.evaluate.prompts.schema import LABEL, equal_fields, is_json, parsed, valid
-from tunesmith.evaluate.prompts.variant import Variant, answer_of
 from tunesmith.score import metrics
 from tunesmith.score.classes import calibration_counts, class_counts
 from tunesmith.score.interval import difference_interval, score_interval

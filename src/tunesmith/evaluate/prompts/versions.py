@@ -28,7 +28,7 @@ DIGITS = 4
 NUMBERED = re.compile(r"\d{4,}\.yaml")
 UNFINISHED = "unfinished.txt"  # what was typed and is no version yet
 TESTED = "tested.jsonl"  # which versions were measured on test rows
-Worked = list[list[Any]]  # question and answer of each worked example
+Chosen = list[list[str]]  # question and answer of each worked example
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ class Prompt:
 
     Attributes:
         template: of the user's turn, with its fields in braces; None where examples are earlier turns.
-        instruction: the filled-in instruction, at the beginning of the first turn or in place of a template's field;
-            empty where there is none.
+        instruction: at the beginning of the first turn, or in place of a template's field; empty where there is none.
+            `{labels}` stands for the classes, and any other brace is text.
         shots: number of worked examples.
         examples: how they were chosen: `random`, `balanced` or `nearest`; empty where there are none.
         seed: of that choice.
-        worked: [question, answer] of each, as it is shown; None where each question has its own (`nearest`). A question
-            of several turns is a list of {role, content}.
+        chosen: question and answer of each, as they are shown; None where each question has its own (`nearest`), or
+            where one has several turns: then `examples` and `seed` say which rows they are.
     """
 
     template: str | None
@@ -51,12 +51,12 @@ class Prompt:
     shots: int = 0
     examples: str = ""
     seed: int = 0
-    worked: Worked | None = None
+    chosen: Chosen | None = None
 
     def to_plain(self) -> dict[str, Any]:
         """As a file holds it."""
         said = asdict(self)
-        return said if self.worked is not None else {key: one for key, one in said.items() if key != "worked"}
+        return said if self.chosen is not None else {key: one for key, one in said.items() if key != "chosen"}
 
 
 @dataclass(frozen=True)

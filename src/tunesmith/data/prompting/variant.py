@@ -15,12 +15,13 @@ from tunesmith.core.errors import ConfigError, MissingError
 from tunesmith.core.files import expanded
 from tunesmith.core.names import did_you_mean
 from tunesmith.data.kinds.row import Row
-from tunesmith.evaluate.prompts.schema import as_answer
+from tunesmith.data.prompting.schema import as_answer
 from tunesmith.prompt.messages import Conversation, Message
 
 CHOICES = ("random", "balanced", "nearest")
 OF_CLASSES = ("text", "text_pair", "labels", "instruction", "examples")  # fields of a template, for rows with classes
 OF_CHATS = ("text", "instruction", "examples")
+LABELS = "{labels}"  # in a kept instruction
 NOTHING = "N/A"  # a text that says nothing (Zhao et al., 2021, arXiv 2102.09690)
 DEFAULT_INSTRUCTION = "Say which label fits the text. The labels are: {labels}. Answer with the label alone."
 JSON_INSTRUCTION = (
@@ -178,7 +179,9 @@ def choices_of(given: Sequence[str], kind: str) -> list[str]:
 
 
 def instruction_of(given: str | None, labels: Sequence[str], json: bool = False) -> str:
-    """The instruction: the one that was given, or one that names the labels; none for chats.
+    """The instruction as versions keep it: all of it is text but `{labels}`, which `with_labels` fills in.
+
+    The one that was given, or one that names the labels; none for chats.
 
     Args:
         given: by the user.
@@ -188,15 +191,35 @@ def instruction_of(given: str | None, labels: Sequence[str], json: bool = False)
     Raises:
         ConfigError: it has a field that there is not.
     """
-    names = ", ".join(labels)
     if given is None and not labels:
         return ""
     if given is None and json:
-        return read_template(JSON_INSTRUCTION, ["labels", "first"], "").filled({"labels": names, "first": labels[0]})
-    known = ["labels"] if labels else []
-    return read_template(DEFAULT_INSTRUCTION if given is None else given, known, "--instruction").filled(
-        {"labels": names}
-    )
+        return read_template(JSON_INSTRUCTION, ["labels", "first"], "").filled({"labels": LABELS, "first": labels[0]})
+    return read_instruction(DEFAULT_INSTRUCTION if given is None else given, bool(labels), "--instruction")
+
+
+def read_instruction(text: str, classes: bool, where: str) -> str:
+    """An instruction as versions keep it, from one in which braces that are text are written twice.
+
+    Args:
+        text: of it.
+        classes: whether there are labels to name.
+        where: what a sentence calls it.
+
+    Raises:
+        ConfigError: it has a field that there is not.
+    """
+    return read_template(text, ["labels"] if classes else [], where).filled({"labels": LABELS})
+
+
+def with_labels(instruction: str, labels: Sequence[str]) -> str:
+    """A kept instruction with the classes in it."""
+    return instruction.replace(LABELS, ", ".join(labels)) if labels else instruction
+
+
+def as_written(instruction: str) -> str:
+    """A kept instruction as a user writes it: braces that are text twice."""
+    return instruction.replace("{", "{{").replace("}", "}}").replace(f"{{{LABELS}}}", LABELS)
 
 
 def read_template(text: str, known: Sequence[str], where: str) -> Template:

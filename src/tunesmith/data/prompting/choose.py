@@ -10,7 +10,7 @@ import numpy as np
 from tunesmith.core.errors import ConfigError
 from tunesmith.core.names import counted
 from tunesmith.data.kinds.row import Row
-from tunesmith.evaluate.prompts.variant import Variant, answer_of, question_of
+from tunesmith.data.prompting.variant import Variant, answer_of, question_of
 
 
 class Examples:
