@@ -22,6 +22,7 @@ from tunesmith.data.kinds.labelled import Labelled, label_names
 from tunesmith.data.kinds.row import Row
 from tunesmith.data.prompting.around import put_around
 from tunesmith.data.prompting.choose import words_of
+from tunesmith.data.prompting.schema import label_schema
 from tunesmith.data.prompting.version import Version, read_version
 from tunesmith.data.quality.ledger import Source
 from tunesmith.data.split import load_splits
@@ -56,12 +57,12 @@ def chats(write_rows):
 def version(tmp_path):
     """Writes a version as `tunesmith prompts` keeps one; returns its folder."""
 
-    def write(name="best", **prompt):
+    def write(name="best", schema=None, **prompt):
         folder = tmp_path / "prompts" / name
         folder.mkdir(parents=True, exist_ok=True)
         whole = {"template": None, "instruction": None, "shots": 0, "examples": None, "seed": 0, "chosen": None}
         values: Values = {"id": "0001", "parent": None, "made": "2026-01-01", "note": "a first one", "model": "ember",
-                          "prompt": {**whole, **prompt}, "schema": None, "rows": 20, "scores": {}}  # fmt: skip
+                          "prompt": {**whole, **prompt}, "schema": schema, "rows": 20, "scores": {}}  # fmt: skip
         (folder / "best.yaml").write_text(yaml.safe_dump(values))
         return str(folder)
 
@@ -143,6 +144,17 @@ def test_a_pair_is_asked_as_two_texts(write_rows, contract, tmp_path):
     assert said(found.train[0])[0] == ("user", f"{pair.second} after {pair.text}\n{pair.second}?")
 
 
+def test_a_class_that_is_asked_for_as_json_is_learned_as_json(mails, contract, version):
+    schema = label_schema(["dog", "pool", "wifi"])
+    chosen = [["my cat", '{"label": "dog"}']]
+    found = splits_of(mails, contract, version(schema=schema, instruction='As {"label": ...}.', shots=1, chosen=chosen))
+    row = found.train[0]
+    assert learned(row, contract) == json.dumps({"label": row.row.unprompted.content.label})
+    assert said(row)[:2] == [("user", 'As {"label": ...}.\n\nmy cat'), ("assistant", '{"label": "dog"}')]
+    with pytest.raises(ConfigError, match="its schema has other labels than the rows"):
+        splits_of(mails, contract, version(schema=label_schema(["cat", "pool"])))
+
+
 # Which examples.
 
 
@@ -191,11 +203,23 @@ def test_what_is_drawn_is_the_same_for_all_and_changes_with_the_seed(mails, cont
     some = [splits_of(mails, contract, version(str(seed), shots=4, examples="random", seed=seed)) for seed in (0, 0, 1)]
     cards = [one.around.to_card() for one in some]
     assert cards[0] == cards[1] != cards[2]
-    assert len(cards[0]["words"]["chosen"]) == 4
-    again = version("again", shots=4, chosen=cards[0]["words"]["chosen"])
+    assert len(cards[0]["own_words"]["chosen"]) == 4
+    again = version("again", shots=4, chosen=cards[0]["own_words"]["chosen"])
     assert splits_of(mails, contract, again).train.dataset.id == some[0].train.dataset.id
     training = {row.row.content.text for row in splits_of(mails, contract, reads=LABELLED).train}
-    assert {question for question, _ in cards[0]["words"]["chosen"]} <= training
+    assert {question for question, _ in cards[0]["own_words"]["chosen"]} <= training
+
+
+def test_drawn_chats_of_several_turns_are_found_again_by_their_seed(write_rows, contract, version):
+    rows = [
+        {"messages": [{"role": "user", "content": f"Hi {i}?"}, {"role": "assistant", "content": f"Hello {i}."},
+                      {"role": "user", "content": f"And {i}?"}, {"role": "assistant", "content": f"Bye {i}."}]}
+        for i in range(12)
+    ]  # fmt: skip
+    found = splits_of(write_rows(rows), contract, version(shots=1, examples="random", seed=3), validation=0, test=0)
+    card = found.around.to_card()
+    assert (card["own_words"]["chosen"], card["examples"], card["seed"]) == (None, "random", 3)
+    assert {len(said(row)) for row in found.train} == {4, 8}
 
 
 # Parts and identities.
@@ -216,7 +240,7 @@ def test_parts_are_those_without_a_prompt_and_ids_are_of_its_content(mails, cont
     same = splits_of(mails, contract, str(tmp_path / "prompts" / "best"))
     assert same.train.dataset.folder == other.train.dataset.folder
     assert splits_of(mails, contract, str(tmp_path / "prompts" / "best" / "best")).around.id == other.around.id
-    assert label_names(plain.train.dataset.facts) == other.around.to_card()["words"]["labels"]
+    assert label_names(plain.train.dataset.facts) == other.around.to_card()["own_words"]["labels"]
 
 
 def test_a_held_out_file_is_asked_with_training_rows_as_examples(mails, write_rows, contract, version):
@@ -348,7 +372,7 @@ def test_a_run_is_trained_and_evaluated_with_its_prompt(mails, write_rows, begin
     assert "Which of" not in bundle.card + str(bundle.files["tunesmith.json"])
     quoted = pack(str(folder / "model"), "me/mails", with_samples=True)
     assert "Its instruction:\n\n    Which of {labels}?\n" in quoted.card
-    assert "chosen" not in json.loads(quoted.files["tunesmith.json"])["asked_with"]["words"]
+    assert json.loads(quoted.files["tunesmith.json"])["asked_with"]["own_words"]["chosen"] is None
 
     mails.unlink()
     with pytest.raises(DataError, match="the run's rows cannot be read again"):

@@ -38,7 +38,7 @@ FILE_KEYS = {
     "directory",
     "continue_from",
 }  # what names files
-PRIVATE = {"track", "system", "words"}  # addresses that may hold passwords, and the user's own words
+PRIVATE = {"track", "system", "own_words"}  # addresses that may hold passwords, and the user's own words
 INSIDE = re.compile(r"""(?<![^\s"'`(\[=:,])(?:file://)?~?/(?:[^\s/"'`]+/)+([^\s/"'`:,)\]]+)""")  # a path in a sentence
 
 
@@ -95,8 +95,8 @@ def pack(name: str, repo: str, with_samples: bool = False, revision: str | None 
     adapter = read_object(folder / ADAPTER) if (folder / ADAPTER).exists() else None
     base, commit = find_base(name, folder, written, adapter)
     card = reduced(written, local_bases(written))
-    if with_samples and (words := (written.get("asked_with") or {}).get("words")):
-        card["asked_with"]["words"] = {name: text for name, text in words.items() if name != "chosen"}
+    if with_samples and (words := (written.get("asked_with") or {}).get("own_words")):
+        card["asked_with"]["own_words"] = reduced({**words, "chosen": None})
     files: dict[str, Path | bytes] = {}
     left_out: list[str] = []
     for path in sorted(folder.iterdir()):

@@ -46,7 +46,7 @@ def prompt_of_model(exported: ExportedModel, report: Report) -> Around:
         ModelError, DataError: it cannot be found again.
     """
     record = exported.card["asked_with"]
-    if (words := record.get("words")) is None:
+    if (words := record.get("own_words")) is None:
         raise ModelError(
             f"{exported.folder}: was trained with a prompt, and its {CARD} does not hold its words. Ask it without, by "
             "--bare, or measure the model that it is a copy of."

@@ -21,6 +21,7 @@ from tunesmith.data.kinds.conversation import without_weight
 from tunesmith.data.kinds.labelled import Labelled
 from tunesmith.data.kinds.row import Content, Row
 from tunesmith.data.prompting.choose import balanced_order, index_of, nearest, random_order, shows_no_tools
+from tunesmith.data.prompting.schema import label_in, label_schema
 from tunesmith.data.prompting.variant import (
     OF_CHATS,
     OF_CLASSES,
@@ -30,6 +31,8 @@ from tunesmith.data.prompting.variant import (
     question_of,
     read_template,
     row_prompt,
+    turns_of,
+    with_labels,
 )
 from tunesmith.data.prompting.version import Version
 from tunesmith.data.quality.ledger import Source
@@ -68,9 +71,8 @@ class Around:
     def id(self) -> str:
         """16 digits that stand for all that decides what becomes of a row."""
         shared, digest = self.prompting, hashlib.sha256(self.version.id.encode())
-        fixed = [(question_of(row), answer_of(row)) for row in self.fixed]
-        digest.update(json.dumps([shared.kind, list(shared.labels), fixed]).encode())
-        for row in self.bank:
+        digest.update(json.dumps([shared.kind, list(shared.labels)]).encode())
+        for row in (*self.fixed, *self.bank):
             digest.update(row.key)
         return digest.hexdigest()[:16]
 
@@ -83,7 +85,7 @@ class Around:
         asked = self.asked(row)
         content: Any = row.content
         if content.kind != MAKES:
-            return replace(row, content=Chat((*asked, Message("assistant", answer_of(row)))), unprompted=row)
+            return replace(row, content=Chat((*asked, Message("assistant", self.prompting.shown(row)))), unprompted=row)
         if self.prompting.template is not None:  # it is the last question that the template asks
             asked = without_weight(asked)
         turns = (*asked, *row.conversation[len(row.prompt) :])
@@ -109,14 +111,18 @@ class Around:
         return list(reversed(others[:shots]))
 
     def to_card(self) -> dict[str, Any]:
-        """What a model's card says of it: plain values, the user's own words under a key of their own."""
-        fixed = [[question_of(row), answer_of(row)] for row in self.fixed]
+        """What a model's card says of it: plain values, the user's own words under a key of their own.
+
+        Examples that are always the same are told, but those of several turns: these are drawn again by their seed.
+        """
+        told = all(len(turns_of(row)) == 1 for row in self.fixed)
+        fixed = [[question_of(row), self.prompting.shown(row)] for row in self.fixed if told]
         version = self.version.model_dump(mode="json")
         words = {"template": version["template"], "instruction": version["instruction"], "chosen": fixed or None}
         return {
             "id": self.id, "version": self.version.id, "told": self.version.told(), "kind": self.prompting.kind,
             "shots": version["shots"], "examples": "" if fixed else version["examples"], "seed": version["seed"],
-            "words": {**words, "labels": list(self.prompting.labels), "schema": version["answers"]},
+            "own_words": {**words, "labels": list(self.prompting.labels), "schema": version["answers"]},
         }  # fmt: skip
 
     @cached_property
@@ -167,15 +173,15 @@ def put_around(version: Version, where: str, kind: str, labels: Sequence[str], t
         ConfigError: it does not fit these rows, or there are fewer than it asks for.
     """
     template = None if version.template is None else _template(version, where, kind)
-    names = ", ".join(labels)
-    instruction = (version.instruction or "").replace("{labels}", names) if labels else version.instruction or ""
-    prompting = Prompting(kind, labels, instruction, template)
+    as_json = version.answers is not None and kind == "labelled"
+    if as_json and version.answers != label_schema(labels):
+        raise ConfigError(f"{where}: its schema has other labels than the rows. Make a version on these rows.")
+    prompting = Prompting(kind, labels, with_labels(version.instruction or "", labels), template, as_json)
     if not version.shots:
         return Around(version, where, prompting)
     if version.chosen is not None:
-        return Around(
-            version, where, prompting, (), [_example(kind, *pair) for pair in version.chosen[: version.shots]]
-        )
+        given = version.chosen[: version.shots]
+        return Around(version, where, prompting, (), [_example(kind, *pair, as_json) for pair in given])
     if version.examples == "balanced" and kind == "chat":
         raise ConfigError(f"{where}: balanced examples take the classes in turn, and chats have none. Name others.")
     bank = [row for row in training if shows_no_tools(row)]
@@ -191,8 +197,7 @@ def put_around(version: Version, where: str, kind: str, labels: Sequence[str], t
     order = balanced_order([answer_of(row) for row in bank], version.seed)
     if version.examples == "random":
         order = random_order(len(bank), version.seed)
-    drawn = [bank[place] for place in order[: version.shots]]
-    return Around(version, where, prompting, (), [_example(kind, question_of(row), answer_of(row)) for row in drawn])
+    return Around(version, where, prompting, (), [bank[place] for place in order[: version.shots]])
 
 
 def _template(version: Version, where: str, kind: str) -> Template:
@@ -213,9 +218,9 @@ def _template(version: Version, where: str, kind: str) -> Template:
     return template
 
 
-def _example(kind: str, question: str, answer: str) -> Row:
-    """A worked example that is always the same, as a row."""
-    content: Content = Labelled(question, answer)
+def _example(kind: str, question: str, answer: str, as_json: bool) -> Row:
+    """A worked example that a version names, as a row."""
+    content: Content = Labelled(question, label_in(answer) if as_json else answer)
     if kind == "chat":
         content = Chat((Message("user", question), Message("assistant", answer)))
     return Row(content, Source("", 0))

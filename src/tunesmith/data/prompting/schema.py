@@ -74,6 +74,16 @@ def as_answer(label: str) -> str:
     return json.dumps({LABEL: label}, ensure_ascii=False)
 
 
+def label_in(answer: str) -> str:
+    """The class that an answer in JSON names; the answer itself where it is none."""
+    try:
+        value = parsed(answer)
+    except ValueError:
+        return answer
+    label = value.get(LABEL) if isinstance(value, dict) else None
+    return label if isinstance(label, str) else answer
+
+
 def parsed(text: str) -> Any:
     """The JSON value that a text is.
 

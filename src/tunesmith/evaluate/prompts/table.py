@@ -14,7 +14,7 @@ import numpy as np
 from tunesmith.core.errors import ConfigError
 from tunesmith.core.names import did_you_mean
 from tunesmith.data.kinds.row import Row
-from tunesmith.data.prompting.schema import LABEL, equal_fields, is_json, parsed, valid
+from tunesmith.data.prompting.schema import equal_fields, is_json, label_in, valid
 from tunesmith.data.prompting.variant import Variant, answer_of
 from tunesmith.evaluate.compare import verdict
 from tunesmith.evaluate.prompts.ask import Reply
@@ -147,16 +147,6 @@ def class_results(
         counts[metrics.VALID.name] = valid_counts([reply.text for reply in replies], schema)
     answers = [reply.text if place is None else labels[place] for place, reply in zip(said, replies, strict=True)]
     return counts, answers
-
-
-def label_in(answer: str) -> str:
-    """The class that an answer in JSON names; the answer itself where it is none."""
-    try:
-        value = parsed(answer)
-    except ValueError:
-        return answer
-    label = value.get(LABEL) if isinstance(value, dict) else None
-    return label if isinstance(label, str) else answer
 
 
 def valid_counts(answers: Sequence[str], schema: Mapping[str, Any]) -> Counts:
