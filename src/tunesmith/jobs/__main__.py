@@ -41,7 +41,16 @@ def _prompts(arguments: dict[str, Any], report: Report, stop: Stop) -> dict[str,
     return try_prompts(arguments, heeding(report, stop))
 
 
-JOBS = {"finetune": _finetune, "evaluate": _evaluate, "merge": _merge, "unpack": _unpack, "prompts": _prompts}
+def _distill(arguments: dict[str, Any], report: Report, stop: Stop) -> dict[str, Any]:
+    from tunesmith.jobs.distill import distill
+
+    return distill(arguments, heeding(report, stop))
+
+
+JOBS = {
+    "finetune": _finetune, "evaluate": _evaluate, "merge": _merge, "unpack": _unpack, "prompts": _prompts,
+    "distill": _distill,
+}  # fmt: skip
 
 if __name__ == "__main__":
     hush_libraries()  # the last line of a log explains why a job ended

@@ -211,6 +211,22 @@ def try_prompts(options: Mapping[str, Any], report: Report = silent) -> dict[str
         raise Stopped(f"{end} The same command goes on from there.") from None
 
 
+def distill_rows(options: Mapping[str, Any], report: Report = silent) -> dict[str, Any]:
+    """Write a prompted model's answers as training rows in a child process, and return the ledger of that.
+
+    Args:
+        options: what `jobs.distill.distill` takes.
+        report: hears every event.
+
+    Raises:
+        Stopped: it was interrupted; what was answered is kept.
+    """
+    try:
+        return run_alone(EXECUTOR, Job("distill", dict(options), stoppable=True), report)["report"]
+    except Stopped as end:
+        raise Stopped(f"{end} The same command goes on from there.") from None
+
+
 def load(name: str | Path, template: str | None = None, device: str = "auto", report: Report = silent) -> Any:
     """A model ready to answer: `tunesmith.load("runs/demo").generate("What time is breakfast?")`.
 
