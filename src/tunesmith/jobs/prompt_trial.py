@@ -11,7 +11,7 @@ from tunesmith.core.events import Report
 from tunesmith.core.names import did_you_mean
 from tunesmith.data.config import DataConfig
 from tunesmith.data.kinds.row import Row
-from tunesmith.data.prompting.choose import Examples
+from tunesmith.data.prompting.choose import Examples, shows_no_tools
 from tunesmith.data.prompting.schema import is_json, label_schema, read_schema
 from tunesmith.data.prompting.variant import (
     Prompting,
@@ -27,7 +27,7 @@ from tunesmith.data.prompting.variant import (
 from tunesmith.evaluate.prompts.labels import SCORINGS
 from tunesmith.evaluate.prompts.rows import PromptRows, prompt_rows
 from tunesmith.evaluate.prompts.spending import Budget, Price, parse_prices
-from tunesmith.evaluate.prompts.table import metric_called
+from tunesmith.evaluate.prompts.table import Entry, best_of, metric_called, table_of
 from tunesmith.score.metrics import Metric
 
 AGAINST = ("best", "first")
@@ -124,6 +124,36 @@ def trial_of(arguments: Mapping[str, Any], report: Report) -> Trial:
     prompting = Prompting(rows.kind, rows.labels, with_labels(plain, rows.labels), template)
     budget = Budget(arguments["max_requests"], arguments["max_cost"])
     return Trial(rows, ways, prompting, (plain, json), examples, schema, metric, arguments, budget, prices, report)
+
+
+def report_of(
+    trial: Trial, tried: Sequence[Entry], tested: Sequence[Entry], chosen: Mapping[str, str], notes: list[str]
+) -> dict[str, Any]:  # fmt: skip
+    """All that was found, as plain values.
+
+    Args:
+        trial: what was tried.
+        tried: on validation rows.
+        tested: on test rows.
+        chosen: the prompt of each model on these.
+        notes: sentences.
+    """
+    rows, first = trial.rows, trial.arguments["against"] == "first"
+    parts: dict[str, Any] = {}
+    for name, entries, held_out, of in (
+        ("validation", tried, rows.validation, rows.of[0]), ("test", tested, rows.test, rows.of[1]),
+    ):  # fmt: skip
+        asked = [entry for entry in entries if entry.places]
+        beside = next(iter(asked), None) if first else best_of(asked, trial.metric)
+        sources = [str(row.source) for row in held_out]
+        lines = table_of(entries, rows.kind, beside)
+        parts[name] = {"rows": len(held_out), "of": of, "sources": sources, "entries": lines}
+    return {
+        "data": trial.arguments["data"], "kind": rows.kind, "labels": rows.labels, "metric": trial.metric.name,
+        "training_rows": sum(map(shows_no_tools, rows.training)), "instruction": trial.prompting.instruction,
+        "template": trial.prompting.template and trial.prompting.template.text, "seed": trial.arguments["seed"],
+        "schema": trial.schema, **parts, "chosen": dict(chosen), "spent": trial.budget.to_json(), "notes": notes,
+    }  # fmt: skip
 
 
 def answers_of(

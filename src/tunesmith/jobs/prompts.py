@@ -11,15 +11,15 @@ from tunesmith.core import events
 from tunesmith.core.errors import ConfigError, TunesmithError
 from tunesmith.core.events import Report, silent
 from tunesmith.core.names import counted
-from tunesmith.data.prompting.choose import shows_no_tools
 from tunesmith.evaluate.prompts.ask import LabelScorer, Question
 from tunesmith.evaluate.prompts.rows import asked_in
-from tunesmith.evaluate.prompts.table import TRAINED, Entry, best_of, table_of
+from tunesmith.evaluate.prompts.table import TRAINED, Entry, best_of
 from tunesmith.evaluate.prompts.used import note_use
 from tunesmith.infer.remote import RemoteModel
 from tunesmith.jobs.merge import training_rows
 from tunesmith.jobs.prompt_asking import Asker, Found, Note, classified, found_models, refuse_unfit
-from tunesmith.jobs.prompt_trial import Trial, trial_of
+from tunesmith.jobs.prompt_trial import Trial, report_of, trial_of
+from tunesmith.jobs.prompt_versions import keep_best
 from tunesmith.model.export import ExportedModel
 
 
@@ -32,7 +32,7 @@ def try_prompts(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
 
     Returns:
         `report`: plain values: for `validation` and `test` a line for each model and prompt, what was `chosen`, what
-        was `spent`, and `notes`.
+        was `spent`, `notes`, and which version was `kept`.
     """
     notes: list[str] = []
 
@@ -68,7 +68,8 @@ def try_prompts(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
         )
     if tested:
         _note_uses(trial, chosen, note)
-    return {"report": _report(trial, tried, tested, chosen, notes)}
+    kept = keep_best(trial, tried, note) if trial.arguments["into"] else None
+    return {"report": {**report_of(trial, tried, tested, chosen, notes), "kept": kept}}
 
 
 def _one_model(name: str, model: Found, trial: Trial, note: Note) -> tuple[list[Entry], Entry | None]:
@@ -135,25 +136,3 @@ def _note_uses(trial: Trial, chosen: dict[str, str], note: Note) -> None:
     for model, prompt in ((model, prompt) for model, prompt in chosen.items() if prompt != TRAINED):
         if sentence := note_use(trial.rows.test_id, model, [prompt, *words]):
             note(sentence)
-
-
-def _report(
-    trial: Trial, tried: list[Entry], tested: list[Entry], chosen: dict[str, str], notes: list[str]
-) -> dict[str, Any]:  # fmt: skip
-    """All that was found, as plain values."""
-    rows, first = trial.rows, trial.arguments["against"] == "first"
-    parts: dict[str, Any] = {}
-    for name, entries, held_out, of in (
-        ("validation", tried, rows.validation, rows.of[0]), ("test", tested, rows.test, rows.of[1]),
-    ):  # fmt: skip
-        asked = [entry for entry in entries if entry.places]
-        beside = next(iter(asked), None) if first else best_of(asked, trial.metric)
-        sources = [str(row.source) for row in held_out]
-        lines = table_of(entries, rows.kind, beside)
-        parts[name] = {"rows": len(held_out), "of": of, "sources": sources, "entries": lines}
-    return {
-        "data": trial.arguments["data"], "kind": rows.kind, "labels": rows.labels, "metric": trial.metric.name,
-        "training_rows": sum(map(shows_no_tools, trial.rows.training)), "instruction": trial.prompting.instruction,
-        "template": trial.prompting.template and trial.prompting.template.text, "seed": trial.arguments["seed"],
-        **parts, "chosen": chosen, "spent": trial.budget.to_json(), "notes": notes,
-    }  # fmt: skip

@@ -195,18 +195,19 @@ def evaluate_file(options: Mapping[str, Any], report: Report = silent) -> dict[s
     return run_alone(EXECUTOR, Job("evaluate", dict(options)), report)["report"]
 
 
-def try_prompts(options: Mapping[str, Any], report: Report = silent) -> dict[str, Any]:
+def try_prompts(options: Mapping[str, Any], report: Report = silent, job: str = "prompts") -> dict[str, Any]:
     """Try prompts in a child process and return what was found as plain values.
 
     Args:
-        options: what `jobs.prompts.try_prompts` takes.
+        options: what `jobs.prompts.try_prompts` takes, or another job of prompts.
         report: hears every event.
+        job: `prompts`, `score-prompt`, `measure-prompt` or `lint-prompt`.
 
     Raises:
         Stopped: it was interrupted; what was answered is kept.
     """
     try:
-        return run_alone(EXECUTOR, Job("prompts", dict(options), stoppable=True), report)["report"]
+        return run_alone(EXECUTOR, Job(job, dict(options), stoppable=True), report)["report"]
     except Stopped as end:
         raise Stopped(f"{end} The same command goes on from there.") from None
 

@@ -17,8 +17,7 @@ import yaml
 from filelock import FileLock
 
 from tunesmith.core.errors import ConfigError, MissingError
-from tunesmith.core.files import append_line, make_folder, read_lines, write_text
-from tunesmith.core.names import did_you_mean
+from tunesmith.core.files import append_line, expanded, make_folder, read_lines, write_text
 from tunesmith.evaluate.prompts.cache import key_of
 from tunesmith.score import metrics
 
@@ -94,6 +93,14 @@ class Version:
     def key(self) -> str:
         """Stands for what was asked, of whom, about what: versions with the same say the same."""
         return key_of(self.prompt.to_plain(), self.schema, self.model, self.rows["validation"], self.options)
+
+    @property
+    def told(self) -> str:
+        """What its prompt is, in a few words."""
+        said = self.prompt
+        parts = [f"{said.shots} {said.examples}" if said.shots else "zero-shot"]
+        parts += ["template"] if said.template is not None else []
+        return ", ".join([*parts, *(["instruction"] if said.instruction else []), *(["JSON"] if self.schema else [])])
 
     @property
     def score(self) -> float | None:
@@ -182,8 +189,8 @@ class Versions:
         wanted = name.zfill(DIGITS) if name.isdecimal() else name
         found = self.best() if name == BEST else next((one for one in self.all if one.id == wanted), None)
         if found is None:
-            known = did_you_mean(wanted, [BEST, *(one.id for one in self.all)])
-            raise MissingError(f"{self.folder}: has no version {name}: {known}")
+            known = f"{BEST}, {', '.join(one.id for one in self.all)}"
+            raise MissingError(f"{self.folder}: has no version {name}. Known: {known}.")
         return found
 
     def best(self) -> Version | None:
@@ -228,10 +235,11 @@ class Versions:
         Raises:
             ConfigError: there is one for another file.
         """
-        other = next((one.rows["file"] for one in self.all if one.rows["file"] != file), None)
+        other = next((one.rows["file"] for one in self.all if not _same(one.rows["file"], file)), None)
         if other is not None:
             raise ConfigError(
-                f"{self.folder}: holds versions of prompts for {other}, not for {file}. Choose another folder with --into."
+                f"{self.folder}: holds versions of prompts for {other}, not for {file}. Choose another folder with "
+                "--into."
             )
 
     def note_test(self, version: Version, entry: dict[str, Any]) -> None:
@@ -241,6 +249,10 @@ class Versions:
     def tests(self) -> list[dict[str, Any]]:
         """Which versions were measured on test rows, in order."""
         return read_lines(self.folder / TESTED)
+
+
+def _same(one: str, other: str) -> bool:
+    return one == other or expanded(one).resolve() == expanded(other).resolve()
 
 
 def comparable(one: Version, other: Version) -> bool:
