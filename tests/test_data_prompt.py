@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from classifiers import class_rows
 from conftest import READS, chat_row, many_rows
+from test_prompts import options
 from tunesmith.cli.main import app
 from tunesmith.core.config import to_yaml
 from tunesmith.core.errors import ConfigError, DataError, MissingError, TunesmithError
@@ -29,6 +30,7 @@ from tunesmith.data.split import load_splits
 from tunesmith.deploy.bundle import pack
 from tunesmith.jobs.evaluate import evaluate_model
 from tunesmith.jobs.finetune import finetune
+from tunesmith.jobs.prompts import try_prompts
 from tunesmith.jobs.submit import gather
 from tunesmith.prompt.base import resolve
 from tunesmith.prompt.load import load_contract
@@ -354,8 +356,7 @@ def test_a_run_is_trained_and_evaluated_with_its_prompt(mails, write_rows, begin
     first = report["samples"][0]["messages"]
     assert first[0]["content"].startswith("Which of dog, pool, wifi?\n\n")
     assert len(first) == 5
-    names = [fact.label for fact in trace(str(folder)).facts]
-    assert "prompt" in names
+    assert [fact.state for fact in trace(str(folder)).facts if fact.label == "prompt"] == ["same"]
 
     other = write_rows(class_rows(9), "other.jsonl")
     found, notes = evaluated(folder, other, samples=2, against=str(card["base"]["name"]))
@@ -374,6 +375,8 @@ def test_a_run_is_trained_and_evaluated_with_its_prompt(mails, write_rows, begin
     assert "Its instruction:\n\n    Which of {labels}?\n" in quoted.card
     assert json.loads(quoted.files["tunesmith.json"])["asked_with"]["own_words"]["chosen"] is None
 
+    version(instruction="Which?")
+    assert [fact.state for fact in trace(str(folder)).facts if fact.label == "prompt"] == ["changed"]
     mails.unlink()
     with pytest.raises(DataError, match="the run's rows cannot be read again"):
         evaluated(folder, other)
@@ -413,3 +416,30 @@ def test_the_command_refuses_a_prompt_that_is_not_there(mails, begin, tmp_path):
     done = CliRunner().invoke(app, ["train", str(tmp_path / "run.yaml"), "--set", "data.prompt=nowhere"])
     assert isinstance(done.exception, MissingError)
     assert json.dumps(str(done.exception)).startswith('"data.prompt = nowhere: no such file.')
+
+
+# Prompts that `tunesmith prompts` has kept.
+
+
+@pytest.mark.parametrize("kind", ["mails", "chats"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        {"shots": [2], "examples": ["random"], "instruction": "Say it as {{this}}."},
+        {"shots": [2], "examples": ["nearest"]},
+        {"shots": [0], "template": "T: {text}\n{instruction}{examples}|"},
+    ],
+)
+def test_rows_are_asked_as_the_table_asked_them(kind, way, request, contract, tmp_path, tiny):
+    pytest.importorskip("bm25s")
+    file, into = request.getfixturevalue(kind), str(tmp_path / "kept")
+    if "template" in way:
+        (tmp_path / "prompt.txt").write_text(way["template"])
+        way = {**way, "template": str(tmp_path / "prompt.txt")}
+    asked = options(file, models=[str(tiny)], into=into, rows=500, max_new_tokens=2, validate_only=True, seed=5, **way)
+    entries = try_prompts(asked, silent)["report"]["validation"]["entries"]
+    kept = read_version(into, "it")
+    [entry] = [one for one in entries if one["variant"]["instructed"] == bool(kept.instruction)]
+    found = splits_of(file, contract, into)
+    assert [{"role": role, "content": text} for role, text in said(found.validation[0])[:-1]] == entry["example"]
+    assert sum(len(said(row)) for row in found.train) > 0

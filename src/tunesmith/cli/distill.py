@@ -20,7 +20,7 @@ def distill(
     temperature: Annotated[float, typer.Option(min=0, help="Above 0, answers are drawn by chance.")] = 0.0,
     samples: Annotated[int, typer.Option(min=1, max=64, help="Answers to each row.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of what is drawn by chance.")] = 0,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer: 64 for a class, else 256.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer: 32 for a class, else 256.")] = None,
     price: Annotated[list[str], typer.Option(help="IN,OUT or MODEL=IN,OUT, dollars a million tokens.")] = [],  # noqa: B006
     max_requests: Annotated[int | None, typer.Option(min=0, help="Most requests to a server in this call.")] = None,
     max_cost: Annotated[float | None, typer.Option(min=0, help="Most dollars of this call.")] = None,

@@ -40,6 +40,7 @@ from tunesmith.evaluate.prompts.versions import now
 from tunesmith.infer.generator import GivenUp
 from tunesmith.infer.remote import RemoteModel
 from tunesmith.jobs.prompt_asking import found
+from tunesmith.jobs.prompt_trial import JSON_LABEL_TOKENS, LABEL_TOKENS
 from tunesmith.jobs.teacher import Manner, Teacher, agreed, distinct
 from tunesmith.prompt.base import EMBEDDED, resolve
 from tunesmith.prompt.load import load_contract
@@ -48,7 +49,7 @@ from tunesmith.prompt.messages import Message
 KEEP = ("all", "right", "agreeing")
 TOGETHER = 256  # rows that are asked about at a time
 PLACES = 5  # of rows that were left out for one reason, which the ledger names
-TOKENS, LABEL_TOKENS = 256, 64  # longest answer, where nobody says: any, a label
+TOKENS = 256  # longest answer, where nobody says; a class is asked for as `tunesmith prompts` asks for it
 
 
 @dataclass
@@ -140,8 +141,8 @@ def distill(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     version = read_version(arguments["prompt"], where)
     rows = rows_of(arguments, version, report)
     around = put_around(version, where, rows.kind, rows.labels, (row.row for row in rows.training or ()))
-    usual = LABEL_TOKENS if rows.labels else TOKENS
-    longest = arguments["max_new_tokens"] or usual
+    of_label = JSON_LABEL_TOKENS if around.prompting.json else LABEL_TOKENS
+    longest = arguments["max_new_tokens"] or (of_label if rows.labels else TOKENS)
     manner = Manner(longest, arguments["temperature"], arguments["seed"], arguments["samples"])
     budget = Budget(arguments["max_requests"], arguments["max_cost"])
     teacher = teacher_of(arguments, around, manner, budget, report)
