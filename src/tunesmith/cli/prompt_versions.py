@@ -55,7 +55,7 @@ def mode_of(asked: set[str]) -> str:
 
 def options_from(params: Params, asked: set[str], version: Version) -> dict[str, Any]:
     """Options of a job that asks with a version: its own, where the command line gives no other."""
-    from tunesmith.cli.prompts import options_of
+    from tunesmith.cli.prompt_tables import options_of
 
     given = {{"column": "columns"}.get(name, name) for name in asked}
     own = {key: value for key, value in version.options.items() if key not in given}
@@ -96,7 +96,7 @@ def _version(params: Params, name: str) -> tuple[Versions, Version]:
 
 def _wanted(params: Params, asked: set[str]) -> dict[str, Any]:
     """Which other examples are wanted."""
-    from tunesmith.cli.prompts import listed, numbers
+    from tunesmith.cli.prompt_tables import listed, numbers
 
     shots, examples = numbers(params["shots"]), listed(params["examples"])
     if "shots" in asked and len(shots) != 1:
@@ -187,7 +187,7 @@ def _with_advice(error: Exception, file: Path) -> str:
 
 
 def _score(prompt: Prompt, parent: Version, versions: Versions, params: Params, asked: set[str]) -> None:
-    from tunesmith.cli.prompts import show
+    from tunesmith.cli.prompt_tables import show
     from tunesmith.cli.screen import live_screen
     from tunesmith.jobs.start import try_prompts
 
@@ -202,7 +202,7 @@ def _score(prompt: Prompt, parent: Version, versions: Versions, params: Params, 
 
 def final(params: Params, asked: set[str]) -> None:
     """Measure a version on the test rows."""
-    from tunesmith.cli.prompts import show
+    from tunesmith.cli.prompt_tables import show
     from tunesmith.cli.screen import live_screen
     from tunesmith.jobs.start import try_prompts
 
