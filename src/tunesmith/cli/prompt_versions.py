@@ -55,7 +55,7 @@ def mode_of(asked: set[str]) -> str:
 
 def options_from(params: Params, asked: set[str], version: Version) -> dict[str, Any]:
     """Options of a job that asks with a version: its own, where the command line gives no other."""
-    from tunesmith.cli.prompts import options_of
+    from tunesmith.cli.prompt_tables import options_of
 
     given = {{"column": "columns"}.get(name, name) for name in asked}
     own = {key: value for key, value in version.options.items() if key not in given}
@@ -96,7 +96,7 @@ def _version(params: Params, name: str) -> tuple[Versions, Version]:
 
 def _wanted(params: Params, asked: set[str]) -> dict[str, Any]:
     """Which other examples are wanted."""
-    from tunesmith.cli.prompts import listed, numbers
+    from tunesmith.cli.prompt_tables import listed, numbers
 
     shots, examples = numbers(params["shots"]), listed(params["examples"])
     if "shots" in asked and len(shots) != 1:
@@ -187,7 +187,7 @@ def _with_advice(error: Exception, file: Path) -> str:
 
 
 def _score(prompt: Prompt, parent: Version, versions: Versions, params: Params, asked: set[str]) -> None:
-    from tunesmith.cli.prompts import show
+    from tunesmith.cli.prompt_tables import show
     from tunesmith.cli.screen import live_screen
     from tunesmith.jobs.start import try_prompts
 
@@ -202,7 +202,7 @@ def _score(prompt: Prompt, parent: Version, versions: Versions, params: Params, 
 
 def final(params: Params, asked: set[str]) -> None:
     """Measure a version on the test rows."""
-    from tunesmith.cli.prompts import show
+    from tunesmith.cli.prompt_tables import show
     from tunesmith.cli.screen import live_screen
     from tunesmith.jobs.start import try_prompts
 
@@ -281,8 +281,62 @@ def _said(versions: Versions, best: Version, tests: list[dict[str, Any]]) -> lis
 
 def lint(params: Params, asked: set[str]) -> None:
     """Say what a prompt lacks, and what each advice gains where that is wanted."""
+    from tunesmith.cli.prompt_tables import listed, numbers, options_of
+    from tunesmith.cli.screen import console, live_screen
+    from tunesmith.core.files import expanded, write_json
+    from tunesmith.evaluate.prompts.versions import Versions, folder_of
+    from tunesmith.jobs.start import try_prompts
+
+    versions = Versions(folder_of(params["file"], params["into"]))
+    if "from_" in asked or (versions.all and not GIVEN & asked):
+        if unfit := sorted(GIVEN & asked):
+            raise ConfigError(f"--from and --{unfit[0]}: a version says that itself. Give one of the two.")
+        version = _version(params, params["from_"])[1]
+        options = {**options_from(params, asked, version), "version": version.id}
+    else:
+        shots = numbers(params["shots"])[-1:] if "shots" in asked else [0]
+        examples = listed(params["examples"])[:1] or ["random"]
+        options = {**options_of(params), "shots": shots, "examples": examples, "version": None, "against": "first"}
+    if len(options["models"]) != 1:
+        raise ConfigError(f"--lint looks at a prompt for one model, and --models names {params['models']}. Name one.")
+    with live_screen() as screen:
+        found = try_prompts({**options, "gain": params["gain"]}, screen, "lint-prompt")
+    for line in lint_lines(found):
+        console.print(line, soft_wrap=True)
+    if params["json"] is not None:
+        write_json(expanded(params["json"]), found)
 
 
+def lint_lines(found: dict[str, Any]) -> list[Text]:
+    """What the rules found, for a terminal."""
+    from rich.text import Text
+
+    from tunesmith.core.names import counted
+    from tunesmith.evaluate.prompts.page import signed, with_interval
+
+    findings, base = found["findings"], found["base"]
+    head = "nothing to say against it" if not findings else counted(len(findings), "finding")
+    lines = [Text(f"{found['called']} for {found['data']}, asked of {found['model']}: {head}", "bold")]
+    if base and base["score"]:
+        rows = counted(base["score"]["rows"], "row of the validation part")
+        lines.append(Text(f"{found['metric']} {with_interval(base['score'])} on {rows}", "dim"))
+    for one in findings:
+        line = Text("\n").append(one["name"], "bold yellow").append(f": {one['found']} {one['advice']}")
+        gain = one["gain"]
+        if gain and gain["difference"]:
+            worth = f"{found['metric']} {with_interval(gain['score'])}, {signed(gain['difference'])} {gain['verdict']}"
+            line.append(f"\n  done here: {worth}", "green" if gain["verdict"] == "better" else "dim")
+        elif gain:
+            line.append(f"\n  could not be measured: {gain['left_out']}", "dim")
+        elif base:
+            line.append("\n  not measured: only you can do it", "dim")
+        lines.append(line)
+    if base and any(one["gain"] for one in findings):
+        lines.append(Text("\nEach change by itself; differences are paired by row, with 95% intervals.", "dim"))
+    return lines
+
+
+GIVEN = frozenset(("instruction", "template", "shots", "examples", "schema", "answer"))  # what says a prompt
 MODES: dict[str, Callable[[Params, set[str]], None]] = {
     "edit": edit, "history": history, "final": final, "lint": lint,
 }  # fmt: skip

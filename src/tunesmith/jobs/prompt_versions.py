@@ -177,8 +177,8 @@ def score_prompt(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     """
     versions = Versions(Path(arguments["into"]))
     parent = versions.find(arguments["parent"])
-    trial = trial_of(_options(arguments, arguments["schema"], parent), report)
-    asker = _asker(arguments["models"], trial)
+    trial = trial_of(options_for(arguments, arguments["schema"], parent), report)
+    asker = asker_of(arguments["models"], trial)
     own, way = trial_for(trial, Prompt(**arguments["prompt"]), arguments["schema"])
     prompt = Prompt(**{**arguments["prompt"], "chosen": chosen_of(own, way)})
     beside, other = trial_for(trial, parent.prompt, parent.schema)
@@ -215,10 +215,10 @@ def measure_prompt(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
 
     versions = Versions(Path(arguments["into"]))
     version = versions.find(arguments["version"])
-    trial = trial_of(_options(arguments, version.schema, version), report)
+    trial = trial_of(options_for(arguments, version.schema, version), report)
     if not trial.rows.test:
         raise DataError(f"{arguments['data']}: there are no test rows. Give more rows, or a file with --test.")
-    asker = _asker(arguments["models"], trial)
+    asker = asker_of(arguments["models"], trial)
     own, way = trial_for(trial, version.prompt, version.schema)
     entry = asker.asked(way, trial.rows.test, own, "test rows", version.id)
     if entry.left_out or not entry.complete:
@@ -252,7 +252,7 @@ def _note_tests(versions: Versions, version: Version, trial: Trial, note: Note) 
         )
 
 
-def _options(arguments: dict[str, Any], schema: dict[str, Any] | None, version: Version) -> dict[str, Any]:
+def options_for(arguments: dict[str, Any], schema: dict[str, Any] | None, version: Version) -> dict[str, Any]:
     """The options of a table, where it is one prompt that is asked."""
     answers = (["json"] if schema is not None else []) if version.rows["kind"] == "labelled" else []
     return {
@@ -261,7 +261,7 @@ def _options(arguments: dict[str, Any], schema: dict[str, Any] | None, version: 
     }  # fmt: skip
 
 
-def _asker(names: list[str], trial: Trial) -> Asker:
+def asker_of(names: list[str], trial: Trial) -> Asker:
     """The one model that is asked.
 
     Raises:
