@@ -34,7 +34,7 @@ def prompt_of_models(models: Iterable[object], report: Report) -> tuple[Around, 
     told = around.version.told()
     report(events.Warning(f"rows are asked with the prompt that {first.name} was trained with: {told}."))
     for other in others:
-        if other.card["asked_with"]["id"] != first.card["asked_with"]["id"]:
+        if other.card["asked_with"]["version"] != first.card["asked_with"]["version"]:
             report(events.Warning(f"{other.name} was trained with another prompt, and is asked with this one."))
     return around, first
 

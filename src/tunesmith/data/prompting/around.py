@@ -184,7 +184,7 @@ def put_around(version: Version, where: str, kind: str, labels: Sequence[str], t
         return Around(version, where, prompting, (), [_example(kind, *pair, as_json) for pair in given])
     if version.examples == "balanced" and kind == "chat":
         raise ConfigError(f"{where}: balanced examples take the classes in turn, and chats have none. Name others.")
-    bank = [row for row in training if shows_no_tools(row)]
+    bank = [_shown(row) for row in training if shows_no_tools(row)]
     is_nearest = version.examples == "nearest"
     if version.shots + is_nearest > len(bank):
         raise ConfigError(
@@ -216,6 +216,14 @@ def _template(version: Version, where: str, kind: str) -> Template:
                 f"take {'them' if field == 'examples' else 'it'} out of the version."
             )
     return template
+
+
+def _shown(row: Row) -> Row:
+    """A row as an example, of which nothing is learned."""
+    content: Any = row.content
+    if content.kind != MAKES:
+        return row
+    return replace(row, content=replace(content, messages=without_weight(content.messages)))
 
 
 def _example(kind: str, question: str, answer: str, as_json: bool) -> Row:
