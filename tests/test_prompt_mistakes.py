@@ -127,8 +127,8 @@ def test_rows(write_rows, serve):  # noqa: F811
 
 def test_more_examples_than_the_context_holds(mails, tiny):  # noqa: F811
     assert re.fullmatch(
-        rf"nothing could be asked\. {re.escape(str(tiny))}, 60 random: prompt and answer have \d+ tokens, and the model "
-        r"takes 512\. Ask for fewer examples with --shots, or for shorter answers with --max-new-tokens\.",
+        rf"nothing could be asked\. {re.escape(str(tiny))}, 60 random: prompt and answer have \d+ tokens, and the "
+        r"model takes 512\. Ask for fewer examples with --shots, or for shorter answers with --max-new-tokens\.",
         sentence_of(mails, models=[str(tiny)], shots=[60]),
     )
 
