@@ -162,7 +162,7 @@ def test_a_good_prompt_is_left_alone():
     assert findings(short) == {}
     assert words.clash_in("Answer in one word and do not explain it.") is None
     assert words.clash_in("Answer with one sentence of ten words.") is None
-    assert findings(looked(Prompt("", ""))) .keys() == {"no instruction", "labels not named"}
+    assert findings(looked(Prompt("", ""))).keys() == {"no instruction", "labels not named"}
 
 
 def test_words():
