@@ -324,3 +324,16 @@ def test_without_test_rows_there_is_a_sentence(write_rows, serve, tmp_path):  # 
     assert try_prompts(base, silent)["report"]["kept"]["id"] == "0001"
     with pytest.raises(DataError, match=r"there are no test rows\. Give more rows, or a file with --test\.$"):
         measure_prompt({**base, "version": "best"}, silent)
+
+
+def test_examples_of_several_turns_are_found_again_by_their_seed(write_rows, serve, tmp_path):  # noqa: F811
+    rows = [{"messages": [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Good day."},
+                          *row["messages"]]} for row in many_rows(40)]  # fmt: skip
+    base = options(write_rows(rows, "talks.jsonl"), models=[f"{serve(lambda request: said('Yes.')).url}#small"],
+                   shots=[2], validate_only=True, rows=3, into=str(tmp_path / "v"))  # fmt: skip
+    try_prompts(base, silent)
+    [kept] = Versions(tmp_path / "v").all
+    assert (kept.prompt.shots, kept.prompt.examples, kept.prompt.chosen) == (2, "random", None)
+    asked = {**base, "parent": "1", "schema": None, "note": ""}
+    lines = score_prompt({**asked, "prompt": {**kept.prompt.to_plain(), "instruction": "Be kind."}}, silent)["report"]
+    assert [line["asked_now"] for line in lines["validation"]["entries"]] == [0, 3]

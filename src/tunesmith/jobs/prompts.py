@@ -60,6 +60,11 @@ def try_prompts(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
             chosen[name] = test.prompt
     if all(entry.left_out for entry in tried):
         raise ConfigError(f"nothing could be asked. {tried[0].model}, {tried[0].prompt}: {tried[0].left_out}")
+    if trial.budget.too_dear and not trial.budget.requests and not any(entry.places for entry in tried):
+        raise ConfigError(
+            f"--max-cost {arguments['max_cost']:g}: one request can cost {trial.budget.too_dear:.6f} dollars, so that "
+            "none was sent. Give more, or ask for shorter answers with --max-new-tokens."
+        )
     if trial.budget.ended:
         note(
             f"the budget ended it early, after {counted(trial.budget.requests, 'request')} of this call and "

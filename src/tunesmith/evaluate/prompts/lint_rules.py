@@ -27,6 +27,10 @@ COMMON_KEY = 0.9  # of the rows have a key
 WORDS_OF_TEXT = 3  # in a value that is text, on average
 
 
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
+
+
 def _empty(looked: Looked) -> str | None:
     return None if looked.text.strip() else "the prompt has no words of its own: there is no instruction."
 
@@ -121,7 +125,7 @@ def _labels_not_named(looked: Looked) -> str | None:
         return None
     if len(missing) == len(labels):
         return f"none of the {len(labels)} labels is named, neither in words nor by an example."
-    return f"{len(missing)} of {counted(len(labels), 'label')} are not named, such as {missing[0]!r}."
+    return f"{len(missing)} of {counted(len(labels), 'label')} {_are(len(missing))} not named, such as {missing[0]!r}."
 
 
 def _unknown_labels(looked: Looked) -> str | None:
@@ -214,7 +218,7 @@ def _near_limit(looked: Looked) -> str | None:
     over = sum(length > tokens.takes for length in tokens.lengths)
     if over:
         rows = counted(len(tokens.lengths), "row")
-        return f"{over} of {rows} are longer than the {tokens.takes} tokens that {tokens.model} takes."
+        return f"{over} of {rows} {_are(over)} longer than the {tokens.takes} tokens that {tokens.model} takes."
     return (
         f"the longest row has {max(tokens.lengths)} tokens with its answer, and {tokens.model} takes {tokens.takes}: a "
         "longer one will not fit."
@@ -260,9 +264,9 @@ def _many_tokens(looked: Looked) -> str | None:
     if not long:
         return None
     assert looked.tokens is not None
-    return (
-        f"{counted(len(long), 'label')} have many tokens for {looked.tokens.model}: {long[0][1]!r} has {-long[0][0]}."
-    )
+    has = "has" if len(long) == 1 else "have"
+    number, (length, label) = counted(len(long), "label"), long[0]
+    return f"{number} {has} many tokens for {looked.tokens.model}: {label!r} has {-length}."
 
 
 def _polite(looked: Looked) -> str | None:

@@ -17,7 +17,7 @@ import yaml
 from filelock import FileLock
 
 from tunesmith.core.errors import ConfigError, MissingError
-from tunesmith.core.files import append_line, expanded, make_folder, read_lines, write_text
+from tunesmith.core.files import append_line, expanded, full_disk, make_folder, read_lines, write_text
 from tunesmith.evaluate.prompts.cache import key_of
 from tunesmith.score import metrics
 
@@ -222,12 +222,19 @@ class Versions:
             if same is None:
                 number = max((int(one.id) for one in self.all), default=0) + 1
                 same = replace(version, id=f"{number:0{DIGITS}}")
-                write_text(self.folder / f"{same.id}.yaml", as_yaml(same))
+                self._write(same.id, same)
                 self.all.append(same)
             best = self.best()
             assert best is not None
-            write_text(self.folder / f"{BEST}.yaml", (self.folder / f"{best.id}.yaml").read_text(encoding="utf-8"))
+            self._write(BEST, best)
         return same
+
+    def _write(self, name: str, version: Version) -> None:
+        path, text = self.folder / f"{name}.yaml", as_yaml(version)
+        try:
+            write_text(path, text)
+        except OSError as error:
+            raise full_disk(path, len(text), error) from None
 
     def refuse_others(self, file: str) -> None:
         """Refuse to mix versions for different files of rows.
