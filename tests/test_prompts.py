@@ -24,15 +24,15 @@ from tunesmith.core.events import silent
 from tunesmith.core.files import read_json
 from tunesmith.data.config import DataConfig
 from tunesmith.data.load import load_rows
+from tunesmith.data.prompting.choose import Examples, balanced_order, index_of, nearest
+from tunesmith.data.prompting.variant import Prompting, Variant, read_template, variants
 from tunesmith.data.split import load_splits
 from tunesmith.evaluate.prompts.ask import Reply
 from tunesmith.evaluate.prompts.cache import Answers
-from tunesmith.evaluate.prompts.choose import Examples, balanced_order, index_of, nearest
 from tunesmith.evaluate.prompts.labels import alike, endings_of, label_scores, label_sums, named
 from tunesmith.evaluate.prompts.rows import prompt_rows
 from tunesmith.evaluate.prompts.spending import Budget, Price, parse_prices
 from tunesmith.evaluate.prompts.table import class_results
-from tunesmith.evaluate.prompts.variant import Prompting, Variant, read_template, variants
 from tunesmith.infer.engine.endings import Endings, can_share, common, in_parts, row_of
 from tunesmith.infer.local import LocalEngine
 from tunesmith.jobs.finetune import finetune
@@ -268,7 +268,10 @@ def classifier(tmp_path_factory):
     return made_once(tmp_path_factory, "classifier", make) / "run"
 
 
-def test_one_table_of_base_server_and_classifier(mails, serve, classifier, tmp_path, in_process, tiny):
+def test_one_table_of_base_server_and_classifier(
+    mails, serve, classifier, tmp_path, in_process, tiny, monkeypatch
+):  # fmt: skip
+    monkeypatch.chdir(tmp_path)  # where versions are kept
     run, server = classifier, serve(knows)
     said = CliRunner().invoke(
         app,
@@ -382,7 +385,8 @@ def test_a_kill_costs_no_answer_twice(mails, serve, home):
         *COMMAND, "prompts", str(mails), "--models", f"{server.url}#small", "--shots", "0", "--rows", "7",
         "--json", str(mails.with_name("out.json")),
     ]  # fmt: skip
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True, env=dict(os.environ))
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True, env=dict(os.environ),
+                             cwd=mails.parent)  # fmt: skip
     key = f"{server.url}#small"
     until = time.monotonic() + 100
     while len(Answers(key)._kept) < enough and time.monotonic() < until:
@@ -504,6 +508,8 @@ def test_rows_and_models_with_mistakes(mails, write_rows, tmp_path, serve, tiny)
     (tmp_path / "bare" / "chat_template.jinja").unlink()
     with pytest.raises(ModelError, match=r"no chat template\. Choose one with --chat-template"):
         try_prompts(options(mails, models=[str(tmp_path / "bare")]), silent)
+    with pytest.raises(ConfigError, match=r"^--models: ember is named twice\. Leave one out\.$"):
+        try_prompts(options(mails, models=["ember", "ember"]), silent)
     with pytest.raises(MissingError, match="no such folder or file"):
         try_prompts(options(mails, models=["./nothing"]), silent)
     with pytest.raises(ConfigError, match="--examples balanced takes the classes in turn"):

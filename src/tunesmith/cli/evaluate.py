@@ -28,6 +28,7 @@ def evaluate(
     harness_files: Annotated[Path | None, typer.Option(help="A YAML task file, or a folder of them.")] = None,
     few_shot: Annotated[int | None, typer.Option(min=0, help="Worked examples before each question of a task.")] = None,
     chat: Annotated[bool, typer.Option(help="Ask a task's questions through the chat template.")] = False,
+    bare: Annotated[bool, typer.Option("--bare", help="Ask without the prompt that a model was trained with.")] = False,
     device: Device = "auto",
 ) -> None:
     """Perplexity, BLEU, chrF, ROUGE, exact match, F1, accuracy, length and latency, with 95% intervals."""
@@ -43,25 +44,13 @@ def evaluate(
         raise ConfigError("--harness measures one model alone: leave out --against, --general and --html.")
     refuse_folders(output, html)
     options: dict[str, Any] = {
-        "model": model,
-        "data": data,
-        "against": against,
-        "template": template,
-        "format": format,
-        "columns": parse_overrides(column, "--column key=name, for example question=Frage"),
-        "bad_rows": "fail",
-        "rows": rows,
-        "max_new_tokens": max_new_tokens,
-        "samples": samples,
-        "general": general,
-        "baseline": baseline,
-        "html": str(expanded(html)) if html else None,
-        "harness": harness,
-        "harness_files": str(harness_files) if harness_files else None,
-        "few_shot": few_shot,
-        "chat": chat,
-        "device": device,
-    }
+        "model": model, "data": data, "against": against, "template": template, "format": format,
+        "columns": parse_overrides(column, "--column key=name, for example question=Frage"), "bad_rows": "fail",
+        "rows": rows, "max_new_tokens": max_new_tokens, "samples": samples, "general": general, "baseline": baseline,
+        "html": str(expanded(html)) if html else None, "harness": harness,
+        "harness_files": str(harness_files) if harness_files else None, "few_shot": few_shot, "chat": chat,
+        "bare": bare, "device": device,
+    }  # fmt: skip
     with live_screen() as screen:
         report = evaluate_file(options, screen)
     if output is not None:

@@ -12,6 +12,7 @@ from tunesmith.cli.check import check
 from tunesmith.cli.compare import compare
 from tunesmith.cli.compare_methods import compare_methods
 from tunesmith.cli.demo import demo
+from tunesmith.cli.distill import distill
 from tunesmith.cli.evaluate import evaluate
 from tunesmith.cli.explain import explain
 from tunesmith.cli.inspect import inspect
@@ -43,7 +44,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 ON_FILES = (
-    demo, check, prompts, train, evaluate, predict, chat, runs, show, compare, merge, lineage, push, methods,
+    demo, check, prompts, distill, train, evaluate, predict, chat, runs, show, compare, merge, lineage, push, methods,
     compare_methods, explain, inspect, models, pull, rm,
 )  # fmt: skip
 ON_JOBS = (submit, worker, jobs, logs, fetch, cancel, pause, resume, delete, limits, gc, backup, restore)

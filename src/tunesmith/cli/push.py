@@ -14,7 +14,7 @@ def push(
     message: Annotated[str | None, typer.Option(help="Of the commit.")] = None,
     revision: Annotated[str | None, typer.Option(help="Branch to push to; made if it is not there.")] = None,
     with_samples: Annotated[
-        bool, typer.Option("--with-samples", help="Quote the first test question in the card.")
+        bool, typer.Option("--with-samples", help="Quote the first test question, and a prompt it was trained with.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show card and files; send nothing.")] = False,
 ) -> None:

@@ -32,6 +32,7 @@ from tunesmith.data.kinds.row import Row
 from tunesmith.data.kinds.table import FORMATS, kind_of
 from tunesmith.data.load import Reading, require_rows
 from tunesmith.data.prepare import prepare, refuse_kind
+from tunesmith.data.prompting.around import MAKES, READS, Around
 from tunesmith.data.quality.ledger import RowFault
 from tunesmith.data.quality.near_duplicates import UNASKED_ROWS, NearDuplicates
 from tunesmith.data.source import SourceFile
@@ -49,6 +50,7 @@ def prepared_dataset(
     max_length: int,
     over_long: str,
     reads: frozenset[str],
+    around: Around | None = None,
 ) -> Dataset:
     """The files' rows, prepared: found in the cache, or made now.
 
@@ -59,12 +61,13 @@ def prepared_dataset(
         max_length: longest row in tokens.
         over_long: `fail`, `drop`, `truncate` or `split`.
         reads: the kinds of rows that whoever asks can use.
+        around: a prompt that is put around each row, which then is a chat.
 
     Raises:
         DataError: rows that cannot be used, unless the recipe lets them be dropped, or of a kind that is not read.
         TunesmithError: the disk is full.
     """
-    key = _key(files, config, contract, max_length, over_long, reads)
+    key = _key(files, config, contract, max_length, over_long, reads, around)
     parent = make_folder(home() / "data", "prepared data")
     damaged: set[tuple[Path, int]] = set()
     # Many processes verify at once: only what makes or removes a folder is done under the lock.
@@ -74,7 +77,7 @@ def prepared_dataset(
                 continue  # another process made it while this one waited
             for folder, _ in damaged:
                 shutil.rmtree(folder, ignore_errors=True)
-            dataset = _make(parent, key, files, config, contract, max_length, over_long, reads)
+            dataset = _make(parent, key, files, config, contract, max_length, over_long, reads, around)
         _make_room(parent, dataset.folder)
         return dataset
     remarks = [remark for ledger in dataset.ledgers().values() for remark in ledger.remarks]
@@ -88,7 +91,7 @@ DECIDE = {"stride", "format", "columns", "system", "clean", "bad_rows", "duplica
 
 def _key(
     files: list[SourceFile], config: DataConfig, contract: Contract, max_length: int, over_long: str,
-    reads: frozenset[str],
+    reads: frozenset[str], around: Around | None,
 ) -> str:  # fmt: skip
     """16 digits that stand for everything that decides what the prepared rows are."""
     read = config.model_dump(include=DECIDE)
@@ -97,6 +100,8 @@ def _key(
     parts = [LAYOUT, [(file.name, sha256_of(file.path)) for file in files], read, contract.id, max_length, over_long]
     if asked := sorted(name for name, entry in FORMATS.items() if entry.on_request and entry.kind in reads):
         parts.append(asked)
+    if around is not None:
+        parts.append({"prompt": around.id})
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -125,14 +130,14 @@ def _identity(folder: Path) -> tuple[Path, int]:
 
 def _make(
     parent: Path, key: str, files: list[SourceFile], config: DataConfig, contract: Contract, max_length: int,
-    over_long: str, reads: frozenset[str],
+    over_long: str, reads: frozenset[str], around: Around | None,
 ) -> Dataset:  # fmt: skip
     """Prepare the rows into a folder that appears whole."""
     temporary = parent / f".{key}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        meta = _write(temporary, files, config, contract, max_length, over_long, reads)
+        meta = _write(temporary, files, config, contract, max_length, over_long, reads, around)
         target = parent / f"{meta['id'][:16]}-{key}"
         temporary.rename(target)
     except OSError as error:
@@ -148,15 +153,15 @@ def _make(
 
 def _write(
     folder: Path, files: list[SourceFile], config: DataConfig, contract: Contract, max_length: int, over_long: str,
-    reads: frozenset[str],
+    reads: frozenset[str], around: Around | None,
 ) -> dict[str, Any]:  # fmt: skip
     """Write rows.arrow and meta.json; return what the latter says."""
-    reading = Reading(files, config, reads=reads)
+    reading = Reading(files, config, reads=reads if around is None else reads | READS)
     numbers = {file.name: number for number, file in enumerate(files)}
     grouping = _Grouping(config.near_duplicates, reading)
     digest = hashlib.sha256()
     rows = prepare(grouping.rows(), reading.ledgers, contract, max_length, reads, over_long, config.bad_rows,
-                   config.stride)  # fmt: skip
+                   config.stride, around)  # fmt: skip
     count, facts, last = 0, Facts(), None
     with pyarrow.OSFile(str(folder / ROWS), "wb") as file, pyarrow.ipc.new_file(file, SCHEMA) as writer:
         while batch := list(islice(rows, BATCH_ROWS)):
@@ -176,7 +181,7 @@ def _write(
         "id": digest.hexdigest(),
         "rows": count,
         "files": [file.name for file in files],
-        "kind": next(iter(reading.formats.values())).kind,
+        "kind": next(iter(reading.formats.values())).kind if around is None else MAKES,
         "formats": {name: format.name for name, format in reading.formats.items()},
         "facts": facts,
         "grouped": grouping.kept,
@@ -220,7 +225,7 @@ def _batch(
 ) -> pyarrow.RecordBatch:
     texts = [
         f'{{"row": {row.json}, "labels": '
-        f"{json.dumps(dict(row.labels), ensure_ascii=False, default=str) if row.labels else '{}'}}}"
+        f"{json.dumps(dict(row.labels), ensure_ascii=False, default=str) if row.labels else '{}'}{_unprompted(row)}}}"
         for row in rows
     ]
     ids, sequences, spans = zip(*map(joined, batch), strict=True)
@@ -243,6 +248,12 @@ def _batch(
         ],
         schema=SCHEMA,
     )
+
+
+def _unprompted(row: Row) -> str:
+    """The end of a row's JSON: what it was before a prompt was put around it, if one was."""
+    plain = row.unprompted
+    return "" if plain is None else f', "unprompted": {{"kind": "{plain.content.kind}", "row": {plain.json}}}'
 
 
 def _list_array(lists: Sequence[np.ndarray]) -> pyarrow.ListArray:

@@ -51,6 +51,11 @@ class DataConfig(Section):
         "assistant", "Which tokens are trained on: every assistant turn, only the last one, or all tokens."
     )
     system: str | None = option(None, "System message for rows that have none.")
+    prompt: str | None = option(
+        None,
+        "Prompt around every row, of which only the row's own answer is learned: a version that `tunesmith prompts` "
+        "has kept, the folder of its versions (the best one), or a text file that is a template.",
+    )
     clean: list[Literal["whitespace", "nfc", "boilerplate", "turns"]] = option(
         [],
         "Cleanings, each counted: outer white space, Unicode NFC, an assistant's stock phrases, neighbouring turns of "

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
@@ -195,7 +195,10 @@ class Dataset:
         """The row's text, read back."""
         chunk = bisect_right(self._chunks, index) - 1
         values = json.loads(self._table.column("row").chunk(chunk)[index - self._chunks[chunk]].as_py())
-        return Row(self.kind.read_back(values["row"]), source, values["labels"])
+        found = Row(self.kind.read_back(values["row"]), source, values["labels"])
+        if (plain := values.get("unprompted")) is None:
+            return found
+        return replace(found, unprompted=replace(found, content=find_kind(plain["kind"]).read_back(plain["row"])))
 
 
 def _counts(lists: Lists) -> np.ndarray:

@@ -26,6 +26,7 @@ class Fitting:
         max_length: longest sequence in tokens.
         over_long: `fail`, `drop`, `truncate` (the end is lost) or `split` (as the kind of row does it, if it does).
         stride: tokens that neighbouring windows share, of kinds that read long rows in windows.
+        beside: a sentence on what makes rows long, for errors.
         came, went: rows that were asked about, rows of which something is left.
         refused: rows that were too long where nothing may be done about it.
         longest, first: tokens of the longest sequence, and the first of the refused with its kind.
@@ -35,6 +36,7 @@ class Fitting:
     max_length: int
     over_long: str
     stride: int = STRIDE
+    beside: str = ""
     came: int = 0
     went: int = 0
     refused: int = 0
@@ -105,10 +107,11 @@ class Fitting:
             raise DataError(
                 f"{self.refused} of {counted(self.came, 'row')} are longer than {self.max_length} tokens "
                 f"(first: {source}, longest: {self.longest}).{why} Raise data.max_length if the model can take "
-                f"more, or set data.over_long to drop (leave them out), {ways}."
+                f"more, or set data.over_long to drop (leave them out), {ways}.{self.beside}"
             )
         if self.came and not self.went:
             within = "has a trained token within" if self.over_long == "truncate" else "fits in"
             raise DataError(
                 f"no row {within} {self.max_length} tokens; the longest has {self.longest}. Raise data.max_length."
+                f"{self.beside}"
             )

@@ -20,6 +20,7 @@ from tunesmith.data.fit import STRIDE, Fitting
 from tunesmith.data.kinds.prepared import Prepared, tokens_of
 from tunesmith.data.kinds.row import Row
 from tunesmith.data.kinds.table import KINDS, kind_of
+from tunesmith.data.prompting.around import Around
 from tunesmith.data.quality.ledger import Ledger, RowFault
 from tunesmith.prompt.contract import Contract, Draft, Rendered, RewritesTurns
 from tunesmith.prompt.templates import TEMPLATES
@@ -116,6 +117,7 @@ def prepare(
     over_long: str = "fail",
     bad_rows: str = "fail",
     stride: int = STRIDE,
+    around: Around | None = None,
 ) -> Iterator[Prepared]:
     """Render every row and hold it to `max_length` tokens.
 
@@ -128,13 +130,15 @@ def prepare(
         over_long: `fail`, `drop`, `truncate` (the end is lost) or `split` (plain text becomes several rows).
         bad_rows: `fail`, or `drop` rows that the chat template refuses.
         stride: tokens that neighbouring windows on one row share, of kinds that read long rows in windows.
+        around: a prompt that is put around each row.
 
     Raises:
         DataError: when all rows are read: rows of a kind that this is not for, rows that the template refuses
             or that are too long, under `fail`; or no row is left.
         ModelError: rows that need a chat format, of a model without one.
     """
-    fitting = Fitting(contract, max_length, over_long, stride)
+    fitting = Fitting(contract, max_length, over_long, stride, "" if around is None else around.makes_long)
+    rows = rows if around is None else map(around.row, rows)
     refused, first_refusal = 0, ""
     for row, result in rendered_rows(_readable(rows, ledgers, contract, reads), contract):
         ledger = ledgers[row.source.file]

@@ -193,7 +193,7 @@ def given_away(held_out: Sequence[Subset], whole: Subset) -> Iterator[tuple[Sour
     asked: dict[int, Source] = {}
     near, seen = NearDuplicates(), set[bytes]()
     for prepared in islice(chain(*held_out), HELD_OUT_COMPARED):
-        row = without_system(prepared.row)
+        row = without_system(prepared.row.unprompted or prepared.row)
         asked[row.asked] = row.source
         near.add(row)
         seen.update(shingles(row.content.texts()))

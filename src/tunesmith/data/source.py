@@ -29,7 +29,9 @@ EMBEDDED = {
 }
 SUFFIXES = (*JSONS, *TABLES, ".parquet", ".arrow", ".xlsx", *TAGGED, *TEXTS)
 BESIDE = re.compile(
-    r"(readme|licen[sc]e|changelog|citation|notice|contributing)(\..*)?|dataset_infos?\.json|state\.json|.*\.lock", re.I
+    r"(readme|licen[sc]e|changelog|citation|notice|contributing)(\..*)?|dataset_infos?\.json|state\.json|.*\.lock"
+    r"|.*\.ledger\.json",
+    re.I,
 )
 LOCK = re.compile(r"~\$.*\.(xls|doc|ppt|od)\w*|\.~lock\..*#", re.I)  # of Office, of LibreOffice
 NAMES_SHOWN = 5  # of files that are not read

@@ -15,10 +15,15 @@ from tunesmith.data.cache import prepared_dataset
 from tunesmith.data.config import DataConfig
 from tunesmith.data.dataset import Dataset, Subset
 from tunesmith.data.kinds.kind import RowKind
+from tunesmith.data.kinds.labelled import label_names
+from tunesmith.data.prompting.around import READS, Around, put_around
+from tunesmith.data.prompting.version import read_version
 from tunesmith.data.quality.ledger import Ledger, RowFault
 from tunesmith.data.replay import Mixture, Replay
 from tunesmith.data.source import SourceFile, find_files
 from tunesmith.prompt.contract import Contract
+
+ENDLESS = 1 << 30  # tokens: rows that are only read are held to no length
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,7 @@ class Splits:
         train, validation, test: the parts.
         ledgers: the account of each file that was read.
         replay: general rows that are seen beside the training rows, if there are any; never counted among the user's.
+        around: the prompt around each row, if there is one.
     """
 
     train: Subset
@@ -36,6 +42,7 @@ class Splits:
     test: Subset
     ledgers: list[Ledger]
     replay: Replay | None = None
+    around: Around | None = None
 
     @property
     def mixture(self) -> Mixture:
@@ -75,8 +82,9 @@ def load_splits(config: DataConfig, contract: Contract, max_length: int, reads: 
     }
     if any(not 0 <= share < 1 for share in shares.values()) or sum(shares.values()) >= 0.9:
         raise DataError("data.validation and data.test: give files, or shares of 0 to 1 that leave rows to train on.")
+    around = None if config.prompt is None else prompt_of(config, contract, reads)
     files = find_files(config.train)
-    whole = prepared_dataset(files, config, contract, max_length, config.over_long, reads)
+    whole = prepared_dataset(files, config, contract, max_length, config.over_long, reads, around)
     ledgers = whole.ledgers()
     part = parts(whole.column("group"), shares)
     index = {name: np.flatnonzero(part == number) for number, name in enumerate(("train", "test", "validation"))}
@@ -89,10 +97,35 @@ def load_splits(config: DataConfig, contract: Contract, max_length: int, reads: 
     for name in ("validation", "test"):
         if name not in shares:
             named = find_files(getattr(config, name))
-            dataset = prepared_dataset(named, config, contract, max_length, uncut, reads)
+            dataset = prepared_dataset(named, config, contract, max_length, uncut, reads, around)
             found[name] = Subset(dataset, np.arange(dataset.meta["rows"]))
             ledgers |= dataset.ledgers()
-    return Splits(Subset(whole, train), found["validation"], found["test"], list(ledgers.values()))
+    return Splits(Subset(whole, train), found["validation"], found["test"], list(ledgers.values()), around=around)
+
+
+def prompt_of(config: DataConfig, contract: Contract, reads: frozenset[str]) -> Around:
+    """The prompt that a recipe names, ready for its rows: examples are the training rows as they are without it.
+
+    Raises:
+        MissingError: there is no such prompt.
+        ConfigError: it does not fit these rows.
+        DataError: rows that no prompt can be put around.
+    """
+    assert config.prompt is not None
+    where = f"data.prompt = {config.prompt}"
+    version = read_version(config.prompt, where)
+    shares = {name: 0.0 for name in ("validation", "test") if not isinstance(getattr(config, name), int | float)}
+    without = config.model_copy(update={"prompt": None, "over_long": "fail", **shares})
+    splits = load_splits(without, contract, ENDLESS, reads | READS)
+    dataset = splits.train.dataset
+    if splits.kind.name not in READS:
+        raise DataError(
+            f"{', '.join(dataset.files)}: holds {splits.kind.words}, and {where} is put around questions with answers "
+            "or texts with one class each. Leave it out."
+        )
+    labels = label_names(dataset.facts) if splits.kind.name == "labelled" else []
+    training = (row.row for row in splits.train.at(np.unique(splits.train.places, return_index=True)[1]))
+    return put_around(version, where, splits.kind.name, labels, training)
 
 
 def parts(group: np.ndarray, shares: dict[str, float]) -> np.ndarray:

@@ -31,13 +31,14 @@ FILE_KEYS = {
     "validation",
     "test",
     "replay",
+    "prompt",
     "file",
     "row",
     "folder",
     "directory",
     "continue_from",
 }  # what names files
-PRIVATE = {"track", "system"}  # of a recipe: addresses that may hold passwords, and the user's own words
+PRIVATE = {"track", "system", "own_words"}  # addresses that may hold passwords, and the user's own words
 INSIDE = re.compile(r"""(?<![^\s"'`(\[=:,])(?:file://)?~?/(?:[^\s/"'`]+/)+([^\s/"'`:,)\]]+)""")  # a path in a sentence
 
 
@@ -81,7 +82,8 @@ def pack(name: str, repo: str, with_samples: bool = False, revision: str | None 
     Args:
         name: a run folder, or the folder of an exported model.
         repo: owner/name.
-        with_samples: whether the card may quote the first question of the run's report.
+        with_samples: whether the card may quote the first question of the run's report, and the prompt that the model
+            was trained with.
         revision: branch that the card's code loads, where it is not the main one.
 
     Raises:
@@ -93,6 +95,8 @@ def pack(name: str, repo: str, with_samples: bool = False, revision: str | None 
     adapter = read_object(folder / ADAPTER) if (folder / ADAPTER).exists() else None
     base, commit = find_base(name, folder, written, adapter)
     card = reduced(written, local_bases(written))
+    if with_samples and (words := (written.get("asked_with") or {}).get("own_words")):
+        card["asked_with"]["own_words"] = reduced({**words, "chosen": None})
     files: dict[str, Path | bytes] = {}
     left_out: list[str] = []
     for path in sorted(folder.iterdir()):

@@ -156,6 +156,7 @@ def write_card(facts: Facts) -> str:
         labels=", ".join(map(code, facts.labels)),
         options=f", revision={json.dumps(facts.revision)}" if facts.revision else "",
         of_adapter=facts.of_adapter,
+        asked_with=facts.record.get("asked_with"),
         table=score_table(facts.report),
         facts_table=training_table(facts),
     )

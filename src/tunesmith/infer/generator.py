@@ -31,6 +31,10 @@ class GivenUp(ModelError):  # noqa: N818
     """A server did not answer, however often it was asked."""
 
 
+class NoSchemas(ModelError):  # noqa: N818
+    """A server keeps no answer to a JSON schema, or not to this one."""
+
+
 @dataclass(frozen=True)
 class Options:
     """How a prompt is to be answered.

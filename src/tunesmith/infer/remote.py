@@ -6,6 +6,7 @@ It answers conversations with text, all of it at once. It scores nothing.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from tunesmith.infer.generator import (
     Choice,
     Completion,
     Delta,
+    NoSchemas,
     Options,
     Prompt,
     Usage,
@@ -29,6 +31,7 @@ from tunesmith.prompt.messages import Conversation, plain
 
 Value = TypeVar("Value")
 
+OF_SCHEMAS = re.compile(r"response_?format|json_?schema|schema|grammar|structured|guided", re.I)
 MODELS_LISTED = 20  # most that an error names
 MOST_WAITING = 256  # requests that wait to be sent
 
@@ -167,6 +170,14 @@ class RemoteModel:
             return await self._ask(client, question)
         if response.status_code in (404, 405):
             await self._explain_missing(client, response.status_code, question["model"])
+        if "response_format" in body and response.status_code in (400, 422, 501):
+            said = self.endpoint.quote(response, body)
+            if not said or OF_SCHEMAS.search(response.text):
+                answer = f"{response.status_code}{said and f': {said}'}"
+                raise NoSchemas(
+                    f"{self.endpoint.url} does not take the JSON schema ({answer}), which is sent as response_format. "
+                    "Ask this model without one, or give a simpler one."
+                )
         raise self.endpoint.refusal(response, body)
 
     async def _explain_missing(self, client: httpx.AsyncClient, status: int, model: str) -> None:

@@ -41,7 +41,35 @@ def _prompts(arguments: dict[str, Any], report: Report, stop: Stop) -> dict[str,
     return try_prompts(arguments, heeding(report, stop))
 
 
-JOBS = {"finetune": _finetune, "evaluate": _evaluate, "merge": _merge, "unpack": _unpack, "prompts": _prompts}
+def _distill(arguments: dict[str, Any], report: Report, stop: Stop) -> dict[str, Any]:
+    from tunesmith.jobs.distill import distill
+
+    return distill(arguments, heeding(report, stop))
+
+
+def _score_prompt(arguments: dict[str, Any], report: Report, stop: Stop) -> dict[str, Any]:
+    from tunesmith.jobs.prompt_versions import score_prompt
+
+    return score_prompt(arguments, heeding(report, stop))
+
+
+def _measure_prompt(arguments: dict[str, Any], report: Report, stop: Stop) -> dict[str, Any]:
+    from tunesmith.jobs.prompt_versions import measure_prompt
+
+    return measure_prompt(arguments, heeding(report, stop))
+
+
+def _lint_prompt(arguments: dict[str, Any], report: Report, stop: Stop) -> dict[str, Any]:
+    from tunesmith.jobs.prompt_lint import lint_prompt
+
+    return lint_prompt(arguments, heeding(report, stop))
+
+
+JOBS = {
+    "finetune": _finetune, "evaluate": _evaluate, "merge": _merge, "unpack": _unpack, "prompts": _prompts,
+    "distill": _distill,
+    "score-prompt": _score_prompt, "measure-prompt": _measure_prompt, "lint-prompt": _lint_prompt,
+}  # fmt: skip
 
 if __name__ == "__main__":
     hush_libraries()  # the last line of a log explains why a job ended

@@ -54,6 +54,7 @@ def make_card(
             "stop_ids": list(contract.stop_ids),
             "prefix": contract.prefix,
         },
+        "asked_with": splits.around.to_card() if splits.around else None,
         "data": {
             "id": splits.train.dataset.id,
             "rows": len(splits.train),

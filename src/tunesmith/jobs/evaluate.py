@@ -15,12 +15,15 @@ from tunesmith.core.names import counted
 from tunesmith.data.kinds.table import kind_of
 from tunesmith.data.load import load_rows, require_rows
 from tunesmith.data.prepare import Prepared, dataset_id, prepare
+from tunesmith.data.prompting.around import READS as PROMPTED
+from tunesmith.data.prompting.around import Around
 from tunesmith.evaluate.compare import compare, rows_of
 from tunesmith.evaluate.general_ability import READS, general_files, load_general
 from tunesmith.evaluate.report import render_evaluation
 from tunesmith.evaluate.suite import RowResults, evaluate_rows
 from tunesmith.infer.local import LocalEngine
 from tunesmith.infer.remote import RemoteModel, parse_remote
+from tunesmith.jobs.asked_with import prompt_of_models
 from tunesmith.jobs.final_evaluation import Found, say
 from tunesmith.jobs.merge import base_of, reading_of, training_rows
 from tunesmith.jobs.tasks.evaluate import beside_baselines, evaluate_alone, refuse_strange
@@ -51,7 +54,9 @@ def evaluate_model(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     if arguments.get("baseline", "none") != "none":
         raise ConfigError("--baseline is for models that do not chat, such as classifiers. Leave it out.")
     contract, takes = _reader([model, other], arguments["template"])
-    rows = _rows(arguments, contract, takes, report)
+    asked = None if arguments.get("bare") else prompt_of_models([model, other], report)
+    reading = {} if asked is None else reading_of(asked[1], arguments["data"])
+    rows = _rows(arguments, contract, takes, report, reading=reading, around=asked[0] if asked else None)
     files = general_files(arguments.get("general") or "off", "")
     general = {what: load_general(name, contract, takes) for what, name in files.items()}
     if any(isinstance(one, RemoteModel) for one in (model, other)) and rows[0].row.content.kind == "text":
@@ -73,12 +78,12 @@ def evaluate_model(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
         return evaluate_rows(generator, rows, most, report, one.name), asked
 
     names = (arguments["model"], arguments["against"])
-    results, asked = run(model)
-    against, asked_other = run(other) if other is not None else (None, {})
+    results, known = run(model)
+    against, known_other = run(other) if other is not None else (None, {})
     found = Found(
         compare(results, against, names, dataset_id(rows), rows),
         {
-            what: compare(asked[what], asked_other.get(what), names, dataset_id(rows_of_it), rows_of_it)
+            what: compare(known[what], known_other.get(what), names, dataset_id(rows_of_it), rows_of_it)
             for what, rows_of_it in general.items()
         },
         rows_of(results, rows),
@@ -183,7 +188,7 @@ def same_tokenizer(one: ExportedModel, other: ExportedModel) -> bool:
 
 def _rows(
     arguments: dict[str, Any], contract: Contract, takes: int, report: Report, reads: frozenset[str] = READS,
-    reading: Mapping[str, Any] = MappingProxyType({}), most: int = 0,
+    reading: Mapping[str, Any] = MappingProxyType({}), most: int = 0, around: Around | None = None,
 ) -> list[Prepared]:  # fmt: skip
     """The file's rows, prepared; a note says how many are left out because they are too long.
 
@@ -195,15 +200,17 @@ def _rows(
         reads: kinds of rows.
         reading: how files are read where nothing else is asked for.
         most: rows, where no number is asked for.
+        around: the prompt that they are asked with.
     """
     said = {"format": arguments["format"], "columns": arguments["columns"]}
     options = {**reading, **{name: value for name, value in said.items() if value}}
-    dataset = load_rows(arguments["data"], reads, **options)
+    dataset = load_rows(arguments["data"], reads if around is None else reads | PROMPTED, **options)
     ledgers = dataset.reading.ledgers
     require_rows(ledgers, arguments["bad_rows"])
     wanted = dataset.rows[: most or arguments["rows"] or 200]
     over_long = "drop" if kind_of(wanted[0]).split is None else "split"
-    rows = list(prepare(wanted, ledgers, contract, takes, reads, over_long=over_long, bad_rows=arguments["bad_rows"]))
+    bad_rows = arguments["bad_rows"]
+    rows = list(prepare(wanted, ledgers, contract, takes, reads, over_long, bad_rows, around=around))
     if len(rows) < len(wanted):
         sentence = f"longer than {takes} tokens, and left out: {counted(len(wanted) - len(rows), 'row')}."
         report(events.Warning(sentence))

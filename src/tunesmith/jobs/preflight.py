@@ -180,6 +180,7 @@ def refuse_measures(recipe: Recipe, objective: Objective) -> None:
         for name, value in (("perturb.type", recipe.perturb.type), ("model.quantize", recipe.model.quantize)):
             if value != "none":
                 raise ConfigError(f"{name} = {value}: not yet for an encoder with a decoder, as the base is. Set none.")
+    refuse_prompt(recipe, objective)
     known, metric, kind = objective.metrics, recipe.evaluate.metric, recipe.objective.type
     if metric not in known:
         raise ConfigError(f"evaluate.metric = {metric}: with objective.type = {kind} it is one of {', '.join(known)}.")
@@ -187,6 +188,26 @@ def refuse_measures(recipe: Recipe, objective: Objective) -> None:
         baselines_of(EVALUATIONS[objective.task], recipe.evaluate.baseline)
     elif recipe.evaluate.baseline != NO_BASELINE:
         raise ConfigError(f"evaluate.baseline is not for objective.type = {kind}. Leave it out.")
+
+
+def refuse_prompt(recipe: Recipe, objective: Objective) -> None:
+    """Refuse a prompt around rows of a model that does not chat, and one that would be learned itself.
+
+    Raises:
+        ConfigError: with what to change.
+    """
+    if recipe.data.prompt is None:
+        return
+    if "chat" not in objective.reads:
+        raise ConfigError(
+            f"data.prompt and objective.type = {recipe.objective.type} do not go together: a prompt is put around "
+            "questions that a chat model answers. Take objective.type=sft, or leave data.prompt out."
+        )
+    if recipe.data.train_on == "all":
+        raise ConfigError(
+            "data.prompt and data.train_on = all do not go together: the prompt and its examples would be learned by "
+            "heart. Take data.train_on=assistant."
+        )
 
 
 def refuse_accuracy_of_numbers(recipe: Recipe, splits: Splits) -> None:

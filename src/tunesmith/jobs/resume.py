@@ -75,6 +75,7 @@ def made_from(recipe: Recipe, base: Base, contract: Contract, splits: Splits, st
             for name, rows in (("train", splits.train), ("validation", splits.validation), ("test", splits.test))
         }
         | {"replay": splits.replay.rows.dataset.id if splits.replay else None},
+        "prompt": splits.around.version.id if splits.around else None,
     }
 
 

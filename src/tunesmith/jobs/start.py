@@ -17,6 +17,7 @@ from tunesmith.core.events import Report, silent, to_attempts
 from tunesmith.core.files import expanded, make_folder, read_json, write_text
 from tunesmith.core.names import did_you_mean
 from tunesmith.data.config import OwnAnswers
+from tunesmith.data.prompting.version import read_version
 from tunesmith.data.read.files import read_rows
 from tunesmith.data.source import find_files
 from tunesmith.exec.alone import run_alone
@@ -165,6 +166,8 @@ def refuse_missing(recipe: Recipe, report: Report = silent) -> None:
         if names and not isinstance(names, int | float):
             for file in find_files(names):
                 read_rows(file.path, name=file.name)
+    if recipe.data.prompt is not None:
+        read_version(recipe.data.prompt, f"data.prompt = {recipe.data.prompt}")
     resolve(recipe.model.base, recipe.model.revision, report)
 
 
@@ -192,18 +195,35 @@ def evaluate_file(options: Mapping[str, Any], report: Report = silent) -> dict[s
     return run_alone(EXECUTOR, Job("evaluate", dict(options)), report)["report"]
 
 
-def try_prompts(options: Mapping[str, Any], report: Report = silent) -> dict[str, Any]:
+def try_prompts(options: Mapping[str, Any], report: Report = silent, job: str = "prompts") -> dict[str, Any]:
     """Try prompts in a child process and return what was found as plain values.
 
     Args:
-        options: what `jobs.prompts.try_prompts` takes.
+        options: what `jobs.prompts.try_prompts` takes, or another job of prompts.
+        report: hears every event.
+        job: `prompts`, `score-prompt`, `measure-prompt` or `lint-prompt`.
+
+    Raises:
+        Stopped: it was interrupted; what was answered is kept.
+    """
+    try:
+        return run_alone(EXECUTOR, Job(job, dict(options), stoppable=True), report)["report"]
+    except Stopped as end:
+        raise Stopped(f"{end} The same command goes on from there.") from None
+
+
+def distill_rows(options: Mapping[str, Any], report: Report = silent) -> dict[str, Any]:
+    """Write a prompted model's answers as training rows in a child process, and return the ledger of that.
+
+    Args:
+        options: what `jobs.distill.distill` takes.
         report: hears every event.
 
     Raises:
         Stopped: it was interrupted; what was answered is kept.
     """
     try:
-        return run_alone(EXECUTOR, Job("prompts", dict(options), stoppable=True), report)["report"]
+        return run_alone(EXECUTOR, Job("distill", dict(options), stoppable=True), report)["report"]
     except Stopped as end:
         raise Stopped(f"{end} The same command goes on from there.") from None
 

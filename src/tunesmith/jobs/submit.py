@@ -18,6 +18,7 @@ from tunesmith.core.config import to_yaml
 from tunesmith.core.errors import MissingError
 from tunesmith.core.files import read_object, write_json
 from tunesmith.data.config import OwnAnswers
+from tunesmith.data.prompting.version import find_version
 from tunesmith.data.source import find_files, is_here
 from tunesmith.exec.queue.control import JobRecord, find_job, read_model
 from tunesmith.exec.queue.submit import Submission, submit
@@ -71,6 +72,10 @@ def gather(recipe: Recipe) -> tuple[Recipe, dict[str, Path]]:
         changes["replay"] = OwnAnswers(prompts=str(_moved(data.replay.prompts, "replay", paths)))
     elif data.replay not in ("auto", "off"):
         changes["replay"] = str(_moved(data.replay, "replay", paths))
+    if data.prompt is not None:
+        prompt = find_version(data.prompt, f"data.prompt = {data.prompt}")
+        changes["prompt"] = f"{INPUTS}/prompt/{prompt.name}"
+        paths[changes["prompt"]] = prompt
     data = data.model_copy(update=changes)
     if not isinstance(evaluate.general_ability, str):
         general = _moved(evaluate.general_ability, "general", paths)

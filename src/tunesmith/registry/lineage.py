@@ -7,6 +7,7 @@ where it lay; nothing is fetched, and nothing is written.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from tunesmith.core.config import Section, union_members
 from tunesmith.core.errors import MissingError, ModelError, TunesmithError
 from tunesmith.core.files import expanded, read_json, sha256_of
 from tunesmith.core.names import counted
+from tunesmith.data.prompting.version import read_version
 from tunesmith.data.source import EMBEDDED as EMBEDDED_ROWS
 from tunesmith.data.source import find_files
 from tunesmith.exec.machine import gpu, processor
@@ -129,7 +131,7 @@ def _generation(name: str, folder: Path | None, card: dict[str, Any]) -> Generat
     there = Path(card["directory"])
     replay = card.get("replay") or {"files": []}
     files = [*_files("file", card["data"]["files"], there), *_files("replayed", replay["files"], there)]
-    facts = [*_story(card), *files, _contract(card, folder), *_surroundings(card)]
+    facts = [*_story(card), *_prompt(card, there), *files, _contract(card, folder), *_surroundings(card)]
     base = find_base(card["base"], there)
     origins = [_origin("base", {**card["base"], **(card.get("parent") or {})}, base.folder if base else None)]
     if start := card.get("continue_from"):
@@ -225,6 +227,22 @@ def _story(card: dict[str, Any]) -> Iterator[Fact]:
     if replay := card.get("replay"):
         told = f"{replay['rows']} {replay['what']} beside them, {replay['an_epoch']} in each epoch"
         yield Fact("replay", f"{replay['id'][:DIGITS]}, {told}")
+
+
+def _prompt(card: dict[str, Any], there: Path) -> Iterator[Fact]:
+    """The prompt that was put around each row, if one was."""
+    if (asked := card.get("asked_with")) is None:
+        return
+    name = card["recipe"]["data"]["prompt"]
+
+    def version_here() -> str | None:
+        for place in (there / expanded(name), expanded(name)):
+            with contextlib.suppress(TunesmithError):
+                return read_version(str(place), name).id
+        return None
+
+    fact = _compared("prompt", asked["version"], version_here)
+    yield replace(fact, text=f"{fact.text}, {name}, around each row: {asked['told']}")
 
 
 def _listed(values: dict[str, Any]) -> str:

@@ -148,6 +148,9 @@ CALIBRATION = Metric("calibration error", "ECE, 15 bins: probability and accurac
                      _calibration)  # fmt: skip
 UNMATCHED = Metric("unmatched answers", "% of written answers that name no label, which count as wrong", False,
                    _percentage)  # fmt: skip
+VALID = Metric("valid answers", "% of answers that are JSON and fit the schema", True, _percentage)
+EQUAL_FIELDS = Metric("equal fields", "% of the fields of answer and reference that are in both and equal", True,
+                      _percentage)  # fmt: skip
 SQUARED_ERROR = Metric("squared error", "mean (MSE)", False, _mean)
 ABSOLUTE_ERROR = Metric("absolute error", "mean (MAE)", False, _mean)
 PEARSON = Metric("Pearson", "correlation, -1 to 1", True, _correlation)

@@ -44,6 +44,7 @@ class Row:
         outcome: `kept`, or `repaired` where a cleaning changed it.
         whole: the row that this is a part of: a turn with what came before, where the template rewrites turns; or a
             piece of a long text.
+        unprompted: the row as its file has it, where a prompt has been put around it.
     """
 
     content: Content
@@ -51,6 +52,7 @@ class Row:
     labels: Mapping[str, Any] = field(default_factory=dict)
     outcome: str = "kept"
     whole: Row | None = None
+    unprompted: Row | None = None
 
     @property
     def loss(self) -> str:
@@ -95,7 +97,9 @@ class Row:
 
     @cached_property
     def asked(self) -> int:
-        """A hash of what is asked, 64 bits."""
+        """A hash of what is asked, 64 bits; a prompt around it changes nothing."""
+        if self.unprompted is not None:
+            return self.unprompted.asked
         text = self.content.asked().encode("utf-8", "surrogatepass")
         return int.from_bytes(hashlib.sha256(text).digest()[:8], "big")
 

@@ -177,7 +177,7 @@ class Writer:
 
     def __init__(
         self, generator: Generator, how: str, answers: Answers, max_new_tokens: int, contract: Contract | None,
-        takes: int = 0, budget: Budget | None = None, price: Price | None = None,
+        takes: int = 0, budget: Budget | None = None, price: Price | None = None, schema: str | None = None,
     ) -> None:  # fmt: skip
         """Ask `generator`, greedily.
 
@@ -190,7 +190,9 @@ class Writer:
             takes: tokens that such a model takes.
             budget: of a server's.
             price: of a server's.
+            schema: JSON schema that answers are asked to fit.
         """
+        self._schema = schema
         self.how, self._generator, self._answers, self._contract = how, generator, answers, contract
         self._takes, self._budget, self._price, self._most = takes, budget, price, max_new_tokens
 
@@ -234,7 +236,7 @@ class Writer:
             if self._budget is not None and not self._budget.take(bound):
                 waiting.clear()
                 break
-            options = Options(max_new_tokens=self._most, tools=question.tools)
+            options = Options(max_new_tokens=self._most, tools=question.tools, schema=self._schema)
             try:
                 under_way[key] = self._generator.submit(question.turns, options), bound
             except Full:
@@ -266,7 +268,7 @@ class Writer:
             said: Any = [wire_turns(question.turns), [dict(tool) for tool in question.tools]]
         else:
             said = self._contract.prompt(question.turns, question.tools)
-        return key_of("write", said, self._most)
+        return key_of("write", said, self._most, *([self._schema] if self._schema else []))
 
     def _reply(self, value: dict[str, Any], new: bool) -> Reply:
         prompt, answer = value["prompt_tokens"], value["answer_tokens"]

@@ -10,8 +10,8 @@ from tunesmith.core.pages import render
 from tunesmith.score.interval import show
 
 OF_PAGE = {
-    "labelled": ("accuracy", "macro F1", "unmatched answers", "calibration error"),
-    "chat": ("chrF", "token F1", "exact match", "BLEU", "ROUGE-L", "ends by itself"),
+    "labelled": ("accuracy", "macro F1", "unmatched answers", "valid answers", "calibration error"),
+    "chat": ("equal fields", "valid answers", "chrF", "token F1", "exact match", "BLEU", "ROUGE-L", "ends by itself"),
 }
 
 

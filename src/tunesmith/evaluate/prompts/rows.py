@@ -35,6 +35,7 @@ class PromptRows:
         test: for the chosen prompts, at most as many.
         of: how many rows validation and test part have.
         pairs: whether rows are pairs of texts.
+        content: stands for all rows of the file.
     """
 
     kind: str
@@ -44,11 +45,17 @@ class PromptRows:
     test: list[Row]
     of: tuple[int, int]
     pairs: bool
+    content: str
 
     @property
     def test_id(self) -> str:
         """Stands for the test rows."""
         return key_of(sorted(row.key.hex() for row in self.test))
+
+    @property
+    def validation_id(self) -> str:
+        """Stands for the validation rows: scores on the same ones can be compared."""
+        return key_of(sorted(row.key.hex() for row in self.validation))
 
 
 def prompt_rows(config: DataConfig, most: int, seed: int) -> PromptRows:
@@ -81,7 +88,8 @@ def prompt_rows(config: DataConfig, most: int, seed: int) -> PromptRows:
     training = [row.row for row in splits.train.at(np.unique(splits.train.places, return_index=True)[1])]
     whole: list[Any] = [row.content for row in (*training, *validation, *test)]
     pairs = any(getattr(content, "second", None) is not None for content in whole)
-    return PromptRows(kind, labels, training, validation, test, (len(splits.validation), len(splits.test)), pairs)
+    of, content = (len(splits.validation), len(splits.test)), splits.train.dataset.id
+    return PromptRows(kind, labels, training, validation, test, of, pairs, content)
 
 
 def drawn(part: Subset, most: int, seed: int) -> list[Row]:

@@ -37,12 +37,14 @@ class Budget:
         requests: that were sent.
         dollars: that they cost, as far as prices are known; where a server counts no tokens, the most they could be.
         ended: whether something was not asked because the budget did not allow it.
+        too_dear: the most that the first request could have cost that was not sent for its dollars; 0 if none.
     """
 
     def __init__(self, most_requests: int | None, most_dollars: float | None) -> None:
         """Nothing is spent yet; no limit where it is None."""
         self._most_requests, self._most_dollars = most_requests, most_dollars
         self.requests, self.dollars, self.ended = 0, 0.0, False
+        self.too_dear = 0.0
         self._reserved = 0.0
 
     def take(self, bound: float) -> bool:
@@ -51,6 +53,7 @@ class Budget:
         dear = self._most_dollars is not None and self.dollars + self._reserved + bound > self._most_dollars
         if too_many or dear:
             self.ended = True
+            self.too_dear = self.too_dear or (bound if dear else 0.0)
             return False
         self.requests += 1
         self._reserved += bound

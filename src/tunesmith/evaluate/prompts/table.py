@@ -14,10 +14,11 @@ import numpy as np
 from tunesmith.core.errors import ConfigError
 from tunesmith.core.names import did_you_mean
 from tunesmith.data.kinds.row import Row
+from tunesmith.data.prompting.schema import equal_fields, is_json, label_in, valid
+from tunesmith.data.prompting.variant import Variant, answer_of
 from tunesmith.evaluate.compare import verdict
 from tunesmith.evaluate.prompts.ask import Reply
 from tunesmith.evaluate.prompts.labels import named
-from tunesmith.evaluate.prompts.variant import Variant, answer_of
 from tunesmith.score import metrics
 from tunesmith.score.classes import calibration_counts, class_counts
 from tunesmith.score.interval import difference_interval, score_interval
@@ -26,11 +27,11 @@ from tunesmith.score.texts import text_counts
 
 CLASSES: tuple[Metric, ...] = (
     metrics.ACCURACY, metrics.MACRO_F1, metrics.UNMATCHED, metrics.MACRO_PRECISION, metrics.MACRO_RECALL,
-    metrics.CALIBRATION,
+    metrics.CALIBRATION, metrics.VALID,
 )  # fmt: skip
 CHATS: tuple[Metric, ...] = (
     metrics.CHRF_SCORE, metrics.TOKEN_F1, metrics.EXACT_MATCH, metrics.BLEU_SCORE, metrics.ROUGE_1, metrics.ROUGE_2,
-    metrics.ROUGE_L, metrics.STOP_RATE, metrics.LENGTH,
+    metrics.ROUGE_L, metrics.STOP_RATE, metrics.LENGTH, metrics.VALID, metrics.EQUAL_FIELDS,
 )  # fmt: skip
 TRAINED = "trained for it"  # in place of a prompt's name
 
@@ -52,6 +53,7 @@ class Entry:
         new: how many of these were asked now.
         left_out: why it was not asked at all, a sentence; empty if it was.
         example: the first question, as it was asked.
+        called: what its line says of the prompt, where that is not the variant's name.
     """
 
     model: str
@@ -68,11 +70,12 @@ class Entry:
     new: int = 0
     left_out: str = ""
     example: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
+    called: str = ""
 
     @property
     def prompt(self) -> str:
         """What its line says of the prompt."""
-        return TRAINED if self.variant is None else self.variant.name
+        return self.called or (TRAINED if self.variant is None else self.variant.name)
 
     @property
     def complete(self) -> bool:
@@ -82,7 +85,7 @@ class Entry:
 
 def entry_of(
     model: str, variant: Variant | None, how: str, rows: Sequence[Row], replies: Sequence[Reply | None],
-    labels: Sequence[str], example: list[dict[str, str]],
+    labels: Sequence[str], example: list[dict[str, str]], schema: Mapping[str, Any] | None = None,
 ) -> Entry:  # fmt: skip
     """What a model's replies are worth.
 
@@ -94,13 +97,14 @@ def entry_of(
         replies: to each, or None.
         labels: the classes; none of chats.
         example: the first question.
+        schema: that answers were asked to fit.
     """
     places = [place for place, reply in enumerate(replies) if reply is not None]
     if not places:
         return Entry(model, variant, how, len(rows), example=example)
     found = [reply for reply in replies if reply is not None]
     true = [answer_of(rows[place]) for place in places]
-    counts, answers = class_results(found, true, labels) if labels else chat_results(found, true)
+    counts, answers = class_results(found, true, labels, schema) if labels else chat_results(found, true, schema)
     costs = [reply.cost for reply in found if reply.cost is not None]
     return Entry(
         model, variant, how, len(rows), places, counts, answers,
@@ -116,13 +120,16 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def class_results(
-    replies: Sequence[Reply], true: Sequence[str], labels: Sequence[str]
+    replies: Sequence[Reply], true: Sequence[str], labels: Sequence[str], schema: Mapping[str, Any] | None = None
 ) -> tuple[dict[str, Counts], list[str]]:
     """Counts of each metric of classes, and the label that each reply is; an answer that is none is wrong."""
     scored = all(reply.scores is not None for reply in replies)
     true_RC, said_RC = np.zeros((len(replies), len(labels))), np.zeros((len(replies), len(labels)))
     said: list[int | None] = [
-        named(reply.text, labels) if reply.scores is None else int(np.argmax(reply.scores)) for reply in replies
+        named(reply.text if schema is None else label_in(reply.text), labels)
+        if reply.scores is None
+        else int(np.argmax(reply.scores))
+        for reply in replies
     ]
     for row, (place, label) in enumerate(zip(said, true, strict=True)):
         true_RC[row, labels.index(label)] = 1.0
@@ -136,31 +143,53 @@ def class_results(
         counts[metrics.CALIBRATION.name] = calibration_counts(sure_R, (said_RC * true_RC).sum(-1))
     elif not scored:
         counts[metrics.UNMATCHED.name] = np.array([[place is None, 1.0] for place in said], dtype=np.float64)
+    if schema is not None:
+        counts[metrics.VALID.name] = valid_counts([reply.text for reply in replies], schema)
     answers = [reply.text if place is None else labels[place] for place, reply in zip(said, replies, strict=True)]
     return counts, answers
 
 
-def chat_results(replies: Sequence[Reply], true: Sequence[str]) -> tuple[dict[str, Counts], list[str]]:
+def valid_counts(answers: Sequence[str], schema: Mapping[str, Any]) -> Counts:
+    """Whether each answer fits a schema."""
+    return np.array([[valid(answer, schema), 1.0] for answer in answers], dtype=np.float64)
+
+
+def chat_results(
+    replies: Sequence[Reply], true: Sequence[str], schema: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Counts], list[str]]:
     """Counts of each metric of written answers, and the answers."""
     answers = [reply.text.strip() for reply in replies]
     ended = np.array([[reply.ended, 1.0] for reply in replies], dtype=np.float64)
-    return {**text_counts(answers, true), metrics.STOP_RATE.name: ended}, answers
+    counts = {**text_counts(answers, true), metrics.STOP_RATE.name: ended}
+    if schema is not None:
+        counts[metrics.VALID.name] = valid_counts(answers, schema)
+    if schema is not None and all(map(is_json, true)):
+        pairs = [equal_fields(answer, reference) for answer, reference in zip(answers, true, strict=True)]
+        counts[metrics.EQUAL_FIELDS.name] = np.array(pairs, dtype=np.float64)
+    return counts, answers
 
 
-def metric_called(name: str | None, kind: str) -> Metric:
+def metric_called(name: str | None, kind: str, fields: bool = False, schema: bool = False) -> Metric:
     """The metric that prompts are chosen by.
+
+    Args:
+        name: that was asked for; the usual one if None.
+        kind: of the rows.
+        fields: whether answers are JSON as the references are, so that fields are compared.
+        schema: whether all answers are asked to fit a schema.
 
     Raises:
         ConfigError: these rows have none of that name, or it has no better and worse.
     """
     known = {metric.name: metric for metric in (CHATS if kind == "chat" else CLASSES)}
     if name is None:
-        return next(iter(known.values()))
+        return metrics.EQUAL_FIELDS if fields else next(iter(known.values()))
     if name not in known:
         raise ConfigError(f"--metric {name}: {did_you_mean(name, known)}")
     if known[name].higher_is_better is None:
         raise ConfigError(f"--metric {name}: neither direction is better. Choose another.")
-    if name in (metrics.UNMATCHED.name, metrics.CALIBRATION.name):
+    without = [one.name for one, there in ((metrics.VALID, schema), (metrics.EQUAL_FIELDS, fields)) if not there]
+    if name in (metrics.UNMATCHED.name, metrics.CALIBRATION.name, *without):
         raise ConfigError(f"--metric {name}: not all models have it. Choose another.")
     return known[name]
 

@@ -10,7 +10,7 @@ import numpy as np
 from tunesmith.core.errors import ConfigError
 from tunesmith.core.names import counted
 from tunesmith.data.kinds.row import Row
-from tunesmith.evaluate.prompts.variant import Variant, answer_of, question_of
+from tunesmith.data.prompting.variant import Variant, answer_of, question_of
 
 
 class Examples:
@@ -89,8 +89,12 @@ def words_of(texts: Sequence[str]) -> list[list[str]]:
     )
 
 
-def index_of(texts: Sequence[str]) -> Any:
+def index_of(texts: Sequence[str], what: str = "--examples nearest") -> Any:
     """BM25 (Robertson et al., 1994; Lucene's variant, the library's default) over texts.
+
+    Args:
+        texts: at least one.
+        what: what a sentence says that needs it.
 
     Raises:
         ConfigError: the library is not installed.
@@ -99,7 +103,7 @@ def index_of(texts: Sequence[str]) -> Any:
         import bm25s
     except ImportError:
         raise ConfigError(
-            "--examples nearest needs bm25s. Install it: pip install 'tunesmith[prompts]'; or leave nearest out."
+            f"{what} needs bm25s. Install it: pip install 'tunesmith[prompts]'; or leave nearest out."
         ) from None
     index = bm25s.BM25()
     index.index(words_of(texts), show_progress=False)
