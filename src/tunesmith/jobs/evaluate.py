@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tunesmith.core import events
-from tunesmith.core.errors import ConfigError, ModelError
+from tunesmith.core.errors import ConfigError, DataError, ModelError
 from tunesmith.core.events import Report
 from tunesmith.core.files import write_text
 from tunesmith.core.names import counted
@@ -17,6 +17,7 @@ from tunesmith.data.load import load_rows, require_rows
 from tunesmith.data.prepare import Prepared, dataset_id, prepare
 from tunesmith.evaluate.compare import compare, rows_of
 from tunesmith.evaluate.general_ability import READS, general_files, load_general
+from tunesmith.evaluate.pairs import PREFERRED, as_chats, with_rewards
 from tunesmith.evaluate.report import render_evaluation
 from tunesmith.evaluate.suite import RowResults, evaluate_rows
 from tunesmith.infer.local import LocalEngine
@@ -51,7 +52,11 @@ def evaluate_model(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     if arguments.get("baseline", "none") != "none":
         raise ConfigError("--baseline is for models that do not chat, such as classifiers. Leave it out.")
     contract, takes = _reader([model, other], arguments["template"])
-    rows = _rows(arguments, contract, takes, report)
+    rows, said = as_chats(_rows(arguments, contract, takes, report, READS | PREFERRED))
+    if said:
+        report(events.Warning(said))
+    if not rows:
+        raise DataError(f"{arguments['data']}: no answer in it was found good, so there is nothing to compare with.")
     files = general_files(arguments.get("general") or "off", "")
     general = {what: load_general(name, contract, takes) for what, name in files.items()}
     if any(isinstance(one, RemoteModel) for one in (model, other)) and rows[0].row.content.kind == "text":
@@ -75,6 +80,8 @@ def evaluate_model(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     names = (arguments["model"], arguments["against"])
     results, asked = run(model)
     against, asked_other = run(other) if other is not None else (None, {})
+    if against is not None:
+        results, against = with_rewards(results, against)
     found = Found(
         compare(results, against, names, dataset_id(rows), rows),
         {

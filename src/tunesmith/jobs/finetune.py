@@ -66,7 +66,7 @@ from tunesmith.train.checkpoint import (
 )
 from tunesmith.train.learner import Learner
 from tunesmith.train.loop import Crowded, LoopSettings, Spike, train
-from tunesmith.train.objective import Models
+from tunesmith.train.objective import Draw, Models
 from tunesmith.train.objectives.table import objective_for
 from tunesmith.train.optimizers import kind_of, usual_rate
 from tunesmith.train.perturb import make_perturb, passes_of
@@ -181,13 +181,14 @@ def walk(
     wishes = Wishes(recipe.compile, recipe.checkpointing, batch_size, passes, kind.bytes_a_weight, recipe.micro_tokens,
                     plain)  # fmt: skip
     validation = choose_validation(recipe, splits, steps, report)
-    if objective.precompute is not None:
-        asked = [*splits.train, *(splits.replay.rows if splits.replay else ()), *splits.validation]
-        objective = precomputed(objective, Models(placed.model, plan), asked, folder, base.fingerprint())
     plan = complete_plan(plan, wishes, placed, objective, rows, report)
     if ranks.leads:
         write_json(folder / "plan.json", plan.to_json())
-    rate = recipe.optim.learning_rate or usual_rate(recipe.optim.optimizer, method.learning_rate)
+    if objective.precompute is not None or objective.beside is not None:
+        report(events.Phase("computing what rows need beforehand"))
+        asked = [*splits.train, *(splits.replay.rows if splits.replay else ()), *splits.validation]
+        objective = precomputed(objective, Models(placed.model, plan), asked, folder, base.fingerprint(), ranks)
+    rate = recipe.optim.learning_rate or usual_rate(recipe.optim.optimizer, method.learning_rate * objective.rate)
     report(events.Plan(plan.to_json(), sum(weight.numel() for weight in trainable(placed.model).values()), rate))
 
     # 7. Training.
@@ -201,7 +202,8 @@ def walk(
     state.early = state.early and not changed
     say_rates(learner, checkpoint, report)
     refuse_small_disk(learner, folder, recipe.output.keep_last)
-    watched = source.cut(splits.validation.at(validation.places)) if splits.validation else []
+    asked = objective.arrange(splits.validation.at(validation.places), Draw()) if splits.validation else []
+    watched = source.cut(asked) if len(asked) else []
     while not state.early and learner.step_number < settings.steps:
         save = saver(learner, state, source, folder, recipe.output.keep_last, bound, report)
         try:

@@ -17,7 +17,7 @@ from tunesmith.train.objective import Objective
 from tunesmith.train.recipe import Recipe
 
 # Objectives whose models have a head, or a decoder, beside the body.
-WITH_HEAD = frozenset({"classify", "token_classify", "extract", "seq2seq"})
+WITH_HEAD = frozenset({"classify", "token_classify", "extract", "seq2seq", "reward"})
 WRITING = frozenset({"seq2seq", "pretrain"})  # of those that do not chat, whose heads give words
 WITHOUT_HEAD = ("prompt_tuning", "p_tuning", "prefix_tuning", "adapter")  # what they save has no place for a head
 
