@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from classifiers import text_about
 from conftest import ANSWERS, QUESTIONS
 from tunesmith.data.load import load_rows
 from tunesmith.data.prepare import prepare
@@ -53,6 +55,25 @@ def verdict_rows(count: int) -> list[dict[str, Any]]:
          "label": i % 3 != 0}
         for i in range(count)
     ]  # fmt: skip
+
+
+def word_pairs(count: int) -> list[dict[str, Any]]:
+    """Pairs of the few words that small tokenizers know: dogs are preferred to pools."""
+    chance = random.Random(0)
+    return [
+        {"prompt": text_about("wifi", chance), "chosen": text_about("dog", chance),
+         "rejected": text_about("pool", chance)}
+        for _ in range(count)
+    ]  # fmt: skip
+
+
+def word_verdicts(count: int) -> list[dict[str, Any]]:
+    """Single answers of the same words."""
+    pairs = word_pairs(count)
+    return [
+        {"prompt": pair["prompt"], "completion": pair["rejected" if i % 3 == 0 else "chosen"], "label": i % 3 != 0}
+        for i, pair in enumerate(pairs)
+    ]
 
 
 def prepared_rows(write_rows: Any, folder: Any, rows: list[dict[str, Any]], reads: str, **labels: Any) -> Rows:

@@ -11,7 +11,7 @@ from tunesmith.model.heads import fresh_weights
 from tunesmith.model.load import TASKS
 from tunesmith.prompt.base import Base
 from tunesmith.prompt.contract import Contract
-from tunesmith.prompt.load import load_contract, name_padding
+from tunesmith.prompt.load import load_contract
 from tunesmith.train.objective import Objective
 from tunesmith.train.recipe import Recipe
 
@@ -19,11 +19,8 @@ from tunesmith.train.recipe import Recipe
 def contract_of(recipe: Recipe, base: Base, task: str) -> Contract:
     """How the base is prompted, as the recipe has it."""
     prefix, add_tokens = getattr(recipe.objective, "prefix", ""), recipe.model.add_tokens
-    chat = TASKS[task].chats
-    contract = load_contract(base.folder, recipe.model.template, recipe.data.train_on, chat, add_tokens, prefix)
-    if TASKS[task].pads:
-        name_padding(contract.tokenizer)
-    return contract
+    chat, answers = TASKS[task].chats, TASKS[task].causal or not TASKS[task].chats
+    return load_contract(base.folder, recipe.model.template, recipe.data.train_on, chat, add_tokens, prefix, answers)
 
 
 def informed(objective: Objective, splits: Splits, contract: Contract) -> Objective:
