@@ -65,8 +65,7 @@ def ours(objective, policy, reference, rows, plan=PLAN):
             values = objective.precompute(Models(reference, plan), rows)
     parts = [slice(0, 2), slice(2, None)]
     micro = [
-        objective.collate(rows[part], plan, Draw(), {name: one[part] for name, one in values.items()})
-        for part in parts
+        objective.collate(rows[part], plan, Draw(), {name: one[part] for name, one in values.items()}) for part in parts
     ]
     models = Models(policy, plan)
     whole = objective.before(models, micro, ALONE)
