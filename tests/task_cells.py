@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 import classifiers
 import masked_texts
+import preferences
 import spans
 import writers
 from tunesmith.core.config import to_yaml
@@ -186,6 +187,38 @@ TASKS: dict[str, TaskCells] = {
         adapted=lambda kind: _peft(text_task(kind)[1]),
         outputs=lambda model, tokenizer: (next_of if model.config.is_encoder_decoder else logits_of)(model, tokenizer),
         pipeline=lambda kind: same_words if kind in masked_texts.ALL else None,
+    ),
+}
+
+
+def preferring(
+    objective: str, rows: Callable[[int], list[dict[str, Any]]], kinds: tuple[str, ...] = ("gpt2",)
+) -> TaskCells:  # fmt: skip
+    """What learning from preferences claims, of models that write."""
+    return TaskCells(
+        kinds=kinds,
+        save=classifiers.save_base,
+        rows=lambda kind: rows(48),
+        settings=lambda kind: {"objective": {"type": objective}, "template": "plain"},
+        library=lambda kind: transformers.AutoModelForCausalLM,
+        adapted=lambda kind: _peft("AutoPeftModelForCausalLM"),
+        outputs=logits_of,
+        rate={"full": 5e-4, "lora": 5e-3},  # or a model of random weights soon says nothing at all
+    )
+
+
+TASKS |= {
+    **{name: preferring(name, preferences.word_pairs, ("llama", "gpt2")) for name in ("dpo", "simpo")},
+    **{name: preferring(name, preferences.word_pairs) for name in ("orpo", "cpo")},
+    **{name: preferring(name, preferences.word_verdicts) for name in ("kto", "bco")},
+    "reward": TaskCells(
+        kinds=("llama", "gpt2", "bert", "roberta", "distilbert"),
+        save=classifiers.save_base,
+        rows=lambda kind: preferences.word_pairs(48),
+        settings=lambda kind: {"objective": {"type": "reward"}, "template": "plain"},
+        library=lambda kind: transformers.AutoModelForSequenceClassification,
+        adapted=lambda kind: _peft("AutoPeftModelForSequenceClassification", num_labels=1),
+        outputs=logits_of,
     ),
 }
 

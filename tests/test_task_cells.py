@@ -7,7 +7,8 @@ import pytest
 from task_cells import TASKS, try_cell
 
 CELLS = [("classify", "distilbert"), ("token_classify", "bert"), ("extract", "roberta"), ("seq2seq", "t5"),
-         ("pretrain", "roberta"), ("pretrain", "t5")]  # fmt: skip
+         ("pretrain", "roberta"), ("pretrain", "t5"), ("dpo", "llama"), ("kto", "gpt2"),
+         ("reward", "bert")]  # fmt: skip
 
 
 @pytest.mark.parametrize(("task", "kind"), CELLS)

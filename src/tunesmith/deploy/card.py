@@ -27,14 +27,18 @@ QUESTION = "Hello, what can you help me with?"  # of the code, where nothing of 
 OBJECTIVES = {
     "sft": "supervised fine-tuning", "classify": "learning to classify", "token_classify": "learning to tag words",
     "extract": "learning to find answers in passages", "seq2seq": "learning targets of sources",
-    "pretrain": "continued pretraining",
+    "pretrain": "continued pretraining", "dpo": "direct preference optimisation", "simpo": "SimPO on pairs of answers",
+    "orpo": "ORPO on pairs of answers", "cpo": "CPO on pairs of answers", "kto": "KTO on answers found good or bad",
+    "bco": "BCO on answers found good or bad", "reward": "learning rewards from pairs of answers",
 }  # fmt: skip
 PIPELINES = {  # of tasks, as the hub calls them: its "text2text-generation" has become a part of "text-generation"
     "causal": "text-generation", "classify": "text-classification", "token_classify": "token-classification",
     "extract": "question-answering", "seq2seq": "text-generation", "masked": "fill-mask", "spans": "text-generation",
+    "reward": "text-classification",
 }  # fmt: skip
 NOUNS = {  # of tasks whose base has no trained head, so that it is not what their models are compared with
     "classify": "classifier of texts", "token_classify": "tagger of words", "extract": "finder of answers in passages",
+    "reward": "reward model",
 }  # fmt: skip
 
 
@@ -108,6 +112,8 @@ class Facts:
     @property
     def labels(self) -> list[str]:
         """The classes, or the labels of words, that it knows."""
+        if self.task == "reward":
+            return ["reward"]
         known = {"text-classification": label_names, "token-classification": lambda facts: labels_of(facts["labels"])}
         return known[self.pipeline](self.record.get("facts", {})) if self.pipeline in known else []
 

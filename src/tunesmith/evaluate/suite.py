@@ -15,6 +15,7 @@ import numpy as np
 from tunesmith.core import events
 from tunesmith.core.events import Report
 from tunesmith.data.prepare import Prepared
+from tunesmith.evaluate.pairs import predict_pairs
 from tunesmith.infer.generator import Completion, Generator, Options, Scorer, answer_all
 from tunesmith.score.metrics import PERPLEXITY, STOP_RATE, TOKEN_ACCURACY, Counts
 from tunesmith.score.texts import text_counts
@@ -70,7 +71,7 @@ def evaluate_rows(
     Args:
         generator: the model.
         rows: chats or texts, prepared with the contract by which the model is prompted; at least one. Texts are for
-            models that score.
+            models that score. Beside a chat's answer may stand a rejected one, whose likelihood is compared.
         max_new_tokens: longest answer.
         report: hears a `pulse` from time to time.
         label: what the pulse calls this model.
@@ -81,6 +82,8 @@ def evaluate_rows(
         return lambda done: report(events.Pulse(f"{doing} {label}", done, len(rows)))
 
     predicted = predict_rows(generator, rows, pulse("scoring")) if isinstance(generator, Scorer) else {}
+    if rows[0].others and isinstance(generator, Scorer):
+        predicted |= predict_pairs(generator, rows)
     if rows[0].row.content.kind == "text":
         assert predicted, "texts are for models that score"
         return RowResults([""] * len(rows), predicted)

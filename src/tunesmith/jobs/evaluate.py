@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tunesmith.core import events
-from tunesmith.core.errors import ConfigError, ModelError
+from tunesmith.core.errors import ConfigError, DataError, ModelError
 from tunesmith.core.events import Report
 from tunesmith.core.files import write_text
 from tunesmith.core.names import counted
@@ -19,6 +19,7 @@ from tunesmith.data.prompting.around import READS as PROMPTED
 from tunesmith.data.prompting.around import Around
 from tunesmith.evaluate.compare import compare, rows_of
 from tunesmith.evaluate.general_ability import READS, general_files, load_general
+from tunesmith.evaluate.pairs import PREFERRED, as_chats, with_rewards
 from tunesmith.evaluate.report import render_evaluation
 from tunesmith.evaluate.suite import RowResults, evaluate_rows
 from tunesmith.infer.local import LocalEngine
@@ -56,7 +57,12 @@ def evaluate_model(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     contract, takes = _reader([model, other], arguments["template"])
     asked = None if arguments.get("bare") else prompt_of_models([model, other], report)
     reading = {} if asked is None else reading_of(asked[1], arguments["data"])
-    rows = _rows(arguments, contract, takes, report, reading=reading, around=asked[0] if asked else None)
+    around = asked[0] if asked else None
+    rows, said = as_chats(_rows(arguments, contract, takes, report, READS | PREFERRED, reading, around=around))
+    if said:
+        report(events.Warning(said))
+    if not rows:
+        raise DataError(f"{arguments['data']}: no answer in it was found good, so there is nothing to compare with.")
     files = general_files(arguments.get("general") or "off", "")
     general = {what: load_general(name, contract, takes) for what, name in files.items()}
     if any(isinstance(one, RemoteModel) for one in (model, other)) and rows[0].row.content.kind == "text":
@@ -80,6 +86,8 @@ def evaluate_model(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     names = (arguments["model"], arguments["against"])
     results, known = run(model)
     against, known_other = run(other) if other is not None else (None, {})
+    if against is not None:
+        results, against = with_rewards(results, against)
     found = Found(
         compare(results, against, names, dataset_id(rows), rows),
         {

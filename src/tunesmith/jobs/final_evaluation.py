@@ -13,6 +13,7 @@ from tunesmith.data.prepare import Prepared, dataset_id
 from tunesmith.evaluate.budget import TRAINING_SHARE, choose_sample, seconds_a_row
 from tunesmith.evaluate.compare import EvalReport, compare, rows_of
 from tunesmith.evaluate.general_ability import general_files, load_general
+from tunesmith.evaluate.pairs import as_chats, with_rewards
 from tunesmith.evaluate.report import Picture, pick_samples
 from tunesmith.evaluate.suite import RowResults, evaluate_rows, joined
 from tunesmith.infer.local import COMPILE_AFTER, LocalEngine
@@ -73,6 +74,9 @@ def evaluate_both(
         seconds: that training took; how many rows are answered depends on it.
         report: hears what is done, and what was found.
     """
+    rows, said = as_chats(rows)
+    if said:
+        report(events.Warning(said))
     of_texts = bool(len(rows)) and rows[0].row.content.kind == "text"
     files = general_files(recipe.evaluate.general_ability, recipe.model.base, of_texts)
     if not len(rows) and (recipe.evaluate.general_ability == "auto" or not files):
@@ -104,6 +108,8 @@ def evaluate_both(
             report(events.Warning(engine.reason))
         del model, engine
     names = (folder.name, recipe.model.base)
+    for what in asked:
+        results["tuned"][what], results["base"][what] = with_rewards(results["tuned"][what], results["base"][what])
     reports = {
         what: compare(results["tuned"][what], results["base"][what], names, dataset_id(some), some)
         for what, some in asked.items()

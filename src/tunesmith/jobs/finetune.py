@@ -54,7 +54,7 @@ from tunesmith.model.methods.continue_from import starting_adapter
 from tunesmith.model.methods.method import trainable
 from tunesmith.model.methods.table import method_for
 from tunesmith.model.soft import soft_tokens
-from tunesmith.prompt.base import resolve
+from tunesmith.prompt.base import Base, resolve
 from tunesmith.track.trackers import TrackConfig, open_trackers
 from tunesmith.train.checkpoint import (
     Checkpoint,
@@ -66,7 +66,7 @@ from tunesmith.train.checkpoint import (
 )
 from tunesmith.train.learner import Learner
 from tunesmith.train.loop import Crowded, LoopSettings, Spike, train
-from tunesmith.train.objective import Models
+from tunesmith.train.objective import Draw, Models, Objective
 from tunesmith.train.objectives.table import objective_for
 from tunesmith.train.optimizers import kind_of, usual_rate
 from tunesmith.train.perturb import make_perturb, passes_of
@@ -83,7 +83,7 @@ from tunesmith.train.source import Source
 from tunesmith.train.sources.rows import RowSource, steps_per_epoch
 from tunesmith.train.state import TrainerState
 from tunesmith.train.weights.placed import Placed
-from tunesmith.train.weights.ranks import join_ranks
+from tunesmith.train.weights.ranks import Ranks, join_ranks
 
 
 def finetune(arguments: dict[str, Any], forward: Report, stop: Callable[[], bool] = lambda: False) -> dict[str, Any]:
@@ -182,13 +182,11 @@ def walk(
     wishes = Wishes(recipe.compile, recipe.checkpointing, batch_size, passes, kind.bytes_a_weight, recipe.micro_tokens,
                     plain)  # fmt: skip
     validation = choose_validation(recipe, splits, steps, report)
-    if objective.precompute is not None:
-        asked = [*splits.train, *(splits.replay.rows if splits.replay else ()), *splits.validation]
-        objective = precomputed(objective, Models(placed.model, plan), asked, folder, base.fingerprint())
     plan = complete_plan(plan, wishes, placed, objective, rows, report)
     if ranks.leads:
         write_json(folder / "plan.json", plan.to_json())
-    rate = recipe.optim.learning_rate or usual_rate(recipe.optim.optimizer, method.learning_rate)
+    objective = with_values(objective, Models(placed.model, plan), splits, folder, base, ranks, report)
+    rate = recipe.optim.learning_rate or usual_rate(recipe.optim.optimizer, method.learning_rate * objective.rate)
     report(events.Plan(plan.to_json(), sum(weight.numel() for weight in trainable(placed.model).values()), rate))
 
     # 7. Training.
@@ -202,7 +200,8 @@ def walk(
     state.early = state.early and not changed
     say_rates(learner, checkpoint, report)
     refuse_small_disk(learner, folder, recipe.output.keep_last)
-    watched = source.cut(splits.validation.at(validation.places)) if splits.validation else []
+    asked = objective.arrange(splits.validation.at(validation.places), Draw()) if splits.validation else []
+    watched = source.cut(asked) if len(asked) else []
     while not state.early and learner.step_number < settings.steps:
         save = saver(learner, state, source, folder, recipe.output.keep_last, bound, report)
         try:
@@ -256,6 +255,17 @@ def walk(
     write_report(folder, recipe, splits, plan, found)
     report(events.Finished())
     return {"folder": str(folder), "scores": found.report.to_json()["scores"] if found.report else []}
+
+
+def with_values(
+    objective: Objective, models: Models, splits: Splits, folder: Path, base: Base, ranks: Ranks, report: Report
+) -> Objective:  # fmt: skip
+    """The objective with what it computes of all rows beforehand, if it does."""
+    if objective.precompute is None and objective.beside is None:
+        return objective
+    report(events.Phase("computing what rows need beforehand"))
+    asked = [*splits.train, *(splits.replay.rows if splits.replay else ()), *splits.validation]
+    return precomputed(objective, models, asked, folder, base.fingerprint(), ranks)
 
 
 def say_rates(learner: Learner, checkpoint: Checkpoint | None, report: Report) -> None:

@@ -18,8 +18,9 @@ from tunesmith.train.objective import Objective
 from tunesmith.train.recipe import Recipe
 
 # Objectives whose models have a head, or a decoder, beside the body.
-WITH_HEAD = frozenset({"classify", "token_classify", "extract", "seq2seq"})
+WITH_HEAD = frozenset({"classify", "token_classify", "extract", "seq2seq", "reward"})
 WRITING = frozenset({"seq2seq", "pretrain"})  # of those that do not chat, whose heads give words
+PREFERRING = frozenset({"dpo", "simpo", "orpo", "cpo", "kto", "bco", "reward"})  # that learn from preferences
 WITHOUT_HEAD = ("prompt_tuning", "p_tuning", "prefix_tuning", "adapter")  # what they save has no place for a head
 
 
@@ -29,7 +30,10 @@ def refuse_what_does_not_fit(recipe: Recipe) -> None:
     Raises:
         ConfigError: with what to change.
     """
-    for refuse in (refuse_in_parts, refuse_optimizer, refuse_merge, refuse_quantized, refuse_with_head, refuse_pool):
+    for refuse in (
+        refuse_in_parts, refuse_optimizer, refuse_merge, refuse_quantized, refuse_with_head, refuse_with_preferences,
+        refuse_pool,
+    ):  # fmt: skip
         refuse(recipe)
 
 
@@ -144,6 +148,24 @@ def refuse_with_head(recipe: Recipe) -> None:
             raise ConfigError(f"{both} evaluate.general_ability do not go together: it does not chat. Leave it out.")
         if recipe.objective.type == "seq2seq" and recipe.perturb.type != "none":
             raise ConfigError(f"{both} perturb.type = {recipe.perturb.type} do not go together yet. Leave it out.")
+
+
+def refuse_with_preferences(recipe: Recipe) -> None:
+    """Refuse what learning from preferences is not made for.
+
+    Raises:
+        ConfigError: it says which two do not go together.
+    """
+    if recipe.objective.type not in PREFERRING:
+        return
+    both = f"objective.type = {recipe.objective.type} and"
+    if recipe.data.train_on == "all":
+        raise ConfigError(f"{both} data.train_on = all do not go together: answers are preferred, not prompts. Leave "
+                          "it out.")  # fmt: skip
+    if recipe.perturb.type != "none":
+        raise ConfigError(f"{both} perturb.type = {recipe.perturb.type} do not go together yet. Leave it out.")
+    if recipe.sharding == "full" and recipe.processes > 1:
+        raise ConfigError(f"{both} sharding = full do not go together yet. Set sharding=none.")
 
 
 def refuse_beside_head(recipe: Recipe, both: str) -> None:

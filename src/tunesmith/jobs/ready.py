@@ -19,8 +19,8 @@ from tunesmith.train.recipe import Recipe
 def contract_of(recipe: Recipe, base: Base, task: str) -> Contract:
     """How the base is prompted, as the recipe has it."""
     prefix, add_tokens = getattr(recipe.objective, "prefix", ""), recipe.model.add_tokens
-    chat = TASKS[task].causal
-    return load_contract(base.folder, recipe.model.template, recipe.data.train_on, chat, add_tokens, prefix)
+    chat, answers = TASKS[task].chats, TASKS[task].causal or not TASKS[task].chats
+    return load_contract(base.folder, recipe.model.template, recipe.data.train_on, chat, add_tokens, prefix, answers)
 
 
 def informed(objective: Objective, splits: Splits, contract: Contract) -> Objective:

@@ -33,6 +33,7 @@ OWN_ROWS = "ember-general"  # general rows for the embedded model
 OWN_PROMPTS = "general-prompts"  # that any other is asked
 AT_MOST = 0.5  # of what the training takes, that a base model's answers may take unasked
 AS_TRAINED = 3.0  # trained tokens that take about as long as one that is generated
+KEPT = ("chat", "text")  # kinds of rows beside which others are replayed
 USUAL = 100  # tokens of an answer, about
 
 
@@ -89,13 +90,13 @@ def with_replay(
 def choose_source(recipe: Recipe, splits: Splits) -> Source:
     """Where replayed rows come from, as the recipe says, or else by what the base and the user's rows are."""
     wanted = recipe.data.replay
-    if wanted not in ("auto", "off") and not splits.kind.chat and splits.kind.name != "text":
+    if wanted not in ("auto", "off") and splits.kind.name not in KEPT:
         raise ConfigError(f"data.replay: beside {splits.kind.words} nothing is replayed. Leave it out.")
     if isinstance(wanted, OwnAnswers):
         return Source(wanted.prompts, read_prompts(wanted.prompts)[0])
     if wanted != "auto":
         return Source() if wanted == "off" else Source(wanted)
-    if not splits.kind.chat and splits.kind.name != "text":
+    if splits.kind.name not in KEPT:
         return Source(why_none=f"beside {splits.kind.words} there is nothing to keep.")
     if splits.kind.name == "text":
         return Source(why_none="beside plain text it is not done unasked. data.replay=FILE names rows to replay.")

@@ -19,6 +19,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 
 from tunesmith.core.errors import TrainingError
+from tunesmith.data.kinds.table import kind_of
 from tunesmith.data.prepare import Prepared
 from tunesmith.infer.generator import Options, answer_all
 from tunesmith.infer.local import LocalEngine
@@ -144,10 +145,11 @@ def verify_export(
     Raises:
         TrainingError: it is something else, or cannot answer.
     """
-    model = find_model(str(folder)).load(device)
+    exported = find_model(str(folder))
+    model = exported.load(device)
     if trained is not None:
         refuse_another(folder, model, rows, trained)
-    if rows[0].row.content.kind == "chat":
+    if exported.chats and kind_of(rows[0].row).chat:
         prompts = [row.ids[: max(1, int(row.mask.argmax()))].tolist() for row in islice(rows, ROWS)]
         asked = [(prompt, Options(max_new_tokens=8)) for prompt in prompts]
         answers = answer_all(LocalEngine(model, contract), asked)

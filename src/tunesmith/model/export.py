@@ -115,9 +115,9 @@ class ExportedModel:
         """How this model is prompted. `template` names one for a base model that has none."""
         recorded = self.card.get("contract")
         if recorded is None:
-            return load_contract(self.folder, template, chat=self.chats)
+            return load_contract(self.folder, template, chat=TASKS[self.task].chats)
         prefix = recorded.get("prefix", "")
-        contract = load_contract(self.folder, train_on=recorded["train_on"], chat=self.chats, prefix=prefix)
+        contract = load_contract(self.folder, train_on=recorded["train_on"], chat=TASKS[self.task].chats, prefix=prefix)
         if not self.chats:  # nothing that it says ends, so that its folder holds no generation config
             contract = replace(contract, stop_ids=tuple(recorded["stop_ids"]))
         if contract.id != recorded["id"]:

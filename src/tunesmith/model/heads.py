@@ -111,6 +111,12 @@ def class_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def reward_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a reward model's configuration: a classifier with a single number."""
+    names = {"id2label": {0: "reward"}, "label2id": {"reward": 0}}
+    return {"num_labels": 1, **names, "problem_type": PROBLEMS["number"]}
+
+
 def tag_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a tagger's configuration, from what is known of its rows."""
     names = tag_names(facts["labels"])

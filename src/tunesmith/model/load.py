@@ -33,6 +33,7 @@ from tunesmith.model.heads import (
     refuse_no_classifier,
     refuse_no_reader,
     refuse_no_tagger,
+    reward_settings,
     tag_settings,
     with_fresh,
 )
@@ -69,6 +70,7 @@ class Task:
         library: the class of transformers that builds it, with the head that the task needs.
         refuse: raises `ModelError` for a folder and configuration that the task cannot take.
         settings: of the configuration, from the facts of the rows: label names and the like.
+        chats: whether what it reads are conversations.
         causal: whether it predicts each token from those before it alone.
         pads: whether its model must know a token for padding, as heads do that look for a row's last token.
         headless: whether a base may come without the head, which then begins with random weights.
@@ -80,6 +82,7 @@ class Task:
     refuse: Callable[[Path, Any], None]
     settings: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda facts: {}
     causal: bool = False
+    chats: bool = False
     pads: bool = False
     headless: bool = True
     said_of_fresh: str = ""
@@ -336,9 +339,19 @@ def _first_line(error: Exception) -> str:
 
 
 TASKS: dict[str, Task] = {
-    "causal": Task("a causal language model", AutoModelForCausalLM, refuse_other_kinds, causal=True, headless=False),
+    "causal": Task(
+        "a causal language model", AutoModelForCausalLM, refuse_other_kinds, causal=True, chats=True, headless=False
+    ),
     "classify": Task(
         "a classifier of texts", AutoModelForSequenceClassification, refuse_no_classifier, class_settings, pads=True
+    ),
+    "reward": Task(
+        "a reward model",
+        AutoModelForSequenceClassification,
+        refuse_no_classifier,
+        reward_settings,
+        chats=True,
+        pads=True,
     ),
     "token_classify": Task("a tagger of words", AutoModelForTokenClassification, refuse_no_tagger, tag_settings),
     "extract": Task("a finder of answers", AutoModelForQuestionAnswering, refuse_no_reader),

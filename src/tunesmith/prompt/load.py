@@ -19,7 +19,7 @@ from tunesmith.prompt.templates import MARKS, TEMPLATES
 
 def load_contract(
     folder: Path, template: str | None = None, train_on: str = "assistant", chat: bool = True,
-    add_tokens: Sequence[str] = (), prefix: str = "",
+    add_tokens: Sequence[str] = (), prefix: str = "", answers: bool = True,
 ) -> Contract:  # fmt: skip
     """The contract of the model in `folder`.
 
@@ -31,6 +31,7 @@ def load_contract(
         prefix: what stands before every source of which something else is made.
         chat: whether conversations will be read; if not, a model may be without a template, as BERT is, and a
             tokenizer without a token for padding, as GPT-2's is, pads with the one that ends texts.
+        answers: whether the model will answer; one that only reads conversations may frame them as encoders do texts.
 
     Raises:
         ModelError: no tokenizer, no template though one is needed, an unknown template, or no stop token.
@@ -38,7 +39,9 @@ def load_contract(
     tokenizer = load_tokenizer(folder)
     if add_tokens:
         _add(tokenizer, add_tokens)
-    if not chat:
+    if not answers:
+        name_frame(tokenizer)
+    if not chat or not answers:
         name_padding(tokenizer)
     text = _template_text(folder, tokenizer, template)
     if text is None and chat:
@@ -58,6 +61,13 @@ def name_padding(tokenizer: Any) -> None:
     """Let a tokenizer without a token for padding pad with one that stands in no text."""
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.sep_token or tokenizer.unk_token
+
+
+def name_frame(tokenizer: Any) -> None:
+    """Let a tokenizer without tokens that begin and end texts use those of its frame: BERT's [CLS] and [SEP]."""
+    if tokenizer.eos_token is None and tokenizer.sep_token is not None:
+        tokenizer.eos_token = tokenizer.sep_token
+        tokenizer.bos_token = tokenizer.bos_token or tokenizer.cls_token
 
 
 def padding_id(folder: Path) -> int | None:

@@ -165,6 +165,15 @@ ANSWER_EXACT = Metric("answer exact match", "% of rows, as SQuAD normalises answ
 ANSWER_F1 = Metric("answer F1", "over words, as SQuAD normalises answers, mean, 0 to 100", True, _percentage)
 ANSWERED = Metric("answerable", "% of rows where it is right that there is an answer, or none", True, _percentage)
 
+REWARD_ACCURACY = Metric("reward accuracy", "% of pairs whose chosen answer has the higher reward, half of ties", True,
+                         _percentage)  # fmt: skip
+REWARD_MARGIN = Metric("reward margin", "reward of the chosen answer above the rejected one's, mean", True, _mean)
+CHOSEN_LIKELIER = Metric("chosen likelier", "% of pairs whose chosen answer is the likelier one", True, _percentage)
+LOGP_MARGIN = Metric("log probability margin", "nats by which the chosen answer is likelier, mean", True, _mean)
+
+PAIR_METRICS: tuple[Metric, ...] = (  # of models that learned from preferences
+    REWARD_ACCURACY, REWARD_MARGIN, CHOSEN_LIKELIER, LOGP_MARGIN,
+)  # fmt: skip
 ANSWER_METRICS: tuple[Metric, ...] = (ANSWER_EXACT, ANSWER_F1, ANSWERED)  # of models that find answers in passages
 TAG_METRICS: tuple[Metric, ...] = (  # of models that tag words
     ENTITY_F1, ENTITY_PRECISION, ENTITY_RECALL, MACRO_ENTITY_F1, WORD_ACCURACY,
@@ -178,7 +187,7 @@ METRICS: tuple[Metric, ...] = (  # of models that write
     LENGTH,
 )  # fmt: skip
 MASKED_METRICS: tuple[Metric, ...] = (MASKED_PERPLEXITY, MASKED_ACCURACY)  # of models that fill in words
-ALL_METRICS = (*ANSWER_METRICS, *TAG_METRICS, *CLASS_METRICS, *MASKED_METRICS, *METRICS)
+ALL_METRICS = (*PAIR_METRICS, *ANSWER_METRICS, *TAG_METRICS, *CLASS_METRICS, *MASKED_METRICS, *METRICS)
 
 _sentence_bleu = BLEU(effective_order=True)
 CORPUS_CHRF = CHRF()

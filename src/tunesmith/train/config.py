@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from tunesmith.core.config import Section, option
 from tunesmith.train.optimizers import MOST_RATE, AdamW, OptimizerConfig, ScheduleFree, Sgd
+from tunesmith.train.preference_config import Preferring
 from tunesmith.train.schedules import Constant, Cosine, SchedulerConfig
 
 
@@ -97,7 +98,7 @@ class PretrainConfig(Section):
 
 
 ObjectiveConfig = Annotated[
-    SftConfig | ClassifyConfig | TokenClassifyConfig | ExtractConfig | Seq2SeqConfig | PretrainConfig,
+    SftConfig | ClassifyConfig | TokenClassifyConfig | ExtractConfig | Seq2SeqConfig | PretrainConfig | Preferring,
     Field(discriminator="type"),
 ]
 
@@ -115,7 +116,8 @@ class OptimConfig(Section):
     optimizer: OptimizerConfig = option(AdamW(), "The rule of the update.")
     learning_rate: float | None = option(
         None,
-        "Peak learning rate; the method's tested default if absent (lora 2e-4, full 2e-5), fitted to the optimizer.",
+        "Peak learning rate; the method's tested default if absent (lora 2e-4, full 2e-5), fitted to the optimizer, "
+        "and lower where something is learned from preferences (dpo a tenth of it).",
         "LoRA runs usually take 1e-4 to 5e-4, full ones 1e-5 to 5e-5; the tiny ember takes ten times that.",
         gt=0,
         le=MOST_RATE,
@@ -248,7 +250,8 @@ class EvaluateConfig(Section):
     metric: str = option(
         "loss",
         "What validations are compared by: `loss`; `token_accuracy` of sft and seq2seq; `accuracy` of classify and "
-        "extract; `token_accuracy` and `f1` of token_classify.",
+        "extract; `token_accuracy` and `f1` of token_classify; `rewards/accuracies` and `rewards/margins` of all that "
+        "learns from preferences.",
     )
     patience: int | None = option(
         None, "Validations without a better value before the run ends; never if absent.", ge=1

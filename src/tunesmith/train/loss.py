@@ -49,16 +49,20 @@ def linear_cross_entropy(
     Returns:
         Two scalars: the sum in fp32, and a whole number. Words that tie for the first choice are all right.
     """
-    weight_VD, rows, first = head.weight, None, 0
-    if isinstance(head, MoreOutputs):
-        frozen = not head.weight.requires_grad
-        weight_VD, rows, first = (head.put_in_place(), head.rows, head.first) if frozen else (head.whole(), None, 0)
+    weight_VD, rows, first = table_of(head)
     if not torch.is_grad_enabled():
         hidden_ND, weight_VD = hidden_ND.detach(), weight_VD.detach()  # or their gradients would be made all the same
     run = _compiled_grade() if compiled else grade
     return _LinearCrossEntropy.apply(  # pyright: ignore
         hidden_ND, weight_VD, target_N, run, rows, first, smoothing, weight_N
     )
+
+
+def table_of(head: torch.nn.Linear) -> tuple[torch.Tensor, torch.nn.Parameter | None, int]:
+    """The weight of an output layer (V, D); where all but some new rows are frozen, these (R, D) and their place."""
+    if not isinstance(head, MoreOutputs):
+        return head.weight, None, 0
+    return (head.whole(), None, 0) if head.weight.requires_grad else (head.put_in_place(), head.rows, head.first)
 
 
 def at_targets(logits_NV: torch.Tensor, target_N: torch.Tensor) -> torch.Tensor:

@@ -152,9 +152,12 @@ class Objective:
         higher: those that are better when they are higher.
         before: statistics of a whole step, without gradient (KTO's KL, whitening); it is given the batches of this
             rank, which may be none, and the ranks to sum over. In validation each batch is a step.
-        arrange: the rows of a whole step before they are cut (KTO's mismatched pairs).
+        arrange: the rows of a whole step before they are cut.
         precompute: once, before anything is learned, a value for each of some rows, saved with the run (reference log
-            probabilities); `collate` is given them again with the rows.
+            probabilities); `collate` is given them again with the rows. While the plan is made, it is given none.
+        beside: of all rows that will ever be collated, the same with further sequences that each is read with; before
+            `precompute`, which is given these (KTO's mismatched pairs).
+        rate: its usual learning rate, as a multiple of the method's.
         padded: why its rows are never packed, as a sentence; empty where they may be.
         widths: where rows are padded, the tokens that a row takes of each tensor that it is padded in.
         soft: tokens that `collate` puts before each sequence of a row.
@@ -179,6 +182,8 @@ class Objective:
     arrange: Callable[[Sequence[Prepared], Draw], Sequence[Prepared]] = _as_they_are
     precompute: Callable[[Models, Sequence[Prepared]], Columns] | None = None
     padded: str = ""
+    beside: Callable[[Sequence[Prepared]], Sequence[Prepared]] | None = None
+    rate: float = 1.0
     widths: Callable[[Prepared], tuple[int, ...]] = _all_tokens
     soft: int = 0
     recordable: bool = False

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tunesmith.data.kinds.prepared import Prepared, Spans, Tokens
-from tunesmith.train.objective import Columns, Draw, Objective
+from tunesmith.train.objective import Columns, Draw, Models, Objective
 from tunesmith.train.planning.plan import Plan
 
 
@@ -22,7 +22,12 @@ def prefixed(objective: Objective, ids: Sequence[int]) -> Objective:
     def collate(rows: Sequence[Prepared], plan: Plan, draw: Draw, columns: Columns) -> Any:
         return objective.collate([with_prefix(row, before) for row in rows], plan, draw, columns)
 
-    return replace(objective, collate=collate, soft=len(ids))
+    def precompute(models: Models, rows: Sequence[Prepared]) -> Columns:
+        assert objective.precompute is not None
+        return objective.precompute(models, [with_prefix(row, before) for row in rows])
+
+    found = None if objective.precompute is None else precompute
+    return replace(objective, collate=collate, precompute=found, soft=len(ids))
 
 
 def with_prefix(row: Prepared, before: np.ndarray) -> Prepared:

@@ -44,7 +44,9 @@ class Recipe(Section):
     model: ModelConfig = option(ModelConfig(), "The base model.")
     method: MethodConfig = option(LoraConfig(), "How the base model is changed; `tunesmith methods` lists them.")
     objective: ObjectiveConfig = option(
-        SftConfig(), "What is learned: `sft`, `classify`, `token_classify`, `extract`, `seq2seq` or `pretrain`."
+        SftConfig(),
+        "What is learned: `sft`, `classify`, `token_classify`, `extract`, `seq2seq`, `pretrain`; from preferences "
+        "`dpo`, `simpo`, `orpo`, `cpo`, `kto`, `bco` or `reward`.",
     )
     data: DataConfig = option(..., "The rows, such as `data: {train: my-file.jsonl}`.")
     optim: OptimConfig = option(OptimConfig(), "How weights are updated.")

@@ -20,8 +20,8 @@ from tunesmith.data.formats.values import Values, Warn, kind_of, text_of
 from tunesmith.data.formats.written import frame_of
 from tunesmith.data.kinds.conversation import openai_turns, said, tools_key, unshown_parts, without_weight
 from tunesmith.data.kinds.kind import RowKind
-from tunesmith.data.kinds.row import Edit
-from tunesmith.data.kinds.teach import refuse_answers
+from tunesmith.data.kinds.row import Edit, Row
+from tunesmith.data.kinds.teach import refuse_pairs
 from tunesmith.data.quality.check import check_answer, check_prompt, list_place
 from tunesmith.data.quality.ledger import RowFault
 from tunesmith.prompt.contract import Contract, Draft
@@ -132,6 +132,12 @@ def turns(content: Preference) -> Conversation:
     return (*content.prompt, *content.chosen, *content.rejected)
 
 
+def shown_pair(row: Row) -> list[tuple[list[dict[str, Any]], str]]:
+    """The prompt, and the chosen answer."""
+    content: Any = row.content
+    return [(plain(content.prompt), content.chosen[-1].content)]
+
+
 def edit(content: Preference, change: Edit) -> Preference:
     """The pair with its turns changed; only the chosen side is learned."""
     return replace(
@@ -176,5 +182,6 @@ KIND = RowKind(
     turns=turns,
     edit=edit,
     unshown=lambda content, contract: unshown_parts(turns(content), content.tools, contract),
-    refuse=refuse_answers,
+    refuse=refuse_pairs,
+    shown=shown_pair,
 )

@@ -73,6 +73,35 @@ def refuse_one_answer(rows: TrainingRows, contract: Contract) -> None:
         )
 
 
+def refuse_pairs(rows: TrainingRows, facts: Facts, contract: Contract) -> None:
+    """A `RowKind.refuse` of pairs: what `refuse_answers` refuses, pairs whose sides became the same, one preference.
+
+    Raises:
+        DataError: with the first such row, or with the answer that all pairs prefer.
+    """
+    refuse_answers(rows, facts, contract)
+    same = [row for row in rows if np.array_equal(row.ids, row.others[0].ids)]
+    if same:
+        why = " after the cut" if same[0].cut else ""
+        raise DataError(
+            f"{same[0].source}: both answers are the same tokens{why}, as in {counted(len(same), 'row')}: there is "
+            "nothing to prefer. Raise data.max_length, or delete the row."
+        )
+    wanted, other = _sides(rows[0])
+    for side, answer, does in ((0, wanted, "prefer"), (1, other, "reject")):
+        if len(rows) > 1 and all(_sides(row)[side] == answer for row in rows):
+            raise DataError(
+                f"all {len(rows)} training rows {does} the same answer ({contract.decode(answer)[:60]!r}), whatever is "
+                "asked. Give pairs with different answers."
+            )
+
+
+def _sides(row: Prepared) -> tuple[list[int], list[int]]:
+    """The trained tokens of both sides of a pair."""
+    chosen, rejected = (one.ids[one.mask].tolist() for one in row.sequences)
+    return chosen, rejected
+
+
 def taught(row: Prepared) -> list[int]:
     """The trained tokens of a row."""
     return [token for one in row.sequences for token in one.ids[one.mask].tolist()]

@@ -6,11 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from tunesmith.core.errors import DataError
 from tunesmith.data.formats.format import Format, sets
 from tunesmith.data.formats.turns import SYSTEM_KEYS, continuation_of, conversation_of, system_of
 from tunesmith.data.formats.values import Values, Warn, shown, text_of
 from tunesmith.data.kinds.conversation import openai_turns, said, unshown_parts, without_weight
 from tunesmith.data.kinds.kind import Facts, RowKind
+from tunesmith.data.kinds.prepared import TrainingRows
 from tunesmith.data.kinds.row import Edit
 from tunesmith.data.kinds.teach import refuse_answers
 from tunesmith.data.quality.check import check_answer, check_prompt
@@ -101,6 +103,36 @@ def gather(content: Verdict, facts: Facts) -> None:
     facts[name] = facts.get(name, 0) + 1
 
 
+def refuse(rows: TrainingRows, facts: Facts, contract: Contract) -> None:
+    """What `refuse_answers` refuses, and verdicts that are all the same.
+
+    Raises:
+        DataError: they are.
+    """
+    refuse_answers(rows, facts, contract)
+    contents: list[Any] = [row.row.content for row in rows]
+    if len({content.good for content in contents}) == 1:
+        how, instead = ("bad", "give good ones alone")
+        if contents[0].good:
+            how, instead = "good", "train on them with objective.type=sft"
+        raise DataError(
+            f"all {len(rows)} training rows were found {how}, so there is nothing to tell them from. Give answers of "
+            f"both sorts, or {instead}."
+        )
+
+
+def doubts(rows: TrainingRows, facts: Facts) -> list[str]:
+    """Verdicts most of which say the same."""
+    good, bad = facts.get("good", 0), facts.get("bad", 0)
+    if not good or not bad or max(good, bad) < 4 * min(good, bad):
+        return []
+    less, field = ("good", "desirable_weight") if good < bad else ("bad", "undesirable_weight")
+    return [
+        f"{good} answers were found good and {bad} bad: few {less} ones count for little. Of objective.type=kto, "
+        f"objective.{field} makes each count more."
+    ]
+
+
 KIND = RowKind(
     name=Verdict.kind,
     words="verdicts",
@@ -127,5 +159,6 @@ KIND = RowKind(
     edit=edit,
     unshown=lambda content, contract: unshown_parts(turns(content), (), contract),
     gather=gather,
-    refuse=refuse_answers,
+    refuse=refuse,
+    doubts=doubts,
 )

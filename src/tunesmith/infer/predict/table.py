@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from tunesmith.core.errors import ModelError
-from tunesmith.infer.predict import answers, classes, fill, spans, tags, targets
+from tunesmith.infer.predict import answers, classes, fill, rewards, spans, tags, targets
 from tunesmith.infer.predict.predictor import Predictor, TaskPredictor
 from tunesmith.model.heads import fresh_weights
 
 PREDICTORS: dict[str, TaskPredictor] = {
     "classify": classes.PREDICTOR, "token_classify": tags.PREDICTOR, "extract": answers.PREDICTOR,
     "masked": fill.PREDICTOR, "seq2seq": targets.PREDICTOR, "spans": spans.PREDICTOR,
+    "reward": rewards.PREDICTOR,
 }  # fmt: skip
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from tunesmith.jobs.tasks import answers, classes, masked, spans, tags, targets
+from tunesmith.jobs.tasks import answers, classes, masked, rewards, spans, tags, targets
 from tunesmith.jobs.tasks.task import TaskEvaluation
 
 EVALUATIONS: dict[str, TaskEvaluation] = {
     "classify": classes.EVALUATION, "token_classify": tags.EVALUATION, "extract": answers.EVALUATION,
     "masked": masked.EVALUATION, "seq2seq": targets.EVALUATION, "spans": spans.EVALUATION,
+    "reward": rewards.EVALUATION,
 }  # fmt: skip

@@ -10,8 +10,11 @@ from tunesmith.model.heads import end_token
 from tunesmith.model.load import language_task
 from tunesmith.train.objective import Objective
 from tunesmith.train.objectives.classify import make_classify
+from tunesmith.train.objectives.dpo import make_dpo
 from tunesmith.train.objectives.extract import make_extract
+from tunesmith.train.objectives.kto import make_unpaired
 from tunesmith.train.objectives.pretrain import BY_TASK
+from tunesmith.train.objectives.reward import make_reward
 from tunesmith.train.objectives.seq2seq import make_seq2seq
 from tunesmith.train.objectives.sft import make_sft
 from tunesmith.train.objectives.token_classify import make_token_classify
@@ -24,6 +27,9 @@ OBJECTIVES: dict[str, Callable[[Any, Any], Objective]] = {
     "extract": lambda config, model: make_extract(config),
     "seq2seq": lambda config, model: make_seq2seq(config),
     "pretrain": lambda config, model: BY_TASK[language_task(model)](config),
+    **dict.fromkeys(("dpo", "simpo", "orpo", "cpo"), lambda config, model: make_dpo(config)),
+    **dict.fromkeys(("kto", "bco"), lambda config, model: make_unpaired(config)),
+    "reward": lambda config, model: make_reward(config),
 }
 
 

@@ -1,0 +1,140 @@
+"""What a reward model says of chats: `tunesmith.load("runs/reward").predict([[{"role": "user", ...}, ...]])`.
+
+Axes: S sequences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tunesmith.core.errors import DataError
+from tunesmith.data.formats.turns import conversation_of
+from tunesmith.data.formats.values import text_of
+from tunesmith.data.prepare import Prepared
+from tunesmith.data.quality.ledger import RowFault
+from tunesmith.infer.predict.classes import Read, row_logits
+from tunesmith.infer.predict.predictor import TaskPredictor, stream
+from tunesmith.prompt.base import positions_in
+from tunesmith.prompt.contract import Contract, Rendered
+from tunesmith.prompt.messages import Conversation, Message, plain
+
+CHATS = ("messages", "conversations")
+ASKED, ANSWERED = ("prompt", "question", "instruction"), ("completion", "response", "answer", "output")
+
+
+@dataclass(frozen=True)
+class Reward:
+    """What a chat is worth: only how much more or less than another one means something."""
+
+    reward: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"reward": self.reward}
+
+
+class RewardModel:
+    """A model that says how much people would like an answer: a `Predictor`.
+
+    Attributes:
+        keys: names of columns with chats, or with prompts beside answers.
+        model: of transformers, with its adapter.
+        contract: how chats become tokens.
+        takes: tokens that the model takes; None if its configuration does not say.
+    """
+
+    keys = frozenset({*CHATS, *ASKED, "text"})
+
+    def __init__(self, model: Any, contract: Contract, card: Mapping[str, Any]) -> None:
+        """Use `model`, in evaluation mode.
+
+        Args:
+            model: for the task `reward`.
+            contract: of the same folder.
+            card: of the same folder.
+        """
+        self.model, self.contract = model.eval(), contract
+        self.takes = positions_in(model.config.get_text_config().to_dict())
+
+    def predict(self, texts: Iterable[Any]) -> list[Reward]:
+        """The reward of each chat.
+
+        Args:
+            texts: lists of turns, mappings as rows of files are, or texts that are read as they are.
+
+        Raises:
+            DataError: one is none of these, or longer than the model takes.
+        """
+        return [reward for _, reward in stream(self, texts)]
+
+    def given(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The turns of a row, or its text.
+
+        Raises:
+            RowFault: there are none.
+        """
+        if (key := next((key for key in CHATS if values.get(key) is not None), None)) is not None:
+            return {"messages": plain(conversation_of(values, key, lambda fault: None))}
+        asked = next((key for key in ASKED if values.get(key) is not None), None)
+        if asked is not None:
+            answered = next((key for key in ANSWERED if values.get(key) is not None), None)
+            if answered is None:
+                advice = "Give the answer under 'completion', or both as 'messages'."
+                raise RowFault("no_assistant", "a prompt without an answer.", advice, (asked,))
+            turns = (Message("user", text_of(values, asked)), Message("assistant", text_of(values, answered)))
+            return {"messages": plain(turns)}
+        return {"text": text_of(values, "text")}
+
+    def read(self, given: Any) -> Read:
+        """The token ids of a chat, as they were in training, or of a text as it is.
+
+        Raises:
+            DataError: it is neither, or too long.
+        """
+        draft = self._draft(given)
+        [rendered] = self.contract.render_many([draft])
+        if not isinstance(rendered, Rendered):
+            raise DataError(f"{str(given)[:60]!r}: {rendered}")
+        if self.takes is not None and len(rendered.ids) > self.takes:
+            raise DataError(f"{str(given)[:60]!r}: {len(rendered.ids)} tokens, and the model takes {self.takes}.")
+        return np.frombuffer(rendered.ids, np.int32), len(rendered.ids)
+
+    def _draft(self, given: Any) -> Any:
+        key = {list: "messages", str: "text"}.get(type(given))
+        values = given if key is None else {key: given}
+        if not isinstance(values, Mapping):
+            raise DataError(f"{str(given)[:60]!r}: give a list of turns, or a text.")
+        try:
+            found = self.given(values)
+            if "text" in found:
+                return self.contract.draft_read(found["text"])
+            turns: Conversation = conversation_of(found, "messages", lambda fault: None)
+        except RowFault as fault:
+            raise DataError(f"{str(given)[:60]!r}: {fault.found} {fault.advice}") from None
+        return self.contract.draft(turns)
+
+    def answers(self, reads: Sequence[Read]) -> list[Reward]:
+        """The reward of each of some chats that were read."""
+        return [Reward(float(one)) for one in self.rewards(reads)]
+
+    def rewards(self, reads: Sequence[Read]) -> np.ndarray:
+        """The same as numbers, (S,)."""
+        return row_logits(self.model, reads)[:, 0].astype(np.float64) if reads else np.zeros(0)
+
+
+def reads_of(rows: Iterable[Prepared]) -> list[Read]:
+    """The sequences of prepared rows, as they are read."""
+    return [(one.ids, len(one.ids)) for row in rows for one in row.sequences]
+
+
+def outputs(model: Any, rows: Sequence[Prepared]) -> list[np.ndarray]:
+    """The rewards of each row's sequences, (sequences, 1)."""
+    rewards_S1 = row_logits(model.eval(), reads_of(rows))
+    return np.split(rewards_S1, np.cumsum([len(row.sequences) for row in rows])[:-1])
+
+
+PREDICTOR = TaskPredictor(RewardModel, outputs)

@@ -1,0 +1,142 @@
+"""Log probabilities of tokens without their logits: what losses are made of that look at whole answers.
+
+As in `loss`, a piece of the positions at a time goes through the output layer, so that no more than one piece of logits
+is ever there. But what each token will weigh is known only when answers have been compared. Where the output layer is
+frozen, the gradient of each log probability by what went in is kept, and weighed on the way back. Where it is trained,
+the logits of a piece are computed again on the way back.
+
+Axes: N positions, D width, V vocabulary, R rows of the output layer that are trained apart from the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from tunesmith.train.batch import TokenBatch
+from tunesmith.train.loss import (
+    at_targets,
+    hidden_at_trained,
+    logits_at_trained,
+    output_layer,
+    piece_length,
+    plus_product,
+    table_of,
+)
+
+
+def token_logprobs(hidden_ND: torch.Tensor, head: torch.nn.Linear, target_N: torch.Tensor) -> torch.Tensor:
+    """The log probability of each target, (N,) in fp32, of what the output layer makes of `hidden_ND`.
+
+    Args:
+        hidden_ND: what goes into the output layer.
+        head: the output layer, as `output_layer` gives it; products are in its precision.
+        target_N: the words in question.
+    """
+    return _logprobs(hidden_ND, head, target_N, entropy=False)[0]
+
+
+def token_logprobs_and_entropy(
+    hidden_ND: torch.Tensor, head: torch.nn.Linear, target_N: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same, and at each position the entropy over all words in nats, (N,) in fp32, which carries no gradient."""
+    return _logprobs(hidden_ND, head, target_N, entropy=True)
+
+
+def logprobs_at_trained(model: Any, batch: TokenBatch, chunked: bool) -> torch.Tensor:
+    """The log probability of each trained token of a batch, (N,) in fp32; all logits are built unless it is chunked."""
+    if chunked:
+        head = output_layer(model)
+        assert head is not None
+        return token_logprobs(hidden_at_trained(model, batch), head, batch.target_N)
+    logits_NV = logits_at_trained(model, batch).float()
+    return at_targets(logits_NV, batch.target_N)[:, 0] - logits_NV.logsumexp(-1)
+
+
+def _logprobs(
+    hidden_ND: torch.Tensor, head: torch.nn.Linear, target_N: torch.Tensor, entropy: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    weight_VD, rows, first = table_of(head)
+    learns = torch.is_grad_enabled()
+    return _TokenLogprobs.apply(hidden_ND, weight_VD, target_N, rows, first, entropy, learns)  # pyright: ignore
+
+
+def _pieces(count: int, length: int) -> Iterator[slice]:
+    return (slice(start, start + length) for start in range(0, count, length))
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    """Log probabilities and entropies of a piece at a time."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_ND: torch.Tensor, weight_VD: torch.Tensor, target_N: torch.Tensor,
+        rows_RD: torch.Tensor | None, first: int, entropy: bool, learns: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+        by_hidden, by_weight = (learns and needed for needed in ctx.needs_input_grad[:2])
+        kept_ND = torch.empty_like(hidden_ND) if by_hidden and not by_weight else None
+        logprob_N = hidden_ND.new_empty(len(hidden_ND), dtype=torch.float32)
+        log_sum_N, entropy_N = torch.empty_like(logprob_N), torch.zeros_like(logprob_N)
+        for piece in _pieces(len(hidden_ND), piece_length(weight_VD, by_weight)):
+            logits_NV = hidden_ND[piece].to(weight_VD.dtype) @ weight_VD.T
+            at_target_N1 = at_targets(logits_NV, target_N[piece])
+            share_NV, log_sum_N[piece] = softmax(logits_NV)
+            logprob_N[piece] = at_target_N1[:, 0] - log_sum_N[piece]
+            if entropy:
+                entropy_N[piece] = torch.special.entr(share_NV).sum(-1)
+            if kept_ND is not None:
+                slope_NV = slopes(share_NV, logprob_N[piece], target_N[piece], logits_NV)
+                kept_ND[piece] = slope_NV @ weight_VD
+        again = by_weight or (learns and rows_RD is not None)
+        ctx.save_for_backward(kept_ND, logprob_N, log_sum_N, target_N, hidden_ND if again else None,
+                              weight_VD if by_weight else None, rows_RD)  # fmt: skip
+        ctx.first, ctx.by_hidden, ctx.by_weight = first, by_hidden, by_weight
+        ctx.mark_non_differentiable(entropy_N)
+        return logprob_N, entropy_N
+
+    @staticmethod
+    def backward(ctx: Any, gradient_N: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # pyright: ignore
+        kept_ND, logprob_N, log_sum_N, target_N, hidden_ND, weight_VD, rows_RD = ctx.saved_tensors
+        by_hidden = by_weight = by_rows = None
+        if kept_ND is not None:
+            by_hidden = (kept_ND * gradient_N[:, None]).to(kept_ND.dtype)
+        if ctx.by_weight:
+            by_hidden = torch.empty_like(hidden_ND) if ctx.by_hidden else None
+            by_weight = torch.zeros_like(weight_VD, dtype=torch.float32)
+            for piece in _pieces(len(hidden_ND), piece_length(weight_VD, True)):
+                hidden = hidden_ND[piece].to(weight_VD.dtype)
+                logits_NV = hidden @ weight_VD.T
+                share_NV = logits_NV.float().sub_(log_sum_N[piece, None]).exp_()
+                slope_NV = slopes(share_NV, logprob_N[piece], target_N[piece], logits_NV)
+                slope_NV.mul_(gradient_N[piece, None])
+                if by_hidden is not None:
+                    by_hidden[piece] = slope_NV @ weight_VD
+                by_weight = plus_product(by_weight, slope_NV.T, hidden)
+            by_weight = by_weight.to(weight_VD.dtype)
+        if rows_RD is not None and hidden_ND is not None:  # few words: their logits alone are computed again
+            hidden = hidden_ND.to(rows_RD.dtype)
+            share_NR = ((hidden @ rows_RD.T).float() - log_sum_N[:, None]).exp()
+            own_NR = target_N[:, None] == ctx.first + torch.arange(len(rows_RD), device=target_N.device)
+            slope_NR = ((own_NR.float() - share_NR) * gradient_N[:, None]).to(hidden.dtype)
+            by_rows = slope_NR.T @ hidden
+        return by_hidden, by_weight, None, by_rows, None, None, None
+
+
+def softmax(logits_NV: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Shares of words in fp32, which in fp32 are written over the logits, and the logarithm of their sum, (N,)."""
+    score_NV = logits_NV.float()
+    top_N1 = score_NV.amax(-1, keepdim=True)
+    share_NV = score_NV.sub_(top_N1).exp_()
+    sum_N1 = share_NV.sum(-1, keepdim=True)
+    return share_NV.div_(sum_N1), (top_N1 + sum_N1.log())[:, 0]
+
+
+def slopes(
+    share_NV: torch.Tensor, logprob_N: torch.Tensor, target_N: torch.Tensor, into_NV: torch.Tensor
+) -> torch.Tensor:
+    """The gradient of each target's log probability by all logits, written into `into_NV`; the shares are used up."""
+    into_NV.copy_(share_NV.neg_())
+    at_target_N1 = -logprob_N[:, None].expm1()  # 1 - p, exact where p is nearly 1
+    return into_NV.scatter_(1, target_N[:, None], at_target_N1.to(into_NV.dtype))
