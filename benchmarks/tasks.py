@@ -42,8 +42,9 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
         "full": {
             "method": {"type": "full"}, "model.dropout": {"hidden": 0.1, "attention": 0.0},
             "objective": {"type": "classify", "pool": "mean", "label_smoothing": 0.1},
-            "optim": {"learning_rate": 1e-4, "epochs": 8, "batch_size": 32, "warmup": 0.1, "weight_decay": 0.01,
-                      "groups": {"classifier*": {"rate": 10}}},
+            "perturb": {"type": "fgm", "epsilon": 0.5},
+            "optim": {"learning_rate": 3e-4, "epochs": 4, "batch_size": 64, "warmup": 0.1, "weight_decay": 0.01,
+                      "groups": {"classifier*": {"rate": 5}}},
         },
         "lora": {
             "method": {"type": "lora", "rank": 32, "alpha": 64}, "model.dropout": 0.0,
