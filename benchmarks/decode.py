@@ -29,9 +29,9 @@ from pathlib import Path
 from typing import Any
 
 from gpu_cases import CASES, SHAPES
+from gpu_cases import make_model as make_in_place
 from results import put
 from sft_cpu import SIZES, make_model
-from sft_gpu import make_model as make_in_place
 from start import processor
 from with_llama_cpp import build_bindings, write_gguf
 
