@@ -18,8 +18,9 @@ from tunesmith.core.errors import ConfigError, DataError, MissingError, Tunesmit
 from tunesmith.core.events import silent
 from tunesmith.core.files import read_json, write_text
 from tunesmith.data.config import DataConfig
+from tunesmith.data.formats.label_names import label_names
 from tunesmith.data.formats.values import Values
-from tunesmith.data.kinds.labelled import Labelled, label_names
+from tunesmith.data.kinds.labelled import Labelled
 from tunesmith.data.kinds.row import Row
 from tunesmith.data.prompting.around import put_around
 from tunesmith.data.prompting.choose import words_of

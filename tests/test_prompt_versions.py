@@ -28,6 +28,7 @@ from tunesmith.jobs.prompts import try_prompts
 def there(mails, monkeypatch, in_process):  # noqa: F811
     """The folder of the rows, as the current one."""
     monkeypatch.chdir(mails.parent)
+    monkeypatch.setenv("TUNESMITH_HOME", str(mails.parent / "home"))  # where it is noted how often rows were looked at
     for name in ("VISUAL", "EDITOR"):
         monkeypatch.delenv(name, raising=False)
     return mails.parent

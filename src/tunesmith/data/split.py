@@ -14,8 +14,8 @@ from tunesmith.core.errors import DataError
 from tunesmith.data.cache import prepared_dataset
 from tunesmith.data.config import DataConfig
 from tunesmith.data.dataset import Dataset, Subset
+from tunesmith.data.formats.label_names import label_names
 from tunesmith.data.kinds.kind import RowKind
-from tunesmith.data.kinds.labelled import label_names
 from tunesmith.data.prompting.around import READS, Around, put_around
 from tunesmith.data.prompting.version import read_version
 from tunesmith.data.quality.ledger import Ledger, RowFault

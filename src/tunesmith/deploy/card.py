@@ -15,7 +15,7 @@ import jinja2
 import yaml
 
 from tunesmith.core.errors import ConfigError
-from tunesmith.data.kinds.labelled import label_names
+from tunesmith.data.formats.label_names import label_names
 from tunesmith.data.kinds.pair import DIRECTIONS
 from tunesmith.data.kinds.schemes import labels_of, tag_names
 from tunesmith.data.quality.ledger import OUTCOMES

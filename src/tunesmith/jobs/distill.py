@@ -24,9 +24,9 @@ from tunesmith.core.files import expanded, open_new, write_json
 from tunesmith.core.names import counted, did_you_mean
 from tunesmith.data.config import DataConfig
 from tunesmith.data.dataset import Subset
+from tunesmith.data.formats.label_names import label_names
 from tunesmith.data.kinds.chat import Chat
 from tunesmith.data.kinds.conversation import without_weight
-from tunesmith.data.kinds.labelled import label_names
 from tunesmith.data.kinds.row import Row, to_json
 from tunesmith.data.prompting.around import READS, Around, put_around
 from tunesmith.data.prompting.variant import row_prompt

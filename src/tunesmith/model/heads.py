@@ -27,7 +27,8 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from tunesmith.core.errors import ModelError
-from tunesmith.data.kinds.labelled import label_names, shape_of
+from tunesmith.data.formats.label_names import label_names
+from tunesmith.data.kinds.labelled import shape_of
 from tunesmith.data.kinds.schemes import tag_names
 from tunesmith.model.layers import inside
 from tunesmith.model.packed import packed_inputs, padded_inputs

@@ -1,10 +1,10 @@
-"""Names of labels that rows have as numbers."""
+"""Names of labels: those that rows have as numbers get, and the order in which all of them stand."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunesmith.core.errors import DataError, MissingError
@@ -76,3 +76,10 @@ def _each_once(names: list[str], file: str) -> list[str]:
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise DataError(f"{file}: {twice[0]!r} stands there twice. Give each label a name of its own.")
     return names
+
+
+def label_names(facts: Mapping[str, Any]) -> list[str]:
+    """The classes of rows, by their facts, in the order of their ids: numbers by size, names by the alphabet."""
+    names = list(facts.get("labels", {}))
+    whole = all(name.lstrip("-").isdecimal() for name in names)
+    return sorted(names, key=int) if whole else sorted(names)

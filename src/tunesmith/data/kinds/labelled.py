@@ -125,13 +125,6 @@ def shape_of(facts: Facts) -> Shape:
     return "several" if facts.get("several") else "one" if facts.get("labels") else "number"
 
 
-def label_names(facts: Facts) -> list[str]:
-    """The classes in the order of their ids: numbers by size, names by the alphabet."""
-    names = list(facts.get("labels", {}))
-    whole = all(name.lstrip("-").isdecimal() for name in names)
-    return sorted(names, key=int) if whole else sorted(names)
-
-
 def names_of(content: Labelled) -> tuple[str, ...]:
     """The classes of a row; none where it has a number."""
     if isinstance(content.label, tuple):

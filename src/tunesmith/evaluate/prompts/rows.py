@@ -11,7 +11,8 @@ import numpy as np
 from tunesmith.core.errors import DataError
 from tunesmith.data.config import DataConfig
 from tunesmith.data.dataset import Subset
-from tunesmith.data.kinds.labelled import label_names, shape_of
+from tunesmith.data.formats.label_names import label_names
+from tunesmith.data.kinds.labelled import shape_of
 from tunesmith.data.kinds.row import Row
 from tunesmith.data.kinds.table import KINDS
 from tunesmith.data.split import Splits, load_splits

@@ -17,7 +17,8 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from tunesmith.core.errors import DataError
-from tunesmith.data.kinds.labelled import Shape, border_of, label_names, names_of, shape_of
+from tunesmith.data.formats.label_names import label_names
+from tunesmith.data.kinds.labelled import Shape, border_of, names_of, shape_of
 from tunesmith.data.prepare import Prepared
 from tunesmith.infer.predict.classes import best_threshold, reads_of, row_logits
 from tunesmith.model.heads import class_logits, inputs_of
