@@ -129,6 +129,22 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def serve() -> Iterator[Callable[[Any], Any]]:
+    """Servers that answer as they are told, each with `respond`; closed at the end."""
+    from test_remote import Server
+
+    servers: list[Any] = []
+
+    def start(respond: Any) -> Any:
+        servers.append(Server(respond))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
 @pytest.fixture(autouse=True)
 def compiled_alone() -> Iterator[None]:
     """What one test compiles, or still does in the background, is no other's business."""

@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 
 from classifiers import class_rows
 from conftest import COMMAND, READS, chat_row, many_rows
-from test_remote import Server
 from tunesmith.cli.main import app
 from tunesmith.core.errors import ConfigError, DataError, MissingError
 from tunesmith.core.events import silent
@@ -29,19 +28,6 @@ from tunesmith.jobs.distill import distill
 from tunesmith.jobs.teacher import agreed, distinct
 from tunesmith.prompt.base import resolve
 from tunesmith.prompt.load import load_contract
-
-
-@pytest.fixture
-def serve():
-    servers = []
-
-    def start(respond):
-        servers.append(Server(respond))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
 
 
 def said(text, ended="stop"):

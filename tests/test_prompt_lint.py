@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from conftest import many_rows
-from test_prompts import LABELS, knows, mails, options, said, serve  # noqa: F401  fixtures
+from test_prompts import LABELS, knows, mails, options, said  # noqa: F401  fixtures
 from tunesmith.cli.main import app
 from tunesmith.core.events import silent
 from tunesmith.core.files import read_json
@@ -240,7 +240,7 @@ def test_the_command_lints_what_is_given_or_the_best(mails, serve, monkeypatch, 
     assert str(wrong.exception) == "--from and --shots: a version says that itself. Give one of the two."
 
 
-def test_chats_are_linted(write_rows, serve):  # noqa: F811
+def test_chats_are_linted(write_rows, serve):
     file = write_rows(many_rows(40), "chats.jsonl")
     report = lint_prompt(asked(file, models=[f"{serve(knows).url}#small"], instruction="Be kind."), silent)["report"]
     assert [one["name"] for one in report["findings"]] == ["no format", "no context"]

@@ -9,7 +9,7 @@ import pytest
 
 from classifiers import save_base
 from conftest import made_once
-from test_prompts import knows, mails, options, serve  # noqa: F401  fixtures
+from test_prompts import knows, mails, options  # noqa: F401  fixtures
 from tunesmith.core.errors import TunesmithError
 from tunesmith.core.events import silent
 from tunesmith.infer.remote import RemoteModel
@@ -111,7 +111,7 @@ def test_scoring_is_noted_where_one_model_is_a_server(mails, serve, tiny):  # no
     assert notes == [f"{url}#small: --scoring mean is of models of this machine; this one writes its answers."]
 
 
-def test_rows(write_rows, serve):  # noqa: F811
+def test_rows(write_rows, serve):
     def said(rows, name):
         return sentence_of(write_rows(rows, name), models=[f"{serve(knows).url}#small"])
 

@@ -8,7 +8,7 @@ import jsonschema_rs
 import pytest
 
 from conftest import chat_row
-from test_prompts import LABELS, knows, mails, options, said, serve  # noqa: F401  fixtures
+from test_prompts import LABELS, knows, mails, options, said  # noqa: F401  fixtures
 from tunesmith.core.errors import ConfigError, MissingError
 from tunesmith.core.events import silent
 from tunesmith.data.prompting.schema import (
@@ -134,7 +134,7 @@ def test_a_local_model_is_kept_to_a_schema(write_rows, tiny, schema):
         try_prompts({**asked, "answer": ["json"]}, silent)
 
 
-def test_a_server_is_asked_for_a_schema_and_checked(write_rows, serve, schema):  # noqa: F811
+def test_a_server_is_asked_for_a_schema_and_checked(write_rows, serve, schema):
     file = write_rows(bookings(60), "bookings.jsonl")
     answers = iter(['{"room": 1, "dog": true}', "Gladly!", '{"room": 7, "dog": false}'])
     server = serve(lambda request: said(next(answers, '{"dog": false, "room": 1}')))
@@ -148,7 +148,7 @@ def test_a_server_is_asked_for_a_schema_and_checked(write_rows, serve, schema): 
     assert scores_of(line)["valid answers"] == pytest.approx(100 * (line["rows"] - 2) / line["rows"])
 
 
-def test_a_server_without_schemas_is_left_out_with_its_words(write_rows, serve, schema, tiny):  # noqa: F811
+def test_a_server_without_schemas_is_left_out_with_its_words(write_rows, serve, schema, tiny):
     file = write_rows(bookings(60), "bookings.jsonl")
     server = serve(lambda request: (400, {"error": {"message": "response_format is not supported"}}))
     asked = options(file, models=[f"{server.url}#small", str(tiny)], schema=schema, rows=4, max_new_tokens=24)

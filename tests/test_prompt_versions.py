@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from classifiers import class_rows
 from conftest import many_rows
-from test_prompts import knows, mails, options, said, serve  # noqa: F401  fixtures
+from test_prompts import knows, mails, options, said  # noqa: F401  fixtures
 from tunesmith.cli.main import app
 from tunesmith.core.errors import ConfigError, DataError, MissingError
 from tunesmith.core.events import silent
@@ -166,7 +166,7 @@ def test_a_template_stays_one():
 # The whole of it.
 
 
-def test_a_table_keeps_its_best_and_an_edit_its_child(there, serve):  # noqa: F811
+def test_a_table_keeps_its_best_and_an_edit_its_child(there, serve):
     server = serve(knows)
     shown = table(server)
     folder = there / "runs" / "prompts" / "mails"
@@ -199,7 +199,7 @@ def test_a_table_keeps_its_best_and_an_edit_its_child(there, serve):  # noqa: F8
     assert [one["id"] for one in read_json(there / "history.json")["versions"]] == ["0001", "0002"]
 
 
-def test_examples_are_kept_and_asked_as_they_were(there, serve):  # noqa: F811
+def test_examples_are_kept_and_asked_as_they_were(there, serve):
     server = serve(knows)
     run("--models", f"{server.url}#small", "--shots", "2", "--examples", "balanced", "--rows", "9", "--validate-only")
     kept = Versions(there / "runs" / "prompts" / "mails").find("best").prompt
@@ -215,7 +215,7 @@ def test_examples_are_kept_and_asked_as_they_were(there, serve):  # noqa: F811
     assert [turn["content"] for turn in turns[:2]] == [f"Which?\n\n{kept.chosen[0][0]}", kept.chosen[0][1]]
 
 
-def test_an_editor_is_opened_and_nothing_typed_is_lost(there, serve, monkeypatch):  # noqa: F811
+def test_an_editor_is_opened_and_nothing_typed_is_lost(there, serve, monkeypatch):
     table(serve(knows))
     folder = there / "runs" / "prompts" / "mails"
     script = there / "editor.py"
@@ -247,7 +247,7 @@ def test_an_editor_is_opened_and_nothing_typed_is_lost(there, serve, monkeypatch
     assert "no editor is named. Set VISUAL or EDITOR" in refused("--edit")
 
 
-def test_what_cannot_be_scored_is_not_lost_either(there, serve, monkeypatch):  # noqa: F811
+def test_what_cannot_be_scored_is_not_lost_either(there, serve, monkeypatch):
     fails = []
     server = serve(lambda request: (400, {"error": {"message": "no"}}) if fails else knows(request))
     table(server)
@@ -262,7 +262,7 @@ def test_what_cannot_be_scored_is_not_lost_either(there, serve, monkeypatch):  #
     assert "kept as" in run("--edit-with", "runs/prompts/mails/unfinished.txt").stdout
 
 
-def test_test_rows_are_looked_at_once_and_a_second_time_is_told(there, serve):  # noqa: F811
+def test_test_rows_are_looked_at_once_and_a_second_time_is_told(there, serve):
     server = serve(knows)
     table(server)
     (there / "new.txt").write_text("Which of {labels}?")
@@ -285,7 +285,7 @@ def test_test_rows_are_looked_at_once_and_a_second_time_is_told(there, serve):  
     assert "These test rows were looked at with 2 prompts in all" in history
 
 
-def test_options_that_do_not_go_together(there, serve):  # noqa: F811
+def test_options_that_do_not_go_together(there, serve):
     assert refused("--edit", "--history") == "--edit and --history: one at a time."
     assert refused("--gain") == "--gain goes with --lint."
     assert refused("--note", "x") == "--note goes with --edit."
@@ -301,7 +301,7 @@ def test_options_that_do_not_go_together(there, serve):  # noqa: F811
     )
 
 
-def test_a_version_of_chats(write_rows, serve, tmp_path):  # noqa: F811
+def test_a_version_of_chats(write_rows, serve, tmp_path):
     file = str(write_rows(many_rows(60), "chats.jsonl"))
     server = serve(lambda request: said("From seven to ten."))
     base = options(file, models=[f"{server.url}#small"], shots=[0, 1], validate_only=True, max_new_tokens=8,
@@ -318,7 +318,7 @@ def test_a_version_of_chats(write_rows, serve, tmp_path):  # noqa: F811
     assert child.metric == "chrF"
 
 
-def test_without_test_rows_there_is_a_sentence(write_rows, serve, tmp_path):  # noqa: F811
+def test_without_test_rows_there_is_a_sentence(write_rows, serve, tmp_path):
     files = (str(write_rows(class_rows(8, seed), f"few-{seed}.jsonl")) for seed in range(40))
     rows = next(file for file in files if not prompt_rows(DataConfig(train=file), 9, 0).test)
     base = options(rows, models=[f"{serve(knows).url}#small"], into=str(tmp_path / "v"))
@@ -327,7 +327,7 @@ def test_without_test_rows_there_is_a_sentence(write_rows, serve, tmp_path):  # 
         measure_prompt({**base, "version": "best"}, silent)
 
 
-def test_examples_of_several_turns_are_found_again_by_their_seed(write_rows, serve, tmp_path):  # noqa: F811
+def test_examples_of_several_turns_are_found_again_by_their_seed(write_rows, serve, tmp_path):
     rows = [{"messages": [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Good day."},
                           *row["messages"]]} for row in many_rows(40)]  # fmt: skip
     base = options(write_rows(rows, "talks.jsonl"), models=[f"{serve(lambda request: said('Yes.')).url}#small"],

@@ -17,7 +17,6 @@ from typer.testing import CliRunner
 
 from classifiers import begin, class_rows, save_base
 from conftest import COMMAND, chat_row, made_once, many_rows
-from test_remote import Server
 from tunesmith.cli.main import app
 from tunesmith.core.errors import ConfigError, DataError, MissingError, ModelError, Stopped
 from tunesmith.core.events import silent
@@ -60,19 +59,6 @@ def options(file, **changes):
 @pytest.fixture
 def mails(write_rows):
     return write_rows(class_rows(90), "mails.jsonl")
-
-
-@pytest.fixture
-def serve():
-    servers = []
-
-    def start(respond):
-        servers.append(Server(respond))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
 
 
 def said(text, tokens=True):
