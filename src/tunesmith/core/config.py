@@ -32,7 +32,7 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _alternatives_by_name(cls, values: Any) -> Any:
-        """An alternative may be written as its name, and without one it is the default."""
+        """An alternative may be written as its name, in a list too, and without one it is the default."""
         if not isinstance(values, Mapping):
             return values
         filled: dict[str, Any] = dict(cast(Mapping[str, Any], values))
@@ -42,6 +42,10 @@ class Section(BaseModel):
                 filled[name] = {"type": given}
             elif isinstance(given, Mapping):
                 filled[name] = {"type": cls.model_fields[name].default.type, **given}
+        for name, field in cls.model_fields.items():
+            given = filled.get(name)
+            if isinstance(given, list) and (inner := element_of(field)) is not None and is_tagged(inner):
+                filled[name] = [{"type": one} if isinstance(one, str) else one for one in cast(list[Any], given)]
         return filled
 
 
@@ -55,10 +59,21 @@ def alternatives(section: type[Section]) -> list[str]:
     """The fields of a section that hold one of several sections, told apart by `type`, even where there is but one."""
     found: list[str] = []
     for name, field in section.model_fields.items():
-        members, arms = union_members(field), get_args(field.annotation) or (field.annotation,)
-        if members and len(members) == len(arms) and all("type" in one.model_fields for one in members):
+        if is_tagged(field):
             found.append(name)
     return found
+
+
+def is_tagged(field: FieldInfo) -> bool:
+    """Whether a field holds one of several sections that are told apart by `type`, even where there is but one."""
+    members, arms = union_members(field), get_args(field.annotation) or (field.annotation,)
+    return bool(members) and len(members) == len(arms) and all("type" in one.model_fields for one in members)
+
+
+def element_of(field: FieldInfo) -> FieldInfo | None:
+    """What a list or a mapping holds, as a field of its own; None of any other."""
+    inner = get_args(field.annotation)
+    return FieldInfo.from_annotation(inner[-1]) if get_origin(field.annotation) in (list, dict) else None
 
 
 SectionType = TypeVar("SectionType", bound=Section)
@@ -239,7 +254,7 @@ class _Place:
 def _place(section: type[Section], path: list[str]) -> _Place:
     """Walk along a path of pydantic's, which names the alternative that was tried after each union."""
     said: list[str] = []
-    owner, field, tags = section, None, dict[str, type[Section] | None]()
+    owner, field, tags, held = section, None, dict[str, type[Section] | None](), None
     for part in path:
         if tags:
             chosen = tags.get(part, tags.get(""))
@@ -248,9 +263,10 @@ def _place(section: type[Section], path: list[str]) -> _Place:
             if is_tag:
                 continue
         said.append(part)
-        field = owner.model_fields.get(part)
-        members = union_members(field) if field else []
-        arms = [one for one in get_args(field.annotation) if one is not type(None)] if field else []
+        field = held or owner.model_fields.get(part)
+        held = element_of(field) if field else None
+        members = union_members(field) if field and not held else []
+        arms = [one for one in get_args(field.annotation) if one is not type(None)] if field and not held else []
         if field is None or get_origin(field.annotation) not in (Union, UnionType) or len(arms) < 2:
             owner = members[0] if len(members) == 1 else owner
         elif len(members) == len(arms):

@@ -55,7 +55,7 @@ def token_f1(answer: str, reference: str) -> float:
     return 2 * common / (said.total() + wanted.total())
 
 
-class _Words:
+class Words:
     """How ROUGE reads words: as the library does where a text is ASCII; else any letters, since it knows no others."""
 
     def __init__(self) -> None:
@@ -72,6 +72,6 @@ def _rouge(pairs: Sequence[tuple[str, str]]) -> dict[str, list[float]]:
     """ROUGE (Lin, 2004) F1 of each answer, with Porter's stemmer for English."""
     from rouge_score.rouge_scorer import RougeScorer
 
-    scorer: Any = RougeScorer(list(ROUGES), tokenizer=_Words())
+    scorer: Any = RougeScorer(list(ROUGES), tokenizer=Words())
     scores = [scorer.score(reference, answer) for answer, reference in pairs]
     return {key: [score[key].fmeasure for score in scores] for key in ROUGES}

@@ -19,7 +19,7 @@ from tunesmith.data.quality.ledger import RowFault
 from tunesmith.infer.predict.classes import Read, row_logits
 from tunesmith.infer.predict.predictor import TaskPredictor, stream
 from tunesmith.prompt.base import positions_in
-from tunesmith.prompt.contract import Contract, Rendered
+from tunesmith.prompt.contract import Contract, Draft, Rendered
 from tunesmith.prompt.messages import Conversation, Message, plain
 
 CHATS = ("messages", "conversations")
@@ -95,7 +95,17 @@ class RewardModel:
         Raises:
             DataError: it is neither, or too long.
         """
-        draft = self._draft(given)
+        return self._read_draft(self._draft(given), given)
+
+    def read_turns(self, turns: Conversation) -> Read:
+        """The token ids of a chat that is turns already.
+
+        Raises:
+            TunesmithError: the chat template refuses it, or it is too long.
+        """
+        return self._read_draft(self.contract.draft(turns), turns[-1].content)
+
+    def _read_draft(self, draft: Draft, given: Any) -> Read:
         [rendered] = self.contract.render_many([draft])
         if not isinstance(rendered, Rendered):
             raise DataError(f"{str(given)[:60]!r}: {rendered}")
@@ -103,7 +113,7 @@ class RewardModel:
             raise DataError(f"{str(given)[:60]!r}: {len(rendered.ids)} tokens, and the model takes {self.takes}.")
         return np.frombuffer(rendered.ids, np.int32), len(rendered.ids)
 
-    def _draft(self, given: Any) -> Any:
+    def _draft(self, given: Any) -> Draft:
         key = {list: "messages", str: "text"}.get(type(given))
         values = given if key is None else {key: given}
         if not isinstance(values, Mapping):

@@ -1,0 +1,64 @@
+"""The seam for kinds of scores: what each is, once it is ready to score answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tunesmith.score.rewards.sample import Sample
+from tunesmith.score.rewards.template import Template, Unscored, Worthless
+
+Value = float | Unscored
+Items = Sequence[Mapping[str, Any]]
+
+
+def nothing_to_refuse(items: Items) -> None:
+    """Whatever the rows hold is good."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """What says what answers are worth.
+
+    Attributes:
+        values: of many answers, one number each, in order, or why there is none.
+        templates: that it fills; a field that no row has is refused.
+        refuse: refuses, by `TunesmithError`, what would fail for every answer, given the fields of all rows.
+    """
+
+    values: Callable[[Sequence[Sample]], list[Value]]
+    templates: tuple[Template, ...] = ()
+    refuse: Callable[[Items], None] = nothing_to_refuse
+
+
+def one_by_one(score: Callable[[Sample], float], lowest: float = 0.0) -> Callable[[Sequence[Sample]], list[Value]]:
+    """`values` of a score that looks at each answer alone.
+
+    Args:
+        score: of one answer; raises `Unscored` or `Worthless`.
+        lowest: what a worthless answer gets.
+    """
+
+    def value(sample: Sample) -> Value:
+        try:
+            return score(sample)
+        except Worthless:
+            return lowest
+        except Unscored as fault:
+            return fault
+
+    return lambda samples: [value(sample) for sample in samples]
+
+
+def filled_reference(reference: Template, sample: Sample) -> str:
+    """The reference for one answer.
+
+    Raises:
+        Unscored: its fields are empty, so that there is nothing to compare with.
+        Worthless: the answer lacks a part that it names.
+    """
+    text = reference.fill(sample)
+    if reference.places and not text.strip():
+        raise Unscored(f"{reference.where}: {reference.text} is empty")
+    return text
