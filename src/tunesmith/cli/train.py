@@ -21,6 +21,10 @@ def train(
     until: Annotated[
         str, typer.Option(help="How far to go: trained, exported or evaluated. --resume takes the run further.")
     ] = "evaluated",
+    allow_function: Annotated[
+        list[str],
+        typer.Option(help="Python file that rewards may run functions of; repeatable. A recipe alone never may."),
+    ] = [],  # noqa: B006
 ) -> None:
     """Fine-tune a model, evaluate it beside its base and write a report; or go on with a run that ended early."""
     from tunesmith.cli.screen import live_screen
@@ -34,10 +38,13 @@ def train(
         raise ConfigError("give a recipe (with --set where needed), or --resume with a run folder alone.")
     with live_screen() as screen:
         if recipe is not None:
-            run = start_run(read_recipe(recipe, parse_overrides(set)), screen, until)
+            run = start_run(read_recipe(recipe, parse_overrides(set)), screen, until, allow_function)
         else:
             assert resume is not None
-            run = go_on(resume, screen, accept_change=accept_change, allow_inexact=allow_inexact, until=until)
+            run = go_on(
+                resume, screen, accept_change=accept_change, allow_inexact=allow_inexact, until=until,
+                allow_functions=allow_function,
+            )  # fmt: skip
     say_next(str(run.folder), until)
 
 

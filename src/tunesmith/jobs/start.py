@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from tunesmith.core import events
 from tunesmith.core.config import to_yaml
-from tunesmith.core.errors import ConfigError, JobError, Stopped, TunesmithError
+from tunesmith.core.errors import ConfigError, JobError, MissingError, Stopped, TunesmithError
 from tunesmith.core.events import Report, silent, to_attempts
 from tunesmith.core.files import expanded, make_folder, read_json, write_text
 from tunesmith.core.names import did_you_mean
@@ -56,7 +56,10 @@ class Run:
         return read_json(path)["scores"] if path.exists() else []
 
 
-def finetune(recipe: str | Path, report: Report = silent, until: str = "evaluated", **overrides: Any) -> Run:
+def finetune(
+    recipe: str | Path, report: Report = silent, until: str = "evaluated", allow_functions: Sequence[str | Path] = (),
+    **overrides: Any,
+) -> Run:  # fmt: skip
     """Fine-tune as a recipe says and return the run.
 
     Args:
@@ -64,30 +67,34 @@ def finetune(recipe: str | Path, report: Report = silent, until: str = "evaluate
         report: hears every event; the command line draws its progress bar from these.
         until: `trained` ends the run with its last checkpoint, `exported` with its model, `evaluated` with its
             report. `resume` takes it further.
+        allow_functions: Python files that rewards may run functions of; a recipe alone never may.
         **overrides: sections with fields to set otherwise, such as `optim={"epochs": 1}`.
 
     Raises:
         TunesmithError: anything that the user can mend, as one sentence.
     """
-    return start_run(read_recipe(Path(recipe), overrides), report, until)
+    return start_run(read_recipe(Path(recipe), overrides), report, until, allow_functions)
 
 
-def start_run(recipe: Recipe, report: Report = silent, until: str = "evaluated") -> Run:
+def start_run(
+    recipe: Recipe, report: Report = silent, until: str = "evaluated", allow_functions: Sequence[str | Path] = ()
+) -> Run:
     """Make the run's folder, run the child in it, and note how it ended.
 
     Raises:
         Stopped: it was interrupted and has a checkpoint; `resume` goes on.
     """
     refuse_unknown_end(until)
+    allowed = _allowed(allow_functions)
     refuse_missing(recipe, report)
     folder = claim_folder(recipe)
     write_text(folder / "config.yaml", to_yaml(recipe))
-    return _run(folder, {"until": until}, report)
+    return _run(folder, {"until": until, **allowed}, report)
 
 
 def resume(
     folder: str | Path, report: Report = silent, *, accept_change: bool = False, allow_inexact: bool = False,
-    until: str = "evaluated",
+    until: str = "evaluated", allow_functions: Sequence[str | Path] = (),
 ) -> Run:  # fmt: skip
     """Go on with a run that ended early, from its last whole checkpoint.
 
@@ -97,6 +104,7 @@ def resume(
         accept_change: go on although recipe, rows, tokenizer or base model are not what they were.
         allow_inexact: go on although machine or library versions are not what they were.
         until: as `finetune` takes it.
+        allow_functions: as `finetune` takes them; what was allowed when the run began is not any more.
 
     Raises:
         MissingError: it is no run folder.
@@ -110,7 +118,19 @@ def resume(
     with contextlib.chdir(folder) if brings_inputs(folder) else contextlib.nullcontext():
         refuse_missing(recipe, report)
     wanted = {"accept_change": accept_change, "allow_inexact": allow_inexact, "until": until}
-    return _run(folder, {"resume": True, **wanted}, report)
+    return _run(folder, {"resume": True, **wanted, **_allowed(allow_functions)}, report)
+
+
+def _allowed(files: Sequence[str | Path]) -> dict[str, Any]:
+    """What a job is told of Python files that may be run: their whole paths, where there are any.
+
+    Raises:
+        MissingError: one is not there.
+    """
+    for one in files:
+        if not expanded(one).is_file():
+            raise MissingError(f"--allow-function {one}: no such file.")
+    return {"allow_functions": [str(expanded(one).resolve()) for one in files]} if files else {}
 
 
 def _run(folder: Path, options: dict[str, Any], report: Report) -> Run:

@@ -21,9 +21,11 @@ from pydantic.fields import FieldInfo
 from tunesmith.core.config import Section, read_yaml
 from tunesmith.core.errors import ConfigError
 from tunesmith.core.names import did_you_mean
+from tunesmith.score.rewards.config import ScoreConfig
 from tunesmith.train.recipe import Recipe
 
 TEXTS = Path(__file__).parent / "explained"
+LISTED: Mapping[str, Any] = {"objective.rewards": ScoreConfig}  # that several fields hold a list of: explained once
 Role = Literal["section", "alternative", "field"]
 
 
@@ -112,7 +114,10 @@ class Explanation:
 @functools.cache
 def everything() -> dict[str, Explanation]:
     """Every section, field and alternative of a recipe by its name, in the order of the recipe."""
-    return {found.name: found for found in _below(Recipe, "", "", texts())}
+    said = texts()
+    found = [*_below(Recipe, "", "", said)]
+    found += [one for place, union in LISTED.items() for one in _alternatives(sections_in(union), place, place, said)]
+    return {one.name: one for one in found}
 
 
 def fields() -> list[Explanation]:
@@ -195,15 +200,32 @@ def _below(
             continue
         values, default = values_of(info), "required" if info.is_required() else shown(info.default)
         choices = [one for one in below if "type" in one.model_fields]
-        inside = tuple(f"{own}.{tag_of(one)}" for one in choices) or tuple(n for s in below for n in _names(s, own))
+        listed = _listed(info.annotation, choices)
+        inside = tuple(f"{listed or own}.{tag_of(one)}" for one in choices)
+        inside = inside or tuple(name for one in below for name in _names(one, own))
         yield replace(found, values=values, default=default, inside=inside, **_text(own, place, said))
-        for one in choices:
-            its = f"{own}.{tag_of(one)}"
-            alternative = Explanation(its, place, "alternative", kind_of(own).name, words_of(one))
-            yield replace(alternative, inside=_names(one, its), **_text(its, its, said))
-            yield from _below(one, its, place, said)
+        if not listed:
+            yield from _alternatives(choices, own, place, said)
         for one in below if not choices else []:
             yield from _below(one, own, place, said)
+
+
+def _alternatives(
+    choices: list[type[Section]], name: str, written: str, said: Mapping[str, dict[str, Any]]
+) -> Iterator[Explanation]:
+    """Each alternative of a field, before what is below it."""
+    for one in choices:
+        its = f"{name}.{tag_of(one)}"
+        alternative = Explanation(its, written, "alternative", kind_of(name).name, words_of(one))
+        yield replace(alternative, inside=_names(one, its), **_text(its, its, said))
+        yield from _below(one, its, written, said)
+
+
+def _listed(annotation: Any, choices: list[type[Section]]) -> str:
+    """Where the sections that a list or a mapping holds are explained; empty where that is below it."""
+    if get_origin(annotation) not in (list, dict):
+        return ""
+    return next((place for place, union in LISTED.items() if choices and set(choices) <= set(sections_in(union))), "")
 
 
 def _names(section: type[Section], name: str) -> tuple[str, ...]:
