@@ -202,6 +202,7 @@ def walk(
     models = Models(placed.model, plan)
     perturb = make_perturb(recipe.perturb, placed.model, recipe.seed, partial(getattr, learner, "step_number"))
     source: Any = RowSource(rows, objective, plan, batch_size, steps, recipe.seed, ranks)
+    rewards = None
     if objective.rollouts is not None:
         rewards = rewards_of(recipe, splits.train, arguments.get("allow_functions", ()))
         source = answering_source(source, models, contract, recipe, rewards, attention, report)
@@ -259,7 +260,7 @@ def walk(
     # 9. Base and tuned model, loaded from their folders, on rows that neither has seen.
     training = sum(step["seconds"] for step in read_lines(folder / METRICS))
     if TASKS[task].causal:
-        found = evaluate_both(recipe, folder, base, contract, splits.test, training, report)
+        found = evaluate_both(recipe, folder, base, contract, splits.test, training, report, rewards)
     else:
         found = evaluate_run(recipe, folder, base, splits, report)
     write_report(folder, recipe, splits, plan, found)
