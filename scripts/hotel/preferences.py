@@ -31,7 +31,7 @@ def pairs(source: dict[str, Any], manners: dict[str, Any], part: str) -> list[di
         wordings = wordings[:-HELD_OUT] if part == "train" else wordings[-HELD_OUT:]
         polite = manners["polite"][part]
         if name in manners["closing_only"]:
-            polite = [one for one in polite if one.startswith("{answer}")]
+            polite = [one for one in polite if one.startswith("{answer}") and one[9:-1] not in intent["answer"]]
         words = {"answer": intent["answer"], "curt": manners["answers"][name]}
         for turn in range(TRAIN if part == "train" else TEST):
             fault = FAULTS[turn % 2]

@@ -29,10 +29,11 @@ EMBEDDED = {
     "general-prompts": "replay/prompts.txt",
     "held-out-prompts": "replay/held_out_prompts.txt",
 }
+UNDECIDED = ".undecided.jsonl"  # what is added to the name of a file of preferences, for those that decide nothing
 SUFFIXES = (*JSONS, *TABLES, ".parquet", ".arrow", ".xlsx", *TAGGED, *TEXTS)
 BESIDE = re.compile(
     r"(readme|licen[sc]e|changelog|citation|notice|contributing)(\..*)?|dataset_infos?\.json|state\.json|.*\.lock"
-    r"|.*\.ledger\.json",
+    r"|.*\.ledger\.json|.*" + re.escape(UNDECIDED),
     re.I,
 )
 LOCK = re.compile(r"~\$.*\.(xls|doc|ppt|od)\w*|\.~lock\..*#", re.I)  # of Office, of LibreOffice
