@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import tempfile
 import time
@@ -196,16 +195,8 @@ def safe(text: str) -> str:
     return text.translate(ESCAPE)
 
 
-def forget_keys() -> None:
-    """Pass over what was typed before there was anything to judge."""
-    import termios
-
-    with contextlib.suppress(termios.error, OSError):
-        termios.tcflush(sys.stdin, termios.TCIFLUSH)
-
-
 def pressed() -> str:
-    """The key that somebody presses; `q` at the end of input."""
+    """The key that somebody presses from now on, not what was typed before; `q` at the end of input."""
     import click
 
     try:

@@ -232,7 +232,7 @@ def read_pairs(name: str, named: Sequence[str]) -> Iterator[Pair]:
 
 
 def _answers(row: Values, named: Sequence[str]) -> tuple[Answer, Answer]:
-    given, names = row.get("answers"), row.get("models", list(named))
+    given, names = row.get("answers"), row.get("models", list(named or BROUGHT))
     if not isinstance(given, list) or len(given) != 2:
         count = f"'answers' holds {len(given)}" if isinstance(given, list) else "there is no list 'answers'"
         raise RowFault("no_answers", f"{count}.", 'Give two: "answers": ["one", "other"].')
