@@ -13,8 +13,8 @@ from tunesmith.cli.options import Device
 
 
 def label(
+    into: Annotated[Path, typer.Option(help="File of the choices, as JSON lines; an old one is gone on with.")],
     file: Annotated[str | None, typer.Argument(help="Prompts: rows of chats, or texts one a line.")] = None,
-    into: Annotated[Path, typer.Option(help="File of the choices, as JSON lines; an old one is gone on with.")] = ...,  # pyright: ignore
     models: Annotated[str, typer.Option(help="One or two, by a comma: base models, runs, https://host/v1#name.")] = "",
     answers: Annotated[str | None, typer.Option(help="File of prompts that each bring two `answers` along.")] = None,
     who: Annotated[str | None, typer.Option(help="Who judges; the login name if absent.")] = None,

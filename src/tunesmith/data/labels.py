@@ -235,9 +235,9 @@ def _answers(row: Values, named: Sequence[str]) -> tuple[Answer, Answer]:
     given, names = row.get("answers"), row.get("models", list(named or BROUGHT))
     if not isinstance(given, list) or len(given) != 2:
         count = f"'answers' holds {len(given)}" if isinstance(given, list) else "there is no list 'answers'"
-        raise RowFault("no_answers", f"{count}.", 'Give two: "answers": ["one", "other"].')
+        raise RowFault("bad_answers", f"{count}.", 'Give two: "answers": ["one", "other"].')
     if not isinstance(names, list) or len(names) != 2 or not all(isinstance(one, str) and one for one in names):
-        raise RowFault("no_names", "'models' is not two names.", 'Give both, "models": ["one", "other"], or none.')
+        raise RowFault("bad_answers", "'models' is not two names.", 'Give both, "models": ["one", "other"], or none.')
     texts = [_text(one, place) for place, one in enumerate(given)]
     if names[0] == names[1]:
         names = [marked(one, number) for number, one in enumerate(names, 1)]
@@ -251,7 +251,7 @@ def _text(value: Any, place: int) -> str:
         value = turns[-1].content
     text = text_of({"answer": value}, "answer").strip()
     if not text:
-        raise RowFault("no_answers", f"answer {place + 1} is empty.", "Give one, or leave the row out.")
+        raise RowFault("bad_answers", f"answer {place + 1} is empty.", "Give one, or leave the row out.")
     return text
 
 
