@@ -1,6 +1,6 @@
 """Write the embedded pairs of answers of which people prefer one, from `intents.yaml` and `manners.yaml`.
 
-    python scripts/hotel/preferences.py    # -> src/tunesmith/assets/hotel/{preferences,preferences_test}.jsonl
+    python scripts/hotel/preferences.py    # -> src/tunesmith/assets/hotel_pairs/{train,test}.jsonl
 
 A question of the hotel's guests, a polite and concise answer, and one that is curt or rambles. All say what
 `intents.yaml` says, so that manner alone tells them apart. Held-out pairs have other wordings of the question, which
@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 HERE = Path(__file__).resolve().parent
-TARGET = HERE.parents[1] / "src" / "tunesmith" / "assets" / "hotel"
+TARGET = HERE.parents[1] / "src" / "tunesmith" / "assets" / "hotel_pairs"
 HELD_OUT = 2  # wordings of each intent, the last ones, as `build.py` has it
 TRAIN, TEST = 14, 2  # pairs of each intent
 FAULTS = ("curt", "rambling")
@@ -50,11 +50,12 @@ def pairs(source: dict[str, Any], manners: dict[str, Any], part: str) -> list[di
 def main() -> None:
     source = yaml.safe_load((HERE / "intents.yaml").read_text(encoding="utf-8"))
     manners = yaml.safe_load((HERE / "manners.yaml").read_text(encoding="utf-8"))
-    for part, name in (("train", "preferences.jsonl"), ("test", "preferences_test.jsonl")):
+    TARGET.mkdir(parents=True, exist_ok=True)
+    for part in ("train", "test"):
         rows = pairs(source, manners, part)
         text = "".join(json.dumps(row) + "\n" for row in rows)
-        (TARGET / name).write_text(text, encoding="utf-8")
-        print(f"{len(rows):>5} rows  {len(text):>7} bytes  {name}")
+        (TARGET / f"{part}.jsonl").write_text(text, encoding="utf-8")
+        print(f"{len(rows):>5} rows  {len(text):>7} bytes  {part}.jsonl")
 
 
 if __name__ == "__main__":

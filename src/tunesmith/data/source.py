@@ -21,8 +21,8 @@ from tunesmith.data.read.files import JSONS, PACKED, TABLES, TAGGED, TEXTS
 EMBEDDED = {
     "hotel": "hotel/train.jsonl",
     "hotel-test": "hotel/test.jsonl",
-    "hotel-preferences": "hotel/preferences.jsonl",
-    "hotel-preferences-test": "hotel/preferences_test.jsonl",
+    "hotel-preferences": "hotel_pairs/train.jsonl",
+    "hotel-preferences-test": "hotel_pairs/test.jsonl",
     "general-questions": "general_ability/questions.jsonl",
     "general-texts": "general_ability/texts.jsonl",
     "ember-general": "replay/ember.jsonl",
