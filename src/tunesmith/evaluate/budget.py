@@ -10,6 +10,7 @@ from tunesmith.core.events import silent
 from tunesmith.data.prepare import Prepared
 from tunesmith.evaluate.suite import TIMED, RowResults, evaluate_rows
 from tunesmith.infer.generator import Generator
+from tunesmith.score.rewards.reward import Rewards
 
 TRAINING_SHARE = 0.25  # of the seconds of training, that the comparison may take
 LEAST_SECONDS = 10.0  # seconds that may always be spent
@@ -34,12 +35,14 @@ class Sample:
     seconds: float
 
 
-def seconds_a_row(generator: Generator, rows: Sequence[Prepared], max_new_tokens: int) -> tuple[float, RowResults]:
+def seconds_a_row(
+    generator: Generator, rows: Sequence[Prepared], max_new_tokens: int, rewards: Rewards | None = None
+) -> tuple[float, RowResults]:
     """How long scoring and answering one row takes, of the first few together; and what was found on these."""
     rows = rows[:ROWS_TRIED]
     evaluate_rows(generator, rows[:1], 2, silent, "", timed=0)  # the first answer makes it ready
     started = time.perf_counter()
-    found = evaluate_rows(generator, rows, max_new_tokens, silent, "", timed=0)
+    found = evaluate_rows(generator, rows, max_new_tokens, silent, "", timed=0, rewards=rewards)
     return (time.perf_counter() - started) / len(rows), found
 
 

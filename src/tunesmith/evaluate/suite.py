@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,10 +18,14 @@ from tunesmith.core.events import Report
 from tunesmith.data.prepare import Prepared
 from tunesmith.evaluate.pairs import predict_pairs
 from tunesmith.infer.generator import Completion, Generator, Options, Scorer, answer_all
-from tunesmith.score.metrics import PERPLEXITY, STOP_RATE, TOKEN_ACCURACY, Counts
+from tunesmith.prompt.messages import Conversation, Tools
+from tunesmith.score.metrics import LENGTH, PERPLEXITY, REWARD, STOP_RATE, TOKEN_ACCURACY, Counts
+from tunesmith.score.rewards.reward import Rewards
+from tunesmith.score.rewards.sample import Sample, asked_of
 from tunesmith.score.texts import text_counts
 
 ROWS_BETWEEN_PULSES = 64  # that are scored
+UNANSWERED = "reinforcement"  # the kind of prompts without an answer
 TIMED = 8  # rows that are answered once more, one at a time, to measure latency
 
 
@@ -65,8 +70,11 @@ def evaluate_rows(
     report: Report,
     label: str,
     timed: int = TIMED,
+    rewards: Rewards | None = None,
 ) -> RowResults:
     """Score and answer every row, greedily; plain texts, which ask nothing, are only scored.
+
+    Prompts without an answer, which nothing can be compared with, are answered alone.
 
     Args:
         generator: the model.
@@ -76,18 +84,22 @@ def evaluate_rows(
         report: hears a `pulse` from time to time.
         label: what the pulse calls this model.
         timed: rows that are answered once more, alone, to measure latency; no speed is measured if 0.
+        rewards: what answers are worth; not asked if None.
     """
 
     def pulse(doing: str) -> Callable[[int], None]:
         return lambda done: report(events.Pulse(f"{doing} {label}", done, len(rows)))
 
-    predicted = predict_rows(generator, rows, pulse("scoring")) if isinstance(generator, Scorer) else {}
+    kind = rows[0].row.content.kind
+    scores = isinstance(generator, Scorer) and kind != UNANSWERED
+    predicted = predict_rows(generator, rows, pulse("scoring")) if scores else {}
     if rows[0].others and isinstance(generator, Scorer):
         predicted |= predict_pairs(generator, rows)
-    if rows[0].row.content.kind == "text":
+    if kind == "text":
         assert predicted, "texts are for models that score"
         return RowResults([""] * len(rows), predicted)
-    asked = [(row.row.prompt, Options(max_new_tokens=max_new_tokens, tools=row.row.tools)) for row in rows]
+    questions = [asked_of(row.row) for row in rows]
+    asked = [(turns, Options(max_new_tokens=max_new_tokens, tools=tools)) for turns, tools, _ in questions]
     started = time.perf_counter()
     completions = answer_all(generator, asked, pulse("evaluating"))
     seconds = time.perf_counter() - started
@@ -97,12 +109,30 @@ def evaluate_rows(
         answers,
         {
             **predicted,
-            **text_counts(answers, [row.row.answer for row in rows]),
+            **({} if rewards is None else reward_counts(rewards, questions, completions)),
+            **(lengths(answers) if kind == UNANSWERED else text_counts(answers, [row.row.answer for row in rows])),
             STOP_RATE.name: np.array([[one.choice.ended, 1] for one in completions], dtype=np.float64),
         },
         _speed(alone, completions, seconds) if alone else None,
         completions,
     )
+
+
+def reward_counts(
+    rewards: Rewards, questions: Sequence[tuple[Conversation, Tools, dict[str, Any]]], completions: Sequence[Completion]
+) -> dict[str, Counts]:
+    """What each answer is worth: (value, 1), or (0, 0) where it could not be scored."""
+    samples = [
+        Sample(turns, one.choice.text, one.choice.finish_reason, item)
+        for (turns, _, item), one in zip(questions, completions, strict=True)
+    ]
+    totals = [one.total for one in rewards.score(samples)]
+    return {REWARD.name: np.array([[total or 0.0, total is not None] for total in totals], dtype=np.float64)}
+
+
+def lengths(answers: Sequence[str]) -> dict[str, Counts]:
+    """How long answers are, where there are no others to compare them with."""
+    return {LENGTH.name: np.array([[len(answer), 1] for answer in answers], dtype=np.float64)}
 
 
 def joined(one: RowResults, other: RowResults) -> RowResults:

@@ -21,6 +21,7 @@ from tunesmith.model.export import find_model
 from tunesmith.model.load import answering, load
 from tunesmith.prompt.base import Base
 from tunesmith.prompt.contract import Contract
+from tunesmith.score.rewards.reward import Rewards
 from tunesmith.train.recipe import Recipe
 
 COMPILING_PAYS = 60.0  # seconds of comparing, from which compiled layers are worth their making
@@ -59,7 +60,7 @@ class Found:
 
 def evaluate_both(
     recipe: Recipe, folder: Path, base: Base, contract: Contract, rows: Sequence[Prepared], seconds: float,
-    report: Report,
+    report: Report, rewards: Rewards | None = None,
 ) -> Found:  # fmt: skip
     """Evaluate the base and the exported model on the same rows, one after the other.
 
@@ -73,6 +74,7 @@ def evaluate_both(
         rows: that were held out.
         seconds: that training took; how many rows are answered depends on it.
         report: hears what is done, and what was found.
+        rewards: what answers to held-out rows are worth, where the run has learned from that.
     """
     rows, said = as_chats(rows)
     if said:
@@ -94,7 +96,7 @@ def evaluate_both(
         model = exported.load(device) if tuned else load(base.folder, exported.spec(answering(device))).model
         engine = LocalEngine(model, contract, compile_after=compile_after)
         if not tuned:
-            asked, timed, tried = affordable(recipe, engine, asked, seconds, report)
+            asked, timed, tried = affordable(recipe, engine, asked, seconds, report, rewards)
         results[label] = {}
         for number, (what, some) in enumerate(asked.items()):
             name, goes_on = f"{label} on {what}" if what else label, not tuned and number == 0
@@ -102,7 +104,8 @@ def evaluate_both(
             if known == len(some):
                 results[label][what] = tried
                 continue
-            found = evaluate_rows(engine, some[known:], recipe.evaluate.max_new_tokens, report, name, timed)
+            worth = None if what else rewards
+            found = evaluate_rows(engine, some[known:], recipe.evaluate.max_new_tokens, report, name, timed, worth)
             results[label][what] = joined(tried, found) if known else found
         if engine.reason:
             report(events.Warning(engine.reason))
@@ -121,13 +124,15 @@ def evaluate_both(
 
 def affordable(
     recipe: Recipe, engine: LocalEngine, asked: dict[str, Sequence[Prepared]], seconds: float, report: Report,
+    rewards: Rewards | None,
 ) -> tuple[dict[str, Sequence[Prepared]], int, RowResults]:  # fmt: skip
     """The rows of each set that both models answer, how many answers are timed alone, the base's results on a few.
 
     What that takes is said.
     """
     sizes = {what: len(some) for what, some in asked.items()}
-    each, tried = seconds_a_row(engine, next(iter(asked.values())), recipe.evaluate.max_new_tokens)
+    each, tried = seconds_a_row(engine, next(iter(asked.values())), recipe.evaluate.max_new_tokens,
+                                rewards if "" in asked else None)  # fmt: skip
     sample = choose_sample(sizes, each, seconds, recipe.evaluate.rows)
     sets = {what or "held-out rows": {"rows": len(places), "of": sizes[what]} for what, places in sample.sets.items()}
     report(events.Comparison(sets, round(sample.seconds, 1)))

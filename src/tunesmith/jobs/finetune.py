@@ -25,6 +25,7 @@ from tunesmith.evaluate.report import Story, render_page
 from tunesmith.jobs.card import make_card
 from tunesmith.jobs.final_evaluation import Found, evaluate_both
 from tunesmith.jobs.merge import export_merged, rows_to_compare
+from tunesmith.jobs.own_rewards import answering_source, planned_rows, rewards_of, say_slow
 from tunesmith.jobs.preflight import (
     doubts,
     refuse_measures,
@@ -54,7 +55,8 @@ from tunesmith.model.methods.continue_from import starting_adapter
 from tunesmith.model.methods.method import trainable
 from tunesmith.model.methods.table import method_for
 from tunesmith.model.soft import soft_tokens
-from tunesmith.prompt.base import Base, resolve
+from tunesmith.model.value_head import add_value_head
+from tunesmith.prompt.base import Base, context_length, resolve
 from tunesmith.track.trackers import TrackConfig, open_trackers
 from tunesmith.train.checkpoint import (
     Checkpoint,
@@ -67,6 +69,7 @@ from tunesmith.train.checkpoint import (
 from tunesmith.train.learner import Learner
 from tunesmith.train.loop import Crowded, LoopSettings, Spike, train
 from tunesmith.train.objective import Draw, Models, Objective
+from tunesmith.train.objectives.ppo import needs_value
 from tunesmith.train.objectives.table import objective_for
 from tunesmith.train.optimizers import kind_of, usual_rate
 from tunesmith.train.perturb import make_perturb, passes_of
@@ -165,8 +168,11 @@ def walk(
     loaded = load(base.folder, spec)
     say_fresh(loaded.model, task, report)
     batch_size, an_epoch = recipe.optim.batch_size, steps_per_epoch(rows, recipe.optim.batch_size)
-    steps = recipe.optim.steps or max(1, math.ceil(recipe.optim.epochs * an_epoch))
-    model = changed_model(loaded.model, recipe, rows, steps)
+    steps = recipe.optim.steps or max(1, math.ceil(recipe.optim.epochs * an_epoch)) * objective.updates
+    shown = planned_rows(rows, objective, contract, context_length(base.folder))
+    model = changed_model(loaded.model, recipe, shown, steps)
+    if needs_value(objective):
+        add_value_head(model)
     attention = model.config._attn_implementation
     torch.manual_seed(recipe.seed + ranks.rank)  # or dropout would leave out the same in every process
     placed = Placed(model, plan, ranks, loaded.sources)
@@ -175,14 +181,14 @@ def walk(
     objective = prefixed(objective, soft_tokens(placed.model))
     refuse_not_finite(base.folder, placed.model)
     if TASKS[task].causal:
-        refuse_looking_ahead(base.folder, placed.model, shortest(rows)[-1])
+        refuse_looking_ahead(base.folder, placed.model, shortest(shown)[-1])
     kind = kind_of(recipe.optim.optimizer)
     passes = steps * passes_of(recipe.perturb)
     plain = recipe.perturb.type == "none" and recipe.model.quantize == "none"
-    wishes = Wishes(recipe.compile, recipe.checkpointing, batch_size, passes, kind.bytes_a_weight, recipe.micro_tokens,
-                    plain)  # fmt: skip
+    wishes = Wishes(recipe.compile, recipe.checkpointing, objective.rows_a_step(batch_size), passes,
+                    kind.bytes_a_weight, recipe.micro_tokens, plain)  # fmt: skip
     validation = choose_validation(recipe, splits, steps, report)
-    plan = complete_plan(plan, wishes, placed, objective, rows, report)
+    plan = complete_plan(plan, wishes, placed, objective, shown, report)
     if ranks.leads:
         write_json(folder / "plan.json", plan.to_json())
     objective = with_values(objective, Models(placed.model, plan), splits, folder, base, ranks, report)
@@ -191,17 +197,21 @@ def walk(
 
     # 7. Training.
     report(events.Phase(TRAINING))
-    settings = loop_settings(recipe, an_epoch, steps, validation.every)
+    settings = loop_settings(recipe, an_epoch * objective.updates, steps, validation.every)
     learner = Learner(placed, recipe.optim, rate, steps, method, lambda name: method.rate(recipe.method, name))
     models = Models(placed.model, plan)
     perturb = make_perturb(recipe.perturb, placed.model, recipe.seed, partial(getattr, learner, "step_number"))
-    source = RowSource(rows, objective, plan, batch_size, steps, recipe.seed, ranks)
+    source: Any = RowSource(rows, objective, plan, batch_size, steps, recipe.seed, ranks)
+    rewards = None
+    if objective.rollouts is not None:
+        rewards = rewards_of(recipe, splits.train, arguments.get("allow_functions", ()))
+        source = answering_source(source, models, contract, recipe, rewards, attention, report)
     state = TrainerState() if checkpoint is None else restore(learner, checkpoint, source)
     state.early = state.early and not changed
     say_rates(learner, checkpoint, report)
     refuse_small_disk(learner, folder, recipe.output.keep_last)
     asked = objective.arrange(splits.validation.at(validation.places), Draw()) if splits.validation else []
-    watched = source.cut(asked) if len(asked) else []
+    watched = source.watched(asked) if len(asked) else []
     while not state.early and learner.step_number < settings.steps:
         save = saver(learner, state, source, folder, recipe.output.keep_last, bound, report)
         try:
@@ -213,6 +223,7 @@ def walk(
             write_json(folder / "plan.json", plan.to_json())
             torch.set_num_threads(plan.threads)
     steps = learner.step_number
+    say_slow(source, report)
     beside = None
     if recipe.model.quantize != "none" and ranks.leads:
         placed.model.set_attn_implementation(attention)  # of rows that are not packed
@@ -234,14 +245,14 @@ def walk(
     card = make_card(recipe, base, contract, splits, plan, chosen.step, folder)
     target = folder / ("adapter" if recipe.output.merge and "merge" in method.can else "model")
     export(model, base, contract, target, {**card, "chosen": objective.choose(model, splits.validation)})
-    trained = what_was_trained(model, splits.train, recipe.device, task)
+    trained = what_was_trained(model, shown, recipe.device, task)
     if beside is not None and chosen.step == steps:
         report(events.Warning(said_of_quantizing(recipe.model.quantize, beside, trained.losses)))
     del model
-    verify_export(target, contract, splits.train, trained, recipe.device)
+    verify_export(target, contract, shown, trained, recipe.device)
     if target.name == "adapter":
         export_merged(target, folder / "model", rows_to_compare(splits), report, Trial(device=recipe.device))
-        verify_export(folder / "model", contract, splits.train, None, recipe.device)
+        verify_export(folder / "model", contract, shown, None, recipe.device)
     report(events.Exported(str(folder / "model"), chosen.step))
     if arguments.get("until") == "exported":
         return ended("exported", folder, report)
@@ -249,7 +260,7 @@ def walk(
     # 9. Base and tuned model, loaded from their folders, on rows that neither has seen.
     training = sum(step["seconds"] for step in read_lines(folder / METRICS))
     if TASKS[task].causal:
-        found = evaluate_both(recipe, folder, base, contract, splits.test, training, report)
+        found = evaluate_both(recipe, folder, base, contract, splits.test, training, report, rewards)
     else:
         found = evaluate_run(recipe, folder, base, splits, report)
     write_report(folder, recipe, splits, plan, found)

@@ -21,6 +21,7 @@ from tunesmith.train.recipe import Recipe
 WITH_HEAD = frozenset({"classify", "token_classify", "extract", "seq2seq", "reward"})
 WRITING = frozenset({"seq2seq", "pretrain"})  # of those that do not chat, whose heads give words
 PREFERRING = frozenset({"dpo", "simpo", "orpo", "cpo", "kto", "bco", "reward"})  # that learn from preferences
+REWARDED = frozenset({"grpo", "rloo", "ppo"})  # and from rewards of their own answers
 WITHOUT_HEAD = ("prompt_tuning", "p_tuning", "prefix_tuning", "adapter")  # what they save has no place for a head
 
 
@@ -156,7 +157,7 @@ def refuse_with_preferences(recipe: Recipe) -> None:
     Raises:
         ConfigError: it says which two do not go together.
     """
-    if recipe.objective.type not in PREFERRING:
+    if recipe.objective.type not in PREFERRING | REWARDED:
         return
     both = f"objective.type = {recipe.objective.type} and"
     if recipe.data.train_on == "all":

@@ -19,6 +19,7 @@ from tunesmith.data.replay import load_replay, refuse_none
 from tunesmith.data.source import SourceFile, find_files
 from tunesmith.data.split import Splits
 from tunesmith.jobs.own_answers import TOGETHER, Answers, Speaker, key_of, own_answers
+from tunesmith.jobs.preflight import REWARDED
 from tunesmith.model.export import find_model
 from tunesmith.model.load import answering, load, read_config
 from tunesmith.model.methods.continue_from import starting_adapter
@@ -90,6 +91,11 @@ def with_replay(
 def choose_source(recipe: Recipe, splits: Splits) -> Source:
     """Where replayed rows come from, as the recipe says, or else by what the base and the user's rows are."""
     wanted = recipe.data.replay
+    if recipe.objective.type in REWARDED:  # what it says itself is all that it learns from
+        if wanted not in ("auto", "off"):
+            raise ConfigError(f"data.replay and objective.type = {recipe.objective.type} do not go together. Leave it "
+                              "out: objective.beta holds the model near what it was.")  # fmt: skip
+        return Source()
     if wanted not in ("auto", "off") and splits.kind.name not in KEPT:
         raise ConfigError(f"data.replay: beside {splits.kind.words} nothing is replayed. Leave it out.")
     if isinstance(wanted, OwnAnswers):

@@ -15,6 +15,7 @@ from tunesmith.model.load import LoadSpec, answering, load
 from tunesmith.model.methods.method import trainable
 from tunesmith.model.methods.table import method_for
 from tunesmith.model.new_tokens import put_back, put_saved_tokens, refuse_other_tokens, split_off, train_new_tokens
+from tunesmith.model.value_head import without_value_head
 from tunesmith.train.checkpoint import Checkpoint, method_tensors, put_weights, tensors_to_export
 from tunesmith.train.recipe import Recipe
 
@@ -55,7 +56,7 @@ def trained_model(
     method = method_for(recipe.method)
     spec = replace(answering(recipe.device) if method.base_untouched else LoadSpec(), task=task, facts=facts)
     spec = replace(spec, new_tokens=tuple(recipe.model.add_tokens), pool=pool_of(recipe))
-    saved = tensors_to_export(checkpoint)
+    saved = without_value_head(tensors_to_export(checkpoint))
     config, tensors = method.exported(recipe.method, saved, method_tensors(checkpoint))
     model = changed_model(load(base, spec).model, recipe.model_copy(update={"method": config}))
     changed = put_weights(trainable(model), tensors, checkpoint.folder)

@@ -65,6 +65,11 @@ def _mean(sums: Counts) -> Counts:
     return sums[..., 0] / sums[..., 1]
 
 
+def _mean_of_some(sums: Counts) -> Counts:
+    """Counts are (value, 1), or (0, 0) where there is none."""
+    return sums[..., 0] / np.maximum(sums[..., 1], 1)
+
+
 def _of_classes(sums: Counts) -> tuple[Counts, Counts, Counts, Counts]:
     """Of each class how often it was right, said and true, shape (..., C), and whether it was any of them."""
     right, said, true = np.moveaxis(sums.reshape(*sums.shape[:-1], -1, 3), -1, 0)
@@ -171,6 +176,8 @@ REWARD_MARGIN = Metric("reward margin", "reward of the chosen answer above the r
 CHOSEN_LIKELIER = Metric("chosen likelier", "% of pairs whose chosen answer is the likelier one", True, _percentage)
 LOGP_MARGIN = Metric("log probability margin", "nats by which the chosen answer is likelier, mean", True, _mean)
 
+REWARD = Metric("reward", "mean of what answers are worth, those without a score left out", True, _mean_of_some)
+
 PAIR_METRICS: tuple[Metric, ...] = (  # of models that learned from preferences
     REWARD_ACCURACY, REWARD_MARGIN, CHOSEN_LIKELIER, LOGP_MARGIN,
 )  # fmt: skip
@@ -187,7 +194,7 @@ METRICS: tuple[Metric, ...] = (  # of models that write
     LENGTH,
 )  # fmt: skip
 MASKED_METRICS: tuple[Metric, ...] = (MASKED_PERPLEXITY, MASKED_ACCURACY)  # of models that fill in words
-ALL_METRICS = (*PAIR_METRICS, *ANSWER_METRICS, *TAG_METRICS, *CLASS_METRICS, *MASKED_METRICS, *METRICS)
+ALL_METRICS = (REWARD, *PAIR_METRICS, *ANSWER_METRICS, *TAG_METRICS, *CLASS_METRICS, *MASKED_METRICS, *METRICS)
 
 _sentence_bleu = BLEU(effective_order=True)
 CORPUS_CHRF = CHRF()

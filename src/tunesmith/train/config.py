@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from tunesmith.core.config import Section, option
 from tunesmith.train.optimizers import MOST_RATE, AdamW, OptimizerConfig, ScheduleFree, Sgd
+from tunesmith.train.policy_config import Rewarded
 from tunesmith.train.preference_config import Preferring
 from tunesmith.train.schedules import Constant, Cosine, SchedulerConfig
 
@@ -98,7 +99,14 @@ class PretrainConfig(Section):
 
 
 ObjectiveConfig = Annotated[
-    SftConfig | ClassifyConfig | TokenClassifyConfig | ExtractConfig | Seq2SeqConfig | PretrainConfig | Preferring,
+    SftConfig
+    | ClassifyConfig
+    | TokenClassifyConfig
+    | ExtractConfig
+    | Seq2SeqConfig
+    | PretrainConfig
+    | Preferring
+    | Rewarded,
     Field(discriminator="type"),
 ]
 
@@ -251,7 +259,7 @@ class EvaluateConfig(Section):
         "loss",
         "What validations are compared by: `loss`; `token_accuracy` of sft and seq2seq; `accuracy` of classify and "
         "extract; `token_accuracy` and `f1` of token_classify; `rewards/accuracies` and `rewards/margins` of all that "
-        "learns from preferences.",
+        "learns from preferences; `reward` of grpo, rloo and ppo.",
     )
     patience: int | None = option(
         None, "Validations without a better value before the run ends; never if absent.", ge=1

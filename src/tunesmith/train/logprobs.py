@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from tunesmith.model.layers import inside
 from tunesmith.train.batch import TokenBatch
 from tunesmith.train.loss import (
     at_targets,
@@ -45,14 +46,49 @@ def token_logprobs_and_entropy(
     return _logprobs(hidden_ND, head, target_N, entropy=True)
 
 
-def logprobs_at_trained(model: Any, batch: TokenBatch, chunked: bool) -> torch.Tensor:
-    """The log probability of each trained token of a batch, (N,) in fp32; all logits are built unless it is chunked."""
+def logprobs_at_trained(model: Any, batch: TokenBatch, chunked: bool, temperature: float = 1.0) -> torch.Tensor:
+    """The log probability of each trained token of a batch, (N,) in fp32; all logits are built unless it is chunked.
+
+    Args:
+        model: a causal language model.
+        batch: of the tokens.
+        chunked: whether the output layer is a matrix product, and nothing else.
+        temperature: of the distribution in question.
+    """
     if chunked:
-        head = output_layer(model)
-        assert head is not None
-        return token_logprobs(hidden_at_trained(model, batch), head, batch.target_N)
-    logits_NV = logits_at_trained(model, batch).float()
-    return at_targets(logits_NV, batch.target_N)[:, 0] - logits_NV.logsumexp(-1)
+        return of_hidden(model, hidden_at_trained(model, batch), batch.target_N, temperature)
+    return of_logits(logits_at_trained(model, batch), batch.target_N, temperature)
+
+
+def logprobs_and_hidden(
+    model: Any, batch: TokenBatch, chunked: bool, temperature: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same, and what the output layer reads at each of these tokens, (N, D)."""
+    if chunked:
+        hidden_ND = hidden_at_trained(model, batch)
+        return of_hidden(model, hidden_ND, batch.target_N, temperature), hidden_ND
+    read: list[torch.Tensor] = []
+    layer = inside(model).get_output_embeddings()
+    hook = layer.register_forward_pre_hook(lambda _, args: read.append(args[0].flatten(0, 1)))
+    try:
+        logits_NV = logits_at_trained(model, batch)
+    finally:
+        hook.remove()
+    hidden_ND = read[0] if batch.picked_N is None else read[0][batch.picked_N]
+    return of_logits(logits_NV, batch.target_N, temperature), hidden_ND
+
+
+def of_hidden(model: Any, hidden_ND: torch.Tensor, target_N: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Log probabilities of what the output layer makes of `hidden_ND`, whose logits are in proportion to it."""
+    head = output_layer(model)
+    assert head is not None
+    return token_logprobs(hidden_ND if temperature == 1 else hidden_ND / temperature, head, target_N)
+
+
+def of_logits(logits_NV: torch.Tensor, target_N: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Log probabilities of the targets, (N,) in fp32."""
+    logits_NV = logits_NV.float() / temperature
+    return at_targets(logits_NV, target_N)[:, 0] - logits_NV.logsumexp(-1)
 
 
 def _logprobs(

@@ -128,9 +128,9 @@ def train(
     recorded = RecordedPasses(objective, models, learner) if models.plan.graphs else None
     if state.early or learner.step_number >= settings.steps:
         return
-    for micro in batches_of(source):
+    started = time.perf_counter()
+    for micro in batches_of(source):  # of answers that the model draws itself, this is most of the time
         # 1. The whole step: its statistics, and what its sums will be divided by, over micro-batches and ranks.
-        started = time.perf_counter()
         whole = objective.before(models, real_ones(micro), learner.ranks)
         scale = learner.ranks.sum(total_units(batch.units for batch in micro))
         # 2. The gradient of each micro-batch.
@@ -204,6 +204,7 @@ def train(
             raise Stopped(f"stopped after step {learner.step_number} of {settings.steps}, with a checkpoint.")
         if crowded:
             raise crowded
+        started = time.perf_counter()
     raise TrainingError(f"the source of batches ended after step {learner.step_number} of {settings.steps}.")
 
 

@@ -19,6 +19,7 @@ from tunesmith.data.prepare import Prepared
 from tunesmith.prompt.contract import Contract
 from tunesmith.train.batch import DummyBatch
 from tunesmith.train.planning.plan import Plan
+from tunesmith.train.rollouts import Rollouts
 from tunesmith.train.weights.ranks import Ranks
 
 Columns = Mapping[str, torch.Tensor]  # values that were computed beforehand, one for each row
@@ -162,6 +163,7 @@ class Objective:
         widths: where rows are padded, the tokens that a row takes of each tensor that it is padded in.
         soft: tokens that `collate` puts before each sequence of a row.
         recordable: whether its batches are `TokenBatch`es whose one loss can be recorded and launched again on a GPU.
+        rollouts: of one that learns from the model's own answers, how; rows are their prompts.
         check: lets the planner try packing and the chunked loss; without it rows are not packed.
         informed: the same objective, once it is known what the training rows' facts are (names of classes, how often
             each comes), and how they become tokens.
@@ -187,10 +189,22 @@ class Objective:
     widths: Callable[[Prepared], tuple[int, ...]] = _all_tokens
     soft: int = 0
     recordable: bool = False
+    rollouts: Rollouts | None = None
     check: Check | None = None
     informed: Callable[[Mapping[str, Any], Contract], Objective] | None = None
     refuse: Callable[[Sequence[Prepared]], None] = refuse_nothing
     choose: Callable[[Any, Sequence[Prepared]], dict[str, Any]] = _choose_nothing
+
+    @property
+    def updates(self) -> int:
+        """Optimizer steps that are made of the rows of one."""
+        return 1 if self.rollouts is None else self.rollouts.updates
+
+    def rows_a_step(self, batch_size: int) -> int:
+        """What one update is learned from, given the rows of a step: answers to them, where they are prompts."""
+        if self.rollouts is None:
+            return batch_size
+        return max(1, batch_size * self.rollouts.config.samples // self.rollouts.config.parts)
 
 
 # The losses of a batch, each with its share of the gradient; given an objective, and what its terms are divided by.

@@ -46,7 +46,8 @@ class Recipe(Section):
     objective: ObjectiveConfig = option(
         SftConfig(),
         "What is learned: `sft`, `classify`, `token_classify`, `extract`, `seq2seq`, `pretrain`; from preferences "
-        "`dpo`, `simpo`, `orpo`, `cpo`, `kto`, `bco` or `reward`.",
+        "`dpo`, `simpo`, `orpo`, `cpo`, `kto`, `bco` or `reward`; from rewards of its own answers `grpo`, `rloo` or "
+        "`ppo`.",
     )
     data: DataConfig = option(..., "The rows, such as `data: {train: my-file.jsonl}`.")
     optim: OptimConfig = option(OptimConfig(), "How weights are updated.")
@@ -85,11 +86,26 @@ class Recipe(Section):
         """Where plain text is learned, absent means that paragraphs are read together, and cut into rows if long."""
         if not isinstance(values, Mapping):
             return values
-        objective, data = values.get("objective"), values.get("data")
-        kind = objective.get("type") if isinstance(objective, Mapping) else getattr(objective, "type", objective)
+        kind, data = type_of(values.get("objective")), values.get("data")
         if kind != "pretrain" or not isinstance(data, Mapping):
             return values
         return {**values, "data": {"over_long": "split", "documents": "sections", **data}}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rewards_are_compared(cls, values: Any) -> Any:
+        """Where a model learns from rewards, absent means that validations are compared by these."""
+        if not isinstance(values, Mapping) or type_of(values.get("objective")) not in ("grpo", "rloo", "ppo"):
+            return values
+        evaluate = values.get("evaluate", {})
+        if not isinstance(evaluate, Mapping):
+            return values
+        return {**values, "evaluate": {"metric": "reward", **evaluate}}
+
+
+def type_of(objective: Any) -> Any:
+    """What an `objective` section, as it is given, is to learn."""
+    return objective.get("type") if isinstance(objective, Mapping) else getattr(objective, "type", objective)
 
 
 def read_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:

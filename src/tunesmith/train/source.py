@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -20,6 +20,10 @@ class Source(Protocol):
 
     def steps(self) -> Iterator[list[Any]]:
         """This process's micro-batches of each step, from where the source stands; every process gets as many."""
+        ...
+
+    def watched(self, rows: Sequence[Any]) -> Sequence[Any]:
+        """Rows to validate on, as this process's micro-batches, made each time they are asked for."""
         ...
 
     def state(self) -> tuple[Tensors, dict[str, Any]]:

@@ -13,6 +13,8 @@ from tunesmith.train.objectives.classify import make_classify
 from tunesmith.train.objectives.dpo import make_dpo
 from tunesmith.train.objectives.extract import make_extract
 from tunesmith.train.objectives.kto import make_unpaired
+from tunesmith.train.objectives.policy import make_policy
+from tunesmith.train.objectives.ppo import make_ppo
 from tunesmith.train.objectives.pretrain import BY_TASK
 from tunesmith.train.objectives.reward import make_reward
 from tunesmith.train.objectives.seq2seq import make_seq2seq
@@ -29,6 +31,8 @@ OBJECTIVES: dict[str, Callable[[Any, Any], Objective]] = {
     "pretrain": lambda config, model: BY_TASK[language_task(model)](config),
     **dict.fromkeys(("dpo", "simpo", "orpo", "cpo"), lambda config, model: make_dpo(config)),
     **dict.fromkeys(("kto", "bco"), lambda config, model: make_unpaired(config)),
+    **dict.fromkeys(("grpo", "rloo"), lambda config, model: make_policy(config)),
+    "ppo": lambda config, model: make_ppo(config),
     "reward": lambda config, model: make_reward(config),
 }
 

@@ -82,7 +82,7 @@ class RowSource:
                 chosen = [rows[i] for i in indices]
                 yield list(self.cut(self.objective.arrange(chosen, draw), draw, self.plan.accumulation))
 
-    def cut(self, rows: Sequence[Prepared], draw: Draw = ONE_DRAW, accumulation: int | None = None) -> Sequence[Any]:
+    def cut(self, rows: Sequence[Prepared], draw: Draw = ONE_DRAW, accumulation: int | None = None) -> LazyBatches:
         """This process's share of `rows` as micro-batches, each made when it is asked for: many rows take no memory.
 
         Every process has as many; where there is nothing left for one, dummy batches are among them.
@@ -107,6 +107,10 @@ class RowSource:
             return self.objective.collate([rows[i] for i in places], plan, draw, {})
 
         return LazyBatches(groups, lambda group: collate(group) if group else DummyBatch(collate([0])))
+
+    def watched(self, rows: Sequence[Prepared]) -> Sequence[Any]:
+        """Rows to validate on, as micro-batches."""
+        return self.cut(rows)
 
     def state(self) -> tuple[Tensors, dict[str, Any]]:
         """How many steps were taken: all else follows from that."""
