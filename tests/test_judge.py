@@ -6,7 +6,7 @@ import pytest
 
 from rewarding import rewards, sample, totals
 from test_remote import completion, then
-from tunesmith.core.errors import ConfigError
+from tunesmith.core.errors import ConfigError, MissingError
 from tunesmith.infer.endpoint import Retry
 from tunesmith.score.rewards import judge as judging
 
@@ -17,7 +17,7 @@ def impatient(monkeypatch):
 
 
 def judge(server, **given):
-    return rewards({"type": "judge", "url": f"{server.url}#small", **given})
+    return rewards({"type": "judge", "model": f"{server.url}#small", **given})
 
 
 def test_a_judge_is_asked_with_the_rubric_and_a_schema(serve):
@@ -85,7 +85,7 @@ def test_a_judge_that_is_gone_or_refuses_gives_no_score(serve):
     assert len(server.requests) < 20  # the others are not waited for
     refused = judge(serve(lambda request: (401, {})))
     assert "wants a key (401)" in refused.score([sample("a")])[0].reason
-    nobody = rewards({"type": "judge", "url": "http://127.0.0.1:9/v1#x"})
+    nobody = rewards({"type": "judge", "model": "http://127.0.0.1:9/v1#x"})
     assert "cannot connect" in nobody.score([sample("a")])[0].reason
     with pytest.raises(ConfigError, match=r"rewards.judge: the judge was tried, and cannot connect"):
         nobody.refuse([{"reference": "a"}])
@@ -93,13 +93,33 @@ def test_a_judge_that_is_gone_or_refuses_gives_no_score(serve):
 
 def test_judges_that_cannot_be_are_refused(serve):
     for given, said in (
-        ({"url": "gpt-4"}, r"objective.rewards.judge.url = 'gpt-4': must be an address"),
-        ({"url": "http://127.0.0.1:9/v1#x", "least": 2}, "give most a value above least, 2"),
-        ({"url": "http://127.0.0.1:9/v1#x", "rubric": "{{item}}"}, r"\{\{item\}\} names nothing"),
+        ({"model": "no-such-model"}, "no-such-model"),
+        ({"model": "http://127.0.0.1:9/v1#x", "rubric": [{"role": "user"}]}, "give each turn of the rubric a role"),
+        ({"model": "http://127.0.0.1:9/v1#x", "least": 2}, "give most a value above least, 2"),
+        ({"model": "http://127.0.0.1:9/v1#x", "rubric": "{{item}}"}, r"\{\{item\}\} names nothing"),
     ):
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises((ConfigError, MissingError), match=said):
             rewards({"type": "judge", **given})
     tried = judge(serve(lambda request: (200, completion("Great answer!"))))
     with pytest.raises(ConfigError, match=r"the judge was tried, and the judge answers 'Great answer!'"):
         tried.refuse([{}])
     judge(serve(lambda request: (200, completion("0")))).refuse([{}])
+
+
+def test_turns_and_labels(serve):
+    server = serve(then((200, completion('{"label": "good"}')), (200, completion("bad")), (200, completion("so so"))))
+    rubric = [{"role": "system", "content": "Be strict."}, {"role": "assistant", "content": "{{sample.output_text}}"}]
+    made = judge(server, rubric=rubric, labels={"good": 1, "bad": 0.25})
+    found = [made.score([sample("a")])[0] for _ in range(3)]
+    assert [one.total for one in found] == [1.0, 0.25, None]
+    assert "the judge answers 'so so', and none of good, bad" in found[2].reason
+    body = server.requests[0]["body"]
+    assert [turn["role"] for turn in body["messages"]] == ["system", "assistant", "user"]
+    assert body["messages"][2]["content"].startswith("Say which of these it is: good, bad, as JSON")
+    assert body["response_format"]["json_schema"]["schema"]["properties"]["label"]["enum"] == ["good", "bad"]
+
+
+def test_a_judge_of_this_machine(tiny):
+    made = rewards({"type": "judge", "model": str(tiny), "max_new_tokens": 100, "least": 2, "most": 4}, device="cpu")
+    found = made.score([sample(str(i)) for i in range(3)])
+    assert all(one.total is not None and 2 <= one.total <= 4 for one in found), found

@@ -56,6 +56,9 @@ def serve(
     allow_integration: Annotated[
         list[str], typer.Option(help="A tracker that clients may send metrics to: wandb; repeatable.")
     ] = [],  # noqa: B006
+    grader: Annotated[
+        list[str], typer.Option(help="A model elsewhere that may grade: NAME=https://host/v1#model; repeatable.")
+    ] = [],  # noqa: B006
     allow_private_webhooks: Annotated[
         bool, typer.Option(help="Let webhooks be in your own networks, and without TLS.")
     ] = False,
@@ -93,7 +96,7 @@ def serve(
     from tunesmith.serve.app import make_app
     from tunesmith.serve.engines import Engines, by_vllm, local
     from tunesmith.serve.logs import write_log
-    from tunesmith.serve.names import read_bases
+    from tunesmith.serve.names import read_bases, read_graders
     from tunesmith.serve.server import Server
     from tunesmith.store.stores import open_stores
     from tunesmith.web.pages import add_pages
@@ -106,7 +109,7 @@ def serve(
     stores = open_stores(*where)
     server = Server(
         stores, bases, Engines(make=make), home / "models",
-        private_webhooks=allow_private_webhooks, integrations=tuple(allow_integration),
+        private_webhooks=allow_private_webhooks, integrations=tuple(allow_integration), graders=read_graders(grader),
     )  # fmt: skip
     # 3. an address, which is told before anybody can ask there
     listening = bound(host, port)

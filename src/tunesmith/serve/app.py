@@ -12,7 +12,18 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from tunesmith import __version__
-from tunesmith.serve import chat, completions, files, fine_tuning, models, permissions, stored, uploads, webhooks
+from tunesmith.serve import (
+    chat,
+    completions,
+    files,
+    fine_tuning,
+    grading,
+    models,
+    permissions,
+    stored,
+    uploads,
+    webhooks,
+)
 from tunesmith.serve.deliver import Deliverer
 from tunesmith.serve.errors import ApiError, error_body, handle_errors
 from tunesmith.serve.gate import Gate
@@ -40,7 +51,7 @@ def make_app(server: Server, hosts: list[str], origins: list[str] | None = None)
 
     app = FastAPI(title="tunesmith", version=__version__, docs_url="/docs", redoc_url=None, lifespan=living)
     app.state.server = server
-    for module in (files, uploads, fine_tuning, permissions, models, chat, stored, completions, webhooks):
+    for module in (files, uploads, fine_tuning, grading, permissions, models, chat, stored, completions, webhooks):
         app.include_router(module.router)
     app.include_router(webhooks.types)
 

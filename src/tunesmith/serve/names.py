@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tunesmith.core.errors import ConfigError
+from tunesmith.infer.remote import parse_remote
 
 TUNED = re.compile(
     r"ft:(?P<base>.+):(?P<project>[^:]*):(?P<suffix>[^:]*):(?P<id>[0-9a-f]{8})(:ckpt-step-(?P<step>\d+))?"
@@ -38,6 +39,21 @@ def read_bases(given: list[str]) -> Bases:
             raise ConfigError(f"--model {text!r}: write NAME or NAME=BASE, each name once.")
         table[name] = base or name
     return Bases(table)
+
+
+def read_graders(given: list[str]) -> dict[str, str]:
+    """Models that may grade as an operator writes them: `judge=https://host/v1#model`.
+
+    Raises:
+        ConfigError: a name is written twice, or is empty, or what stands behind it is no address.
+    """
+    table: dict[str, str] = {}
+    for text in given:
+        name, _, address = text.partition("=")
+        if not name or name in table or parse_remote(address) is None:
+            raise ConfigError(f"--grader {text!r}: write NAME=https://host/v1#model, each name once.")
+        table[name] = address
+    return table
 
 
 def tuned_name(base: str, project: str, suffix: str | None, job: str, step: int | None = None) -> str:

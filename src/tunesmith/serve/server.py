@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -36,6 +37,7 @@ class Server:
         largest_file: bytes of an upload.
         private_webhooks: whether webhooks may be in networks of the operator's own.
         integrations: trackers that clients may ask for.
+        graders: addresses of models elsewhere that may grade, by the names that clients know.
         rates: how often keys have asked.
         turns: of answers.
         ticks: tell of the engines' steps.
@@ -50,6 +52,7 @@ class Server:
     largest_file: int = LARGEST_FILE
     private_webhooks: bool = False
     integrations: tuple[str, ...] = ()
+    graders: Mapping[str, str] = field(default_factory=dict[str, str])
     rates: Rates = field(default_factory=Rates)
     turns: Turns = field(default_factory=Turns)
     ticks: Ticks = field(default_factory=Ticks)

@@ -29,7 +29,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., float], int, int]] = {  # with how many
     "log": (math.log, 1, 1),
 }  # fmt: skip
 MOST_PARTS = 500  # of a formula
-NAMED = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def make_combined(config: CombinedScore, where: str, scores: Mapping[str, Score]) -> Score:
@@ -47,7 +47,7 @@ def make_combined(config: CombinedScore, where: str, scores: Mapping[str, Score]
 
     def values(samples: Sequence[Sample]) -> list[Value]:
         columns = {name: score.values(samples) for name, score in scores.items() if name in names}
-        return [_combined(formula, {name: some[i] for name, some in columns.items()}) for i in range(len(samples))]
+        return [combine(formula, {name: some[i] for name, some in columns.items()}) for i in range(len(samples))]
 
     def refuse(items: Items) -> None:
         for score in scores.values():
@@ -56,14 +56,16 @@ def make_combined(config: CombinedScore, where: str, scores: Mapping[str, Score]
     return Score(values, tuple(one for score in scores.values() for one in score.templates), refuse)
 
 
-def _combined(formula: Formula, parts: Mapping[str, Value]) -> Value:
+def combine(formula: Formula, parts: Mapping[str, Value]) -> Value:
+    """What a formula makes of scores; none if one of them failed."""
     failed = {name: value for name, value in parts.items() if isinstance(value, Unscored)}
     if failed:
-        return Unscored("; ".join(f"{name}: {value}" for name, value in failed.items()))
+        kind = next(iter(failed.values())).kind
+        return Unscored("; ".join(f"{name}: {value}" for name, value in failed.items()), kind)
     try:
         return formula({name: float(value) for name, value in parts.items() if not isinstance(value, Unscored)})
     except (ArithmeticError, ValueError) as error:
-        return Unscored(f"the formula gives no number ({error})")
+        return Unscored(f"the formula gives no number ({error})", "formula")
 
 
 def read_formula(text: str, names: Mapping[str, Any], where: str) -> tuple[Formula, frozenset[str]]:
@@ -93,7 +95,7 @@ def read_formula(text: str, names: Mapping[str, Any], where: str) -> tuple[Formu
 
 def _plain_names(text: str, names: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
     """The text with each name that Python would not read as one replaced by one that it does."""
-    aliases = {name: name for name in names if NAMED.fullmatch(name)}
+    aliases = {name: name for name in names if PLAIN.fullmatch(name)}
     odd = sorted((name for name in names if name not in aliases), key=len, reverse=True)
     for number, name in enumerate(odd):
         alias = next(

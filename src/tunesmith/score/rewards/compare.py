@@ -60,7 +60,7 @@ def make_number(config: NumberScore, where: str) -> Score:
     def right_number(sample: Sample) -> float:
         text = filled_reference(wanted, sample)
         if (number := last_number(text)) is None:
-            raise Unscored(f"{where}.reference: {text.strip()[:60]!r} holds no number")
+            raise Unscored(f"{where}.reference: {text.strip()[:60]!r} holds no number", "reference")
         return number
 
     def score(sample: Sample) -> float:
@@ -96,5 +96,5 @@ def make_similarity(config: SimilarityScore, where: str) -> Score:
 def filled_or_refused(wanted: Template, sample: Sample) -> str:
     """The reference; one that is empty even as it is written has nothing in common with any answer."""
     if not (text := filled_reference(wanted, sample)).strip():
-        raise Unscored(f"{wanted.where}: is empty")
+        raise Unscored(f"{wanted.where}: is empty", "reference")
     return text

@@ -111,6 +111,7 @@ class SimilarityScore(Section):
 
 RUBRIC = "Rate how good the answer is: right, to the point and polite.\n\nQuestion:\n{{prompt}}\n\nAnswer:\n"
 RUBRIC += "{{sample.output_text}}"
+ROLES = ("system", "user", "assistant")
 
 
 class JudgeScore(Section):
@@ -119,23 +120,33 @@ class JudgeScore(Section):
     type: Literal["judge"] = "judge"
     weight: float = WEIGHT
     name: str | None = NAME
-    url: str = option(..., "Address and model of the judge: https://host/v1#model; any server that speaks as OpenAI's.")
-    rubric: str = option(
+    model: str = option(
+        ..., "Who judges: https://host/v1#model for a server that speaks as OpenAI's; or a model of this machine.",
+        min_length=1,
+    )  # fmt: skip
+    rubric: str | list[dict[str, str]] = option(
         RUBRIC,
-        "What it is asked: a template, in which {{prompt}} is the question. How to answer is added.",
+        "What it is asked: a template, in which {{prompt}} is the question; or turns, each with role and content. How "
+        "to answer is added.",
         min_length=1,
     )
     least: float = option(0.0, "Lowest number that it may say.")
     most: float = option(1.0, "Highest number that it may say.")
+    labels: dict[str, float] | None = option(
+        None, "Words that it may say instead of a number, with what each is worth.", min_length=1
+    )
     temperature: float = option(0.0, "Of its answers.", ge=0, le=2)
     max_new_tokens: int = option(512, "Longest answer of the judge, its thoughts among them.", ge=1)
-    concurrency: int = option(8, "Questions to it at once.", ge=1, le=256)
-    timeout: float = option(60.0, "Seconds for one of its answers.", gt=0)
+    concurrency: int = option(8, "Questions to its server at once.", ge=1, le=256)
+    timeout: float = option(60.0, "Seconds for one answer of its server.", gt=0)
 
     @model_validator(mode="after")
-    def _range_fits(self) -> JudgeScore:
+    def _can_be_asked(self) -> JudgeScore:
         if self.most <= self.least:
             raise ValueError(f"give most a value above least, {self.least:g}")
+        for turn in self.rubric if isinstance(self.rubric, list) else []:
+            if turn.keys() != {"role", "content"} or turn["role"] not in ROLES:
+                raise ValueError(f"give each turn of the rubric a role, one of {', '.join(ROLES)}, and a content")
         return self
 
 

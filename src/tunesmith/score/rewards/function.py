@@ -41,10 +41,12 @@ def make_function(config: FunctionScore, where: str, allowed: Collection[str | P
         try:
             value: Any = grade(plain_sample(sample), dict(sample.item))
         except Exception as error:  # noqa: BLE001  whatever it raises is data
-            raise Unscored(f"{config.function}() raises {type(error).__name__}: {str(error)[:200]}") from None
+            raise Unscored(
+                f"{config.function}() raises {type(error).__name__}: {str(error)[:200]}", "function"
+            ) from None
         if isinstance(value, Real):
             return float(value)
-        raise Unscored(f"{config.function}() returns {str(value)[:60]!r}, and not a number")
+        raise Unscored(f"{config.function}() returns {str(value)[:60]!r}, and not a number", "function")
 
     return Score(one_by_one(score))
 

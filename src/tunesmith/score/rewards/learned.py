@@ -63,4 +63,4 @@ class Learned:
         try:
             return self.model.read_turns((*sample.prompt, Message("assistant", sample.answer)))
         except TunesmithError as fault:
-            return Unscored(f"the reward model cannot read it: {fault}")
+            return Unscored(f"the reward model cannot read it: {fault}", "model")

@@ -61,7 +61,7 @@ class Surroundings:
     Attributes:
         allowed: Python files that may be run.
         device: that reward models are loaded on.
-        judges: who answers in the place of a judge's URL, by that URL.
+        judges: who answers in the place of a judge, by what its section names.
     """
 
     allowed: Collection[str | Path] = ()
@@ -116,7 +116,7 @@ class Rewards:
 def _finite(value: Value) -> Value:
     if isinstance(value, Unscored) or math.isfinite(value):
         return value
-    return Unscored(f"{value} is no finite number")
+    return Unscored(f"{value} is no finite number", "number")
 
 
 def make_rewards(
@@ -129,7 +129,7 @@ def make_rewards(
         configs: their sections.
         allowed: Python files that may be run.
         device: that reward models are loaded on: `auto`, `cpu` or `cuda`.
-        judges: who answers in the place of a judge's URL, by that URL.
+        judges: who answers in the place of a judge, by what its section names.
         where: what sentences call the list.
 
     Raises:
@@ -142,11 +142,21 @@ def make_rewards(
     if twice := [name for name, times in Counter(names).items() if times > 1]:
         raise ConfigError(f"{where}: {Counter(names)[twice[0]]} scores are called {twice[0]!r}. Give each a name.")
     around = Surroundings(allowed, device, judges or {})
-    scores = {name: _made(config, f"{where}.{name}", around) for name, config in zip(names, configs, strict=True)}
+    scores = {name: make_score(config, f"{where}.{name}", around) for name, config in zip(names, configs, strict=True)}
     return Rewards(scores, {name: config.weight for name, config in zip(names, configs, strict=True)})
 
 
-def _made(config: ScoreConfig, where: str, around: Surroundings) -> Score:
+def make_score(config: ScoreConfig, where: str, around: Surroundings) -> Score:
+    """One score, ready.
+
+    Args:
+        config: its section.
+        where: what sentences call it.
+        around: what it needs beside.
+
+    Raises:
+        TunesmithError: it cannot be used.
+    """
     match config:
         case RegexScore():
             return make_regex(config, where)
@@ -161,11 +171,11 @@ def _made(config: ScoreConfig, where: str, around: Surroundings) -> Score:
         case LengthScore():
             return make_length(config, where)
         case JudgeScore():
-            return make_judge(config, where, around.judges.get(config.url))
+            return make_judge(config, where, around.judges.get(config.model), around.device)
         case ModelScore():
             return make_learned(config, where, around.device)
         case FunctionScore():
             return make_function(config, where, around.allowed)
         case CombinedScore():
-            inside = {name: _made(one, f"{where}.{name}", around) for name, one in config.scores.items()}
+            inside = {name: make_score(one, f"{where}.{name}", around) for name, one in config.scores.items()}
             return make_combined(config, where, inside)

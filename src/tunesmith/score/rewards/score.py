@@ -60,5 +60,5 @@ def filled_reference(reference: Template, sample: Sample) -> str:
     """
     text = reference.fill(sample)
     if reference.places and not text.strip():
-        raise Unscored(f"{reference.where}: {reference.text} is empty")
+        raise Unscored(f"{reference.where}: {reference.text} is empty", "reference")
     return text

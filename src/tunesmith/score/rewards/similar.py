@@ -18,12 +18,12 @@ _bleu, _chrf = BLEU(effective_order=True), CHRF()
 
 def bleu(answer: str, reference: str) -> float:
     """BLEU (Papineni et al., 2002) of one sentence as sacrebleu has it, with as many orders as there are words."""
-    return _bleu.sentence_score(answer, [reference]).score / 100
+    return min(1.0, _bleu.sentence_score(answer, [reference]).score / 100)  # which rounding may take above
 
 
 def chrf(answer: str, reference: str) -> float:
     """The chrF2 (Popovic, 2015) of sacrebleu."""
-    return _chrf.sentence_score(answer, [reference]).score / 100
+    return min(1.0, _chrf.sentence_score(answer, [reference]).score / 100)
 
 
 @cache

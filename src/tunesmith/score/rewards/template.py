@@ -30,7 +30,16 @@ Path = tuple[str | int, ...]
 
 
 class Unscored(Exception):  # noqa: N818  nobody's mistake alone
-    """There is no score, for this reason: a row or a server is at fault, not the answer."""
+    """There is no score, for this reason: a row, a judge or a function is at fault, not the answer.
+
+    Attributes:
+        kind: `field` (the row lacks one), `reference` (of no use), `judge` (it says no score), `server` (it says
+            nothing), `model`, `function`, `formula` or `number` (not finite).
+    """
+
+    def __init__(self, reason: str, kind: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
 
 
 class Worthless(Exception):  # noqa: N818  what it is
@@ -122,7 +131,7 @@ def _value(path: Path, sample: Sample, where: str) -> Any:
             try:
                 return _walk(sample.item, path[1:])
             except LookupError:
-                raise Unscored(f"{where}: the row has no field {_spelled(path[1:])!r}") from None
+                raise Unscored(f"{where}: the row has no field {_spelled(path[1:])!r}", "field") from None
 
 
 def _walk(value: Any, path: Iterable[str | int]) -> Any:
