@@ -16,10 +16,10 @@ from tunesmith.evaluate.prompts.rows import asked_in
 from tunesmith.evaluate.prompts.table import TRAINED, Entry, best_of
 from tunesmith.evaluate.prompts.used import note_use
 from tunesmith.infer.remote import RemoteModel
-from tunesmith.jobs.merge import training_rows
 from tunesmith.jobs.prompt_asking import Asker, Found, Note, classified, found_models, refuse_unfit
 from tunesmith.jobs.prompt_trial import Trial, report_of, trial_of
 from tunesmith.jobs.prompt_versions import keep_best
+from tunesmith.jobs.run_rows import training_rows
 from tunesmith.model.export import ExportedModel
 
 
