@@ -39,7 +39,7 @@ from tunesmith.evaluate.prompts.spending import Budget, parse_prices, price_of
 from tunesmith.evaluate.prompts.versions import now
 from tunesmith.infer.generator import GivenUp
 from tunesmith.infer.remote import RemoteModel
-from tunesmith.jobs.prompt_asking import found
+from tunesmith.jobs.prompt_asking import found, refuse_other_prices
 from tunesmith.jobs.prompt_trial import JSON_LABEL_TOKENS, LABEL_TOKENS
 from tunesmith.jobs.teacher import Manner, Teacher, agreed, distinct
 from tunesmith.prompt.base import EMBEDDED, resolve
@@ -235,6 +235,7 @@ def teacher_of(
     name, prices = arguments["model"], parse_prices(arguments["price"])
     model, price = found(name), None
     if isinstance(model, RemoteModel):
+        refuse_other_prices(prices, [model])
         price = price_of(prices, model.endpoint.url, model.model)
         if arguments["max_cost"] is not None and price is None:
             raise ConfigError(f"--max-cost: no price is known for {name}. Give --price IN,OUT.")
