@@ -30,7 +30,7 @@ from tunesmith.data.split import load_splits
 from tunesmith.evaluate.prompts.ask import Reply
 from tunesmith.evaluate.prompts.cache import Answers
 from tunesmith.evaluate.prompts.labels import alike, endings_of, label_scores, label_sums, named
-from tunesmith.evaluate.prompts.rows import prompt_rows
+from tunesmith.evaluate.prompts.rows import asked_in, prompt_rows
 from tunesmith.evaluate.prompts.spending import Budget, Price, bound_of, parse_prices
 from tunesmith.evaluate.prompts.table import class_results
 from tunesmith.infer.engine.endings import Endings, can_share, common, in_parts, row_of
@@ -90,6 +90,18 @@ def test_rows_are_split_as_training_splits_them(mails):
     few = prompt_rows(DataConfig(train=str(mails)), 3, 0)
     assert len(few.validation) == 3
     assert {row.key for row in few.validation} <= {row.key for row in rows.validation}
+
+
+def test_what_a_chat_asks_is_known_again_as_a_text_with_a_class(mails, write_rows):
+    texts = load_rows(str(mails)).rows
+    asked = texts[0].content.text
+    same = load_rows(str(write_rows([chat_row(asked, "dog"), chat_row("Else?", "no")], "same.jsonl"))).rows
+    turns = [{"role": role, "content": words} for role, words in
+             (("user", "Hi"), ("assistant", "Hello"), ("user", asked), ("assistant", "dog"))]  # fmt: skip
+    later = load_rows(str(write_rows([{"messages": turns}], "later.jsonl"))).rows
+    assert asked_in(same, texts) == sum(row.content.text == asked for row in texts) > 0
+    assert asked_in(texts, texts) == len(texts)
+    assert asked_in(later, texts) == 0
 
 
 def test_each_variant_once():

@@ -199,14 +199,15 @@ def rows_of(arguments: dict[str, Any], version: Version, report: Report) -> Rows
     config, contract = DataConfig(train=arguments["data"], **given), load_contract(resolve(EMBEDDED).folder)
     needs = "--keep right" if arguments["keep"] == "right" else ""
     if version.shots and version.chosen is None:
-        needs = needs or f"{counted(version.shots, 'worked example')} of the prompt"
+        needs = needs or f"{counted(version.shots, 'example')} of the prompt"
     try:
         splits = load_splits(config, contract, ENDLESS, READS)
         return _answered(splits, arguments["limit"])
     except DataError as error:
         if needs or given:
             advice = f" Rows with answers are needed for {needs}." if needs else ""
-            raise DataError(f"{error}{advice}") from None
+            columns = "" if arguments["columns"] else " Where columns are called otherwise, name them with --column."
+            raise DataError(f"{error}{advice}{columns}") from None
         questions, _ = read_prompts(arguments["data"])
         report(events.Warning(f"{arguments['data']}: read as questions without answers."))
     some = questions[: arguments["limit"]]

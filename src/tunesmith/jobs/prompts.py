@@ -125,12 +125,12 @@ def _note_seen(name: str, model: ExportedModel, trial: Trial, note: Note) -> Non
     if "recipe" not in model.card:
         return
     try:
-        seen = {row.row.asked for row in training_rows(model, silent)}
+        seen = [row.row for row in training_rows(model, silent)]
     except TunesmithError:
         note(f"{name}: the rows that it was trained on are gone, so that nobody can tell whether it has seen these.")
         return
     for part, rows in (("validation", trial.rows.validation), ("test", trial.rows.test)):
-        if known := sum(row.asked in seen for row in rows):
+        if known := asked_in(seen, rows):
             note(f"{name}: was trained on {known} of {len(rows)} rows of the {part} part, whose scores flatter it.")
 
 
