@@ -14,7 +14,8 @@ from tunesmith.core.config import to_yaml
 from tunesmith.core.files import read_json, read_lines, write_text
 from tunesmith.data.pack import epoch_batches
 from tunesmith.data.split import load_splits
-from tunesmith.jobs.finetune import changed_model, finetune
+from tunesmith.jobs.finetune import finetune
+from tunesmith.jobs.trained import changed_model
 from tunesmith.model.load import LoadSpec, load
 from tunesmith.prompt.base import resolve
 from tunesmith.prompt.load import load_contract

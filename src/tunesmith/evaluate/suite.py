@@ -91,8 +91,9 @@ def evaluate_rows(
         return lambda done: report(events.Pulse(f"{doing} {label}", done, len(rows)))
 
     kind = rows[0].row.content.kind
-    scores = isinstance(generator, Scorer) and kind != UNANSWERED
-    predicted = predict_rows(generator, rows, pulse("scoring")) if scores else {}
+    predicted: dict[str, Counts] = {}
+    if isinstance(generator, Scorer) and kind != UNANSWERED:
+        predicted = predict_rows(generator, rows, pulse("scoring"))
     if rows[0].others and isinstance(generator, Scorer):
         predicted |= predict_pairs(generator, rows)
     if kind == "text":

@@ -91,8 +91,7 @@ def evaluate_both(
     compile_after = COMPILE_AFTER if TRAINING_SHARE * seconds > COMPILING_PAYS else None
     for label in ("base", "tuned"):
         tuned = label == "tuned"
-        exported = find_model(str(folder / "model"))
-        device = recipe.device
+        exported, device = find_model(str(folder / "model")), recipe.device
         model = exported.load(device) if tuned else load(base.folder, exported.spec(answering(device))).model
         engine = LocalEngine(model, contract, compile_after=compile_after)
         if not tuned:
@@ -110,16 +109,19 @@ def evaluate_both(
         if engine.reason:
             report(events.Warning(engine.reason))
         del model, engine
-    names = (folder.name, recipe.model.base)
-    for what in asked:
-        results["tuned"][what], results["base"][what] = with_rewards(results["tuned"][what], results["base"][what])
-    reports = {
-        what: compare(results["tuned"][what], results["base"][what], names, dataset_id(some), some)
-        for what, some in asked.items()
-    }
+    reports = side_by_side(results, asked, (folder.name, recipe.model.base))
     found = Found(reports.pop("", None), reports, rows_of(results["tuned"][""], asked[""]) if len(rows) else [])
     say(found, recipe.evaluate.samples, report)
     return found
+
+
+def side_by_side(
+    results: dict[str, dict[str, RowResults]], asked: dict[str, Sequence[Prepared]], names: tuple[str, str]
+) -> dict[str, EvalReport]:
+    """What both models did on each set of rows, compared."""
+    pairs = {what: with_rewards(results["tuned"][what], results["base"][what]) for what in asked}
+    results["tuned"] = {what: tuned for what, (tuned, _) in pairs.items()}
+    return {what: compare(*pairs[what], names, dataset_id(some), some) for what, some in asked.items()}
 
 
 def affordable(

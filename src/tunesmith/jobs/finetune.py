@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,15 +13,11 @@ import torch
 
 from tunesmith.core import events
 from tunesmith.core.errors import TrainingError
-from tunesmith.core.events import EVENTS, METRICS, Report, silent, to_folder
-from tunesmith.core.files import read_lines, write_json, write_text
-from tunesmith.core.names import counted
-from tunesmith.data.prepare import spread
-from tunesmith.data.quality.ledger import total
+from tunesmith.core.events import METRICS, Report, silent, to_folder
+from tunesmith.core.files import read_lines, write_json
 from tunesmith.data.split import Splits, load_splits
-from tunesmith.evaluate.report import Story, render_page
 from tunesmith.jobs.card import make_card
-from tunesmith.jobs.final_evaluation import Found, evaluate_both
+from tunesmith.jobs.final_evaluation import evaluate_both
 from tunesmith.jobs.merge import export_merged, rows_to_compare
 from tunesmith.jobs.own_rewards import answering_source, planned_rows, rewards_of, say_slow
 from tunesmith.jobs.preflight import (
@@ -34,12 +28,13 @@ from tunesmith.jobs.preflight import (
     refuse_what_cannot_teach,
     refuse_what_does_not_fit,
 )
-from tunesmith.jobs.ready import contract_of, informed, say_fresh
+from tunesmith.jobs.ready import contract_of, informed, say_fresh, spec_of
 from tunesmith.jobs.replay import with_replay
 from tunesmith.jobs.resume import begin_plan, go_back, made_from
+from tunesmith.jobs.run_report import describe, ledgers_of, write_report
 from tunesmith.jobs.start import TRAINING
 from tunesmith.jobs.tasks.evaluate import evaluate_run
-from tunesmith.jobs.trained import changed_model, pool_of, trained_model
+from tunesmith.jobs.trained import changed_model, trained_model
 from tunesmith.jobs.verify_export import (
     losses_of,
     refuse_unchanged,
@@ -50,7 +45,7 @@ from tunesmith.jobs.verify_export import (
 from tunesmith.jobs.verify_merge import Trial
 from tunesmith.model.device import choose_device
 from tunesmith.model.export import export
-from tunesmith.model.load import TASKS, LoadSpec, load, read_config, refuse_not_finite, refuse_untrainable
+from tunesmith.model.load import TASKS, load, read_config, refuse_not_finite, refuse_untrainable
 from tunesmith.model.methods.continue_from import starting_adapter
 from tunesmith.model.methods.method import trainable
 from tunesmith.model.methods.table import method_for
@@ -74,14 +69,13 @@ from tunesmith.train.objectives.table import objective_for
 from tunesmith.train.optimizers import kind_of, usual_rate
 from tunesmith.train.perturb import make_perturb, passes_of
 from tunesmith.train.planning.packing_check import refuse_looking_ahead
-from tunesmith.train.planning.plan import Plan, with_threads
+from tunesmith.train.planning.plan import with_threads
 from tunesmith.train.planning.planner import Wishes, complete_plan, shortest
 from tunesmith.train.planning.validation import ValidationPlan, plan_validation
 from tunesmith.train.precompute import precomputed
 from tunesmith.train.prefixed import prefixed
 from tunesmith.train.rates import as_table, refuse_unmatched
 from tunesmith.train.recipe import Recipe, longest_row, read_recipe
-from tunesmith.train.schedules import schedule
 from tunesmith.train.source import Source
 from tunesmith.train.sources.rows import RowSource, steps_per_epoch
 from tunesmith.train.state import TrainerState
@@ -152,20 +146,9 @@ def walk(
 
     # 6. The model, the way it is changed, and the whole plan, decided on the model as it will be trained.
     report(events.Phase("loading the model"))
-    task, facts, sharded = objective.task, splits.train.dataset.facts, plan.sharding == "full"
+    task, facts = objective.task, splits.train.dataset.facts
     objective = informed(objective, splits, contract)
-    spec = LoadSpec(
-        task=task,
-        facts=facts,
-        precision=plan.precision if method.base_untouched else "fp32",
-        device="cpu" if sharded else plan.device,
-        quantize=recipe.model.quantize,
-        new_tokens=tuple(recipe.model.add_tokens),
-        dropout=recipe.model.dropout,
-        shard=sharded,
-        pool=pool_of(recipe),
-    )
-    loaded = load(base.folder, spec)
+    loaded = load(base.folder, spec_of(recipe, plan, task, facts))
     say_fresh(loaded.model, task, report)
     batch_size, an_epoch = recipe.optim.batch_size, steps_per_epoch(rows, recipe.optim.batch_size)
     steps = recipe.optim.steps or max(1, math.ceil(recipe.optim.epochs * an_epoch)) * objective.updates
@@ -202,10 +185,9 @@ def walk(
     models = Models(placed.model, plan)
     perturb = make_perturb(recipe.perturb, placed.model, recipe.seed, partial(getattr, learner, "step_number"))
     source: Any = RowSource(rows, objective, plan, batch_size, steps, recipe.seed, ranks)
-    rewards = None
-    if objective.rollouts is not None:
-        rewards = rewards_of(recipe, splits.train, arguments.get("allow_functions", ()))
-        source = answering_source(source, models, contract, recipe, rewards, attention, report)
+    rewards = rewards_of(recipe, objective, splits.train, arguments.get("allow_functions", ()))
+    if rewards is not None:
+        source = answering_source(source, models, contract, rewards, attention, report)
     state = TrainerState() if checkpoint is None else restore(learner, checkpoint, source)
     state.early = state.early and not changed
     say_rates(learner, checkpoint, report)
@@ -310,31 +292,6 @@ def exported_step(folder: Path, best: int | None, last: int, report: Report) -> 
     return find_step(folder, last)
 
 
-def describe(splits: Splits) -> dict[str, Any]:
-    """What the data is, in numbers."""
-    return {
-        "format": splits.format,
-        "ledgers": [
-            {"file": ledger.file, "sentence": " ".join((ledger.sentence(), *ledger.remarks))}
-            for ledger in splits.ledgers
-        ],
-        "rows": {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)},
-        "tokens": asdict(spread(splits.train.lengths)),
-        "trained_tokens": int(splits.train.trained.sum()),
-        "id": splits.train.dataset.id,
-        "replay": splits.replay.to_json() if splits.replay else None,
-    }
-
-
-def ledgers_of(splits: Splits) -> list[dict[str, Any]]:
-    """The account of every row that was read, for ledger.json; files of replayed rows are marked."""
-    replayed = splits.replay.ledgers if splits.replay else []
-    return [
-        *(ledger.to_json() for ledger in splits.ledgers),
-        *({**one.to_json(), "replayed": True} for one in replayed),
-    ]
-
-
 def choose_validation(recipe: Recipe, splits: Splits, steps: int, report: Report) -> ValidationPlan:
     """When the run is validated, and on which rows; what that takes is said."""
     lengths, wanted = splits.validation.lengths, recipe.evaluate
@@ -370,37 +327,3 @@ def saver(
         report(events.Checkpoint(learner.step_number, str(written)))
 
     return save
-
-
-def write_report(folder: Path, recipe: Recipe, splits: Splits, plan: Plan, found: Found) -> None:
-    """report/report.html and report/report.json, with what is behind its scores in rows.jsonl."""
-    target = folder / "report"
-    target.mkdir(exist_ok=True)
-    method, said, taken = recipe.method.type, read_lines(folder / EVENTS), read_lines(folder / METRICS)
-    factor = schedule(recipe.optim.scheduler, recipe.optim.warmup, taken[-1]["steps"])
-    peak = [event["learning_rate"] for event in said if event["kind"] == "plan"][-1]
-    names = ", ".join(Path(ledger.file).name for ledger in splits.ledgers[:3])
-    story = Story(
-        title=folder.name,
-        lead=f"{recipe.model.base}, {method}, {counted(len(splits.train), f'row of {names}')}",
-        steps=taken,
-        rates=[peak * factor(step) for step in range(taken[-1]["steps"])],
-        groups=[event["groups"] for event in said if event["kind"] == "rates"][-1],
-        validations=[event for event in said if event["kind"] == "validation"],
-        notes=list(dict.fromkeys(event["sentence"] for event in said if event["kind"] == "warning")),
-        lengths=splits.train.lengths.tolist(),
-        trained=splits.train.trained.tolist(),
-        ledger=total(splits.ledgers, "all files").sentence(),
-        replayed=splits.replay.sentence() if splits.replay else "",
-        recipe=(folder / "config.yaml").read_text(encoding="utf-8"),
-        plan=plan.to_json(),
-        report=found.report,
-        general=found.general,
-        samples=recipe.evaluate.samples,
-        beside=found.beside,
-        pictures=found.pictures,
-    )
-    write_text(target / "report.html", render_page(story))
-    if found.report is not None:
-        write_json(target / "report.json", found.to_json())
-        write_text(target / "rows.jsonl", "".join(json.dumps(row) + "\n" for row in found.rows))

@@ -75,20 +75,23 @@ def planned_rows(rows: Any, objective: Objective, contract: Contract, most: int 
     return Imagined(rows, contract, objective.rollouts.config.sampling.max_new_tokens, most)
 
 
-def rewards_of(recipe: Recipe, rows: Sequence[Prepared], allowed: Sequence[str]) -> Rewards:
-    """The scores that the recipe names, which these rows can be given.
+def rewards_of(
+    recipe: Recipe, objective: Objective, rows: Sequence[Prepared], allowed: Sequence[str]
+) -> Rewards | None:
+    """The scores that the recipe names, which these rows can be given; None where it names none.
 
     Raises:
         ConfigError: one cannot be used, or fails for every row.
     """
-    rewards = make_rewards(getattr(recipe.objective, "rewards"), allowed=allowed, device=recipe.device)  # noqa: B009
+    if objective.rollouts is None:
+        return None
+    rewards = make_rewards(objective.rollouts.config.rewards, allowed=allowed, device=recipe.device)
     rewards.refuse([asked_of(row.row)[2] for row in rows])
     return rewards
 
 
 def answering_source(
-    source: RowSource, models: Models, contract: Contract, recipe: Recipe, rewards: Rewards, attention: str,
-    report: Report,
+    source: RowSource, models: Models, contract: Contract, rewards: Rewards, attention: str, report: Report
 ) -> RolloutSource:  # fmt: skip
     """A source of answers to the prompts of another one.
 
@@ -96,7 +99,6 @@ def answering_source(
         source: of prompts.
         models: whose policy is what the run starts from; nothing was learned or restored yet.
         contract: how it is prompted.
-        recipe: of the run.
         rewards: what answers are worth.
         attention: the library's, by its name.
         report: hears what is odd.

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from tunesmith.core import events
 from tunesmith.core.events import Report
 from tunesmith.data.split import Splits
+from tunesmith.jobs.trained import pool_of
 from tunesmith.model.heads import fresh_weights
-from tunesmith.model.load import TASKS
+from tunesmith.model.load import TASKS, LoadSpec
+from tunesmith.model.methods.table import method_for
 from tunesmith.prompt.base import Base
 from tunesmith.prompt.contract import Contract
 from tunesmith.prompt.load import load_contract
 from tunesmith.train.objective import Objective
+from tunesmith.train.planning.plan import Plan
 from tunesmith.train.recipe import Recipe
 
 
@@ -21,6 +25,21 @@ def contract_of(recipe: Recipe, base: Base, task: str) -> Contract:
     prefix, add_tokens = getattr(recipe.objective, "prefix", ""), recipe.model.add_tokens
     chat, answers = TASKS[task].chats, TASKS[task].causal or not TASKS[task].chats
     return load_contract(base.folder, recipe.model.template, recipe.data.train_on, chat, add_tokens, prefix, answers)
+
+
+def spec_of(recipe: Recipe, plan: Plan, task: str, facts: Mapping[str, Any]) -> LoadSpec:
+    """How the base is loaded to be trained: in the run's precision where it stays as it is, else in fp32."""
+    return LoadSpec(
+        task=task,
+        facts=facts,
+        precision=plan.precision if method_for(recipe.method).base_untouched else "fp32",
+        device="cpu" if plan.sharding == "full" else plan.device,
+        quantize=recipe.model.quantize,
+        new_tokens=tuple(recipe.model.add_tokens),
+        dropout=recipe.model.dropout,
+        shard=plan.sharding == "full",
+        pool=pool_of(recipe),
+    )
 
 
 def informed(objective: Objective, splits: Splits, contract: Contract) -> Objective:
