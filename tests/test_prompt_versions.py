@@ -103,8 +103,11 @@ def test_the_best_is_that_of_the_rows_of_the_last(tmp_path):
     (tmp_path / "0005.yaml").write_text("id: [")
     with pytest.raises(ConfigError, match=r"0005\.yaml: no version of a prompt"):
         Versions(tmp_path)
+    (tmp_path / "0005.yaml").write_text(as_yaml(version(id="0005")).replace("shots: 0", "shots: four"))
+    with pytest.raises(ConfigError, match=r"0005\.yaml: prompt\. ?shots = 'four'"):
+        Versions(tmp_path)
     (tmp_path / "0005.yaml").write_text("id: 5\nschema: null\n")
-    with pytest.raises(ConfigError, match=r"0005\.yaml: no version of a prompt, as `tunesmith prompts` writes them"):
+    with pytest.raises(ConfigError, match=r"0005\.yaml: has no section `prompt`"):
         Versions(tmp_path)
 
 
