@@ -273,6 +273,8 @@ def test_a_held_out_file_is_asked_with_training_rows_as_examples(mails, write_ro
         ({"template": "{text}", "instruction": "Shortly."}, r"has no \{instruction\}, and the version has instruction"),
         ({"template": "{text}", "shots": 1, "examples": "random"}, r"has no \{examples\}"),
         ({"shots": 2}, "says neither which"),
+        ({"shots": 2, "chosen": [["Where is my dog?", "dog"]]}, r"asks for 2 examples, and names 1 \(chosen\)"),
+        ({"schema": {"type": "string", "size": 3}}, "schema: answers are not checked by 'size'"),
         ({"shots": 500, "examples": "random"}, r"asks for 500 examples, and the training part has \d+ rows to choose"),
         ({"shots": -1}, "shots = -1"),
         ({"shots": 1, "examples": "next"}, "examples = 'next'"),

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from classifiers import class_rows
 from conftest import COMMAND, READS, chat_row, many_rows
 from tunesmith.cli.main import app
-from tunesmith.core.errors import ConfigError, DataError, MissingError
+from tunesmith.core.errors import ConfigError, DataError, MissingError, ModelError
 from tunesmith.core.events import silent
 from tunesmith.core.files import read_json, read_lines
 from tunesmith.data.config import DataConfig
@@ -164,6 +164,25 @@ def test_answers_that_teach_nothing_are_left_out_and_counted(chats, prompt, opti
     assert any("allow longer ones with --max-new-tokens" in one.sentence for one in heard if one.kind == "warning")
     with pytest.raises(DataError, match=r"no answer can be learned from\. 0 rows of 20 .*; 20 left out: empty"):
         distill(options(prompt(), chats, f"{serve(lambda request: said('')).url}#t"), silent)
+
+
+def test_what_a_server_refuses_is_left_out_unless_it_refuses_all(chats, prompt, options, serve, tmp_path):
+    def filters(request):
+        if "guest 3" in asked_in(request):
+            return 400, {"error": {"message": "content policy"}}
+        return echoes(request)
+
+    server, heard = serve(filters), []
+    found = distill(options(prompt(), chats, f"{server.url}#teacher"), heard.append)["report"]
+    refused = found["rows"]["left_out"]["refused by the server"]
+    assert refused["count"] == sum("guest 3" in line for line in chats.read_text().splitlines()) > 0
+    assert found["rows"]["written"] == 20 - refused["count"] == len((tmp_path / "out.jsonl").read_text().splitlines())
+    assert any("refuses the request (400): content policy." in event.sentence and refused["first"][0] in event.sentence
+               for event in heard if event.kind == "warning")  # fmt: skip
+    none = serve(lambda request: (400, {"error": {"message": "no such parameter"}}))
+    with pytest.raises(ModelError, match="no such parameter"):
+        distill(options(prompt(), chats, f"{none.url}#teacher"), silent)
+    assert len(none.requests) < 10
 
 
 def test_classes_are_written_as_they_are_called_and_only_right_ones_kept(mails, prompt, options, serve, tmp_path):

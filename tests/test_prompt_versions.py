@@ -103,8 +103,11 @@ def test_the_best_is_that_of_the_rows_of_the_last(tmp_path):
     (tmp_path / "0005.yaml").write_text("id: [")
     with pytest.raises(ConfigError, match=r"0005\.yaml: no version of a prompt"):
         Versions(tmp_path)
+    (tmp_path / "0005.yaml").write_text(as_yaml(version(id="0005")).replace("shots: 0", "shots: four"))
+    with pytest.raises(ConfigError, match=r"0005\.yaml: prompt\. ?shots = 'four'"):
+        Versions(tmp_path)
     (tmp_path / "0005.yaml").write_text("id: 5\nschema: null\n")
-    with pytest.raises(ConfigError, match=r"0005\.yaml: no version of a prompt, as `tunesmith prompts` writes them"):
+    with pytest.raises(ConfigError, match=r"0005\.yaml: has no section `prompt`"):
         Versions(tmp_path)
 
 
@@ -283,6 +286,19 @@ def test_test_rows_are_looked_at_once_and_a_second_time_is_told(there, serve):
     history = run("--history").stdout
     assert "2 looks at test rows" in history
     assert "These test rows were looked at with 2 prompts in all" in history
+
+
+def test_a_look_by_a_table_and_one_by_its_version_are_one_prompt(there, serve):
+    server = serve(knows)
+    run("--models", f"{server.url}#small", "--shots", "2", "--examples", "balanced", "--rows", "9")
+    base = options("mails.jsonl", models=[f"{server.url}#small"], rows=9, into="runs/prompts/mails")
+    assert measure_prompt({**base, "version": "0001"}, silent)["report"]["notes"] == []
+    assert "These test rows were looked at with 1 prompt in all" in run("--history").stdout
+    (there / "new.txt").write_text("Which of these: {labels}?")
+    run("--edit-with", "new.txt")
+    (there / "runs" / "prompts" / "mails" / "tested.jsonl").unlink()  # as after a table alone
+    [note] = measure_prompt({**base, "version": "0002"}, silent)["report"]["notes"]
+    assert "these test rows were used 1 time before, for other prompts" in note
 
 
 def test_options_that_do_not_go_together(there, serve):

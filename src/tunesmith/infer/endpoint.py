@@ -23,12 +23,13 @@ from typing import Any
 import httpx
 
 from tunesmith.core.errors import ConfigError, ModelError
-from tunesmith.infer.generator import GivenUp
+from tunesmith.infer.generator import GivenUp, Refused
 
 Body = dict[str, Any]
 
 OPENAI_HOST = "api.openai.com"
 CONNECT_SECONDS = 10.0
+OF_ONE = (400, 413, 422)  # what a server may say of one request, while it takes others
 QUOTED_CHARACTERS = 200  # most characters of a server's message that an error repeats
 REPEATED_CHARACTERS = 20  # letters and digits in a row that stand in the question too are taken out of it
 ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)")
@@ -181,7 +182,8 @@ class Endpoint:
                 f"{self.url} refuses access (403{said and f': {said}'}). The key in {self.variable} must be allowed "
                 "to use this model."
             )
-        return ModelError(f"{self.url} refuses the request ({status}): {said or 'it does not say why'}.")
+        refused = Refused if status in OF_ONE else ModelError
+        return refused(f"{self.url} refuses the request ({status}): {said or 'it does not say why'}.")
 
     def quote(self, response: httpx.Response, body: Body | None) -> str:
         """The server's message in short, without the key and without what was asked; empty for a page of HTML."""

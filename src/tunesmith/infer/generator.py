@@ -31,6 +31,10 @@ class GivenUp(ModelError):  # noqa: N818
     """A server did not answer, however often it was asked."""
 
 
+class Refused(ModelError):  # noqa: N818
+    """A server refuses a request for what it asks; others it may answer."""
+
+
 class NoSchemas(ModelError):  # noqa: N818
     """A server keeps no answer to a JSON schema, or not to this one."""
 

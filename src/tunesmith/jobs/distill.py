@@ -65,6 +65,7 @@ class Tally:
         unasked: rows that the budget left over.
         new: answers that were asked for in this call.
         tokens: of all prompts and of all answers, as far as they are counted.
+        refused: what the server said of the first question that it refused, and where that stands.
     """
 
     asked: int = 0
@@ -76,6 +77,7 @@ class Tally:
     unasked: int = 0
     new: int = 0
     tokens: list[int] = field(default_factory=lambda: [0, 0])
+    refused: str = ""
 
     def lose(self, row: Row, reason: str) -> None:
         """Note that an answer is left out."""
@@ -286,6 +288,8 @@ def _kept(
     for reply in replies:
         assert reply is not None
         tally.hear(reply)
+        if reply.refused and not tally.refused:
+            tally.refused = f"{row.source}: {reply.refused}"
         text, why = teacher.answer(reply)
         if why:
             tally.lose(row, why)
@@ -343,6 +347,8 @@ def notes_of(tally: Tally, budget: Budget) -> Iterator[str]:
             f"dollars: {counted(tally.unasked, 'row')} were not asked about. What was answered is kept, and the same "
             "command with a larger budget goes on."
         )
+    if tally.refused:
+        yield f"questions that the server refuses are left out, the first of them {tally.refused}"
     if advice := _advice(tally):
         yield advice.strip()
 

@@ -224,18 +224,27 @@ def measure_prompt(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     if entry.left_out or not entry.complete:
         rows = f"the budget ended after {len(entry.places)} of {counted(entry.asked, 'row')}."
         raise ConfigError(f"{version.id} was not measured: {entry.left_out or rows}")
-    _note_tests(versions, version, trial, note)
+    elsewhere = note_look(trial, version.prompt, version.schema, entry.model)
+    if not _note_tests(versions, version, trial, note) and elsewhere:
+        note(elsewhere)
     found = {"report": report_of(own, [], [entry], {entry.model: version.id}, notes)}
     [line] = found["report"]["test"]["entries"]
     scores = {one["metric"]: one["score"] for one in line["scores"]}
     versions.note_test(version, {"model": entry.model, "test": trial.rows.test_id, "scores": scores})
-    prompt = [version.prompt.to_plain(), version.schema, trial.arguments["scoring"]]
-    note_use(trial.rows.test_id, entry.model, prompt)
     return found
 
 
-def _note_tests(versions: Versions, version: Version, trial: Trial, note: Note) -> None:
-    """Say that test rows were looked at before."""
+def note_look(trial: Trial, prompt: Prompt, schema: dict[str, Any] | None, model: str) -> str:
+    """Note that a model was asked about the test rows with a prompt, by a table or as a version.
+
+    Returns:
+        What is to be known of it; empty if these rows were not looked at with another prompt before.
+    """
+    return note_use(trial.rows.test_id, model, [prompt.to_plain(), schema, trial.arguments["scoring"]])
+
+
+def _note_tests(versions: Versions, version: Version, trial: Trial, note: Note) -> bool:
+    """Say that test rows were looked at before for other versions of the folder, and whether they were."""
     before = [one for one in versions.tests() if one.get("test") == trial.rows.test_id]
     own = [one for one in before if one.get("id") == version.id]
     others = sorted({str(one.get("id")) for one in before} - {version.id})
@@ -250,6 +259,7 @@ def _note_tests(versions: Versions, version: Version, trial: Trial, note: Note) 
             "version on rows that it was chosen by, which flatters it. Choose by validation rows, or give new rows "
             "with --test."
         )
+    return bool(others)
 
 
 def options_for(arguments: dict[str, Any], schema: dict[str, Any] | None, version: Version) -> dict[str, Any]:

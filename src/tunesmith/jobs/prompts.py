@@ -13,12 +13,11 @@ from tunesmith.core.events import Report, silent
 from tunesmith.core.names import counted
 from tunesmith.evaluate.prompts.ask import LabelScorer, Question
 from tunesmith.evaluate.prompts.rows import asked_in
-from tunesmith.evaluate.prompts.table import TRAINED, Entry, best_of
-from tunesmith.evaluate.prompts.used import note_use
+from tunesmith.evaluate.prompts.table import Entry, best_of
 from tunesmith.infer.remote import RemoteModel
 from tunesmith.jobs.prompt_asking import Asker, Found, Note, classified, found_models, refuse_unfit
 from tunesmith.jobs.prompt_trial import Trial, report_of, trial_of
-from tunesmith.jobs.prompt_versions import keep_best
+from tunesmith.jobs.prompt_versions import keep_best, note_look, prompt_of
 from tunesmith.jobs.run_rows import training_rows
 from tunesmith.model.export import ExportedModel
 
@@ -51,13 +50,10 @@ def try_prompts(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     refuse_unfit(models, trial)
     tried: list[Entry] = []
     tested: list[Entry] = []
-    chosen: dict[str, str] = {}
     for name, model in models:
         own, test = _one_model(name, model, trial, note)
         tried += own
         tested += [test] if test is not None else []
-        if test is not None:
-            chosen[name] = test.prompt
     if all(entry.left_out for entry in tried):
         raise ConfigError(f"nothing could be asked. {tried[0].model}, {tried[0].prompt}: {tried[0].left_out}")
     if trial.budget.too_dear and not trial.budget.requests and not any(entry.places for entry in tried):
@@ -71,9 +67,13 @@ def try_prompts(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
             f"{trial.budget.dollars:.4f} dollars: rows that are missing were not asked. What was answered is kept, and "
             "the same command with a larger budget goes on."
         )
-    if tested:
-        _note_uses(trial, chosen, note)
+    for entry in tested:
+        if (way := entry.variant) is None:
+            continue
+        if sentence := note_look(trial, prompt_of(trial, way), trial.schema_of(way), entry.model):
+            note(sentence)
     kept = keep_best(trial, tried, note) if trial.arguments["into"] else None
+    chosen = {entry.model: entry.prompt for entry in tested}
     return {"report": {**report_of(trial, tried, tested, chosen, notes), "kept": kept}}
 
 
@@ -132,12 +132,3 @@ def _note_seen(name: str, model: ExportedModel, trial: Trial, note: Note) -> Non
     for part, rows in (("validation", trial.rows.validation), ("test", trial.rows.test)):
         if known := asked_in(seen, rows):
             note(f"{name}: was trained on {known} of {len(rows)} rows of the {part} part, whose scores flatter it.")
-
-
-def _note_uses(trial: Trial, chosen: dict[str, str], note: Note) -> None:
-    """Note that the test rows were used, and say of which models they were before, for other prompts."""
-    shared, template = trial.prompting, trial.prompting.template
-    words = [shared.instruction, template and template.text, trial.arguments["scoring"], trial.arguments["seed"]]
-    for model, prompt in ((model, prompt) for model, prompt in chosen.items() if prompt != TRAINED):
-        if sentence := note_use(trial.rows.test_id, model, [prompt, *words]):
-            note(sentence)

@@ -28,6 +28,7 @@ from tunesmith.jobs.prompt_asking import FORMATTED, KEPT_TO, MATCHED, WRITTEN, t
 from tunesmith.model.export import ExportedModel
 
 SCORED = "labels scored: the likeliest is the answer"
+MOST_REFUSED = 3  # questions that a server may refuse before it answers one: more, and it is not for what they ask
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Teacher:
             self.how = FORMATTED if schema is not None else MATCHED if self.labels else WRITTEN
             self._ways: list[Answerer] = [
                 Writer(self._drawn(model, seed), self.how, self._kept(model.name, seed), manner.longest, None,
-                       budget=budget, price=price, schema=schema) for seed in seeds
+                       budget=budget, price=price, schema=schema, most_refused=MOST_REFUSED) for seed in seeds
             ]  # fmt: skip
             return
         if not model.chats:
@@ -164,6 +165,8 @@ class Teacher:
         """What may be learned of a reply; or an empty text, and why nothing may."""
         if reply.scores is not None:
             return self.labels[int(np.argmax(reply.scores))], ""
+        if reply.refused:
+            return "", "refused by the server"
         text = reply.text.strip()
         if not reply.ended:
             return "", f"cut off after {self.manner.longest} tokens"

@@ -11,6 +11,8 @@ from typing import Any, Literal
 from tunesmith.core.config import Section, option, read_yaml, validate
 from tunesmith.core.errors import ConfigError, MissingError
 from tunesmith.core.files import expanded
+from tunesmith.core.names import counted
+from tunesmith.data.prompting.schema import refuse_unknown
 from tunesmith.data.prompting.variant import OF_CLASSES, read_template
 
 BEST = "best.yaml"  # in a folder of versions, a copy of the best one
@@ -112,4 +114,11 @@ def version_of(values: Mapping[str, Any], where: str) -> Version:
             f"{where}: asks for {version.shots} examples, and says neither which (chosen) nor how they are chosen "
             "(examples: random, balanced or nearest). Add one of them, or set shots: 0."
         )
+    if version.chosen is not None and len(version.chosen) != version.shots:
+        raise ConfigError(
+            f"{where}: asks for {counted(version.shots, 'example')}, and names {len(version.chosen)} (chosen). Make "
+            "both the same."
+        )
+    if version.answers is not None:
+        refuse_unknown(version.answers, f"{where}: schema")
     return version

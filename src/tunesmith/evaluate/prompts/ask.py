@@ -17,7 +17,7 @@ from tunesmith.evaluate.prompts.cache import Answers, key_of
 from tunesmith.evaluate.prompts.labels import SCORINGS, Scoring, alike, endings_of, label_scores, label_sums
 from tunesmith.evaluate.prompts.spending import Budget, Price, bound_of, cost_of
 from tunesmith.infer.engine.endings import Endings
-from tunesmith.infer.generator import Answering, Completion, Full, Generator, Options
+from tunesmith.infer.generator import Answering, Completion, Full, Generator, Options, Refused
 from tunesmith.infer.remote import wire_turns
 from tunesmith.prompt.contract import Contract
 from tunesmith.prompt.messages import Conversation, Tools
@@ -56,6 +56,7 @@ class Reply:
         cost: dollars, where there is a price.
         new: whether it was asked now, not found among what was kept.
         sure: whether scores are log probabilities, so that they say how sure it is.
+        refused: why a server did not answer this question; empty if it did.
     """
 
     text: str
@@ -67,6 +68,7 @@ class Reply:
     cost: float | None = None
     new: bool = True
     sure: bool = True
+    refused: str = ""
 
 
 class TooLong(ModelError):  # noqa: N818  it is only too much for one model
@@ -179,6 +181,7 @@ class Writer:
     def __init__(
         self, generator: Generator, how: str, answers: Answers, max_new_tokens: int, contract: Contract | None,
         takes: int = 0, budget: Budget | None = None, price: Price | None = None, schema: str | None = None,
+        most_refused: int = 0,
     ) -> None:  # fmt: skip
         """Ask `generator`, greedily.
 
@@ -192,8 +195,9 @@ class Writer:
             budget: of a server's.
             price: of a server's.
             schema: JSON schema that answers are asked to fit.
+            most_refused: questions that a server may refuse before it has answered one; afterwards any of them.
         """
-        self._schema = schema
+        self._schema, self._most_refused, self._refused, self._answered = schema, most_refused, 0, False
         self.how, self._generator, self._answers, self._contract = how, generator, answers, contract
         self._takes, self._budget, self._price, self._most = takes, budget, price, max_new_tokens
 
@@ -258,9 +262,15 @@ class Writer:
                 completion = answering.result(0.0 if place else GLANCE_SECONDS)
             except TimeoutError:
                 continue
-            except ModelError:
+            except ModelError as error:
                 del under_way[key]
-                raise
+                self._refused += 1
+                if not isinstance(error, Refused) or not (self._answered or self._refused <= self._most_refused):
+                    raise
+                if self._budget is not None:
+                    self._budget.settle(bound, 0.0)
+                found[key] = Reply("", False, None, None, None, 0.0, refused=str(error))
+                continue
             del under_way[key]
             value = kept_of(completion)
             self._answers.put(key, value)
@@ -276,6 +286,7 @@ class Writer:
         return key_of("write", said, self._most, *([self._schema] if self._schema else []))
 
     def _reply(self, value: dict[str, Any], new: bool) -> Reply:
+        self._answered = self._most_refused > 0
         prompt, answer = value["prompt_tokens"], value["answer_tokens"]
         cost = None if self._price is None or prompt is None or answer is None else self._price.of(prompt, answer)
         return Reply(value["text"], value["ended"], None, prompt, answer, value["seconds"], cost, new)

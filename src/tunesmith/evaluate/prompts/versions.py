@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from tunesmith.core.errors import ConfigError, MissingError
 from tunesmith.core.files import append_line, expanded, full_disk, make_folder, read_lines, write_text
+from tunesmith.data.prompting.version import version_of
 from tunesmith.evaluate.prompts.cache import key_of
 from tunesmith.score import metrics
 
@@ -141,9 +142,9 @@ def read_version(path: Path) -> Version:
         raise MissingError(f"{path}: no such version of a prompt.") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: no version of a prompt ({str(error).splitlines()[0]}).") from None
+    if isinstance(value, dict):
+        version_of(value, str(path))  # what it asks is checked
     try:
-        if value["schema"] is not None and not isinstance(value["schema"], dict):
-            raise ValueError("schema")
         return Version(**{**value, "id": str(value["id"]), "prompt": Prompt(**value["prompt"])})
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{path}: no version of a prompt, as `tunesmith prompts` writes them ({error}).") from None
