@@ -352,6 +352,7 @@ def script(name):
 
 
 @pytest.mark.parametrize(("name", "constant", "folder"), [("hotel/build.py", "TARGET", "hotel"),
+                                                          ("hotel/preferences.py", "TARGET", "hotel_pairs"),
                                                           ("base_model/general_ability.py", "ASSETS",
                                                            "general_ability")])  # fmt: skip
 def test_the_files_that_ship_are_what_their_script_writes(tmp_path, monkeypatch, name, constant, folder):

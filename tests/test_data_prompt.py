@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,8 +32,10 @@ from tunesmith.data.split import load_splits
 from tunesmith.deploy.bundle import pack
 from tunesmith.jobs.evaluate import evaluate_model
 from tunesmith.jobs.finetune import finetune
+from tunesmith.jobs.merge import rows_of_run
 from tunesmith.jobs.prompts import try_prompts
 from tunesmith.jobs.submit import gather
+from tunesmith.model.export import find_model
 from tunesmith.prompt.base import resolve
 from tunesmith.prompt.load import load_contract
 from tunesmith.registry.lineage import trace
@@ -350,7 +353,7 @@ def evaluated(model, data, **changes):
 
 def test_a_run_is_trained_and_evaluated_with_its_prompt(mails, write_rows, begin, version):
     pytest.importorskip("bm25s")
-    prompt = version(instruction="Which of {labels}?", shots=2, examples="nearest")
+    prompt, heard = version(instruction="Which of {labels}?", shots=2, examples="nearest"), []
     folder = begin("run", {"train": str(mails), "prompt": prompt}, method={"type": "full"})
     finetune({"folder": str(folder)}, silent)
     card = read_json(folder / "model" / "tunesmith.json")
@@ -381,6 +384,16 @@ def test_a_run_is_trained_and_evaluated_with_its_prompt(mails, write_rows, begin
 
     version(instruction="Which?")
     assert [fact.state for fact in trace(str(folder)).facts if fact.label == "prompt"] == ["changed"]
+    (Path(prompt) / "best.yaml").unlink()  # the card has its words
+    again, said = evaluated(folder, other, samples=2, against=str(card["base"]["name"]))
+    assert said == notes
+    assert again["samples"] == found["samples"]
+    assert rows_of_run(find_model(str(folder)), heard.append)[0][0].row.conversation[0].content.startswith("Which of ")
+    assert not [event for event in heard if event.kind == "warning"]
+    mails.write_text(mails.read_text() + json.dumps({"text": "Is the dog in the pool?", "label": "pool"}) + "\n")
+    _, said = evaluated(folder, other)
+    assert said == [f"the prompt of {folder} takes its examples from the training rows, and these have changed: rows "
+                    "are asked with others.", *notes]  # fmt: skip
     mails.unlink()
     with pytest.raises(DataError, match="the run's rows cannot be read again"):
         evaluated(folder, other)

@@ -328,6 +328,18 @@ def test_mistakes_get_a_sentence(chats, prompt, options, changes, sentence):
         distill({**options(prompt(), chats, "ember"), **changes}, silent)
 
 
+def test_columns_that_are_called_otherwise_are_spoken_of(tmp_path, prompt, options):
+    (tmp_path / "mails.csv").write_text("text,category\nWhere is the pool?,pool\nIs there wifi?,wifi\n")
+    with pytest.raises(DataError, match=r"needed for 2 examples of the prompt\. Where columns are .* with --column\.$"):
+        distill(options(prompt(shots=2, examples="nearest"), tmp_path / "mails.csv", "ember"), silent)
+
+
+def test_a_price_of_another_model_is_refused(chats, prompt, options, serve):
+    asked = options(prompt(), chats, f"{serve(echoes).url}#small", price=["smal=1,2"])
+    with pytest.raises(ConfigError, match="--price smal: this model is not asked: did you mean 'small'"):
+        distill(asked, silent)
+
+
 def test_files_that_are_in_the_way_or_not_there(chats, prompt, options, tmp_path):
     (tmp_path / "out.jsonl").write_text("mine\n")
     with pytest.raises(ConfigError, match="exists, and `tunesmith distill` has not made it"):

@@ -133,6 +133,18 @@ def test_a_mismatched_answer_is_another_rows_and_never_longer_than_a_row(verdict
     assert np.array_equal(mismatched_pairs(same)[0].others[0].ids, same[0].ids)  # nobody asks anything else
 
 
+def test_an_answer_that_one_found_good_and_another_bad_keeps_both_verdicts(write_rows, tiny, tmp_path):
+    both = [*verdict_rows(6), {**verdict_rows(6)[1], "label": False}]
+    rows = prepared_rows(write_rows, tiny, both, "verdict")
+    objective = make_unpaired(KtoConfig())
+    bound = precomputed(objective, Models(policy_and_reference(tiny)[1], PLAN), rows, tmp_path, "base")
+    arranged = bound.arrange(rows, None)
+    assert [row.row.content.good for row in arranged] == [row["label"] for row in both]
+    batch = bound.collate(arranged, PLAN, None, {})
+    assert batch.good_R.tolist() == [row["label"] for row in both]
+    assert batch.reference_R[1] == batch.reference_R[6]
+
+
 def test_the_distance_from_the_reference_is_that_of_the_whole_step_and_never_below_zero(tiny, verdicts, tmp_path):
     policy, reference = policy_and_reference(tiny)
     objective = make_unpaired(KtoConfig())

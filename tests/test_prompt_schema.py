@@ -37,13 +37,15 @@ SCHEMAS = [
     {"prefixItems": [{"type": "string"}], "items": False}, {"uniqueItems": True}, BOOKING,
     {"properties": {"a": {"type": "string"}}, "patternProperties": {"^x": {"type": "number"}},
      "additionalProperties": {"type": "null"}},
+    {"multipleOf": 0.1}, {"multipleOf": 3}, {"$ref": "#/$defs/a%20b/anyOf/0", "$defs": {"a b": {"anyOf": [True]}}},
     {"minProperties": 1, "maxProperties": 1}, {"anyOf": [{"type": "string"}, {"minimum": 2}]},
     {"oneOf": [{"type": "integer"}, {"minimum": 2}]}, {"allOf": [{"type": "number"}, {"not": {"const": 1}}]},
     {"$ref": "#/$defs/tree", "$defs": {"tree": {"type": "object", "properties": {"a": {"$ref": "#/$defs/tree"}}}}},
     label_schema(["a b", "c"]),
 ]  # fmt: skip
 VALUES = [
-    None, True, False, 0, 1, 1.0, 1.5, 2, 3, -1, "", "a", "ab", "abcd", "b", [], [1], [1, 1.0], [True, 1], ["a", 1],
+    None, True, False, 0, 1, 1.0, 1.5, 2, 3, -1, 0.3, 1e-10, 10**20,
+    10**20 + 2, "", "a", "ab", "abcd", "b", [], [1], [1, 1.0], [True, 1], ["a", 1],
     ["a"],
     [1, 2, 3], {}, {"a": 1}, {"a": "b"}, {"a": {"a": {}}}, {"a": {"a": 1}}, {"x1": 2}, {"x1": "2"}, {"y": None},
     {"y": 1},
@@ -62,7 +64,7 @@ def test_what_fits_is_what_another_library_says(schema):
 
 
 def test_what_is_no_json_fits_nothing():
-    for text in ("", "{", "NaN", '{"a": Infinity}', "Sure: {}", "```json\n{}\n```"):
+    for text in ("", "{", "NaN", '{"a": Infinity}', "1e400", "Sure: {}", "```json\n{}\n```"):
         assert not valid(text, {})
     assert valid(" {}\n", {})
     assert not valid("[" * 100_000, {})
@@ -85,7 +87,16 @@ def test_fields_are_compared_whatever_their_order():
         ('{"propertees": {}}', r"--schema \S+: answers are not checked by 'propertees': did you mean 'properties'\?"),
         ('{"type": "text"}', r"--schema \S+: type 'text': known: .*"),
         ('{"items": 3}', r"--schema \S+: 3 stands where a schema must\. Write an object\."),
-        ('{"required": "a"}', r"--schema \S+: 'required' is \"a\", and must be a list\."),
+        ('{"required": "a"}', r"--schema \S+: 'required' is \"a\", and must be a list of names\."),
+        ('{"required": [{}]}', r"--schema \S+: 'required' is \[\{\}\], and must be a list of names\."),
+        ('{"type": {}}', r"--schema \S+: 'type' is \{\}, and must be a name or a list of names\."),
+        ('{"multipleOf": 0}', r"--schema \S+: 'multipleOf' is 0, and must be a number above 0\."),
+        ('{"exclusiveMinimum": true}', r"--schema \S+: 'exclusiveMinimum' is true, and must be a number\."),
+        ('{"uniqueItems": 0}', r"--schema \S+: 'uniqueItems' is 0, and must be true or false\."),
+        ('{"minItems": 1.5}', r"--schema \S+: 'minItems' is 1\.5, and must be a whole number, 0 or more\."),
+        ('{"$ref": "#name"}', r"--schema \S+: \$ref '#name' leads nowhere\. Name a part of it, such as .*"),
+        ('{"$ref": "#/title", "title": "x"}', r'--schema \S+: "x" stands where a schema must\. Write an object\.'),
+        ('{"$ref": "#/default", "default": {"typ": 1}}', r"--schema \S+: answers are not checked by 'typ': did .*"),
         ('{"pattern": "("}', r"--schema \S+: pattern '\(' cannot be read \(.*\)\."),
         ('{"$ref": "#/$defs/x"}', r"--schema \S+: \$ref '#/\$defs/x' leads nowhere\. Name a part of it, such as .*"),
     ],

@@ -24,13 +24,14 @@ from tunesmith.core.files import read_json
 from tunesmith.data.config import DataConfig
 from tunesmith.data.load import load_rows
 from tunesmith.data.prompting.choose import Examples, balanced_order, index_of, nearest
+from tunesmith.data.prompting.schema import label_schema
 from tunesmith.data.prompting.variant import Prompting, Variant, read_template, variants
 from tunesmith.data.split import load_splits
 from tunesmith.evaluate.prompts.ask import Reply
 from tunesmith.evaluate.prompts.cache import Answers
 from tunesmith.evaluate.prompts.labels import alike, endings_of, label_scores, label_sums, named
-from tunesmith.evaluate.prompts.rows import prompt_rows
-from tunesmith.evaluate.prompts.spending import Budget, Price, parse_prices
+from tunesmith.evaluate.prompts.rows import asked_in, prompt_rows
+from tunesmith.evaluate.prompts.spending import Budget, Price, bound_of, parse_prices
 from tunesmith.evaluate.prompts.table import class_results
 from tunesmith.infer.engine.endings import Endings, can_share, common, in_parts, row_of
 from tunesmith.infer.local import LocalEngine
@@ -89,6 +90,18 @@ def test_rows_are_split_as_training_splits_them(mails):
     few = prompt_rows(DataConfig(train=str(mails)), 3, 0)
     assert len(few.validation) == 3
     assert {row.key for row in few.validation} <= {row.key for row in rows.validation}
+
+
+def test_what_a_chat_asks_is_known_again_as_a_text_with_a_class(mails, write_rows):
+    texts = load_rows(str(mails)).rows
+    asked = texts[0].content.text
+    same = load_rows(str(write_rows([chat_row(asked, "dog"), chat_row("Else?", "no")], "same.jsonl"))).rows
+    turns = [{"role": role, "content": words} for role, words in
+             (("user", "Hi"), ("assistant", "Hello"), ("user", asked), ("assistant", "dog"))]  # fmt: skip
+    later = load_rows(str(write_rows([{"messages": turns}], "later.jsonl"))).rows
+    assert asked_in(same, texts) == sum(row.content.text == asked for row in texts) > 0
+    assert asked_in(texts, texts) == len(texts)
+    assert asked_in(later, texts) == 0
 
 
 def test_each_variant_once():
@@ -409,6 +422,23 @@ def test_what_a_server_is_paid_for_is_kept_when_it_is_stopped(mails, serve):
     assert len(Answers(f"{server.url}#small")._kept) == sent
 
 
+def test_what_a_server_is_paid_for_is_kept_when_it_refuses_another_question(mails, serve):
+    first = threading.Lock()
+
+    def respond(request):
+        if first.acquire(blocking=False):
+            return 400, {"error": {"message": "not this one"}}
+        time.sleep(0.3)
+        return knows(request)
+
+    server = serve(respond)
+    with pytest.raises(ModelError, match="not this one"):
+        try_prompts(options(mails, models=[f"{server.url}#small"]), silent)
+    sent = len(server.requests)
+    assert sent > 1
+    assert len(Answers(f"{server.url}#small")._kept) == sent - 1
+
+
 def test_a_budget_ends_it_early_with_what_is_there(mails, serve):
     server = serve(knows)
     asked = options(mails, models=[f"{server.url}#small"], max_requests=8)
@@ -434,6 +464,10 @@ def test_a_budget_of_dollars_is_never_gone_beyond(mails, serve):
     assert 0 < found["spent"]["dollars"] <= 0.05
     assert found["spent"]["dollars"] == pytest.approx(len(server.requests) * 52 * 100 / 1e6)
     assert found["spent"]["ended_early"]
+    turns = (Message("user", "Hm?"),)
+    schema = json.dumps(label_schema(["a" * 300]))
+    more = bound_of(Price(1, 1), turns, (), 5, schema) - bound_of(Price(1, 1), turns, (), 5)
+    assert more * 1e6 >= len(schema)  # servers read it too
     budget = Budget(None, 1.0)
     assert budget.take(0.6)
     assert not budget.take(0.6)

@@ -105,6 +105,28 @@ def test_predict_reads_chats_and_prompts_with_answers_and_says_what_it_cannot(tr
         model.predict([3])
 
 
+def test_predict_reads_all_of_what_is_asked_and_demands_an_answer(trained, tmp_path):
+    model = load_predictor(find_model(str(trained[0])), "cpu")
+    turns = [{"role": "user", "content": "Say it.\nWhere is the pool?"}, {"role": "assistant", "content": "Here."}]
+    rows = [
+        {"messages": turns},
+        {"instruction": "Say it.", "input": "Where is the pool?", "output": "Here."},
+        {"prompt": turns[:1], "completion": turns[1:]},
+        {"conversations": [{"from": "human", "value": turns[0]["content"]}, {"from": "gpt", "value": "Here."}]},
+        {"conversations": [{"from": "human", "value": "Hm?"}], "chosen": turns[1], "rejected": turns[1]},
+        {"prompt": "Hm?", "chosen": "Yes.", "rejected": "No."},
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    predict_to(model, str(tmp_path / "rows.jsonl"), {}, tmp_path / "out.jsonl")
+    *same, pair, other = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+    assert [line["messages"] for line in same] == [turns] * 4
+    assert [line["reward"] for line in same] == pytest.approx([same[0]["reward"]] * 4, rel=1e-5)
+    assert pair["error"].startswith("the last turn is not the assistant's. Give one answer a row")
+    assert other["error"].startswith("a prompt without an answer. Give one answer a row")
+    with pytest.raises(DataError, match="the last turn is not the assistant's"):
+        model.predict([turns[:1]])
+
+
 def test_evaluate_takes_pairs_and_compares_two_reward_models(trained, tmp_path):
     folder, _ = trained
     rows = tmp_path / "asked.jsonl"
@@ -117,9 +139,10 @@ def test_evaluate_takes_pairs_and_compares_two_reward_models(trained, tmp_path):
     assert both["scores"][0]["difference"]["value"] == 0
 
 
-def test_a_margin_that_is_no_number_is_refused(tmp_path, tiny):
-    folder = begin(tmp_path / "run", tiny, [{**row, "margin": "much"} for row in pair_rows(12)])
-    with pytest.raises(DataError, match=r"'margin' is 'much'. Give a number"):
+@pytest.mark.parametrize("margin", ["much", "nan", "inf", True])
+def test_a_margin_that_is_no_number_is_refused(tmp_path, tiny, margin):
+    folder = begin(tmp_path / "run", tiny, [{**row, "margin": margin} for row in pair_rows(12)])
+    with pytest.raises(DataError, match=rf"'margin' is '{margin}'. Give a number"):
         finetune({"folder": str(folder)}, lambda event: None)
 
 

@@ -17,6 +17,7 @@ from tunesmith.cli.evaluate import evaluate
 from tunesmith.cli.explain import explain
 from tunesmith.cli.inspect import inspect
 from tunesmith.cli.keys import audit, keys
+from tunesmith.cli.label import label
 from tunesmith.cli.lineage import lineage
 from tunesmith.cli.merge import merge
 from tunesmith.cli.methods import methods
@@ -44,8 +45,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 ON_FILES = (
-    demo, check, prompts, distill, train, evaluate, predict, chat, runs, show, compare, merge, lineage, push, methods,
-    compare_methods, explain, inspect, models, pull, rm,
+    demo, check, prompts, distill, label, train, evaluate, predict, chat, runs, show, compare, merge, lineage, push,
+    methods, compare_methods, explain, inspect, models, pull, rm,
 )  # fmt: skip
 ON_JOBS = (submit, worker, jobs, logs, fetch, cancel, pause, resume, delete, limits, gc, backup, restore)
 for command in (*ON_FILES, *ON_JOBS, serve, audit):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from tunesmith.cli.editor import editor_named, open_editor
 from tunesmith.core.errors import ConfigError, MissingError, TunesmithError
 
 if TYPE_CHECKING:
@@ -149,20 +147,18 @@ def _open(file: Path) -> None:
     Raises:
         ConfigError: there is no editor, or it ends with an error.
     """
-    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR")
-    if not editor:
+    try:
+        code = open_editor(file)
+    except MissingError as error:
         file.unlink()
         raise ConfigError(
-            "--edit: no editor is named. Set VISUAL or EDITOR, such as EDITOR=nano; or write the text into a file and "
-            "give it with --edit-with FILE."
-        )
-    try:
-        code = subprocess.run([*shlex.split(editor), str(file)], check=False).returncode
-    except (OSError, ValueError) as error:
+            f"--edit: {error}; or write the text into a file and give it with --edit-with FILE."
+        ) from None
+    except ConfigError as error:
         file.unlink()
-        raise ConfigError(f"--edit: {editor!r} cannot be started ({error}). Set VISUAL or EDITOR to another.") from None
+        raise ConfigError(f"--edit: {error}") from None
     if code:
-        raise ConfigError(f"--edit: {editor!r} ended with {code}. What was typed is kept in {file}.")
+        raise ConfigError(f"--edit: {editor_named()!r} ended with {code}. What was typed is kept in {file}.")
 
 
 def _typing_file(folder: Path) -> Path:

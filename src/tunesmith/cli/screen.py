@@ -96,7 +96,7 @@ class Screen:
         if self.task is None:
             self.task = self.progress.add_task("training", total=event.steps, numbers="")
         numbers = (
-            f"loss {event.loss:.3f}  {event.tokens_per_second:,.0f} tokens/s  "
+            f"{watched(event.curves)}  {event.tokens_per_second:,.0f} tokens/s  "
             f"{event.memory_bytes / 2**30:.2f} GB{self.validation}"
         )
         self.progress.update(self.task, completed=event.step, numbers=numbers)
@@ -110,7 +110,7 @@ class Screen:
             self.say(f"trained {taken}, {median:,.0f} tokens/s in the median step")
 
     def on_validation(self, event: events.Validation) -> None:
-        self.validation = f"  validation {event.loss:.3f}"
+        self.validation = f"  validation {watched(event.curves).split()[1]}"
 
     def on_pulse(self, event: events.Pulse) -> None:
         if self.task is None:
@@ -173,6 +173,12 @@ def live_screen() -> Generator[Report]:
     )
     with progress:
         yield Screen(progress)
+
+
+def watched(curves: dict[str, float]) -> str:
+    """What a run is watched by: the reward where it learns from that, since its loss says nothing then."""
+    name = "reward" if "reward" in curves else "loss"
+    return f"{name} {curves[name]:.3f}"
 
 
 def rates_table(groups: list[dict[str, Any]]) -> Table:

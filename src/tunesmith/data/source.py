@@ -21,16 +21,19 @@ from tunesmith.data.read.files import JSONS, PACKED, TABLES, TAGGED, TEXTS
 EMBEDDED = {
     "hotel": "hotel/train.jsonl",
     "hotel-test": "hotel/test.jsonl",
+    "hotel-preferences": "hotel_pairs/train.jsonl",
+    "hotel-preferences-test": "hotel_pairs/test.jsonl",
     "general-questions": "general_ability/questions.jsonl",
     "general-texts": "general_ability/texts.jsonl",
     "ember-general": "replay/ember.jsonl",
     "general-prompts": "replay/prompts.txt",
     "held-out-prompts": "replay/held_out_prompts.txt",
 }
+UNDECIDED = ".undecided.jsonl"  # what is added to the name of a file of preferences, for those that decide nothing
 SUFFIXES = (*JSONS, *TABLES, ".parquet", ".arrow", ".xlsx", *TAGGED, *TEXTS)
 BESIDE = re.compile(
     r"(readme|licen[sc]e|changelog|citation|notice|contributing)(\..*)?|dataset_infos?\.json|state\.json|.*\.lock"
-    r"|.*\.ledger\.json",
+    r"|.*\.ledger\.json|.*" + re.escape(UNDECIDED),
     re.I,
 )
 LOCK = re.compile(r"~\$.*\.(xls|doc|ppt|od)\w*|\.~lock\..*#", re.I)  # of Office, of LibreOffice

@@ -6,6 +6,7 @@ nearly equal questions never stand on both sides, and rows added later do not mo
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from tunesmith.data.config import DataConfig
 from tunesmith.data.dataset import Dataset, Subset
 from tunesmith.data.formats.label_names import label_names
 from tunesmith.data.kinds.kind import RowKind
+from tunesmith.data.kinds.row import Row
 from tunesmith.data.prompting.around import READS, Around, put_around
 from tunesmith.data.prompting.version import read_version
 from tunesmith.data.quality.ledger import Ledger, RowFault
@@ -65,7 +67,9 @@ class Splits:
         return int(np.isin(asked[0], asked[1]).sum())
 
 
-def load_splits(config: DataConfig, contract: Contract, max_length: int, reads: frozenset[str]) -> Splits:
+def load_splits(
+    config: DataConfig, contract: Contract, max_length: int, reads: frozenset[str], around: Around | None = None
+) -> Splits:  # fmt: skip
     """The rows of a recipe, prepared and parted.
 
     Args:
@@ -73,6 +77,7 @@ def load_splits(config: DataConfig, contract: Contract, max_length: int, reads: 
         contract: how they are rendered.
         max_length: longest sequence in tokens.
         reads: the kinds of rows that the objective reads.
+        around: a prompt to put around each row, in place of the one that the recipe names.
 
     Raises:
         DataError: unusable rows, or no rows to train on. Small files may leave the other parts empty.
@@ -82,7 +87,8 @@ def load_splits(config: DataConfig, contract: Contract, max_length: int, reads: 
     }
     if any(not 0 <= share < 1 for share in shares.values()) or sum(shares.values()) >= 0.9:
         raise DataError("data.validation and data.test: give files, or shares of 0 to 1 that leave rows to train on.")
-    around = None if config.prompt is None else prompt_of(config, contract, reads)
+    if around is None and config.prompt is not None:
+        around = prompt_of(config, contract, reads)
     files = find_files(config.train)
     whole = prepared_dataset(files, config, contract, max_length, config.over_long, reads, around)
     ledgers = whole.ledgers()
@@ -114,9 +120,7 @@ def prompt_of(config: DataConfig, contract: Contract, reads: frozenset[str]) -> 
     assert config.prompt is not None
     where = f"data.prompt = {config.prompt}"
     version = read_version(config.prompt, where)
-    shares = {name: 0.0 for name in ("validation", "test") if not isinstance(getattr(config, name), int | float)}
-    without = config.model_copy(update={"prompt": None, "over_long": "fail", **shares})
-    splits = load_splits(without, contract, ENDLESS, reads | READS)
+    splits, training = examples_of(config, contract, reads)
     dataset = splits.train.dataset
     if splits.kind.name not in READS:
         raise DataError(
@@ -124,8 +128,15 @@ def prompt_of(config: DataConfig, contract: Contract, reads: frozenset[str]) -> 
             "or texts with one class each. Leave it out."
         )
     labels = label_names(dataset.facts) if splits.kind.name == "labelled" else []
-    training = (row.row for row in splits.train.at(np.unique(splits.train.places, return_index=True)[1]))
     return put_around(version, where, splits.kind.name, labels, training)
+
+
+def examples_of(config: DataConfig, contract: Contract, reads: frozenset[str]) -> tuple[Splits, Iterator[Row]]:
+    """The rows without a prompt around them, however long; and those of the training part, each once."""
+    shares = {name: 0.0 for name in ("validation", "test") if not isinstance(getattr(config, name), int | float)}
+    without = config.model_copy(update={"prompt": None, "over_long": "fail", **shares})
+    splits = load_splits(without, contract, ENDLESS, reads | READS)
+    return splits, (row.row for row in splits.train.at(np.unique(splits.train.places, return_index=True)[1]))
 
 
 def parts(group: np.ndarray, shares: dict[str, float]) -> np.ndarray:

@@ -44,17 +44,21 @@ def svg(figure: Any) -> str:
 
 
 def loss_curve(steps: Sequence[dict[str, Any]], validations: Sequence[dict[str, Any]]) -> str:
-    """Training loss of each step, faint, its moving mean, and the validation loss, on an axis that fits them."""
+    """Training loss of each step, faint, its moving mean, and the validation loss, on an axis that fits them.
+
+    Of a run that learns from rewards it is the reward, since its loss says nothing.
+    """
     figure, axes = _figure()
-    x, y = [event["step"] for event in steps], [event["loss"] for event in steps]
+    name = "reward" if "reward" in steps[-1] else "loss"
+    x, y = [event["step"] for event in steps], [event.get(name, math.nan) for event in steps]
     axes.plot(x, y, color=ACCENT, alpha=0.25, linewidth=1)
     axes.plot(x, moving_mean(y, max(1, len(y) // 30)), color=ACCENT, linewidth=2, label="training")
     if validations:
-        xv, yv = [event["step"] for event in validations], [event["loss"] for event in validations]
+        xv, yv = [event["step"] for event in validations], [event[name] for event in validations]
         axes.plot(xv, yv, color=SECOND, linewidth=2, marker="o", markersize=4, label="validation")
     axes.set_xlabel("step", color=INK)
-    axes.set_ylabel("loss", color=INK)
-    fit_axis(axes, [y, [event["loss"] for event in validations]])
+    axes.set_ylabel(name, color=INK)
+    fit_axis(axes, [y, [event[name] for event in validations]])
     axes.legend(frameon=False, labelcolor=INK)
     return svg(figure)
 

@@ -90,7 +90,7 @@ def render_page(story: Story) -> str:
     last = story.steps[-1]
     tiles = {
         "steps": last["step"],
-        "final loss": f"{last['loss']:.3f}",
+        **({"last reward": f"{last['reward']:.3f}"} if "reward" in last else {"final loss": f"{last['loss']:.3f}"}),
         "training rows": len(story.lengths),
         "tokens/s": f"{median_speed(story.steps):,.0f}",
         "memory, most seen": f"{max(step['memory_bytes'] for step in story.steps) / 2**30:.2f} GB",

@@ -47,6 +47,12 @@ def _distill(arguments: dict[str, Any], report: Report, stop: Stop) -> dict[str,
     return distill(arguments, heeding(report, stop))
 
 
+def _policies(arguments: dict[str, Any], report: Report, stop: Stop) -> dict[str, Any]:
+    from tunesmith.jobs.policies import compare_policies
+
+    return compare_policies(arguments, heeding(report, stop))
+
+
 def _score_prompt(arguments: dict[str, Any], report: Report, stop: Stop) -> dict[str, Any]:
     from tunesmith.jobs.prompt_versions import score_prompt
 
@@ -67,7 +73,7 @@ def _lint_prompt(arguments: dict[str, Any], report: Report, stop: Stop) -> dict[
 
 JOBS = {
     "finetune": _finetune, "evaluate": _evaluate, "merge": _merge, "unpack": _unpack, "prompts": _prompts,
-    "distill": _distill,
+    "distill": _distill, "policies": _policies,
     "score-prompt": _score_prompt, "measure-prompt": _measure_prompt, "lint-prompt": _lint_prompt,
 }  # fmt: skip
 

@@ -39,7 +39,7 @@ from tunesmith.evaluate.prompts.spending import Budget, parse_prices, price_of
 from tunesmith.evaluate.prompts.versions import now
 from tunesmith.infer.generator import GivenUp
 from tunesmith.infer.remote import RemoteModel
-from tunesmith.jobs.prompt_asking import found
+from tunesmith.jobs.prompt_asking import found, refuse_other_prices
 from tunesmith.jobs.prompt_trial import JSON_LABEL_TOKENS, LABEL_TOKENS
 from tunesmith.jobs.teacher import Manner, Teacher, agreed, distinct
 from tunesmith.prompt.base import EMBEDDED, resolve
@@ -199,14 +199,15 @@ def rows_of(arguments: dict[str, Any], version: Version, report: Report) -> Rows
     config, contract = DataConfig(train=arguments["data"], **given), load_contract(resolve(EMBEDDED).folder)
     needs = "--keep right" if arguments["keep"] == "right" else ""
     if version.shots and version.chosen is None:
-        needs = needs or f"{counted(version.shots, 'worked example')} of the prompt"
+        needs = needs or f"{counted(version.shots, 'example')} of the prompt"
     try:
         splits = load_splits(config, contract, ENDLESS, READS)
         return _answered(splits, arguments["limit"])
     except DataError as error:
         if needs or given:
             advice = f" Rows with answers are needed for {needs}." if needs else ""
-            raise DataError(f"{error}{advice}") from None
+            columns = "" if arguments["columns"] else " Where columns are called otherwise, name them with --column."
+            raise DataError(f"{error}{advice}{columns}") from None
         questions, _ = read_prompts(arguments["data"])
         report(events.Warning(f"{arguments['data']}: read as questions without answers."))
     some = questions[: arguments["limit"]]
@@ -235,6 +236,7 @@ def teacher_of(
     name, prices = arguments["model"], parse_prices(arguments["price"])
     model, price = found(name), None
     if isinstance(model, RemoteModel):
+        refuse_other_prices(prices, [model])
         price = price_of(prices, model.endpoint.url, model.model)
         if arguments["max_cost"] is not None and price is None:
             raise ConfigError(f"--max-cost: no price is known for {name}. Give --price IN,OUT.")

@@ -26,7 +26,7 @@ from tunesmith.infer.local import LocalEngine
 from tunesmith.infer.remote import RemoteModel, parse_remote
 from tunesmith.jobs.asked_with import prompt_of_models
 from tunesmith.jobs.final_evaluation import Found, say
-from tunesmith.jobs.merge import base_of, reading_of, training_rows
+from tunesmith.jobs.run_rows import base_of, reading_of, training_rows
 from tunesmith.jobs.tasks.evaluate import beside_baselines, evaluate_alone, refuse_strange
 from tunesmith.jobs.tasks.table import EVALUATIONS
 from tunesmith.jobs.tasks.task import NO_BASELINE, baselines_of

@@ -19,26 +19,22 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 
 from tunesmith.core import events
-from tunesmith.core.config import validate
-from tunesmith.core.errors import DataError, JobError, MissingError, ModelError, TunesmithError
+from tunesmith.core.errors import JobError, MissingError, ModelError, TunesmithError
 from tunesmith.core.events import Report
 from tunesmith.core.files import expanded, make_folder, read_object, sha256_of, to_disk, write_json
-from tunesmith.data.formats.columns import Columns
 from tunesmith.data.load import load_rows, require_rows
 from tunesmith.data.prepare import Prepared, dataset_id, prepare
-from tunesmith.data.read.files import read_rows
-from tunesmith.data.source import find_files
-from tunesmith.data.split import Splits, load_splits
+from tunesmith.data.split import Splits
 from tunesmith.evaluate.general_ability import READS
+from tunesmith.jobs.run_rows import reading_of, reads_of, recipe_of, splits_of_run
 from tunesmith.jobs.verify_merge import Trial, verify_merge
 from tunesmith.model.export import ExportedModel, export, find_model, merged
 from tunesmith.model.layout import CARD
 from tunesmith.model.load import LoadSpec, read_config
-from tunesmith.prompt.base import Base, context_length, resolve
+from tunesmith.prompt.base import Base, context_length
 from tunesmith.registry.runs import is_run
-from tunesmith.train.objectives.table import objective_for
 from tunesmith.train.planning.planner import make_plan
-from tunesmith.train.recipe import LONGEST, Recipe, longest_row
+from tunesmith.train.recipe import LONGEST
 
 VERIFICATION = "verification.json"
 SPARE = 64 << 20  # bytes that a disk should have room for beside what is written
@@ -126,87 +122,6 @@ def rows_to_compare(splits: Splits) -> tuple[Sequence[Prepared], str]:
 def rows_of_run(exported: ExportedModel, report: Report) -> tuple[Sequence[Prepared], str]:
     """The rows that the run of a model kept for the end, found again through its recipe."""
     return rows_to_compare(splits_of_run(exported, report))
-
-
-def training_rows(exported: ExportedModel, report: Report) -> Sequence[Prepared]:
-    """The rows that a model was trained on, found again in the same way."""
-    return splits_of_run(exported, report).train
-
-
-def recipe_of(exported: ExportedModel) -> Recipe | None:
-    """The recipe that a model was made by, if its card holds one."""
-    card = exported.card
-    return validate(Recipe, card["recipe"], f"{exported.folder / CARD}: recipe") if "recipe" in card else None
-
-
-def reads_of(recipe: Recipe, exported: ExportedModel) -> frozenset[str]:
-    """The kinds of rows that a model was trained on."""
-    config = read_config(exported.base.folder if exported.base else exported.folder)
-    return objective_for(recipe.objective, config).reads
-
-
-def base_of(exported: ExportedModel) -> Base | None:
-    """What a model was made from; None where that is not known, or not there any more."""
-    recipe = recipe_of(exported)
-    if exported.base is not None or recipe is None:
-        return exported.base
-    where = exported.card["directory"] if Path(exported.card["directory"]).is_dir() else "."
-    try:
-        with contextlib.chdir(where):
-            return resolve(recipe.model.base, recipe.model.revision)
-    except TunesmithError:
-        return None
-
-
-def reading_of(exported: ExportedModel, file: str) -> dict[str, Any]:
-    """How the files of a model's run were read: what they called labels, the format that was named, and columns.
-
-    Args:
-        exported: the model.
-        file: to be read in the same way; its own names count where it has none of those columns.
-    """
-    recipe = recipe_of(exported)
-    if recipe is None:
-        return {}
-    names = recipe.data.label_names
-    if isinstance(names, str) and not Path(names).is_absolute():
-        names = str(Path(exported.card["directory"]) / names)
-    data = recipe.data
-    columns = _columns_there(dict(data.columns), file)
-    return {"columns": columns, "format": data.format, "label_names": names, "documents": data.documents}
-
-
-def _columns_there(named: dict[str, str], data: str) -> dict[str, str]:
-    """Names of columns; nothing where a file has none of these."""
-    if not named:
-        return {}
-    file = find_files(data)[0]
-    first = next(read_rows(file.path, name=file.name, known=set(named.values())), None)
-    there = Columns(named).lifted(first.value) if first is not None and isinstance(first.value, dict) else {}
-    return named if any(given in there for given in named.values()) else {}
-
-
-def splits_of_run(exported: ExportedModel, report: Report) -> Splits:
-    """The rows of a model's run.
-
-    Raises:
-        DataError: they are not there any more.
-    """
-    card, recipe = exported.card, recipe_of(exported)
-    if recipe is None:
-        raise DataError(f"{exported.folder}: its {CARD} holds no recipe to find rows by. Name a file with --data.")
-    longest = longest_row(recipe, exported.base or Base(exported.name, exported.folder))
-    where = card["directory"] if Path(card["directory"]).is_dir() else "."
-    contract = exported.contract()
-    try:
-        with contextlib.chdir(where):
-            splits = load_splits(recipe.data, contract, longest, reads_of(recipe, exported))
-    except (MissingError, DataError) as error:
-        raise DataError(f"the run's rows cannot be read again: {error} Name others with --data.") from None
-    if splits.train.dataset.id != card["data"]["id"]:
-        sentence = "the run's files have changed, so rows that are held out now may have been trained on."
-        report(events.Warning(sentence))
-    return splits
 
 
 def rows_of_file(name: str, exported: ExportedModel) -> tuple[Sequence[Prepared], str]:

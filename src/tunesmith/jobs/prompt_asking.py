@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from tunesmith.data.prompting.variant import Prompting, Variant, without_words
 from tunesmith.evaluate.prompts.ask import Answerer, LabelScorer, Question, Reply, TooLong, Writer
 from tunesmith.evaluate.prompts.cache import Answers, identity_of, key_of
 from tunesmith.evaluate.prompts.labels import refuse_twins
-from tunesmith.evaluate.prompts.spending import price_of
+from tunesmith.evaluate.prompts.spending import Price, price_of
 from tunesmith.evaluate.prompts.table import Entry, entry_of
 from tunesmith.infer.engine.endings import Endings
 from tunesmith.infer.generator import GivenUp, NoSchemas
@@ -108,9 +108,7 @@ def _refuse_unfit_servers(remote: Sequence[tuple[str, RemoteModel]], models: int
         raise ConfigError(
             "--price, --max-requests and --max-cost are for models behind a URL, and none is named. Leave them out."
         )
-    names = [one for _, model in remote for one in (model.model, model.name)]
-    if unknown := [name for name in trial.prices if name and name not in names]:
-        raise ConfigError(f"--price {unknown[0]}: this model is not asked: {did_you_mean(unknown[0], names)}")
+    refuse_other_prices(trial.prices, [model for _, model in remote])
     if remote and len(remote) == models and trial.rows.labels and arguments["scoring"] != "sum":
         raise ConfigError(
             f"--scoring {arguments['scoring']} compares log probabilities of labels, and {remote[0][0]} is a server's, "
@@ -120,6 +118,17 @@ def _refuse_unfit_servers(remote: Sequence[tuple[str, RemoteModel]], models: int
         for name, model in remote:
             if price_of(trial.prices, model.endpoint.url, model.model) is None:
                 raise ConfigError(f"--max-cost: no price is known for {name}. Give --price {model.model}=IN,OUT.")
+
+
+def refuse_other_prices(prices: Mapping[str, Price], models: Sequence[RemoteModel]) -> None:
+    """Refuse prices of models that are not asked.
+
+    Raises:
+        ConfigError: with the first.
+    """
+    names = [one for model in models for one in (model.model, model.name)]
+    if unknown := [name for name in prices if name and name not in names]:
+        raise ConfigError(f"--price {unknown[0]}: this model is not asked: {did_you_mean(unknown[0], names)}")
 
 
 class Asker:

@@ -16,10 +16,10 @@ from tunesmith.evaluate.prompts.rows import asked_in
 from tunesmith.evaluate.prompts.table import TRAINED, Entry, best_of
 from tunesmith.evaluate.prompts.used import note_use
 from tunesmith.infer.remote import RemoteModel
-from tunesmith.jobs.merge import training_rows
 from tunesmith.jobs.prompt_asking import Asker, Found, Note, classified, found_models, refuse_unfit
 from tunesmith.jobs.prompt_trial import Trial, report_of, trial_of
 from tunesmith.jobs.prompt_versions import keep_best
+from tunesmith.jobs.run_rows import training_rows
 from tunesmith.model.export import ExportedModel
 
 
@@ -125,12 +125,12 @@ def _note_seen(name: str, model: ExportedModel, trial: Trial, note: Note) -> Non
     if "recipe" not in model.card:
         return
     try:
-        seen = {row.row.asked for row in training_rows(model, silent)}
+        seen = [row.row for row in training_rows(model, silent)]
     except TunesmithError:
         note(f"{name}: the rows that it was trained on are gone, so that nobody can tell whether it has seen these.")
         return
     for part, rows in (("validation", trial.rows.validation), ("test", trial.rows.test)):
-        if known := sum(row.asked in seen for row in rows):
+        if known := asked_in(seen, rows):
             note(f"{name}: was trained on {known} of {len(rows)} rows of the {part} part, whose scores flatter it.")
 
 

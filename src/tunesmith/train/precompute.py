@@ -85,11 +85,12 @@ def precomputed(
 
 
 def _arranged(objective: Objective, wide: dict[bytes, Prepared]) -> Objective:
-    """The objective, each of whose steps is of rows with what stands beside them."""
+    """The objective, each of whose steps is of rows with what stands beside them; rows of the same ids may differ in
+    what people said of them."""
     arrange = objective.arrange
 
     def with_others(rows: Sequence[Prepared], draw: Draw) -> Sequence[Prepared]:
-        return arrange([wide[row.key] for row in rows], draw)
+        return arrange([replace(row, others=wide[row.key].others) for row in rows], draw)
 
     return replace(objective, arrange=with_others)
 

@@ -7,11 +7,14 @@ that none is passed over in silence. `format` is a remark, as the standard has i
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from tunesmith.core.errors import ConfigError, MissingError
 from tunesmith.core.files import expanded
@@ -19,16 +22,40 @@ from tunesmith.core.names import did_you_mean
 
 Schema = Mapping[str, Any] | bool
 LABEL = "label"  # the field of a class that is asked for as JSON
-SHAPES: dict[str, tuple[Any, str]] = {
-    **dict.fromkeys(("properties", "patternProperties", "$defs", "definitions"), (dict, "an object of schemas")),
-    **dict.fromkeys(("enum", "required", "anyOf", "oneOf", "allOf", "prefixItems"), (list, "a list")),
-    **dict.fromkeys(("pattern", "$ref"), (str, "a text")),
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return _is_number(value) and value >= 0 and value == int(value)
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+SHAPES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(
-        ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength",
-         "minItems", "maxItems", "minProperties", "maxProperties"),
-        (int | float, "a number"),
+        ("properties", "patternProperties", "$defs", "definitions"),
+        (lambda value: isinstance(value, dict), "an object of schemas"),
     ),
-}  # fmt: skip
+    **dict.fromkeys(
+        ("anyOf", "oneOf", "allOf", "prefixItems"), (lambda value: isinstance(value, list) and bool(value), "a list")
+    ),
+    **dict.fromkeys(("pattern", "$ref"), (lambda value: isinstance(value, str), "a text")),
+    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), (_is_number, "a number")),
+    **dict.fromkeys(
+        ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"),
+        (_is_count, "a whole number, 0 or more"),
+    ),
+    "enum": (lambda value: isinstance(value, list), "a list"),
+    "required": (_are_names, "a list of names"),
+    "type": (lambda value: isinstance(value, str) or (_are_names(value) and bool(value)), "a name or a list of names"),
+    "uniqueItems": (lambda value: isinstance(value, bool), "true or false"),
+    "multipleOf": (lambda value: _is_number(value) and value > 0, "a number above 0"),
+}
 REMARKS = frozenset(
     ("title", "description", "default", "examples", "format", "$schema", "$id", "$comment", "$defs", "definitions",
      "deprecated", "readOnly", "writeOnly")
@@ -39,7 +66,7 @@ TYPES: dict[str, Callable[[Any], bool]] = {
     "string": lambda value: isinstance(value, str),
     "boolean": lambda value: isinstance(value, bool),
     "null": lambda value: value is None,
-    "number": lambda value: _is_number(value),
+    "number": _is_number,
     "integer": lambda value: _is_number(value) and value == int(value),
 }
 
@@ -94,8 +121,12 @@ def parsed(text: str) -> Any:
     def refuse(word: str) -> Any:
         raise ValueError(word)
 
+    def finite(word: str) -> float:
+        value = float(word)
+        return value if math.isfinite(value) else refuse(word)
+
     try:
-        return json.loads(text, parse_constant=refuse)
+        return json.loads(text, parse_constant=refuse, parse_float=finite)
     except RecursionError:
         raise ValueError("too deeply nested") from None
 
@@ -159,42 +190,51 @@ def read_schema(name: str) -> dict[str, Any]:
     return value
 
 
-def refuse_unknown(schema: Any, where: str, root: Any = None) -> None:
-    """Refuse a schema with keywords that answers are not checked by.
+def refuse_unknown(schema: Any, where: str) -> None:
+    """Refuse a schema with keywords that answers are not checked by, or whose values are none that a keyword may have.
 
     Args:
         schema: to look at.
         where: what a sentence calls it.
-        root: the whole schema, if this is a part.
 
     Raises:
         ConfigError: the first one, with what there is.
     """
+    _refuse_part(schema, where, schema, set())
+
+
+def _refuse_part(schema: Any, where: str, root: Any, seen: set[str]) -> None:
+    """The same of a part of the schema `root`; `seen`: references that were followed."""
     if isinstance(schema, bool):
         return
     if not isinstance(schema, dict):
         raise ConfigError(f"{where}: {json.dumps(schema)[:60]} stands where a schema must. Write an object.")
-    root = schema if root is None else root
     for key, value in schema.items():
         if key not in KEYWORDS and key not in REMARKS:
             known = [*KEYWORDS, *REMARKS]
             raise ConfigError(f"{where}: answers are not checked by {key!r}: {did_you_mean(key, known)}")
-        if (wanted := SHAPES.get(key)) is not None and not isinstance(value, wanted[0]):
-            raise ConfigError(f"{where}: {key!r} is {json.dumps(value)[:60]}, and must be {wanted[1]}.")
-        if key in ("$defs", "definitions", "properties", "patternProperties"):
-            for one in value.values():
-                refuse_unknown(one, where, root)
-        elif key in ("anyOf", "oneOf", "allOf", "prefixItems"):
-            for one in value:
-                refuse_unknown(one, where, root)
-        elif key in ("items", "additionalProperties", "not"):
-            refuse_unknown(value, where, root)
-        elif key == "type" and (unknown := [one for one in _listed(value) if one not in TYPES]):
-            raise ConfigError(f"{where}: type {unknown[0]!r}: {did_you_mean(str(unknown[0]), TYPES)}")
-        elif key == "$ref" and _led_to(value, root) is None:
-            raise ConfigError(f"{where}: $ref {value!r} leads nowhere. Name a part of it, such as #/$defs/name.")
+        if (shape := SHAPES.get(key)) is not None and not shape[0](value):
+            raise ConfigError(f"{where}: {key!r} is {json.dumps(value)[:60]}, and must be {shape[1]}.")
+        if key == "type" and (unknown := [one for one in _listed(value) if one not in TYPES]):
+            raise ConfigError(f"{where}: type {unknown[0]!r}: {did_you_mean(unknown[0], TYPES)}")
         for pattern in [value] if key == "pattern" else value if key == "patternProperties" else ():
             _refuse_pattern(pattern, where)
+        if key == "$ref" and value not in seen:
+            if (found := _led_to(value, root)) is None:
+                raise ConfigError(f"{where}: $ref {value!r} leads nowhere. Name a part of it, such as #/$defs/name.")
+            seen.add(value)
+            _refuse_part(found, where, root, seen)
+        for part in _parts(key, value):
+            _refuse_part(part, where, root, seen)
+
+
+def _parts(key: str, value: Any) -> Iterable[Any]:
+    """The schemas that a keyword's value is made of."""
+    if key in ("$defs", "definitions", "properties", "patternProperties"):
+        return value.values()
+    if key in ("anyOf", "oneOf", "allOf", "prefixItems"):
+        return value
+    return [value] if key in ("items", "additionalProperties", "not") else ()
 
 
 def _refuse_pattern(pattern: str, where: str) -> None:
@@ -205,11 +245,15 @@ def _refuse_pattern(pattern: str, where: str) -> None:
 
 
 def _led_to(reference: str, root: Any) -> Any:
-    """The part of a schema that a reference names; None if there is none."""
-    found = root if reference.startswith("#") else None
-    for part in reference.removeprefix("#").split("/")[1:]:
+    """The part of a schema that a reference names (RFC 6901); None if there is none."""
+    begin, *parts = unquote(reference).split("/")
+    found = root if begin == "#" else None
+    for part in parts:
         key = part.replace("~1", "/").replace("~0", "~")
-        found = found.get(key) if isinstance(found, dict) else None
+        if isinstance(found, list):
+            found = found[int(key)] if key.isdecimal() and int(key) < len(found) else None
+        else:
+            found = found.get(key) if isinstance(found, dict) else None
     return found
 
 
@@ -229,10 +273,6 @@ def _fits(value: Any, schema: Schema, root: Mapping[str, Any]) -> bool:
         return schema
     place = Place(value, schema, root)
     return all(KEYWORDS[key](place, said) for key, said in schema.items() if key in KEYWORDS)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _listed(value: Any) -> list[Any]:
@@ -284,7 +324,7 @@ def _unique(place: Place, said: Any) -> bool:
 
 
 def _multiple(value: float, said: float) -> bool:
-    return abs(value / said - round(value / said)) < 1e-9
+    return Fraction(repr(value)) % Fraction(repr(said)) == 0  # as they are written: 0.3 is a multiple of 0.1
 
 
 def _reference(place: Place, said: Any) -> bool:

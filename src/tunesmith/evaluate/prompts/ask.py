@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -217,9 +218,10 @@ class Writer:
             while self._begin(waiting, under_way) or under_way:
                 self._gather(under_way, found)
                 heard(sum(key in found for key in keys))
-        except Stopped:
+        except (Stopped, ModelError):
             while under_way and self._contract is None:  # a server is paid for them already
-                self._gather(under_way, found)
+                with suppress(ModelError):
+                    self._gather(under_way, found)
             raise
         finally:
             for answering, _ in under_way.values():
@@ -232,7 +234,7 @@ class Writer:
         most = MOST_UNDER_WAY if self._contract is not None else SERVER_UNDER_WAY
         while waiting and len(under_way) < most:
             key, question = waiting[0]
-            bound = bound_of(self._price, question.turns, question.tools, self._most)
+            bound = bound_of(self._price, question.turns, question.tools, self._most, self._schema)
             if self._budget is not None and not self._budget.take(bound):
                 waiting.clear()
                 break
@@ -256,6 +258,9 @@ class Writer:
                 completion = answering.result(0.0 if place else GLANCE_SECONDS)
             except TimeoutError:
                 continue
+            except ModelError:
+                del under_way[key]
+                raise
             del under_way[key]
             value = kept_of(completion)
             self._answers.put(key, value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from tunesmith.data.formats.label_names import label_names
 from tunesmith.data.kinds.labelled import shape_of
 from tunesmith.data.kinds.row import Row
 from tunesmith.data.kinds.table import KINDS
+from tunesmith.data.prompting.variant import turns_of
 from tunesmith.data.split import Splits, load_splits
 from tunesmith.evaluate.prompts.cache import key_of
 from tunesmith.prompt.base import EMBEDDED, resolve
@@ -143,7 +144,14 @@ def _refuse_numbers(splits: Splits) -> None:
             raise DataError(f"{row.source}: the label is a number with a fraction among classes. Give it a class.")
 
 
-def asked_in(training: Sequence[Row], rows: Sequence[Row]) -> int:
-    """How many rows ask what a training row asks."""
-    seen = {row.asked for row in training}
-    return sum(row.asked in seen for row in rows)
+def asked_in(training: Iterable[Row], rows: Sequence[Row]) -> int:
+    """How many rows ask what a training row asks, a text with a class and a chat of one question alike."""
+    seen = {key for row in training for key in _asks(row)}
+    return sum(not seen.isdisjoint(_asks(row)) for row in rows)
+
+
+def _asks(row: Row) -> set[int | str]:
+    """What stands for all that a row asks, without a prompt around it."""
+    plain = row.unprompted or row
+    asked = turns_of(plain)
+    return {row.asked, *([asked[0].content] if len(asked) == 1 else [])}

@@ -74,12 +74,14 @@ class Budget:
         return {"requests": self.requests, "dollars": self.dollars, "ended_early": self.ended}
 
 
-def bound_of(price: Price | None, asked: Conversation, tools: Tools, max_new_tokens: int) -> float:
-    """The most that an answer can cost: no token is shorter than a byte, and a turn or a tool adds a few."""
+def bound_of(
+    price: Price | None, asked: Conversation, tools: Tools, max_new_tokens: int, schema: str | None = None
+) -> float:  # fmt: skip
+    """The most that an answer can cost: no token is shorter than a byte, and a turn, a tool or a schema adds a few."""
     if price is None:
         return 0.0
-    length = sum(len(str(turn).encode("utf-8", "replace")) + 8 for turn in [*plain(asked), *tools])
-    return price.of(length, max_new_tokens)
+    read = [*plain(asked), *tools, *([schema] if schema else [])]
+    return price.of(sum(len(str(one).encode("utf-8", "replace")) + 8 for one in read), max_new_tokens)
 
 
 def cost_of(price: Price | None, usage: Usage | None) -> float | None:

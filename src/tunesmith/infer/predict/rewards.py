@@ -12,18 +12,20 @@ from typing import Any
 import numpy as np
 
 from tunesmith.core.errors import DataError
+from tunesmith.data.formats.tools import tools_of
 from tunesmith.data.formats.turns import conversation_of
 from tunesmith.data.formats.values import text_of
+from tunesmith.data.kinds.chat import KIND, TURN_KEYS, Chat
 from tunesmith.data.prepare import Prepared
 from tunesmith.data.quality.ledger import RowFault
 from tunesmith.infer.predict.classes import Read, row_logits
 from tunesmith.infer.predict.predictor import TaskPredictor, stream
 from tunesmith.prompt.base import positions_in
 from tunesmith.prompt.contract import Contract, Draft, Rendered
-from tunesmith.prompt.messages import Conversation, Message, plain
+from tunesmith.prompt.messages import Conversation
 
-CHATS = ("messages", "conversations")
-ASKED, ANSWERED = ("prompt", "question", "instruction"), ("completion", "response", "answer", "output")
+ASKED = ("prompt", "question", "query", "instruction")
+ONE_ANSWER = "Give one answer a row: at the end of 'messages', or as 'completion' beside 'prompt'."
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class RewardModel:
         takes: tokens that the model takes; None if its configuration does not say.
     """
 
-    keys = frozenset({*CHATS, *ASKED, "text"})
+    keys = frozenset({*TURN_KEYS, *ASKED, "input", "text"})
 
     def __init__(self, model: Any, contract: Contract, card: Mapping[str, Any]) -> None:
         """Use `model`, in evaluation mode.
@@ -75,18 +77,14 @@ class RewardModel:
         """The turns of a row, or its text.
 
         Raises:
-            RowFault: there are none.
+            RowFault: there are none, or no answer at their end.
         """
-        if (key := next((key for key in CHATS if values.get(key) is not None), None)) is not None:
-            return {"messages": plain(conversation_of(values, key, lambda fault: None))}
-        asked = next((key for key in ASKED if values.get(key) is not None), None)
-        if asked is not None:
-            answered = next((key for key in ANSWERED if values.get(key) is not None), None)
-            if answered is None:
-                advice = "Give the answer under 'completion', or both as 'messages'."
-                raise RowFault("no_assistant", "a prompt without an answer.", advice, (asked,))
-            turns = (Message("user", text_of(values, asked)), Message("assistant", text_of(values, answered)))
-            return {"messages": plain(turns)}
+        fits = {entry: fit for entry in KIND.formats if (fit := entry.fit(values))}
+        if fits:
+            chat = max(fits, key=lambda entry: fits[entry]).convert(values, lambda fault: None)
+            return _answered(chat).to_plain()
+        if (asked := next((key for key in ASKED if values.get(key) is not None), None)) is not None:
+            raise RowFault("no_assistant", "a prompt without an answer.", ONE_ANSWER, (asked,))
         return {"text": text_of(values, "text")}
 
     def read(self, given: Any) -> Read:
@@ -122,10 +120,9 @@ class RewardModel:
             found = self.given(values)
             if "text" in found:
                 return self.contract.draft_read(found["text"])
-            turns: Conversation = conversation_of(found, "messages", lambda fault: None)
+            return self.contract.draft(conversation_of(found, "messages", lambda fault: None), tools_of(found))
         except RowFault as fault:
             raise DataError(f"{str(given)[:60]!r}: {fault.found} {fault.advice}") from None
-        return self.contract.draft(turns)
 
     def answers(self, reads: Sequence[Read]) -> list[Reward]:
         """The reward of each of some chats that were read."""
@@ -134,6 +131,17 @@ class RewardModel:
     def rewards(self, reads: Sequence[Read]) -> np.ndarray:
         """The same as numbers, (S,)."""
         return row_logits(self.model, reads)[:, 0].astype(np.float64) if reads else np.zeros(0)
+
+
+def _answered(chat: Chat) -> Chat:
+    """A chat that ends with an answer.
+
+    Raises:
+        RowFault: it does not.
+    """
+    if not chat.messages or chat.messages[-1].role != "assistant":
+        raise RowFault("no_assistant", "the last turn is not the assistant's.", ONE_ANSWER)
+    return chat
 
 
 def reads_of(rows: Iterable[Prepared]) -> list[Read]:

@@ -67,8 +67,9 @@ def leave_one_out(reward_PG: np.ndarray, normalize: bool) -> np.ndarray:
 
 
 def equal_groups(reward_PG: np.ndarray) -> float:
-    """The share of prompts all of whose answers have the same reward: they teach nothing."""
-    return float((spread(reward_PG, axis=1) < 1e-8).mean()) if len(reward_PG) else 0.0
+    """The share of prompts, among those with two rewards and more, all of whose answers are worth the same."""
+    compared_PG = reward_PG[(~np.isnan(reward_PG)).sum(1) > 1]
+    return float((spread(compared_PG, axis=1) < 1e-8).mean()) if len(compared_PG) else 0.0
 
 
 def generalised_advantages(reward_T: np.ndarray, value_T: np.ndarray, gamma: float, lam: float) -> np.ndarray:

@@ -10,6 +10,7 @@ Axes: P pairs, S sequences (chosen and rejected of each pair, in turn).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -68,9 +69,12 @@ def margin_of(row: Prepared) -> float:
     """
     given = row.row.labels.get(MARGIN)
     try:
-        return 0.0 if given is None else float(given)
+        margin = 0.0 if given is None else float(given)
     except (TypeError, ValueError):
-        raise DataError(f"{row.source}: 'margin' is {str(given)[:40]!r}. Give a number, or leave it out.") from None
+        margin = math.nan
+    if isinstance(given, bool) or not math.isfinite(margin):
+        raise DataError(f"{row.source}: 'margin' is {str(given)[:40]!r}. Give a number, or leave it out.")
+    return margin
 
 
 def refuse_margins(rows: Sequence[Prepared]) -> None:
