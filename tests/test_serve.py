@@ -367,7 +367,7 @@ def send(content, purpose="batch"):
         (tune("gpt-9"), 400, "model_not_available"),
         (tune(training_file="file-x"), 404, "No such File object: file-x"),
         (tune(suffix="a:b"), 400, "suffix"),
-        (tune(method={"type": "dpo"}), 400, "only supervised"),
+        (tune(method={"type": "reinforcement"}), 400, "a grader is missing"),
         (tune(hyperparameters={"n_epochs": 99}), 400, "n_epochs"),
         (send(b"x", "nonsense"), 400, "is not one of"),
         (send(b""), 400, "empty"),

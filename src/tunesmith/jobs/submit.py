@@ -23,6 +23,7 @@ from tunesmith.data.source import find_files, is_here
 from tunesmith.exec.queue.control import JobRecord, find_job, read_model
 from tunesmith.exec.queue.submit import Submission, submit
 from tunesmith.exec.snapshot import bring
+from tunesmith.jobs.brought_rewards import with_rewards
 from tunesmith.jobs.start import INPUTS, finetuning, free_folder, refuse_missing, refuse_unknown_end
 from tunesmith.model.layout import ADAPTER, CARD, NEW_TOKENS, WEIGHTS, adapter_folder
 from tunesmith.prompt.base import EMBEDDED, resolve
@@ -93,7 +94,9 @@ def gather(recipe: Recipe) -> tuple[Recipe, dict[str, Path]]:
         paths |= {f"{INPUTS}/adapter/{name}": folder / name for name in there}
         method = method.model_copy(update={"continue_from": f"{INPUTS}/adapter"})
     output = recipe.output.model_copy(update={"folder": "runs"})
-    changed = {"data": data, "evaluate": evaluate, "method": method, "model": model, "output": output}
+    objective = with_rewards(recipe.objective, f"{INPUTS}/rewards", paths)
+    changed = {"data": data, "evaluate": evaluate, "method": method, "model": model, "output": output,
+               "objective": objective}  # fmt: skip
     return recipe.model_copy(update=changed), paths
 
 

@@ -19,7 +19,8 @@ from tunesmith.jobs.start import finetuning
 from tunesmith.jobs.submit import config_input, gather
 from tunesmith.serve.errors import not_found, refused
 from tunesmith.serve.files import RESULTS, find_file
-from tunesmith.serve.recipes import Hyperparameters, going_on, recipe_of, rows_of
+from tunesmith.serve.learning import Hyperparameters, Method, described, learning_of
+from tunesmith.serve.recipes import going_on, recipe_of, rows_of
 from tunesmith.serve.results import ALL, events_of, finish_of, steps_of
 from tunesmith.serve.server import LEAST_ROWS, Caller, Here, Server, page_of
 from tunesmith.serve.tuned import find_tuned, tuned
@@ -29,20 +30,8 @@ from tunesmith.track.trackers import TrackConfig
 from tunesmith.train.recipe import Recipe
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs")
+SUPERVISED = {"type": "supervised", "hyperparameters": {}}  # what jobs were before they said how they learn
 CODES = {"TooFewRows": "invalid_n_examples", "DataError": "invalid_training_file"}
-
-
-class Supervised(BaseModel):
-    """Supervised fine-tuning."""
-
-    hyperparameters: Hyperparameters = Hyperparameters()
-
-
-class Method(BaseModel):
-    """How to learn."""
-
-    type: Literal["supervised", "dpo", "reinforcement"]
-    supervised: Supervised = Supervised()
 
 
 class Wandb(BaseModel):
@@ -87,12 +76,10 @@ def create(
     here: Here, key: Caller, body: Create, idempotency_key: Annotated[str | None, Header()] = None
 ) -> dict[str, Any]:
     """Queue a fine-tuning."""
-    if body.method is not None and body.method.type != "supervised":
-        raise refused(f"method.type = {body.method.type}: only supervised fine-tuning is here today.", "method.type")
     if body.metadata is not None and len(body.metadata) > 16:
         raise refused("metadata may have at most 16 keys.", "metadata")
     refuse_integrations(here, body.integrations or [])
-    asked = body.method.supervised.hyperparameters if body.method else body.hyperparameters or Hyperparameters()
+    learning = learning_of(here, key, body.method, body.hyperparameters)
     root, start, changes, brought = _beginning(here, key.project, body.model)
     given = {
         part: find_file(here.stores, key.project, id, name)
@@ -102,17 +89,18 @@ def create(
         if id is not None
     }  # fmt: skip
     rows, base = rows_of(here.stores.blobs, given["train"]), here.bases.table.get(root, "")
-    recipe, paths = gather(recipe_of(start, asked, body.seed or 0, body.tunesmith, rows, base))
+    recipe, paths = gather(recipe_of(start, learning, body.seed or 0, body.tunesmith, rows, base))
     inputs = {f"inputs/{part}/rows{_suffix(row.name)}": (row.sha256, row.bytes) for part, row in given.items()}
     if body.integrations:
         recipe = recipe.model_copy(update={"track": body.integrations[0].tracking()})
     recipe = _with_files(recipe, {name.split("/")[1]: name for name in inputs}, changes)
     inputs |= brought | keep(here.stores, paths) | config_input(here.stores, recipe)
     job = finetuning(recipe, {"until": "exported", "least_rows": LEAST_ROWS})
-    details = body.model_dump(exclude={"tunesmith"}) | {
+    multiplier = learning.asked.learning_rate_multiplier
+    details = body.model_dump(exclude={"tunesmith", "method"}) | {
         "api": True, "root": root, "seed": recipe.seed, "n_epochs": math.ceil(recipe.optim.epochs),
         "batch_size": recipe.optim.batch_size,
-        "learning_rate_multiplier": 1.0 if asked.learning_rate_multiplier == "auto" else asked.learning_rate_multiplier,
+        "learning_rate_multiplier": 1.0 if multiplier == "auto" else multiplier, "learning": learning.told,
     }  # fmt: skip
     wanted = Submission(job, inputs, "run", key.project, key=idempotency_key, details=details)
     return describe(here, find_job(here.stores.records, submit(here.stores.records, wanted)))
@@ -202,7 +190,7 @@ def describe(here: Server, job: JobRecord, said: list[Said] | None = None) -> di
         "fine_tuned_model": tuned(job) if done else None,
         "finished_at": None if job.ended is None else int(job.ended),
         "hyperparameters": hyperparameters,
-        "method": {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
+        "method": described(asked.get("learning", SUPERVISED), hyperparameters),
         "model": asked["model"],
         "organization_id": job.project,
         "result_files": [RESULTS + job.id.removeprefix(control.PREFIX)] if done else [],

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, Field
 
 from tunesmith.core.config import validate, with_overrides
 from tunesmith.core.errors import ConfigError
@@ -13,13 +12,17 @@ from tunesmith.data.config import OwnAnswers
 from tunesmith.data.source import EMBEDDED
 from tunesmith.exec.queue.control import JobRecord
 from tunesmith.model.layout import ADAPTER, CARD, NEW_TOKENS, WEIGHTS
+from tunesmith.model.load import read_config
 from tunesmith.model.methods.table import method_for
 from tunesmith.prompt.base import EMBEDDED as BASE
+from tunesmith.prompt.base import resolve
 from tunesmith.serve.errors import refused
+from tunesmith.serve.learning import Learning, reaches_out
 from tunesmith.serve.server import Server
 from tunesmith.store.blobs import Blobs
 from tunesmith.store.stores import Files
 from tunesmith.track.trackers import TrackConfig
+from tunesmith.train.objectives.table import objective_for
 from tunesmith.train.optimizers import MOST_RATE, usual_rate
 from tunesmith.train.recipe import Recipe
 
@@ -32,22 +35,14 @@ LINES = (".jsonl", ".ndjson", ".csv", ".tsv", ".txt")
 PLACEHOLDER = "hotel"  # stands where the job's file will
 
 
-class Hyperparameters(BaseModel):
-    """What a client may set; `auto` is ours to choose."""
-
-    n_epochs: Literal["auto"] | Annotated[int, Field(ge=1, le=50)] = "auto"
-    batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = "auto"
-    learning_rate_multiplier: Literal["auto"] | Annotated[float, Field(gt=0, le=1000)] = "auto"
-
-
 def recipe_of(
-    start: dict[str, Any], asked: Hyperparameters, seed: int, ours: dict[str, Any] | None, rows: int, base: str
+    start: dict[str, Any], learning: Learning, seed: int, ours: dict[str, Any] | None, rows: int, base: str
 ) -> Recipe:
     """A recipe whose files are named later.
 
     Args:
         start: `model` and `method` to begin with.
-        asked: hyperparameters in OpenAI's words.
+        learning: how to learn, with hyperparameters in OpenAI's words.
         rows: of the training file, about.
         base: what the model is in the end.
         seed: of the run.
@@ -56,24 +51,28 @@ def recipe_of(
     Raises:
         ApiError: what is set of ours makes no sense, or would reach for what is not the client's.
     """
+    asked = learning.asked
     values: dict[str, Any] = {
         **start,
+        "objective": dict(learning.objective),
         "data": {"train": PLACEHOLDER, "validation": 0, "test": 0, "replay": "off"},
         "optim": {"epochs": float(usual_epochs(rows) if asked.n_epochs == "auto" else asked.n_epochs)},
-        "evaluate": {"general_ability": "off"},
+        "evaluate": {"general_ability": "off", **learning.evaluate},
         "seed": seed,
     }
     try:
         recipe = validate(Recipe, with_overrides(values, ours or {}, Recipe), f"{OURS}:")
     except ConfigError as error:
         raise refused(str(error), OURS) from None
-    refuse_reaching_out(recipe, values)
+    refuse_reaching_out(recipe, values, learning)
     changes: dict[str, Any] = {}
     if asked.batch_size != "auto":
         changes["batch_size"] = asked.batch_size
     elif "batch_size" not in recipe.optim.model_fields_set:
         changes["batch_size"] = min(BATCH, max(1, rows // STEPS_AN_EPOCH))
-    usual = usual_rate(recipe.optim.optimizer, method_for(recipe.method).learning_rate * (TINY if base == BASE else 1))
+    factor = objective_for(recipe.objective, read_config(resolve(recipe.model.base).folder)).rate
+    of_method = method_for(recipe.method).learning_rate * factor * (TINY if base == BASE else 1)
+    usual = usual_rate(recipe.optim.optimizer, of_method)
     times = 1.0 if asked.learning_rate_multiplier == "auto" else asked.learning_rate_multiplier
     changes["learning_rate"] = min(MOST_RATE, (recipe.optim.learning_rate or usual) * times)
     return recipe.model_copy(update={"optim": recipe.optim.model_copy(update=changes)})
@@ -91,7 +90,7 @@ def rows_of(blobs: Blobs, file: Any) -> int:
     return max(1, sum(piece.count(b"\n") for piece in blobs.read(file.sha256)))
 
 
-def refuse_reaching_out(recipe: Recipe, values: dict[str, Any]) -> None:
+def refuse_reaching_out(recipe: Recipe, values: dict[str, Any], learning: Learning) -> None:
     """Keep a client from files, addresses and processes of the machines that do the work: those are the operator's.
 
     Raises:
@@ -99,7 +98,9 @@ def refuse_reaching_out(recipe: Recipe, values: dict[str, Any]) -> None:
     """
     replay, general = recipe.data.replay, recipe.evaluate.general_ability
     prompts = replay.prompts if isinstance(replay, OwnAnswers) else replay
+    rewards = getattr(recipe.objective, "rewards", [])
     allowed = {
+        "objective.rewards": all(one in learning.rewards or not reaches_out(one) for one in rewards),
         "model.base": recipe.model.base == values["model"]["base"] and recipe.model.revision is None,
         "method.continue_from": getattr(recipe.method, "continue_from", None) is None,
         "data.train": recipe.data.train == PLACEHOLDER,
