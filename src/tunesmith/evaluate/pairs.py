@@ -21,20 +21,13 @@ from tunesmith.score.pairs import hits, likelihood_counts
 
 PREFERRED = frozenset({"preference", "verdict"})  # kinds of such rows
 Results = Any  # of `suite`, which asks here
-UNANSWERED = (
-    "the held-out prompts have no answers to compare with, so base and tuned model are not compared. Validations tell "
-    "the reward."
-)
 
 
 def as_chats(rows: Sequence[Prepared]) -> tuple[Sequence[Prepared], str]:
     """Rows as chats that end with the answer people prefer, the other one beside it; and what is to be said of that.
 
-    Of single answers those are left that were found good: what was found bad is no reference. Of prompts for
-    reinforcement, which have no answer, none is left.
+    Of single answers those are left that were found good: what was found bad is no reference.
     """
-    if len(rows) and rows[0].row.content.kind == "reinforcement":
-        return [], UNANSWERED
     if not len(rows) or rows[0].row.content.kind not in PREFERRED:
         return rows, ""
     if rows[0].row.content.kind == "preference":

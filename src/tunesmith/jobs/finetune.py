@@ -19,8 +19,9 @@ from tunesmith.data.split import Splits, load_splits
 from tunesmith.jobs.card import make_card
 from tunesmith.jobs.final_evaluation import evaluate_both
 from tunesmith.jobs.merge import export_merged, rows_to_compare
-from tunesmith.jobs.own_rewards import answering_source, planned_rows, rewards_of, say_slow
+from tunesmith.jobs.own_rewards import answering_source, planned_rows, rewards_of, say_slow, sources_of
 from tunesmith.jobs.preflight import (
+    REWARDED,
     doubts,
     refuse_measures,
     refuse_too_few,
@@ -135,12 +136,14 @@ def walk(
     if ranks.leads:
         write_json(folder / "ledger.json", ledgers_of(splits))
     report(events.Data(**describe(splits)))
+    rewards = rewards_of(recipe, objective, splits.train, arguments.get("allow_functions", ()))
     for sentence in doubts(recipe, splits, base):
         report(events.Warning(sentence))
 
     # 5. What the machine says of the plan, or an earlier attempt has decided; and where that left off.
     method = method_for(recipe.method)
     bound = made_from(recipe, base, contract, splits, starting_adapter(getattr(recipe.method, "continue_from", None)))
+    bound |= {"rewards": made_of} if (made_of := sources_of(rewards)) else {}
     plan, checkpoint, changed = begin_plan(recipe, folder, bound, splits, arguments, ranks, report)
     torch.set_num_threads(plan.threads)  # exactness is promised per plan
 
@@ -170,7 +173,7 @@ def walk(
     plain = recipe.perturb.type == "none" and recipe.model.quantize == "none"
     wishes = Wishes(recipe.compile, recipe.checkpointing, objective.rows_a_step(batch_size), passes,
                     kind.bytes_a_weight, recipe.micro_tokens, plain)  # fmt: skip
-    validation = choose_validation(recipe, splits, steps, report)
+    validation = choose_validation(recipe, splits, steps, steps * objective.rows_a_step(batch_size), report)
     plan = complete_plan(plan, wishes, placed, objective, shown, report)
     if ranks.leads:
         write_json(folder / "plan.json", plan.to_json())
@@ -185,7 +188,6 @@ def walk(
     models = Models(placed.model, plan)
     perturb = make_perturb(recipe.perturb, placed.model, recipe.seed, partial(getattr, learner, "step_number"))
     source: Any = RowSource(rows, objective, plan, batch_size, steps, recipe.seed, ranks)
-    rewards = rewards_of(recipe, objective, splits.train, arguments.get("allow_functions", ()))
     if rewards is not None:
         source = answering_source(source, models, contract, rewards, attention, report)
     state = TrainerState() if checkpoint is None else restore(learner, checkpoint, source)
@@ -292,12 +294,12 @@ def exported_step(folder: Path, best: int | None, last: int, report: Report) -> 
     return find_step(folder, last)
 
 
-def choose_validation(recipe: Recipe, splits: Splits, steps: int, report: Report) -> ValidationPlan:
+def choose_validation(recipe: Recipe, splits: Splits, steps: int, rows: int, report: Report) -> ValidationPlan:
     """When the run is validated, and on which rows; what that takes is said."""
     lengths, wanted = splits.validation.lengths, recipe.evaluate
     if not len(lengths):
         return ValidationPlan(steps, np.arange(0), 0.0)
-    trained = steps * recipe.optim.batch_size * float(splits.mixture.lengths.mean())
+    trained = rows * float(splits.mixture.lengths.mean())
     validation = plan_validation(steps, trained, lengths, wanted.every, wanted.validation_rows)
     report(events.ValidationPlan(validation.every, len(validation.places), len(lengths), validation.share))
     return validation
@@ -312,7 +314,7 @@ def loop_settings(recipe: Recipe, an_epoch: int, steps: int, validate_every: int
         metric=recipe.evaluate.metric,
         patience=recipe.evaluate.patience,
         keep_best=recipe.evaluate.export == "best",
-        spikes=recipe.optim.spikes,
+        spikes="off" if recipe.objective.type in REWARDED else recipe.optim.spikes,
     )
 
 

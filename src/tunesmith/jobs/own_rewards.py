@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, overload
@@ -12,6 +13,7 @@ import torch
 from tunesmith.core import events
 from tunesmith.core.errors import ConfigError
 from tunesmith.core.events import Report
+from tunesmith.core.files import sha256_of
 from tunesmith.data.kinds.prepared import Prepared
 from tunesmith.prompt.contract import Contract
 from tunesmith.score.rewards.reward import Rewards, make_rewards
@@ -88,6 +90,17 @@ def rewards_of(
     rewards = make_rewards(objective.rollouts.config.rewards, allowed=allowed, device=recipe.device)
     rewards.refuse([asked_of(row.row)[2] for row in rows])
     return rewards
+
+
+def sources_of(rewards: Rewards | None) -> dict[str, str]:
+    """What the files are that scores are made of, by their names: SHA-256 of functions and of models' weights."""
+    found: dict[str, str] = {}
+    for name, files in ({} if rewards is None else rewards.files()).items():
+        digest = hashlib.sha256()
+        for file in sorted(files):
+            digest.update(f"{file.name} {sha256_of(file)} ".encode())
+        found[name] = digest.hexdigest()
+    return found
 
 
 def answering_source(

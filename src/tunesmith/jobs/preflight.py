@@ -161,8 +161,8 @@ def refuse_with_preferences(recipe: Recipe) -> None:
         return
     both = f"objective.type = {recipe.objective.type} and"
     if recipe.data.train_on == "all":
-        raise ConfigError(f"{both} data.train_on = all do not go together: answers are preferred, not prompts. Leave "
-                          "it out.")  # fmt: skip
+        raise ConfigError(f"{both} data.train_on = all do not go together: answers are learned from, not prompts. "
+                          "Leave it out.")  # fmt: skip
     if recipe.perturb.type != "none":
         raise ConfigError(f"{both} perturb.type = {recipe.perturb.type} do not go together yet. Leave it out.")
     if recipe.sharding == "full" and recipe.processes > 1:

@@ -48,7 +48,7 @@ def make_function(config: FunctionScore, where: str, allowed: Collection[str | P
             return float(value)
         raise Unscored(f"{config.function}() returns {str(value)[:60]!r}, and not a number", "function")
 
-    return Score(one_by_one(score))
+    return Score(one_by_one(score), made_of=(expanded(config.file),))
 
 
 def load_function(config: FunctionScore, where: str, allowed: Collection[str | Path]) -> Callable[..., Any]:

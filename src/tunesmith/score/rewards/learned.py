@@ -36,7 +36,7 @@ def make_learned(config: ModelScore, where: str, device: str = "auto") -> Score:
             f"{where}.model = {config.model!r}: a model for the task {exported.task}, and no reward model. Name a run "
             "with objective.type=reward."
         )
-    return Score(Learned(exported, device).values)
+    return Score(Learned(exported, device).values, made_of=(exported.folder,))
 
 
 class Learned:

@@ -101,6 +101,13 @@ class Rewards:
                 one.refuse(items)
             score.refuse(items)
 
+    def files(self) -> dict[str, list[Path]]:
+        """Files that scores are made of, by the scores' names: functions, and weights of reward models."""
+        found = {
+            name: [file for place in score.made_of for file in _files_in(place)] for name, score in self.scores.items()
+        }
+        return {name: files for name, files in found.items() if files}
+
     def _added(self, values: Mapping[str, Value]) -> Scored:
         finite = {name: _finite(value) for name, value in values.items()}
         parts: dict[str, float | None] = {
@@ -111,6 +118,11 @@ class Rewards:
             return Scored(None, parts, "; ".join(faults))
         total = _finite(sum(self.weights[name] * cast(float, value) for name, value in finite.items()))
         return Scored(None, parts, str(total)) if isinstance(total, Unscored) else Scored(total, parts)
+
+
+def _files_in(place: Path) -> list[Path]:
+    """A file, or a model's weights and settings."""
+    return [place] if place.is_file() else [*place.glob("*.safetensors"), *place.glob("*config.json")]
 
 
 def _finite(value: Value) -> Value:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tunesmith.score.rewards.sample import Sample
@@ -25,11 +26,13 @@ class Score:
         values: of many answers, one number each, in order, or why there is none.
         templates: that it fills; a field that no row has is refused.
         refuse: refuses, by `TunesmithError`, what would fail for every answer, given the fields of all rows.
+        made_of: the file or folder that it was read from, if there is one.
     """
 
     values: Callable[[Sequence[Sample]], list[Value]]
     templates: tuple[Template, ...] = ()
     refuse: Callable[[Items], None] = nothing_to_refuse
+    made_of: tuple[Path, ...] = ()
 
 
 def one_by_one(score: Callable[[Sample], float], lowest: float = 0.0) -> Callable[[Sequence[Sample]], list[Value]]:

@@ -196,14 +196,14 @@ def curves(sums: Mapping[str, np.ndarray], scale: Mapping[str, float]) -> dict[s
         found["reward/spread"] = max(mean["reward squared"] - mean["reward"] ** 2, 0.0) ** 0.5
     found |= {name: value for name, value in mean.items() if name.startswith("rewards/")}
     found |= {"kl": mean["kl"]} if "kl" in mean else {}
-    found |= {shown: mean[name] for shown, name in TOLD.items() if name in mean}
+    found |= {name: mean[name] for name in TOLD if name in mean}
     found |= {"entropy": float(sums["surprise"]) / tokens, "length": tokens / samples}
     if "bound" in sums:
         found |= {"clipped": float(sums["bound"]) / tokens, "kl/step": float(sums["moved"]) / tokens}
     return found
 
 
-TOLD = {"ended": "ended", "left out": "left out", "beta": "beta", "explained": "explained"}
+TOLD = ("ended", "left out", "beta")  # means that are told by the names that they have
 
 
 def needs_of(config: Any, values: bool = False) -> frozenset[View]:

@@ -32,6 +32,7 @@ from tunesmith.train.sources.turn import Turn, answered, columns_of, tensors_of,
 from tunesmith.train.start import Start
 from tunesmith.train.weights.ranks import ALONE, Ranks
 
+CUT_OFF = "they were cut off at objective.sampling.max_new_tokens, and sampling.unfinished is leave_out"
 MOST_ALIKE = 0.5  # share of prompts with answers of one worth, from which it is told
 PROMPTS_WATCHED = 16  # of validation, that are answered at a time
 
@@ -101,7 +102,12 @@ class RolloutSource:
         drawn = self._draw(asked, self.rollouts.config.samples)
         collected = self._seen(drawn)
         self._watch(collected)
-        turn = self._learned(collected, [one.reason for one in drawn])
+        cut_off = self.rollouts.config.sampling.unfinished == "leave_out"
+        unscored = [f"they could not be scored: {one.reason}" if one.reason else "" for one in drawn]
+        reasons = [
+            why or (CUT_OFF if cut_off and not one.ended else "") for why, one in zip(unscored, drawn, strict=True)
+        ]
+        turn = self._learned(collected, reasons)
         kl_S = collected.kl
         if kl_S is not None and len(kl_S):
             self.beta = self.rollouts.adapt(self.beta, float(kl_S.mean()))
@@ -228,20 +234,24 @@ class RolloutSource:
                 count = sum(one == reason for one in reasons)
                 self.report(
                     events.Warning(
-                        f"step {self.taken + 1}: {count} of {len(reasons)} answers are left out, since they could not "
-                        f"be scored: {reason}. Later ones for this reason are counted in `left out`."
+                        f"step {self.taken + 1}: {count} of {len(reasons)} answers are left out, since {reason}. Later "
+                        "ones for this reason are counted in `left out`."
                     )
                 )
-        alike = equal_groups(collected.by_prompt) if collected.samples > 1 else 0.0
+        groups = collected.by_prompt if collected.samples > 1 else collected.reward_S[None]
+        alike = equal_groups(groups)
         if alike > MOST_ALIKE and "alike" not in self.said:
             self.said.add("alike")
             self.report(
                 events.Warning(
-                    f"step {self.taken + 1}: of {alike:.0%} of the prompts all answers are worth the same, which "
+                    f"step {self.taken + 1}: {self._alike_said(collected, alike)} are worth the same, which "
                     "teaches nothing. Give rewards that tell them apart, raise objective.sampling.temperature or "
                     "objective.samples, or leave out prompts that are too easy or too hard."
                 )
             )
+
+    def _alike_said(self, collected: Collected, share: float) -> str:
+        return f"of {share:.0%} of the prompts all answers" if collected.samples > 1 else "all answers"
 
     # Its updates ----------------------------------------------------------------------------------------------------
 
