@@ -18,7 +18,7 @@ from tunesmith.data.source import find_files
 from tunesmith.evaluate.policy_picture import draw_policies
 from tunesmith.jobs import rlhf_demo
 from tunesmith.jobs.policies import compare_policies, questions_of
-from tunesmith.jobs.rlhf_demo import FROM_PAIRS, FROM_REWARDS, TOLD, kept, manner_chats, recipe_of
+from tunesmith.jobs.rlhf_demo import FROM_PAIRS, FROM_REWARDS, TOLD, graded_by, kept, manner_chats, recipe_of
 from tunesmith.score.manners import manner_of
 from tunesmith.score.policies import Answered, policy_scores
 
@@ -131,7 +131,7 @@ def test_staff_talk_in_all_manners_before_they_learn():
 
 def test_every_stage_has_a_recipe_and_a_sentence(tmp_path):
     for name in ("start", "reward", *FROM_PAIRS, *FROM_REWARDS):
-        recipe = recipe_of(name, tmp_path, {})
+        recipe = recipe_of(name, tmp_path, graded_by(tmp_path / "reward") if name in FROM_REWARDS else {})
         assert recipe.output.name == name
         assert recipe.model.base == "ember"
         assert TOLD[name]
@@ -161,13 +161,17 @@ def test_the_road_goes_on_from_the_start_and_is_judged(tmp_path, monkeypatch):
     assert list(seen["start"].data.train) == ["hotel", str(tmp_path / "runs/rlhf/manners.jsonl")]
     assert found == json.loads((tmp_path / "runs/rlhf/rlhf.json").read_text())
     assert (tmp_path / "runs/rlhf/rlhf.svg").stat().st_size > 1000
+    for name in FROM_REWARDS:
+        [score] = seen[name].objective.rewards
+        assert (score.type, score.model) == ("model", str(tmp_path / "reward"))
     assert found["policies"][1]["kept"]["wins more than half"] is False
 
 
 def test_the_picture_shows_every_policy(tmp_path):
     interval = {"value": 6.0, "low": 5.0, "high": 7.0}
+    path = [[0.0, 1.0], [4.0, 5.0]]
     lines = [{"name": "start", "reward": interval, "divergence": None},
-             {"name": "dpo", "reward": interval, "divergence": interval}]  # fmt: skip
+             {"name": "dpo", "reward": interval, "divergence": interval, "path": path}]  # fmt: skip
     draw_policies(lines, 10.0, tmp_path / "one.svg")
     assert (tmp_path / "one.svg").read_text().startswith("<?xml")
 

@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tunesmith.evaluate.pictures import ACCENT, GRID, INK, dress
+from tunesmith.evaluate.pictures import ACCENT, GRID, INK, SECOND, dress
 
 
 def draw_policies(policies: Sequence[Mapping[str, Any]], largest: float, file: Path) -> None:
     """Draw each policy where its divergence from the start and its reward are, with 95% intervals.
 
     Args:
-        policies: `name`, `reward` and `divergence`, an interval each; the latter is None of the start.
+        policies: `name`, `reward` and `divergence`, an interval each, the latter None of the start; and `path`: KL and
+            reward of its steps, a thin line.
         largest: divergence that is allowed, a line where it is near.
         file: that is written, as .svg or .png.
     """
@@ -24,6 +25,8 @@ def draw_policies(policies: Sequence[Mapping[str, Any]], largest: float, file: P
     dress(axes)
     for policy in policies:
         reward, far = policy["reward"], policy["divergence"] or {"value": 0.0, "low": 0.0, "high": 0.0}
+        if policy.get("path"):
+            axes.plot(*zip(*policy["path"], strict=True), color=SECOND, alpha=0.4, linewidth=1)
         colour = INK if policy["divergence"] is None else ACCENT
         axes.errorbar(far["value"], reward["value"], _reach(reward), _reach(far), fmt="o", color=colour, elinewidth=1.2)
         axes.annotate(

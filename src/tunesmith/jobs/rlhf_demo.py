@@ -14,8 +14,8 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from tunesmith.core.events import Report
-from tunesmith.core.files import expanded, write_json, write_text
+from tunesmith.core.events import METRICS, Report
+from tunesmith.core.files import expanded, read_lines, write_json, write_text
 from tunesmith.data.quality.ledger import RowFault
 from tunesmith.data.read.files import read_rows
 from tunesmith.data.source import find_files
@@ -27,7 +27,7 @@ from tunesmith.score.metrics import REWARD_ACCURACY
 from tunesmith.train.recipe import read_recipe
 
 PAIRS, QUESTIONS = "hotel-preferences", "hotel-test"
-FROM_PAIRS, FROM_REWARDS = ("dpo",), ()  # policies, by what they learn from
+FROM_PAIRS, FROM_REWARDS = ("dpo",), ("ppo", "grpo")  # policies, by what they learn from
 LONGEST = 96  # tokens of an answer that is judged
 LARGEST_KL, LEAST_BLEU = 10.0, 90.0  # nats an answer; percent of the start's
 
@@ -49,6 +49,8 @@ TOLD = {
     "start": "the hotel's answers, in all manners that staff have (supervised fine-tuning)",
     "reward": "a reward model, from pairs of answers of which one is polite and concise",
     "dpo": "from the same pairs, without the reward model (DPO)",
+    "ppo": "from the reward model's rewards of own answers, against what was expected of them (PPO)",
+    "grpo": "from the same rewards, of several answers to a prompt against each other (GRPO)",
     "judge": "held-out questions, asked of all of them",
 }
 
@@ -79,7 +81,7 @@ def rlhf_demo(report: Report, tell: Callable[[Stage], None], parent: Path = Path
     start = stage("start", {"data": {"train": {"hotel": 1.0, str(manners): 0.5}}})
     reward = stage("reward")
     begins = {"method": {"continue_from": str(start.folder)}}
-    graded = {"objective": {"rewards": [{"type": "model", "model": str(reward.folder)}]}}
+    graded = graded_by(reward.folder)
     policies = {name: stage(name, begins) for name in FROM_PAIRS}
     policies |= {name: stage(name, begins | graded) for name in FROM_REWARDS}
     tell(Stage("judge", TOLD["judge"]))
@@ -93,6 +95,11 @@ def rlhf_demo(report: Report, tell: Callable[[Stage], None], parent: Path = Path
     write_json(folder / "rlhf.json", result)
     draw_policies(result["policies"], LARGEST_KL, folder / "rlhf.svg")
     return result
+
+
+def graded_by(reward: Path) -> dict[str, Any]:
+    """Settings of a policy that learns from a reward model."""
+    return {"objective": {"rewards": [{"type": "model", "model": str(reward)}]}}
 
 
 def recipe_of(name: str, folder: Path, settings: Mapping[str, Any]) -> Any:
@@ -119,7 +126,15 @@ def judged(start: Run, reward: Run, policies: Mapping[str, Run], report: Report)
         "max_new_tokens": LONGEST, "seed": 0, "device": "auto",
     }  # fmt: skip
     found = run_alone(EXECUTOR, Job("policies", arguments, stoppable=True), report)["report"]
-    return {**found, "policies": [{**one, "kept": kept(one)} for one in found["policies"]]}
+    paths = {name: path_of(run.folder) for name, run in policies.items()}
+    lines = [{**one, "kept": kept(one), "path": paths.get(one["name"], [])} for one in found["policies"]]
+    return {**found, "policies": lines}
+
+
+def path_of(folder: Path) -> list[list[float]]:
+    """KL and reward of each step of a run that learned from its own answers: of training prompts; else nothing."""
+    steps = [one for one in read_lines(folder / METRICS) if one.get("kind") == "step"]
+    return [[one["kl"], one["reward"]] for one in steps if "kl" in one and "reward" in one]
 
 
 def kept(policy: Mapping[str, Any]) -> dict[str, bool] | None:
