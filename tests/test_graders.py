@@ -77,7 +77,9 @@ def flags(found):
     return {name for name, flag in found.metadata.errors.to_dict().items() if flag is True}
 
 
-def test_what_goes_wrong_is_flagged(graders):
+def test_what_goes_wrong_is_flagged(running):
+    graders = running.as_client(running.client().api_key, strict=False).fine_tuning.alpha.graders
+
     def run(grader, answer="x", item=ITEM):
         return graders.run(grader=grader, model_sample=answer, item=item)
 
@@ -86,6 +88,9 @@ def test_what_goes_wrong_is_flagged(graders):
     assert flags(missing) == {"invalid_variable_error"}
     assert flags(run(check("eq", "1", "{{sample.output_json.a}}"))) == {"sample_parse_error"}
     assert flags(run(multi("1 / a", a=check("eq")))) == {"formula_parse_error"}
+    for endless in ("1e999", "9 ** 9 ** 9", "-1e999 + a"):
+        found = run(multi(endless, a=check("eq")))
+        assert (found.reward, len(flags(found))) == (0.0, 1)
     assert flags(graders.run(grader=check("eq"), model_sample="Paris")) == {"invalid_variable_error"}
 
 

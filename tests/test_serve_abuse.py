@@ -101,6 +101,8 @@ ODD = ["\x00", "a\x00b", "\ud800", "\u202e", "😀" * 50, "'; DROP TABLE jobs; -
 def test_odd_texts_are_kept_or_refused(running, client, there, text):
     body = {"model": "tiny", "messages": [{"role": "user", "content": text}], "max_tokens": 1, "stop": text or None}
     job = {"model": "tiny", "training_file": there["files"], "tunesmith": OURS["tunesmith"]}
+    grader = {"type": "string_check", "name": "x", "operation": "eq", "input": "{{sample.output_text}}",
+              "reference": "x"}  # fmt: skip
     asked = [
         ("/v1/chat/completions", body),
         ("/v1/chat/completions", {**body, "model": text}),
@@ -112,6 +114,13 @@ def test_odd_texts_are_kept_or_refused(running, client, there, text):
         ("/v1/uploads", {"bytes": 1, "filename": text, "mime_type": text, "purpose": "batch"}),
         ("/v1/webhook_endpoints", {"name": text, "url": text, "event_types": [text]}),
         ("/v1/fine_tuning/checkpoints/x/permissions", {"project_ids": [text]}),
+        ("/v1/fine_tuning/alpha/graders/run", {"grader": grader, "model_sample": text, "item": {text: text}}),
+        ("/v1/fine_tuning/alpha/graders/run", {"grader": {**grader, "name": text}, "model_sample": "x"}),
+        ("/v1/fine_tuning/alpha/graders/validate", {"grader": {**grader, "reference": "{{item." + text + "}}"}}),
+        (
+            "/v1/fine_tuning/jobs",
+            {**job, "method": {"type": "reinforcement", "reinforcement": {"grader": {**grader, "input": text}}}},
+        ),
     ]
     for path, values in asked:
         answer = ask(running, client, "POST", path, content=json.dumps(values))

@@ -67,7 +67,9 @@ class ScoreModel(BaseModel):
     name: Name
     model: Name
     input: Annotated[list[Turn], Field(min_length=1, max_length=100)]
-    range: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
+    range: Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=2, max_length=2)] | None = (
+        None
+    )
     sampling_params: SamplingParams | None = None
 
 

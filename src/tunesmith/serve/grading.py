@@ -19,7 +19,7 @@ from tunesmith.data.prompting.schema import parsed
 from tunesmith.infer.generator import Completion, Delta, Options, Prompt, deltas_of
 from tunesmith.score.rewards.combined import combine, read_formula
 from tunesmith.score.rewards.config import CombinedScore, ScoreConfig
-from tunesmith.score.rewards.reward import Surroundings, make_score
+from tunesmith.score.rewards.reward import Surroundings, finite, make_score
 from tunesmith.score.rewards.sample import Sample
 from tunesmith.score.rewards.score import Score, Value
 from tunesmith.score.rewards.template import Unscored
@@ -99,10 +99,10 @@ def graded(here: Server, key: Key, body: Run) -> dict[str, Any]:
         raise refused(f"item may have at most {LONGEST:,} characters as JSON.", "item")
     config, scores, judges = prepared(here, key, body.grader)
     sample = Sample((), body.model_sample, "stop", body.item or {})
-    found: dict[str, Value] = {name: score.values([sample])[0] for name, score in scores.items()}
+    found: dict[str, Value] = {name: finite(score.values([sample])[0]) for name, score in scores.items()}
     reward = next(iter(found.values()))
     if isinstance(config, CombinedScore):
-        reward = combine(read_formula(config.formula, scores, "grader.calculate_output")[0], found)
+        reward = finite(combine(read_formula(config.formula, scores, "grader.calculate_output")[0], found))
     numbers = {name: None if isinstance(value, Unscored) else value for name, value in found.items()}
     usage = {name: one.usage for name, one in judges.items() if one.usage}
     return {

@@ -109,14 +109,14 @@ class Rewards:
         return {name: files for name, files in found.items() if files}
 
     def _added(self, values: Mapping[str, Value]) -> Scored:
-        finite = {name: _finite(value) for name, value in values.items()}
+        found = {name: finite(value) for name, value in values.items()}
         parts: dict[str, float | None] = {
-            name: None if isinstance(value, Unscored) else value for name, value in finite.items()
+            name: None if isinstance(value, Unscored) else value for name, value in found.items()
         }
-        faults = [f"{name}: {value}" for name, value in finite.items() if isinstance(value, Unscored)]
+        faults = [f"{name}: {value}" for name, value in found.items() if isinstance(value, Unscored)]
         if faults:
             return Scored(None, parts, "; ".join(faults))
-        total = _finite(sum(self.weights[name] * cast(float, value) for name, value in finite.items()))
+        total = finite(sum(self.weights[name] * cast(float, value) for name, value in found.items()))
         return Scored(None, parts, str(total)) if isinstance(total, Unscored) else Scored(total, parts)
 
 
@@ -125,7 +125,8 @@ def _files_in(place: Path) -> list[Path]:
     return [place] if place.is_file() else [*place.glob("*.safetensors"), *place.glob("*config.json")]
 
 
-def _finite(value: Value) -> Value:
+def finite(value: Value) -> Value:
+    """A score that is a number; NaN and infinities are none."""
     if isinstance(value, Unscored) or math.isfinite(value):
         return value
     return Unscored(f"{value} is no finite number", "number")
