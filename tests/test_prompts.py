@@ -250,6 +250,7 @@ def test_answers_are_matched_without_case_and_punctuation():
     assert [named(text, labels) for text in ("Room service.", "wifi", " WI-FI!\n", "room", "", "wifi please")] == [
         0, 1, 1, None, None, None,
     ]  # fmt: skip
+    assert [named(text, ["?", "yes"]) for text in ("?", " ?", "", "...", "Yes!")] == [0, 0, None, None, 1]
     replies = [Reply(text, True, None, 1, 1, 0.1) for text in ("Room service.", "no idea", "wifi")]
     counts, answers = class_results(replies, ["room_service", "Wi-Fi", "room_service"], labels)
     assert counts["accuracy"][:, 0].tolist() == [1, 0, 0]
