@@ -236,6 +236,18 @@ def test_several_samples_and_what_most_of_them_say(chats, prompt, options, serve
     assert found["rows"]["left_out"]["fewer than half of the samples agree"]["count"] == 2
     assert agreed(["a", "b", "b"], 4) is None
     assert distinct(["A.", "b", "a"]) == ["A.", "b"]
+    assert distinct(["-5", "5", "1.5", "15", "x + 1", "x - 1", "5."]) == ["-5", "5", "1.5", "15", "x + 1", "x - 1"]
+    assert distinct(['{"a": 1, "b": "C"}', '{"b":"C","a":1}', '{"a": 1, "b": "c"}']) == [
+        '{"a": 1, "b": "C"}', '{"a": 1, "b": "c"}',
+    ]  # fmt: skip
+    assert agreed(["-3", "3", "3."], 3) == "3"
+
+
+def test_a_number_that_differs_in_a_sign_is_not_right(write_rows, prompt, options, serve, tmp_path):
+    file = write_rows([chat_row(f"What is 3 less {n}?", str(3 - n)) for n in (1, 4, 5)], "sums.jsonl")
+    server = serve(lambda request: said(str(abs(3 - int(asked_in(request).rstrip("?").split()[-1])))))
+    found = distill(options(prompt(), file, f"{server.url}#t", keep="right"), silent)["report"]
+    assert (found["agree"], found["rows"]["written"]) == ({"right": 1, "of": 3}, 1)
 
 
 # Models of this machine.

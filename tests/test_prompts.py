@@ -153,15 +153,18 @@ def test_the_nearest_are_those_of_bm25s(mails):
     index = bm25s.BM25()
     index.index([text.split() for text in texts], show_progress=False)
     questions = ["my dog and my cat", "the wifi password please", "qqq", ""]
-    ours = nearest(index_of(texts), questions, 5)
+    ours = nearest(index_of(texts, "t"), questions, 5)
     for question, places in zip(questions[:2], ours, strict=False):
         found, scores = index.retrieve([question.split()], k=5, show_progress=False, n_threads=0)
         assert index.get_scores(question.split())[places].tolist() == scores[0].tolist()
         assert len(set(found[0])) == len(set(places)) == 5
     assert ours[2] == ours[3] == [0, 1, 2, 3, 4]  # nothing is like it: the first
     examples = Examples(load_rows(str(mails)).rows, 0)
-    [near] = examples.for_rows(Variant(2, "nearest", False), examples.rows[7:8])
-    assert near[-1] == examples.rows[7]  # the most alike stands last
+    own = examples.rows[7]
+    [near] = examples.for_rows(Variant(2, "nearest", False), [own])
+    [places] = nearest(index_of(texts, "t"), [own.content.text], len(texts))
+    others = [examples.rows[place] for place in places if texts[place] != own.content.text]
+    assert near == [others[1], others[0]]  # the most alike stands last, and none that asks the same gives it away
 
 
 # Labels.
@@ -247,6 +250,7 @@ def test_answers_are_matched_without_case_and_punctuation():
     assert [named(text, labels) for text in ("Room service.", "wifi", " WI-FI!\n", "room", "", "wifi please")] == [
         0, 1, 1, None, None, None,
     ]  # fmt: skip
+    assert [named(text, ["?", "yes"]) for text in ("?", " ?", "", "...", "Yes!")] == [0, 0, None, None, 1]
     replies = [Reply(text, True, None, 1, 1, 0.1) for text in ("Room service.", "no idea", "wifi")]
     counts, answers = class_results(replies, ["room_service", "Wi-Fi", "room_service"], labels)
     assert counts["accuracy"][:, 0].tolist() == [1, 0, 0]

@@ -43,8 +43,8 @@ def try_prompts(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     for part, rows in (("validation", trial.rows.validation), ("test", trial.rows.test)):
         if known := asked_in(trial.rows.training, rows):
             note(
-                f"{part}: {known} of {counted(len(rows), 'row')} ask what a training row asks, so that examples may "
-                "give their answers away."
+                f"{part}: {known} of {counted(len(rows), 'row')} ask what a training row asks. None of these is among "
+                "the nearest examples, but those of chance may give an answer away, and tuned models may know it."
             )
     models = found_models(arguments["models"])
     refuse_unfit(models, trial)

@@ -14,11 +14,11 @@ from tunesmith.core.errors import ConfigError, ModelError
 from tunesmith.core.events import Report
 from tunesmith.data.kinds.row import Row
 from tunesmith.data.prompting.around import Around
-from tunesmith.data.prompting.schema import as_answer, label_in, valid
+from tunesmith.data.prompting.schema import as_answer, is_json, label_in, parsed, valid
 from tunesmith.data.prompting.variant import answer_of
 from tunesmith.evaluate.prompts.ask import Answerer, LabelScorer, Question, Reply, TooLong, Writer
 from tunesmith.evaluate.prompts.cache import Answers, identity_of, key_of
-from tunesmith.evaluate.prompts.labels import folded, named, refuse_twins
+from tunesmith.evaluate.prompts.labels import named, refuse_twins
 from tunesmith.evaluate.prompts.spending import Budget, Price
 from tunesmith.infer.engine.endings import Endings
 from tunesmith.infer.generator import Answering, Generator, Options, Prompt
@@ -28,6 +28,7 @@ from tunesmith.jobs.prompt_asking import FORMATTED, KEPT_TO, MATCHED, WRITTEN, t
 from tunesmith.model.export import ExportedModel
 
 SCORED = "labels scored: the likeliest is the answer"
+AROUND_WORDS = ".,;:!?…\"'`\u2018\u2019\u201c\u201d\u201e«»()[]{}*_"
 MOST_REFUSED = 3  # questions that a server may refuse before it answers one: more, and it is not for what they ask
 
 
@@ -183,20 +184,29 @@ class Teacher:
         return (as_answer(label) if self.around.prompting.json else label), ""
 
     def is_right(self, text: str, row: Row) -> bool:
-        """Whether an answer says what the row's own does; case and punctuation aside."""
-        return folded(text) == folded(self.around.prompting.shown(row) if self.labels else answer_of(row))
+        """Whether an answer says what the row's own does; case and punctuation around words aside."""
+        return worded(text) == worded(self.around.prompting.shown(row) if self.labels else answer_of(row))
+
+
+def worded(text: str) -> str:
+    """What a text says: without case and punctuation around words (1.5 is not 15, nor -5 what 5 is); of JSON, its
+    value."""
+    if is_json(text):
+        return json.dumps(parsed(text), sort_keys=True)
+    words = (word.strip(AROUND_WORDS) for word in text.casefold().split())
+    return " ".join(word for word in words if word)
 
 
 def agreed(texts: Sequence[str], of: int) -> str | None:
-    """The answer that more than half of `of` samples give, case and punctuation aside; None if there is none."""
-    counts = Counter(map(folded, texts))
+    """The answer that more than half of `of` samples give, as `worded` compares them; None if there is none."""
+    counts = Counter(map(worded, texts))
     said, count = counts.most_common(1)[0] if counts else ("", 0)
-    return next(text for text in texts if folded(text) == said) if 2 * count > of else None
+    return next(text for text in texts if worded(text) == said) if 2 * count > of else None
 
 
 def distinct(texts: Sequence[str]) -> list[str]:
-    """The answers, each once, case and punctuation aside."""
+    """The answers, each once, as `worded` compares them."""
     found: dict[str, str] = {}
     for text in texts:
-        found.setdefault(folded(text), text)
+        found.setdefault(worded(text), text)
     return list(found.values())

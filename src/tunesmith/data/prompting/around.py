@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,7 +19,7 @@ from tunesmith.data.kinds.chat import Chat
 from tunesmith.data.kinds.conversation import without_weight
 from tunesmith.data.kinds.labelled import Labelled
 from tunesmith.data.kinds.row import Content, Row
-from tunesmith.data.prompting.choose import balanced_order, index_of, nearest, random_order, shows_no_tools
+from tunesmith.data.prompting.choose import Nearest, balanced_order, random_order, shows_no_tools
 from tunesmith.data.prompting.schema import label_in, label_schema
 from tunesmith.data.prompting.variant import (
     OF_CHATS,
@@ -105,10 +104,7 @@ class Around:
         """The worked examples of a row, the most alike last; never one that asks what the row asks."""
         if not self.bank:
             return [one for one in self.fixed if question_of(one) != question_of(row)]
-        shots = self.version.shots
-        [places] = nearest(self._index, [question_of(row)], shots + self._asking[row.asked])
-        others = [self.bank[place] for place in places if self.bank[place].asked != row.asked]
-        return list(reversed(others[:shots]))
+        return self._nearest.to(row, self.version.shots)
 
     def to_card(self) -> dict[str, Any]:
         """What a model's card says of it: plain values, the user's own words under a key of their own.
@@ -126,13 +122,8 @@ class Around:
         }  # fmt: skip
 
     @cached_property
-    def _index(self) -> Any:
-        return index_of([question_of(row) for row in self.bank], f"{self.where} asks for the nearest examples, which")
-
-    @cached_property
-    def _asking(self) -> Counter[int]:
-        """How many rows of the bank ask the same."""
-        return Counter(row.asked for row in self.bank)
+    def _nearest(self) -> Nearest:
+        return Nearest(self.bank, f"{self.where} asks for the nearest examples, which")
 
     def _refuse_unfit(self, row: Row, content: Any) -> None:
         if content.kind != self.prompting.kind:

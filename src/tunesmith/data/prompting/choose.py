@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ class Examples:
     """Training rows to choose worked examples from.
 
     Of `random` and `balanced` all questions get the same ones, and more examples begin with the fewer: what changes
-    between two variants is their number alone. Of `nearest` the most alike stands last, next to the question.
+    between two variants is their number alone.
     """
 
     def __init__(self, rows: Sequence[Row], seed: int) -> None:
@@ -32,7 +33,7 @@ class Examples:
             "random": random_order(len(self.rows), seed),
             "balanced": balanced_order([answer_of(row) for row in self.rows], seed),
         }
-        self._index: Any = None
+        self._nearest: Nearest | None = None
 
     def refuse_more(self, shots: Sequence[int]) -> None:
         """Refuse more examples than there are rows.
@@ -51,12 +52,30 @@ class Examples:
         if not variant.shots:
             return [[] for _ in asked]
         if variant.choice == "nearest":
-            if self._index is None:
-                self._index = index_of([question_of(row) for row in self.rows])
-            places = nearest(self._index, [question_of(row) for row in asked], variant.shots)
-            return [[self.rows[place] for place in reversed(some)] for some in places]
+            if self._nearest is None:
+                self._nearest = Nearest(self.rows)
+            return [self._nearest.to(row, variant.shots) for row in asked]
         chosen = [self.rows[place] for place in self._orders[variant.choice][: variant.shots]]
         return [chosen for _ in asked]
+
+
+class Nearest:
+    """Rows to choose from: those most like a question, but none that asks the same, which would give it away."""
+
+    def __init__(self, rows: Sequence[Row], what: str = "--examples nearest") -> None:
+        """Choose among `rows`; `what` is what a sentence says that needs it.
+
+        Raises:
+            ConfigError: the library is not installed.
+        """
+        self._rows, self._asking = rows, Counter(row.asked for row in rows)
+        self._index = index_of([question_of(row) for row in rows], what)
+
+    def to(self, row: Row, count: int) -> list[Row]:
+        """The most alike, the best of them last, next to the question."""
+        [places] = nearest(self._index, [question_of(row)], count + self._asking[row.asked])
+        others = [self._rows[place] for place in places if self._rows[place].asked != row.asked]
+        return list(reversed(others[:count]))
 
 
 def shows_no_tools(row: Row) -> bool:
@@ -89,7 +108,7 @@ def words_of(texts: Sequence[str]) -> list[list[str]]:
     )
 
 
-def index_of(texts: Sequence[str], what: str = "--examples nearest") -> Any:
+def index_of(texts: Sequence[str], what: str) -> Any:
     """BM25 (Robertson et al., 1994; Lucene's variant, the library's default) over texts.
 
     Args:

@@ -90,6 +90,8 @@ def folded(text: str) -> str:
 def named(answer: str, labels: Sequence[str]) -> int | None:
     """The place of the label that an answer is, case and punctuation aside; None if it is none of them."""
     wanted = folded(answer)
+    if not wanted:  # signs alone
+        return next((place for place, label in enumerate(labels) if label.strip() == answer.strip()), None)
     return next((place for place, label in enumerate(labels) if folded(label) == wanted), None)
 
 
