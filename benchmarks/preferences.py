@@ -44,8 +44,11 @@ PEERS = {
 
 def pairs_file(folder: Path, given: str) -> Path:
     """Pairs as all contenders read them: the hotel's own, or those of a file."""
-    source = Path(given) if given else Path(__file__).resolve().parents[1] / "src/tunesmith/assets/hotel/pairs.jsonl"
-    rows = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()][:PAIRS]
+    from tunesmith.data.source import find_files
+
+    files = [Path(given)] if given else [file.path for file in find_files("hotel-preferences")]
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in lines[:PAIRS]]
     target = folder / "pairs.jsonl"
     keep = ("prompt", "chosen", "rejected")
     target.write_text("".join(json.dumps({key: row[key] for key in keep}) + "\n" for row in rows))

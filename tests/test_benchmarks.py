@@ -391,3 +391,22 @@ def test_what_slots_reach(load, tmp_path, in_process, monkeypatch):
     found = bench.run("slots", "full", 0, options)
     assert found["report"]["rows"] > 0
     assert columns(bench.slot_table([found])) == {10}
+
+
+@pytest.mark.parametrize("what", ["dpo", "grpo"])
+def test_preferences_beside_trl(load, options, what, in_process):
+    bench = load("preferences")
+    options.what, options.steps = what, 3
+    bench.pairs_file(Path(options.folder), "")
+    ours, theirs = bench.run_tunesmith(options), bench.run_trl(options, bench.PEERS["TRL, fp32"])
+    shown = bench.table(what, options, {"tunesmith": ours, "TRL, fp32": theirs, "other": {"failed": "no room"}})
+    assert columns(shown) == {5}
+    assert "times as fast" in shown
+
+
+def test_drawing_beside_training(load, options):
+    bench = load("preferences")
+    bench.pairs_file(Path(options.folder), "")
+    found = bench.run_drawing(options)
+    assert 30 * bench.LONGEST_ANSWER < found["tokens"] <= 32 * bench.LONGEST_ANSWER
+    assert "drawing takes" in bench.drawn(options, found)
