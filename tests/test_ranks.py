@@ -138,6 +138,21 @@ def test_two_processes_that_were_ended_go_on_to_the_same_bits(recipe, sharding, 
     assert [event["step"] for event in read_lines(folder / "events.jsonl") if event["kind"] == "resumed"] == [2]
 
 
+def test_two_processes_draw_and_learn_from_the_answers_of_one(recipe):
+    """PPO, whose advantages are whitened over all answers, with an odd number of prompts and a value head."""
+    short = {"type": "length", "most": 3, "unit": "words"}
+    objective = {"type": "ppo", "rewards": [short], "passes": 2, "samples": 2, "sampling": {"max_new_tokens": 8}}
+    values = {"objective": objective, "evaluate": {"every": 2}, "compile": "off"}
+    one, two = here(recipe(**values), "one"), start_run(recipe(**values, processes=2))
+    lines = [read_lines(run.folder / "metrics.jsonl") for run in (one, two)]
+    watched = [[(line["reward"], line["length"], line["loss"]) for line in some] for some in lines]
+    assert watched[1] == [pytest.approx(each, rel=1e-3, abs=1e-4) for each in watched[0]]
+    looks = [[line["reward"] for line in read_lines(run.folder / "events.jsonl") if line["kind"] == "validation"]
+             for run in (one, two)]  # fmt: skip
+    assert looks[0]
+    assert looks[1] == pytest.approx(looks[0], abs=1e-6)
+
+
 def test_two_processes_stop_together_with_a_checkpoint_and_one_alone_cannot_go_on(recipe, tmp_path, in_process):
     folder = tmp_path / "runs" / "run"
     folder.mkdir(parents=True)
