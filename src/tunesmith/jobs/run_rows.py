@@ -97,8 +97,9 @@ def splits_of_run(exported: ExportedModel, report: Report) -> Splits:
     longest = longest_row(recipe, exported.base or Base(exported.name, exported.folder))
     words = (exported.card.get("asked_with") or {}).get("own_words")
     around = prompt_of_model(exported, report) if recipe.data.prompt is not None and words else None
+    contract, reads = exported.contract(), reads_of(recipe, exported)  # before: its folder may be named from here
     with _there(exported):
-        splits = load_splits(recipe.data, exported.contract(), longest, reads_of(recipe, exported), around)
+        splits = load_splits(recipe.data, contract, longest, reads, around)
     if splits.train.dataset.id != exported.card["data"]["id"]:
         sentence = "the run's files have changed, so rows that are held out now may have been trained on."
         report(events.Warning(sentence))
@@ -153,6 +154,7 @@ def _learned_from(exported: ExportedModel) -> Iterator[Row]:
     recipe = recipe_of(exported)
     if recipe is None:
         raise DataError(f"{exported.folder}: its {CARD} holds no recipe to find the rows of its examples by.")
+    contract, reads = exported.contract(), reads_of(recipe, exported)
     with _there(exported):
-        rows = examples_of(recipe.data, exported.contract(), reads_of(recipe, exported))[1]
+        rows = examples_of(recipe.data, contract, reads)[1]
     yield from rows
