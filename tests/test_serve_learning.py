@@ -106,6 +106,9 @@ def test_a_grader_teaches_a_model_that_answers(client, running):
     done = wait_for_end(client, job.id)
     assert (done.status, done.error) == ("succeeded", None)
     assert answer_of(client, done.fine_tuned_model) != answer_of(client, "tiny")
+    metrics = [event.data for event in client.fine_tuning.jobs.list_events(job.id) if event.type == "metrics"]
+    assert [one["train_mean_reward"] for one in metrics if "train_loss" in one]
+    assert all(0 <= one.get("train_mean_reward", one.get("valid_mean_reward")) <= 1 for one in metrics)
 
 
 def test_a_base_of_this_server_grades_a_job(client, running):

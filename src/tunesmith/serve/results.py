@@ -80,17 +80,25 @@ def _words(body: dict[str, Any], training_file: str) -> Iterator[tuple[Any, ...]
         case "step":
             loss = "none" if body["loss"] is None else f"{body['loss']:.2f}"
             data = {"step": body["step"], "total_steps": body["steps"], "train_loss": body["loss"]}
-            yield "info", f"Step {body['step']}/{body['steps']}: training loss={loss}", "metrics", data
+            reward, more = _reward(body, "train")
+            yield "info", f"Step {body['step']}/{body['steps']}: training loss={loss}{reward}", "metrics", data | more
         case "validation":
             loss = "none" if body["loss"] is None else f"{body['loss']:.2f}"
             data = {"step": body["step"], "valid_loss": body["loss"]}
-            yield "info", f"Step {body['step']}: validation loss={loss}", "metrics", data
+            reward, more = _reward(body, "valid")
+            yield "info", f"Step {body['step']}: validation loss={loss}{reward}", "metrics", data | more
         case "checkpoint":
             yield "info", f"Checkpoint created at step {body['step']}"
         case "warning":
             yield "warn", body["sentence"]
         case _:
             pass
+
+
+def _reward(body: dict[str, Any], part: str) -> tuple[str, dict[str, float]]:
+    """The mean reward of answers, in words and as data; nothing where no rewards are learned from."""
+    reward = body.get("reward")
+    return ("", {}) if reward is None else (f", mean reward={reward:.2f}", {f"{part}_mean_reward": reward})
 
 
 def _event(
