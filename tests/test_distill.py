@@ -138,10 +138,10 @@ def test_questions_need_no_answers(tmp_path, prompt, options, serve):
         chat_row(question, f"You ask: {question}") for question in ("Where is the pool?", "Is there wifi?")
     ]
     assert any("read as questions without answers" in event.sentence for event in heard if event.kind == "warning")
-    for changes, needs in (({"keep": "right"}, "--keep right"), ({}, "1 worked example of the prompt")):
+    for changes, needs in (({"keep": "right"}, "--keep right"), ({}, "1 example of the prompt")):
         version = prompt(shots=0 if changes else 1, examples="" if changes else "nearest")
         asked = options(version, tmp_path / "questions.txt", f"{server.url}#t", **changes)
-        with pytest.raises(DataError, match=f"Rows with answers are needed for {needs}"):
+        with pytest.raises(DataError, match=rf"Rows with answers are needed for {needs}\.$"):
             distill(asked, silent)
 
 

@@ -19,9 +19,8 @@ from tunesmith.cli.labelling import safe
 from tunesmith.cli.main import app
 from tunesmith.core.errors import ConfigError, DataError
 from tunesmith.core.files import read_lines
-from tunesmith.data.labels import Answer, Pair, item_of, open_labels, read_pairs
+from tunesmith.data.labels import Answer, Pair, item_of, open_labels, read_pairs, refuse_options
 from tunesmith.data.source import find_files
-from tunesmith.jobs.labelling import refuse_options
 from tunesmith.prompt.messages import Message
 
 PROMPTS = "What time is breakfast?\nWhere is the pool?\nIs there wifi?\n"

@@ -203,3 +203,33 @@ def test_a_model_beside_itself_has_moved_nowhere(tmp_path, monkeypatch):
     assert abs(same["divergence"]["value"]) < 1e-4
     assert same["reward"] == first["reward"]
     assert same["bleu_share"] == pytest.approx(100)
+
+
+def test_the_table_fits_a_terminal_and_names_what_is_not_kept(monkeypatch):
+    from io import StringIO
+
+    from rich.console import Console
+
+    from tunesmith.cli import demo, screen
+
+    def interval(value: float) -> dict:
+        return {"value": value, "low": value - 3.1, "high": value + 3.1, "rows": 192}
+
+    names = ("start", *FROM_PAIRS, *FROM_REWARDS)
+    lines = [
+        {"name": name, "folder": name, "bleu_share": 98.0, "kept": {"KL at most 10": name != "ppo"}}
+        | {key: interval(12.3) for key in ("reward", "won", "divergence", "bleu", "length")}
+        for name in names
+    ]
+    written = StringIO()
+    monkeypatch.setattr(screen, "console", Console(file=written, width=80))
+    demo.show_policies({
+        "reward_accuracy": interval(98.0), "rows": 192, "policies": lines, "picture": "one.svg", "folder": "runs/rlhf",
+        "samples": [{"question": "Where?", **dict.fromkeys(names, "Here.")}],
+    })  # fmt: skip
+    said = written.getvalue()
+    assert "…" not in said
+    assert max(map(len, said.splitlines())) <= 80
+    assert said.count("not kept") == 1
+    assert "ppo: not kept: KL at most 10" in said
+    assert "98.0% [94.9, 101] of 192 held-out pairs" in said

@@ -72,23 +72,17 @@ def show_policies(found: dict[str, Any]) -> None:
         value = Interval(**right)
         console.print(
             f"The reward model is right about {show(value.value)}% [{show(value.low)}, {show(value.high)}] of "
-            f"{value.rows} held-out pairs, from templates that it never saw.", markup=False, soft_wrap=True,
+            f"{value.rows} held-out pairs, from templates that it never saw.", markup=False,
         )  # fmt: skip
-    table = Table(box=None, header_style="dim", title=f"{found['rows']} held-out questions", title_style="bold")
+    table = Table(box=None, header_style="dim", padding=(0, 1, 0, 0), title=f"{found['rows']} held-out questions",
+                  title_style="bold", title_justify="left")  # fmt: skip
     table.add_column("", no_wrap=True)
-    for head in (
-        "reward",
-        "won, %\nagainst the start",
-        "KL, nats\nan answer",
-        "BLEU",
-        "% of the\nstart's",
-        "characters",
-    ):
+    for head in ("reward", "won, %", "KL, nats", "BLEU", "of start's", "chars"):
         table.add_column(head, justify="right", no_wrap=True)
     for one in found["policies"]:
         table.add_row(
-            Text(one["name"], "bold"), Text(cell(one["reward"])), Text(cell(one["won"])), Text(cell(one["divergence"])),
-            Text(cell(one["bleu"])), f"{one['bleu_share']:.0f}", Text(cell(one["length"])),
+            Text(one["name"], "bold"), *(Text(cell(one[key])) for key in ("reward", "won", "divergence", "bleu")),
+            f"{one['bleu_share']:.0f}%", show(one["length"]["value"]),
         )  # fmt: skip
     console.print(table)
     for one in found["policies"]:
@@ -100,8 +94,9 @@ def show_policies(found: dict[str, Any]) -> None:
         for name, text in sample.items():
             console.print(Text(f"{name:10}{text}", "bold" if name == "question" else ""), soft_wrap=True)
     console.print()
-    console.print("Won: more points by rules that the reward model never saw (polite, short, straight, once), half of "
-                  "ties. [low, high]: 95% intervals.", style="dim", markup=False, soft_wrap=True)  # fmt: skip
+    console.print("won: answers with more points than the start's, by rules that the reward model never saw (polite, "
+                  "short, straight, once); half of ties. KL: from the start, an answer. [low, high]: 95% intervals.",
+                  style="dim", markup=False)  # fmt: skip
     for what, where in (("picture", found["picture"]), ("json", f"{found['folder']}/rlhf.json")):
         console.print(f"{what:8}{where}", soft_wrap=True, markup=False, highlight=False)
     console.print(f"chat    tunesmith chat {found['policies'][-1]['folder']}", soft_wrap=True, markup=False)

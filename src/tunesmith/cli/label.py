@@ -36,17 +36,17 @@ def label(
     from tunesmith.cli.prompt_tables import listed
     from tunesmith.cli.screen import say_aside
     from tunesmith.core.errors import JobError
-    from tunesmith.core.files import expanded
-    from tunesmith.data.labels import open_labels
-    from tunesmith.jobs.labelling import pairs_to_judge
+    from tunesmith.core.files import expanded, make_folder
+    from tunesmith.data.labels import Brought, open_labels, read_pairs, refuse_options
 
     options: dict[str, Any] = {
         "prompts": file, "models": listed(models), "answers": answers, "samples": samples, "temperature": temperature,
         "max_new_tokens": max_new_tokens, "system": system, "limit": limit, "seed": seed,
         "chat_template": chat_template, "device": device,
     }  # fmt: skip
-    labels = open_labels(expanded(into))
-    lock = FileLock(labels.path.with_name(f".{labels.path.name}.lock"))
+    refuse_options(options)
+    path = expanded(into)
+    lock = FileLock(make_folder(path.parent, path.name) / f".{path.name}.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -54,7 +54,13 @@ def label(
             f"{into}: another process writes choices into it. Wait for it, or give another --into."
         ) from None
     try:
-        pairs = pairs_to_judge(options, say_aside)
+        labels = open_labels(path)
+        if answers:
+            pairs = Brought(list(read_pairs(answers, options["models"]))[:limit])
+        else:
+            from tunesmith.jobs.labelling import asked_pairs
+
+            pairs = asked_pairs(options, say_aside)
         desk = Desk(labels, pairs, who or login_name(), seed, sys.stdin.isatty())
         try:
             desk.judge_all()

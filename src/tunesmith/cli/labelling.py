@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -20,7 +21,6 @@ from tunesmith.cli.screen import console
 from tunesmith.core.errors import TunesmithError
 from tunesmith.core.names import counted
 from tunesmith.data.labels import CHOICE, EQUAL, SKIP, TIE, Answer, Judgement, LabelFile, Pair, is_marked
-from tunesmith.evaluate.prompts.versions import now
 
 WIDEST = 100  # columns of text that are read with ease
 KEYS = "[1] [2] is better   [e]dit   [t]ie   [s]kip   [u]ndo   [q]uit"
@@ -188,6 +188,11 @@ class Desk:
         """What was judged, and what to type next."""
         for line in end_of(self._labels, self._made, self._source, self._total):
             console.print(line, soft_wrap=True, markup=False)
+
+
+def now() -> str:
+    """The time, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def safe(text: str) -> str:

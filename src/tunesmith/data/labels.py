@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.core.errors import ConfigError, DataError
-from tunesmith.core.files import append_line, make_folder, read_lines, to_disk, write_text
+from tunesmith.core.files import append_line, read_lines, to_disk, write_text
 from tunesmith.data.formats.turns import conversation_of
 from tunesmith.data.formats.values import Values, text_of
 from tunesmith.data.prompts import prompt_of
@@ -28,6 +28,9 @@ from tunesmith.prompt.messages import Conversation, plain
 ITEM = "item"  # key of what a row is a judgement of
 CHOICE, TIE, SKIP, EQUAL = "choice", "tie", "skip", "equal"
 BROUGHT = ("first answer", "second answer")  # what the answers of a file are called that does not say whose they are
+
+
+WARM = 0.8  # temperature of two answers of one model, where nobody says
 
 
 def marked(name: str, number: int) -> str:
@@ -175,7 +178,6 @@ def open_labels(path: Path) -> LabelFile:
     """
     if path.is_dir():
         raise ConfigError(f"--into {path}: is a folder. Name a file for the choices.")
-    make_folder(path.parent, path.name)
     labels = LabelFile(path)
     for file in (path, labels.undecided):
         for number, row in enumerate(_whole_lines(file), 1):
@@ -207,6 +209,29 @@ def _whole_lines(file: Path) -> list[dict[str, Any]]:
 
 
 # Answers that are brought along --------------------------------------------------------------------------------------
+
+
+class Brought:
+    """Pairs whose answers somebody has brought along."""
+
+    def __init__(self, pairs: Sequence[Pair]) -> None:
+        self._pairs, self.left_out = pairs, list[str]()
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def items(self) -> list[str]:
+        """What there is to judge, in order."""
+        return [pair.item for pair in self._pairs]
+
+    def but(self, done: set[str]) -> Iterator[Pair]:
+        """The pairs that are not judged yet; what is judged meanwhile is left out as well."""
+        for pair in self._pairs:
+            if pair.item not in done:
+                yield pair
+
+    def close(self) -> None:
+        """There is nothing to end."""
 
 
 def read_pairs(name: str, named: Sequence[str]) -> Iterator[Pair]:
@@ -258,3 +283,34 @@ def _text(value: Any, place: int) -> str:
 def item_of(prompt: Conversation, whose: Sequence[str]) -> str:
     """The name of what is judged."""
     return hashlib.sha256(json.dumps([plain(prompt), *whose]).encode()).hexdigest()[:16]
+
+
+def refuse_options(options: dict[str, Any]) -> None:
+    """Refuse what makes no sense before anything is read.
+
+    Raises:
+        ConfigError: with what to change.
+    """
+    names, brought = options["models"], options["answers"]
+    if brought and options["prompts"]:
+        raise ConfigError(f"{options['prompts']} and --answers {brought}: a file of answers brings its prompts along.")
+    if brought:
+        given = [one for one in ("samples", "temperature", "system", "max_new_tokens") if options[one] is not None]
+        if given:
+            name = given[0].replace("_", "-")
+            raise ConfigError(f"--{name} is for models that are asked, and --answers brings answers. Leave it out.")
+        if names and len(names) != 2:
+            raise ConfigError("--models: with --answers, the names of whose the two answers are. Give two, or none.")
+        return
+    if not options["prompts"]:
+        raise ConfigError("nothing to judge: give a file of prompts with --models, or --answers FILE.")
+    if len(names) not in (1, 2):
+        raise ConfigError(
+            f"--models names {len(names)}: answers are compared of two models, or two answers of one. Name one or two."
+        )
+    if len(names) == 2 and options["samples"]:
+        raise ConfigError("--samples 2: two answers of one model, and --models names two. Name one, or leave it out.")
+    if len(names) == 1 and options["temperature"] == 0:
+        raise ConfigError(
+            f"--temperature 0: both answers of {names[0]} would be the same. Give one above 0, such as {WARM}."
+        )

@@ -208,8 +208,9 @@ def rows_of(arguments: dict[str, Any], version: Version, report: Report) -> Rows
     except DataError as error:
         if needs or given:
             advice = f" Rows with answers are needed for {needs}." if needs else ""
-            columns = "" if arguments["columns"] else " Where columns are called otherwise, name them with --column."
-            raise DataError(f"{error}{advice}{columns}") from None
+            if not arguments["columns"] and Path(arguments["data"]).suffix.lower() != ".txt":
+                advice += " Where columns are called otherwise, name them with --column."
+            raise DataError(f"{error}{advice}") from None
         questions, _ = read_prompts(arguments["data"])
         report(events.Warning(f"{arguments['data']}: read as questions without answers."))
     some = questions[: arguments["limit"]]

@@ -1,4 +1,4 @@
-"""Pairs of answers for people to judge: of two models, two of one, or brought along; made while they read others."""
+"""Pairs of answers for people to judge: of two models, or two of one; made while they read others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from tunesmith.core import events
 from tunesmith.core.errors import ConfigError, ModelError
 from tunesmith.core.events import Report
-from tunesmith.data.labels import Answer, Pair, item_of, marked, read_pairs
+from tunesmith.data.labels import WARM, Answer, Pair, item_of, marked
 from tunesmith.data.prompts import read_prompts
 from tunesmith.infer.generator import Answering, Generator, GivenUp, Options
 from tunesmith.infer.local import LocalEngine
@@ -20,7 +20,6 @@ from tunesmith.model.export import ExportedModel
 from tunesmith.prompt.messages import Conversation, Message
 
 AHEAD = 8  # prompts whose answers are made while a person reads
-WARM = 0.8  # temperature of two answers of one model, where nobody says
 SEEDS = 1_000_003  # between those of two answers to a prompt
 
 
@@ -41,29 +40,6 @@ class Speaker:
     def submit(self, prompt: Conversation, place: int) -> Answering:
         """Begin to answer the prompt at `place`."""
         return self.generator.submit(prompt, replace(self.options, seed=self.options.seed + place))
-
-
-class Brought:
-    """Pairs whose answers somebody has brought along."""
-
-    def __init__(self, pairs: Sequence[Pair]) -> None:
-        self._pairs, self.left_out = pairs, list[str]()
-
-    def __len__(self) -> int:
-        return len(self._pairs)
-
-    def items(self) -> list[str]:
-        """What there is to judge, in order."""
-        return [pair.item for pair in self._pairs]
-
-    def but(self, done: set[str]) -> Iterator[Pair]:
-        """The pairs that are not judged yet; what is judged meanwhile is left out as well."""
-        for pair in self._pairs:
-            if pair.item not in done:
-                yield pair
-
-    def close(self) -> None:
-        """There is nothing to end."""
 
 
 class Asked:
@@ -141,58 +117,22 @@ class Asked:
             driver.join()
 
 
-def pairs_to_judge(options: dict[str, Any], report: Report) -> Brought | Asked:
-    """What there is to judge.
+def asked_pairs(options: dict[str, Any], report: Report) -> Asked:
+    """What models answer to prompts.
 
     Args:
         options: those of `tunesmith label`, by their names.
         report: hears what is loaded.
 
     Raises:
-        ConfigError: options do not go together.
-        DataError: a file holds no prompts, or no answers.
+        DataError: a file holds no prompts.
         ModelError: a model cannot be asked.
     """
-    refuse_options(options)
-    names: list[str] = options["models"]
-    if options["answers"]:
-        return Brought(list(read_pairs(options["answers"], names or ())))
     prompts, _ = read_prompts(options["prompts"])
     if options["system"]:
         head = Message("system", options["system"])
         prompts = [one if one[0].role == "system" else (head, *one) for one in prompts]
     return Asked(prompts[: options["limit"]], speakers_of(options, report))
-
-
-def refuse_options(options: dict[str, Any]) -> None:
-    """Refuse what makes no sense before anything is read.
-
-    Raises:
-        ConfigError: with what to change.
-    """
-    names, brought = options["models"], options["answers"]
-    if brought and options["prompts"]:
-        raise ConfigError(f"{options['prompts']} and --answers {brought}: a file of answers brings its prompts along.")
-    if brought:
-        given = [one for one in ("samples", "temperature", "system", "max_new_tokens") if options[one] is not None]
-        if given:
-            name = given[0].replace("_", "-")
-            raise ConfigError(f"--{name} is for models that are asked, and --answers brings answers. Leave it out.")
-        if names and len(names) != 2:
-            raise ConfigError("--models: with --answers, the names of whose the two answers are. Give two, or none.")
-        return
-    if not options["prompts"]:
-        raise ConfigError("nothing to judge: give a file of prompts with --models, or --answers FILE.")
-    if len(names) not in (1, 2):
-        raise ConfigError(
-            f"--models names {len(names)}: answers are compared of two models, or two answers of one. Name one or two."
-        )
-    if len(names) == 2 and options["samples"]:
-        raise ConfigError("--samples 2: two answers of one model, and --models names two. Name one, or leave it out.")
-    if len(names) == 1 and options["temperature"] == 0:
-        raise ConfigError(
-            f"--temperature 0: both answers of {names[0]} would be the same. Give one above 0, such as {WARM}."
-        )
 
 
 def speakers_of(options: dict[str, Any], report: Report) -> tuple[Speaker, Speaker]:
