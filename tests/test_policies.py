@@ -23,6 +23,7 @@ from tunesmith.jobs.own_rewards import refuse_dropout
 from tunesmith.jobs.start import start_run
 from tunesmith.jobs.trained import changed_model
 from tunesmith.model.load import LoadSpec, load
+from tunesmith.model.soft import soft_tokens
 from tunesmith.prompt.load import load_contract
 from tunesmith.score.rewards.reward import Scored
 from tunesmith.train.checkpoint import all_checkpoints
@@ -31,6 +32,7 @@ from tunesmith.train.learner import Learner
 from tunesmith.train.loop import LoopSettings, train
 from tunesmith.train.objective import Models
 from tunesmith.train.objectives.policy import make_policy
+from tunesmith.train.planning.compiled import as_they_are, compile_layers
 from tunesmith.train.policy_config import GrpoConfig, SamplingConfig
 from tunesmith.train.recipe import read_recipe
 from tunesmith.train.sampling import Sampler
@@ -231,6 +233,52 @@ def test_the_reference_is_the_start_whatever_the_method(tiny, tmp_path, method):
             assert torch.equal(model(input_ids=ids).logits, before)
         assert torch.equal(model(input_ids=ids).logits, after)
     assert not torch.equal(after, before)
+
+
+@pytest.mark.parametrize(
+    ("method", "quantize", "compiled"),
+    [
+        ({"type": "full"}, "none", False), ({"type": "lora"}, "none", False), ({"type": "lora"}, "int8", False),
+        ({"type": "lora"}, "nf4", False), ({"type": "prompt_tuning", "tokens": 3}, "none", False),
+        pytest.param({"type": "lora"}, "none", True, marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
+def test_what_is_drawn_is_as_likely_as_the_model_says(tiny, tmp_path, write_rows, method, quantize, compiled):
+    """After its weights have changed, whatever stands between the engine and the model."""
+    recipe = {"model": {"base": str(tiny), "quantize": quantize}, "method": method, "data": {"train": "hotel"}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    model = changed_model(load(tiny, LoadSpec(quantize=quantize)).model, read_recipe(tmp_path / "recipe.yaml"))
+    if compiled:
+        compile_layers(model)
+    sampling = SamplingConfig(max_new_tokens=MOST)
+    sampler = Sampler(model, load_contract(tiny), sampling, Worth(lambda place, sample: 0.0), None, compiled)
+    asked = [(place, row, place) for place, row in enumerate(prompts(write_rows, tiny, 3))]
+    sampler.draw(asked, 2)
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.requires_grad:
+                weight.add_(0.05 * torch.randn_like(weight))
+    soft = soft_tokens(model)
+    for one in sampler.draw(asked, 2):
+        ids = torch.tensor([[*soft, *one.ids]])
+        with torch.no_grad(), as_they_are():
+            shares = model.eval()(input_ids=ids).logits[0].float().log_softmax(-1)
+        begin = len(soft) + one.begin
+        said = shares[begin - 1 : -1].gather(1, ids[0, begin:, None])[:, 0]
+        np.testing.assert_allclose(one.drawn, said, atol=2e-4)
+    assert bool(sampler.reason) == (quantize != "none")
+
+
+def test_a_validation_without_any_score_is_none(tiny, write_rows):
+    rows, heard = prompts(write_rows, tiny), []
+    source, learner, objective = source_of(tiny, rows, lambda place, sample: None)
+    state = TrainerState(best=-3.0, best_step=0)
+    settings = LoopSettings(1, 1, 99, metric="reward")
+    watched = source.watched(rows[:4])
+    train(objective, source.models, learner, source, settings, state, watched, lambda: None, heard.append)
+    assert state.best == -3.0
+    assert any("the validation says nothing of reward" in event.sentence for event in heard if isinstance(event, Said))
 
 
 # The road ------------------------------------------------------------------------------------------------------------

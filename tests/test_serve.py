@@ -273,6 +273,8 @@ def test_a_job_goes_on_from_what_another_has_made(running, client, tuned):
         {"evaluate": {"general_ability": ["/etc/passwd"]}}, {"method.continue_from": "/"}, {"processes": 64},
         {"track": {"mlflow": "http://127.0.0.1:1"}}, {"data.test": ["hf:a/b"]}, {"model.revision": "main"},
         {"data.prompt": "/etc/passwd"},
+        {"data.label_names": "/etc/passwd"},
+        {"objective": {"type": "grpo", "rewards": [{"type": "regex", "pattern": "(a*)*b"}]}},
     ],
 )  # fmt: skip
 def test_a_client_cannot_reach_for_what_is_the_operators(client, reach):

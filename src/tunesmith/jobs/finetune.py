@@ -19,7 +19,7 @@ from tunesmith.data.split import Splits, load_splits
 from tunesmith.jobs.card import make_card
 from tunesmith.jobs.final_evaluation import evaluate_both
 from tunesmith.jobs.merge import export_merged, rows_to_compare
-from tunesmith.jobs.own_rewards import answering_source, planned_rows, rewards_of, say_slow, sources_of
+from tunesmith.jobs.own_rewards import answering_source, planned_rows, rewards_of, sources_of
 from tunesmith.jobs.preflight import (
     REWARDED,
     doubts,
@@ -207,7 +207,6 @@ def walk(
             write_json(folder / "plan.json", plan.to_json())
             torch.set_num_threads(plan.threads)
     steps = learner.step_number
-    say_slow(source, report)
     beside = None
     if recipe.model.quantize != "none" and ranks.leads:
         placed.model.set_attn_implementation(attention)  # of rows that are not packed

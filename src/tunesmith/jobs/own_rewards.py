@@ -10,11 +10,11 @@ from typing import Any, overload
 import numpy as np
 import torch
 
-from tunesmith.core import events
 from tunesmith.core.errors import ConfigError
 from tunesmith.core.events import Report
 from tunesmith.core.files import sha256_of
 from tunesmith.data.kinds.prepared import Prepared
+from tunesmith.model.load import ATTENTION_DROPOUTS, HIDDEN_DROPOUTS
 from tunesmith.prompt.contract import Contract
 from tunesmith.score.rewards.reward import Rewards, make_rewards
 from tunesmith.score.rewards.sample import asked_of
@@ -138,15 +138,8 @@ def refuse_dropout(model: Any) -> None:
     """
     parts = any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in model.modules())
     config = model.config.get_text_config().to_dict()
-    if parts or (config.get("attention_dropout") or 0) > 0:
+    if parts or any((config.get(name) or 0) > 0 for name in (*ATTENTION_DROPOUTS, *HIDDEN_DROPOUTS)):
         raise ConfigError(
             "answers are learned from by how likely they were when they were drawn, and dropout makes that noise. Set "
             "model.dropout=0 and method.dropout=0."
         )
-
-
-def say_slow(source: Any, report: Report) -> None:
-    """Say, when training is over, why answers were drawn in a slower way than they could be."""
-    reason = getattr(getattr(source, "sampler", None), "reason", "")
-    if reason:
-        report(events.Warning(reason))

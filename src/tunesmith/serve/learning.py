@@ -9,7 +9,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from tunesmith.core.errors import TunesmithError
-from tunesmith.score.rewards.config import CombinedScore, FunctionScore, JsonScore, JudgeScore, LengthScore, ModelScore
+from tunesmith.score.rewards.config import (
+    CombinedScore,
+    FunctionScore,
+    JsonScore,
+    JudgeScore,
+    LengthScore,
+    ModelScore,
+    RegexScore,
+)
 from tunesmith.score.rewards.reward import make_rewards
 from tunesmith.serve.errors import refused
 from tunesmith.serve.graders import Grader, score_of
@@ -151,9 +159,9 @@ def _judge_of_jobs(here: Server, key: Key, name: str) -> str:
 
 
 def reaches_out(config: Any) -> bool:
-    """Whether a score reads files, loads models or asks servers."""
+    """Whether a score reads files, loads models or asks servers, or is an expression, which may look for ever."""
     match config:
-        case JudgeScore() | ModelScore() | FunctionScore():
+        case JudgeScore() | ModelScore() | FunctionScore() | RegexScore():
             return True
         case JsonScore():
             return isinstance(config.json_schema, str)

@@ -107,6 +107,7 @@ def refuse_reaching_out(recipe: Recipe, values: dict[str, Any], learning: Learni
         "data.validation": isinstance(recipe.data.validation, int | float),
         "data.test": isinstance(recipe.data.test, int | float),
         "data.prompt": recipe.data.prompt is None,
+        "data.label_names": not isinstance(recipe.data.label_names, str),
         "data.replay": prompts in ("auto", "off") or prompts in EMBEDDED,
         "evaluate.general_ability": isinstance(general, str) or all(name in EMBEDDED for name in general),
         "track": recipe.track == TrackConfig(),

@@ -185,9 +185,10 @@ def train(
         if validation and (last or learner.step_number % settings.validate_every == 0):
             with out_of_memory_said("validation"):
                 curves = validate(objective, models, learner, validation)
-            better = state.take_validation(
-                curves[settings.metric], learner.step_number, settings.metric in objective.higher
-            )
+            if (value := curves.get(settings.metric)) is None:
+                report(events.Warning(f"step {learner.step_number}: the validation says nothing of {settings.metric}."))
+            else:
+                better = state.take_validation(value, learner.step_number, settings.metric in objective.higher)
             report(events.Validation(learner.step_number, curves, better))
             if not last and settings.patience is not None and state.waited >= settings.patience:
                 report(events.Early(learner.step_number, state.best_step))

@@ -34,7 +34,7 @@ class GrpoConfig(Section):
     type: Literal["grpo"] = "grpo"
     rewards: Rewards = option(..., REWARDS)
     sampling: SamplingConfig = option(SamplingConfig(), "How answers are drawn.")
-    samples: int = option(8, SAMPLES, "4 to 16.", ge=2)
+    samples: int = option(8, SAMPLES, "4 to 16.", ge=2, le=256)
     loss: Literal["grpo", "dr_grpo", "dapo", "gspo"] = option(
         "grpo",
         "GRPO's own; Dr. GRPO, which favours no length; DAPO, where each token counts alike; GSPO, which weighs whole "
@@ -61,7 +61,7 @@ class RlooConfig(Section):
     type: Literal["rloo"] = "rloo"
     rewards: Rewards = option(..., REWARDS)
     sampling: SamplingConfig = option(SamplingConfig(), "How answers are drawn.")
-    samples: int = option(4, SAMPLES, "2 to 8.", ge=2)
+    samples: int = option(4, SAMPLES, "2 to 8.", ge=2, le=256)
     beta: float = option(0.05, "How much the KL divergence from the start takes from a reward.", "0 to 0.1.", ge=0)
     normalize: bool = option(False, "Divide advantages by their spread over all answers of a step.")
     clip: float = option(0.2, "How far an answer may become less or more likely and still be learned from.", gt=0)
@@ -85,7 +85,7 @@ class PpoConfig(Section):
     type: Literal["ppo"] = "ppo"
     rewards: Rewards = option(..., REWARDS)
     sampling: SamplingConfig = option(SamplingConfig(), "How answers are drawn.")
-    samples: int = option(1, "Answers to each prompt.", ge=1)
+    samples: int = option(1, "Answers to each prompt.", ge=1, le=256)
     beta: float = option(0.05, "How much the KL divergence from the start takes from a reward, token by token.", ge=0)
     target_kl: float | None = option(
         None, "Nats a reply towards which `beta` is adapted (Ziegler et al., 2019); it stays as it is if absent.", gt=0

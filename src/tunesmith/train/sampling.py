@@ -64,6 +64,13 @@ class Sampler:
     attention: str | None = None
     compiled: bool = False
     _engine: LocalEngine | None = None
+    _plain: bool = False
+
+    def ready(self) -> None:
+        """Make the engine, and compile its layers where that is wanted, before anything is asked."""
+        if self._engine is None:
+            with self._answering():
+                pass
 
     def draw(self, asked: Sequence[tuple[int, Prepared, int]], samples: int, greedy: bool = False) -> list[Drawn]:
         """Answers to prompts, `samples` to each, those to one prompt side by side.
@@ -115,12 +122,12 @@ class Sampler:
                 if self._engine is None:
                     self._engine = LocalEngine(self.model, self.contract, self.config.batch_size, compile_after=None)
                     with as_they_are():
-                        self._reason = self._engine.reason
+                        self._plain = bool(self._engine.reason)
                     if self.compiled:
                         self._engine.compile()
                 else:
                     self._engine.refresh()
-                if self._reason:  # the model itself decodes
+                if self._plain:  # the model itself decodes
                     stack.enter_context(as_they_are())
                 yield self._engine
         finally:
@@ -131,7 +138,7 @@ class Sampler:
     @property
     def reason(self) -> str:
         """Why answers are drawn in a slower way than they could be; empty if they are not, or nothing was drawn."""
-        return getattr(self, "_reason", "")
+        return "" if self._engine is None else self._engine.reason
 
 
 def refuse_long(
@@ -153,4 +160,4 @@ def refuse_long(
 def seed_of(seed: int, turn: int, place: int) -> int:
     """Where the random numbers of a prompt's answers begin, by the run's seed, the step and the prompt alone."""
     digest = hashlib.sha256(f"{seed}/{turn}/{place}".encode()).digest()
-    return int.from_bytes(digest[:6], "big")
+    return int.from_bytes(digest[:4], "big")  # as many bits as a generator's seed has

@@ -93,6 +93,8 @@ def can_fold(model: Any) -> bool:
     """Whether a model's one adapter can be folded into its weights: peft's, and nothing that stands before prompts."""
     if not isinstance(model, PeftModel) or len(model.peft_config) != 1:
         return False
+    if any(not weight.is_floating_point() for weight in model.parameters()):
+        return False  # of a quantised base: what is folded in would be rounded away
     layers = [layer for layer in model.modules() if isinstance(layer, BaseTunerLayer)]
     return bool(layers) and not any(layer.disable_adapters or layer.merged for layer in layers)
 

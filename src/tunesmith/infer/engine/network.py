@@ -48,6 +48,8 @@ class Network:
         """
         base = model.get_base_model() if hasattr(model, "peft_config") else model
         self.model = copy.deepcopy(base, shared(base)).eval()
+        for part in self.model.modules():  # what was compiled to be trained would call what it is a copy of
+            vars(part).pop("forward", None)
         self.device: torch.device = base.device
         self._argument = cache_argument(base)
         self.context = ForwardContext()

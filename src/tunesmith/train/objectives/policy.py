@@ -191,7 +191,7 @@ def curves(sums: Mapping[str, np.ndarray], scale: Mapping[str, float]) -> dict[s
     mean = {name: float(total) / samples for name, total in sums.items()}
     found = {"loss": float(sums["loss"])}
     found |= {f"loss/{name}": float(sums[name]) for name in ("policy", "value") if name in sums}
-    if "reward" in mean:
+    if "reward" in mean and scale["samples"]:  # nothing that could be scored is worth nothing, and not 0
         found["reward"] = mean["reward"]
         found["reward/spread"] = max(mean["reward squared"] - mean["reward"] ** 2, 0.0) ** 0.5
     found |= {name: value for name, value in mean.items() if name.startswith("rewards/")}

@@ -83,6 +83,10 @@ class RolloutSource:
 
     def steps(self) -> Iterator[list[Any]]:
         """This process's micro-batches of one update after another, without end."""
+        self.sampler.ready()
+        if self.sampler.reason and "slow" not in self.said:
+            self.said.add("slow")
+            self.report(events.Warning(self.sampler.reason))
         while True:
             number, update = divmod(self.taken, self.rollouts.updates)
             if self.turn is None:
@@ -213,20 +217,20 @@ class RolloutSource:
             if name in self.rollouts.needs:
                 columns[name] = collected.views[name]
         kept = [place for place, advantage in enumerate(columns["advantage"]) if not np.isnan(advantage).any()]
-        unscored = np.isnan(collected.reward_S)
-        self._say(collected, unscored, reasons)
+        left_out = 1 - len(kept) / len(collected.rows)
+        self._say(collected, reasons)
         kl_S = collected.kl
         told = {
             "reward": collected.reward_S,
             "ended": collected.ended_S.astype(np.float64),
             **({} if kl_S is None else {"kl": kl_S, "beta": np.full(len(kl_S), self.beta)}),
             **{f"rewards/{name}": values_S for name, values_S in collected.part_S.items() if len(collected.part_S) > 1},
-            **({"left out": np.full(len(unscored), unscored.mean())} if unscored.any() else {}),
+            **({"left out": np.full(len(collected.rows), left_out)} if left_out else {}),
         }
         numbers = {name: np.nan_to_num(values_S) for name, values_S in told.items()}
         return Turn(list(collected.rows), list(collected.places), columns, numbers).part(kept)
 
-    def _say(self, collected: Collected, unscored: np.ndarray, reasons: Sequence[str]) -> None:
+    def _say(self, collected: Collected, reasons: Sequence[str]) -> None:
         """Tell of answers without a score, for each reason once, and of prompts whose answers teach nothing."""
         for reason in dict.fromkeys(reason for reason in reasons if reason):
             if reason not in self.said:
@@ -303,6 +307,9 @@ class RolloutSource:
                 "reward": np.array([one.reward for one in mine], np.float64),
                 "ended": np.array([one.ended for one in mine], np.float64),
             }
+            unscored = sum(one.reward is None for one in drawn)
+            if unscored:
+                told["left out"] = np.full(len(mine), unscored / len(drawn))
             answers = [answered(rows[one.place], one.ids, one.begin) for one in mine]
             turn = Turn(answers, [one.place for one in mine], {}, told)
             return self.objective.collate(answers, self.models.plan, Draw(), columns_of(turn, range(len(mine))))
