@@ -162,9 +162,8 @@ def test_the_road_goes_on_from_the_start_and_is_judged(tmp_path, monkeypatch):
     assert found == json.loads((tmp_path / "runs/rlhf/rlhf.json").read_text())
     assert (tmp_path / "runs/rlhf/rlhf.svg").stat().st_size > 1000
     for name in FROM_REWARDS:
-        score, facts = seen[name].objective.rewards
+        [score] = seen[name].objective.rewards
         assert (score.type, score.model) == ("model", str(tmp_path / "reward"))
-        assert facts.type == "similarity"
     assert found["policies"][1]["kept"]["wins more than half"] is False
 
 

@@ -29,8 +29,7 @@ from tunesmith.train.recipe import read_recipe
 PAIRS, QUESTIONS = "hotel-preferences", "hotel-test"
 FROM_PAIRS, FROM_REWARDS = ("dpo",), ("ppo", "grpo")  # policies, by what they learn from
 WEIGHT = 0.1  # of the reward model, whose rewards lie between -6 and 6: so that values are as large as advantages
-MANNER = "rewards/model"  # the curve of its rewards
-SHARES = {"hotel": 1.0, "manners": 0.5}  # how often rows of either are seen in an epoch of the start
+SHARES = {"hotel": 0.5, "manners": 1.0}  # how often rows of either are seen in an epoch of the start
 LONGEST = 96  # tokens of an answer that is judged
 LARGEST_KL, LEAST_BLEU = 10.0, 90.0  # nats an answer; percent of the start's
 
@@ -101,10 +100,8 @@ def rlhf_demo(report: Report, tell: Callable[[Stage], None], parent: Path = Path
 
 
 def graded_by(reward: Path) -> dict[str, Any]:
-    """Settings of a policy that learns from a reward model, which knows of manner, and from the hotel's own answers."""
-    manner = {"type": "model", "model": str(reward), "weight": WEIGHT}
-    facts = {"type": "similarity", "metric": "token_f1"}
-    return {"objective": {"rewards": [manner, facts]}}
+    """Settings of a policy that learns from a reward model."""
+    return {"objective": {"rewards": [{"type": "model", "model": str(reward), "weight": WEIGHT}]}}
 
 
 def recipe_of(name: str, folder: Path, settings: Mapping[str, Any]) -> Any:
@@ -139,7 +136,7 @@ def judged(start: Run, reward: Run, policies: Mapping[str, Run], report: Report)
 def path_of(folder: Path) -> list[list[float]]:
     """KL and the reward model's reward at each step of a run that learned from its own answers; else nothing."""
     steps = [one for one in read_lines(folder / METRICS) if one.get("kind") == "step"]
-    return [[one["kl"], one[MANNER]] for one in steps if "kl" in one and MANNER in one]
+    return [[one["kl"], one["reward"] / WEIGHT] for one in steps if "kl" in one and "reward" in one]
 
 
 def kept(policy: Mapping[str, Any]) -> dict[str, bool] | None:
