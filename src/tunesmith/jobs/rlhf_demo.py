@@ -134,7 +134,7 @@ def judged(start: Run, reward: Run, policies: Mapping[str, Run], report: Report)
 
 
 def path_of(folder: Path) -> list[list[float]]:
-    """KL and reward of each step of a run that learned from its own answers: of training prompts; else nothing."""
+    """KL and the reward model's reward at each step of a run that learned from its own answers; else nothing."""
     steps = [one for one in read_lines(folder / METRICS) if one.get("kind") == "step"]
     return [[one["kl"], one["reward"] / WEIGHT] for one in steps if "kl" in one and "reward" in one]
 
