@@ -395,7 +395,7 @@ def test_what_slots_reach(load, tmp_path, in_process, monkeypatch):
 
 @pytest.mark.parametrize("what", ["dpo", "grpo"])
 def test_preferences_beside_trl(load, options, what, in_process):
-    bench = load("preferences")
+    bench = load("preference_speed")
     options.what, options.steps = what, 3
     bench.pairs_file(Path(options.folder), "")
     ours, theirs = bench.run_tunesmith(options), bench.run_trl(options, bench.PEERS["TRL, fp32"])
@@ -405,7 +405,7 @@ def test_preferences_beside_trl(load, options, what, in_process):
 
 
 def test_drawing_beside_training(load, options):
-    bench = load("preferences")
+    bench = load("preference_speed")
     bench.pairs_file(Path(options.folder), "")
     found = bench.run_drawing(options)
     assert 30 * bench.LONGEST_ANSWER < found["tokens"] <= 32 * bench.LONGEST_ANSWER

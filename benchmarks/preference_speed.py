@@ -1,8 +1,8 @@
 """Learning from preferences and from rewards on this CPU: tunesmith and TRL in turn, and what drawing answers costs.
 
-    python benchmarks/preferences.py dpo reward grpo --write      # -> benchmarks/RESULTS.md
-    python benchmarks/preferences.py drawing                      # drawing beside training, on the same tokens
-    python benchmarks/preferences.py dpo --size 135m --steps 4
+    python benchmarks/preference_speed.py dpo reward grpo --write      # -> benchmarks/RESULTS.md
+    python benchmarks/preference_speed.py drawing                      # drawing beside training, on the same tokens
+    python benchmarks/preference_speed.py dpo --size 135m --steps 4
 
 Each contender runs in a process of its own, one after another, on the same random model, rows and rows a step, with all
 weights trained. Tokens/s are of real tokens, of all steps but the first third: of both answers to a pair with their
