@@ -245,7 +245,7 @@ def main() -> int:
         f"{total['passed']} of {sum(total.values())} tests pass, with strict validation.",
         "",
         f"- they do: {', '.join(f'`{one}`' for one in works)}",
-        f"- they do not: {', '.join(f'`{one}`' for one in sorted(set(found) - set(works)))}",
+        f"- they do not: {', '.join(f'`{one}`' for one in sorted(set(found) - set(works))) or 'none'}",
     ]
     print("\n".join(lines))
     if options.write:
