@@ -410,3 +410,23 @@ def test_drawing_beside_training(load, options):
     found = bench.run_drawing(options)
     assert 30 * bench.LONGEST_ANSWER < found["tokens"] <= 32 * bench.LONGEST_ANSWER
     assert "drawing takes" in bench.drawn(options, found)
+
+
+def test_pairs_on_a_real_model(load, tmp_path):
+    bench = load("aligned")
+    told = [{"from": "system", "value": "Be kind."}, {"from": "human", "value": "Where?"}]
+    sides = [{side: {"from": "gpt", "value": f"{side} {i}"} for side in ("chosen", "rejected")} for i in range(10)]
+    path = tmp_path / "pairs.json"
+    path.write_text(json.dumps([{"conversations": told, **side} for side in sides]))
+    files = bench.parted(path, tmp_path / "rows")
+    rows = {name: [json.loads(line) for line in file.read_text().splitlines()] for name, file in files.items()}
+    assert {name: len(some) for name, some in rows.items()} == {"held-out": 2, "pairs": 8, "verdicts": 16}
+    assert not {str(row) for row in rows["held-out"]} & {str(row) for row in rows["pairs"]}
+    good, bad = rows["verdicts"][:2]
+    assert (good["label"], bad["label"]) == (True, False)
+    assert good["completion"][0]["content"] == rows["pairs"][0]["chosen"]["value"]
+    interval = {"value": 1.0, "low": 0.5, "high": 1.5}
+    scores = [{"metric": name, "score": interval, "other": interval, "verdict": "better"} for name in bench.WATCHED]
+    found = {"scores": scores, "general_ability": {"texts": {"scores": scores}}}
+    shown = bench.table({"dpo": {"found": found, "steps": 3, "seconds": 1.0}})
+    assert columns(shown) == {10}

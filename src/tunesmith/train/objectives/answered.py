@@ -8,7 +8,7 @@ Axes: S sequences, N trained positions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +22,8 @@ from tunesmith.model.device import sent
 from tunesmith.train.batch import TokenBatch, packed, padded
 from tunesmith.train.logprobs import logprobs_at_trained
 from tunesmith.train.loss import logits_at_trained
-from tunesmith.train.objective import Models
+from tunesmith.train.objective import Check, Columns, Draw, Models
+from tunesmith.train.planning.chunked_check import why_not_chunked
 from tunesmith.train.planning.plan import Plan
 
 
@@ -92,3 +93,16 @@ def token_losses(models: Models, answers: Answers) -> torch.Tensor:
     """The loss of each trained token, (N,)."""
     logits_NV: Any = logits_at_trained(models.policy, answers.batch)
     return cross_entropy(logits_NV.float(), answers.batch.target_N, reduction="none")
+
+
+def check_of(collate: Callable[[Sequence[Prepared], Plan, Draw, Columns], Any]) -> Check:
+    """How the planner tries packing and the chunked loss on batches that hold `answers` and their `rows`."""
+
+    def tokens_alone(rows: Sequence[Prepared], plan: Plan, draw: Draw, columns: Columns) -> TokenBatch:
+        return collate(rows, plan, draw, columns).answers.batch
+
+    return Check(
+        lambda models, batch: row_logits(models, batch.answers, len(batch.rows)),
+        lambda models, batch: token_losses(models, batch.answers),
+        lambda models, rows: why_not_chunked(models, rows, tokens_alone),
+    )

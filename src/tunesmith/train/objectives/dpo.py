@@ -20,18 +20,16 @@ import torch
 
 from tunesmith.data.prepare import Prepared
 from tunesmith.model.device import sent
-from tunesmith.train.objective import Check, Columns, Draw, Loss, Models, Objective, Term
+from tunesmith.train.objective import Columns, Draw, Loss, Models, Objective, Term
 from tunesmith.train.objectives.answered import (
     Answers,
     answers_of,
+    check_of,
     longest_first,
     parts_at_once,
-    row_logits,
     summed_logprobs,
-    token_losses,
 )
 from tunesmith.train.objectives.pair_losses import PairLoss, Side, Sides, pair_loss
-from tunesmith.train.planning.chunked_check import why_not_chunked
 from tunesmith.train.planning.plan import Plan
 
 REFERENCE = "reference"  # of each row four sums: chosen up to the shorter length and beyond, rejected likewise
@@ -138,15 +136,6 @@ def make_dpo(config: Any) -> Objective:
     """The objective of pairs that a recipe's section names."""
     way = pair_loss(config)
 
-    def outputs(models: Models, batch: PairBatch) -> list[torch.Tensor]:
-        return row_logits(models, batch.answers, len(batch.rows))
-
-    def losses(models: Models, batch: PairBatch) -> torch.Tensor:
-        return token_losses(models, batch.answers)
-
-    def tokens_alone(rows: Sequence[Prepared], plan: Plan, draw: Draw, columns: Columns) -> Any:
-        return collate(rows, plan, draw, columns).answers.batch
-
     return Objective(
         name=config.type,
         reads=frozenset({"preference"}),
@@ -158,5 +147,5 @@ def make_dpo(config: Any) -> Objective:
         precompute=precompute if way.reference else None,
         rate=way.rate,
         widths=longest_first,
-        check=Check(outputs, losses, lambda models, rows: why_not_chunked(models, rows, tokens_alone)),
+        check=check_of(collate),
     )

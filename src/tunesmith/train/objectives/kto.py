@@ -23,18 +23,15 @@ from torch.nn.functional import logsigmoid
 
 from tunesmith.data.kinds.prepared import Prepared, Tokens
 from tunesmith.model.device import sent
-from tunesmith.train.batch import TokenBatch
-from tunesmith.train.objective import Check, Columns, Draw, Loss, Models, Objective, Term
+from tunesmith.train.objective import Columns, Draw, Loss, Models, Objective, Term
 from tunesmith.train.objectives.answered import (
     Answers,
     answers_of,
+    check_of,
     parts_at_once,
-    row_logits,
     summed_logprobs,
-    token_losses,
 )
 from tunesmith.train.objectives.dpo import WATCHED
-from tunesmith.train.planning.chunked_check import why_not_chunked
 from tunesmith.train.planning.compiled import as_they_are
 from tunesmith.train.planning.packing_check import evaluating
 from tunesmith.train.planning.plan import Plan
@@ -210,15 +207,6 @@ def curves(sums: Mapping[str, np.ndarray], scale: Mapping[str, float], point: st
 def make_unpaired(config: Any) -> Objective:
     """The objective of single answers that a recipe's section names."""
 
-    def outputs(models: Models, batch: VerdictBatch) -> list[torch.Tensor]:
-        return row_logits(models, batch.answers, len(batch.rows))
-
-    def losses(models: Models, batch: VerdictBatch) -> torch.Tensor:
-        return token_losses(models, batch.answers)
-
-    def tokens_alone(rows: Sequence[Prepared], plan: Plan, draw: Draw, columns: Columns) -> TokenBatch:
-        return collate(rows, plan, draw, columns).answers.batch
-
     kto = config.type == "kto"
     point: Point = distance if kto else half_way
     return Objective(
@@ -234,5 +222,5 @@ def make_unpaired(config: Any) -> Objective:
         precompute=precompute,
         rate=0.1,
         widths=lambda row: tuple(len(one.ids) for one in row.sequences),
-        check=Check(outputs, losses, lambda models, rows: why_not_chunked(models, rows, tokens_alone)),
+        check=check_of(collate),
     )

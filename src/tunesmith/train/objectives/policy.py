@@ -21,10 +21,9 @@ import torch
 from tunesmith.data.prepare import Prepared
 from tunesmith.model.device import sent
 from tunesmith.train.logprobs import logprobs_at_trained
-from tunesmith.train.objective import Check, Columns, Draw, Loss, Models, Objective, Term
+from tunesmith.train.objective import Columns, Draw, Loss, Models, Objective, Term
 from tunesmith.train.objectives.advantages import group_advantages, leave_one_out
-from tunesmith.train.objectives.answered import Answers, answers_of, row_logits, token_losses
-from tunesmith.train.planning.chunked_check import why_not_chunked
+from tunesmith.train.objectives.answered import Answers, answers_of, check_of
 from tunesmith.train.planning.plan import Plan
 from tunesmith.train.rollouts import Collected, Rollouts, View
 
@@ -232,15 +231,6 @@ def make_policy(config: Any) -> Objective:
 def rewarded(name: str, loss: Any, rollouts: Rollouts) -> Objective:
     """An objective that learns from rewards of answers."""
 
-    def outputs(models: Models, batch: PolicyBatch) -> list[torch.Tensor]:
-        return row_logits(models, batch.answers, len(batch.rows))
-
-    def losses(models: Models, batch: PolicyBatch) -> torch.Tensor:
-        return token_losses(models, batch.answers)
-
-    def tokens_alone(rows: Sequence[Prepared], plan: Plan, draw: Draw, columns: Columns) -> Any:
-        return collate(rows, plan, draw, columns).answers.batch
-
     return Objective(
         name=name,
         reads=READS,
@@ -251,5 +241,5 @@ def rewarded(name: str, loss: Any, rollouts: Rollouts) -> Objective:
         higher=frozenset({"reward"}),
         rate=0.1,
         rollouts=rollouts,
-        check=Check(outputs, losses, lambda models, rows: why_not_chunked(models, rows, tokens_alone)),
+        check=check_of(collate),
     )
