@@ -5,6 +5,7 @@
 A fifth of the pairs is kept for the end; KTO learns from the two answers of each other pair as single ones, good and
 bad. Beside the base stand: how often the chosen answer has become likelier in comparison with the rejected one (the
 implicit reward), by how much, how answers to the held-out prompts compare with the chosen ones, and what was forgotten.
+The learning rates are those that `auto` chooses.
 A run that has finished is not done again: broken off, the same command goes on.
 """
 
@@ -25,7 +26,7 @@ from tasks import by_metric, shown
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "preferences.md"
 HELD_OUT, GENERAL = 0.2, ("general-texts",)
-RATES = {"dpo": 2e-5, "orpo": 2e-5, "simpo": 2e-5, "kto": 2e-5}
+OBJECTIVES = ("dpo", "orpo", "simpo", "kto")
 WATCHED = ("reward accuracy", "log probability margin", "perplexity", "chrF", "answer length")
 
 
@@ -70,7 +71,7 @@ def settings(name: str, arguments: argparse.Namespace, files: dict[str, Path]) -
         "model.base": arguments.base, "method": {"type": "lora", "rank": 16}, "objective": {"type": name},
         "data": {"train": str(learned), "test": 0, "validation": 0, "max_length": arguments.max_length,
                  "over_long": "drop", "near_duplicates": "off"},
-        "optim": {"epochs": 1, "batch_size": 16 if name == "kto" else 8, "learning_rate": RATES[name]},
+        "optim": {"epochs": 1, "batch_size": 16 if name == "kto" else 8},
         "evaluate": {"general_ability": "off"}, "precision": "auto",
     }  # fmt: skip
 
@@ -96,7 +97,8 @@ def result_of(name: str, arguments: argparse.Namespace, files: dict[str, Path]) 
             }
         )  # fmt: skip
         write_json(file, found)
-    return {**run, "found": read_json(file)}
+    rate = read_json(folder / title / "plan.json")["learning_rate"]
+    return {**run, "rate": rate, "found": read_json(file)}
 
 
 def table(found: dict[str, dict[str, Any]]) -> str:
@@ -106,20 +108,20 @@ def table(found: dict[str, dict[str, Any]]) -> str:
     forgotten = list(next(iter(found.values()))["found"]["general_ability"])
     lines = [
         f"| | {' | '.join(named[name] for name in WATCHED)} | "
-        f"{' | '.join(f'forgotten: perplexity of {what}' for what in forgotten)} | steps | training, s |",
-        "|---" * (len(WATCHED) + len(forgotten) + 3) + "|",
+        f"{' | '.join(f'forgotten: perplexity of {what}' for what in forgotten)} | rate | steps | training, s |",
+        "|---" * (len(WATCHED) + len(forgotten) + 4) + "|",
     ]
     first = by_metric(next(iter(found.values()))["found"])
     general = next(iter(found.values()))["found"]["general_ability"]
     lines.append(
         f"| the base | {' | '.join(shown(first[name]['other']) if name in first else '' for name in WATCHED)} | "
-        f"{' | '.join(shown(by_metric(general[what])['perplexity']['other']) for what in forgotten)} | | |"
+        f"{' | '.join(shown(by_metric(general[what])['perplexity']['other']) for what in forgotten)} | | | |"
     )
     for name, one in found.items():
         scores, general = by_metric(one["found"]), one["found"]["general_ability"]
         cells = [told(scores[metric]) if metric in scores else "" for metric in WATCHED]
         cells += [told(by_metric(general[what])["perplexity"]) for what in forgotten]
-        lines.append(f"| {name} | {' | '.join(cells)} | {one['steps']} | {one['seconds']:.0f} |")
+        lines.append(f"| {name} | {' | '.join(cells)} | {one['rate']:.2g} | {one['steps']} | {one['seconds']:.0f} |")
     return "\n".join(lines)
 
 
@@ -132,7 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("file", help="pairs: prompt or conversations, chosen, rejected")
     parser.add_argument("--base", default="smollm2-135m")
-    parser.add_argument("--only", nargs="*", default=list(RATES), choices=RATES)
+    parser.add_argument("--only", nargs="*", default=list(OBJECTIVES), choices=OBJECTIVES)
     parser.add_argument("--max-length", type=int, default=4608, help="tokens of a row; longer ones are left out")
     parser.add_argument("--rows", type=int, default=60, help="held-out pairs")
     parser.add_argument("--max-new-tokens", type=int, default=128, help="of answers that are compared")

@@ -428,5 +428,5 @@ def test_pairs_on_a_real_model(load, tmp_path):
     interval = {"value": 1.0, "low": 0.5, "high": 1.5}
     scores = [{"metric": name, "score": interval, "other": interval, "verdict": "better"} for name in bench.WATCHED]
     found = {"scores": scores, "general_ability": {"texts": {"scores": scores}}}
-    shown = bench.table({"dpo": {"found": found, "steps": 3, "seconds": 1.0}})
-    assert columns(shown) == {10}
+    shown = bench.table({"dpo": {"found": found, "rate": 1e-5, "steps": 3, "seconds": 1.0}})
+    assert columns(shown) == {11}
