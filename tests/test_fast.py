@@ -33,6 +33,7 @@ from tunesmith.train import loss as losses
 from tunesmith.train.batch import TokenBatch, packed
 from tunesmith.train.config import OptimConfig, SftConfig
 from tunesmith.train.learner import Learner
+from tunesmith.train.logprobs import spread, weigh
 from tunesmith.train.loss import at_targets, grade, linear_cross_entropy, why_loss_differs
 from tunesmith.train.objective import Draw, Models
 from tunesmith.train.objectives.sft import make_sft
@@ -409,15 +410,20 @@ def test_a_compiled_layer_that_computes_something_else_is_told_from_rounding(dty
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 def test_a_compiled_loss_that_is_another_is_noticed(dtype, monkeypatch):
-    monkeypatch.setattr(losses, "_compiled_grade", lambda: grade)
+    monkeypatch.setattr(losses, "COMPILED", {grade: grade, spread: spread, weigh: weigh})
     assert why_loss_differs(dtype, "cpu") is None
 
     def another(logits_NV, at_target_N1):
         loss, right, gradient_N1 = grade(logits_NV, at_target_N1)
         return loss, right, 1.05 * gradient_N1
 
-    monkeypatch.setattr(losses, "_compiled_grade", lambda: another)
-    assert "the compiled loss is" in why_loss_differs(dtype, "cpu")
+    def early(share_NV, gradient_N1):
+        share_NV.mul_(1.05)
+        return weigh(share_NV, gradient_N1)
+
+    for plain, other in ((grade, another), (weigh, early)):
+        monkeypatch.setattr(losses, "COMPILED", {plain: other})
+        assert "the compiled loss is" in why_loss_differs(dtype, "cpu")
 
 
 def test_short_runs_are_not_worth_it():

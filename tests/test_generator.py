@@ -223,14 +223,14 @@ def test_an_answer_that_breaks_later_ends_alone_and_those_who_wait_go_on(breakin
 
 def test_sampling_that_breaks_ends_only_its_own_answer(monkeypatch: pytest.MonkeyPatch):
     engine, model = LocalEngine(make("llama"), None), make("llama")
-    draw = sample.sample
+    draw = sample.draw_rows
 
-    def broken(logits_V, options, number):
-        if options.seed == 1:
+    def broken(logits_NV, options, numbers):
+        if any(one.seed == 1 for one in options):
             raise RuntimeError("no such distribution")
-        return draw(logits_V, options, number)
+        return draw(logits_NV, options, numbers)
 
-    monkeypatch.setattr(sample, "sample", broken)
+    monkeypatch.setattr(sample, "draw_rows", broken)
     sampled = [engine.submit(prompts()[0], Options(5, temperature=1.0, seed=seed)) for seed in (0, 1, 2)]
     plain = engine.submit(prompts()[1], Options(8))
     with pytest.raises(RuntimeError, match="no such distribution"):

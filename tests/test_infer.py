@@ -7,8 +7,8 @@ import torch
 
 import tunesmith
 from tunesmith.infer.chat import Chat
-from tunesmith.infer.engine.draw import draw_rows
-from tunesmith.infer.engine.sample import NUCLEUS_TOKENS, pick, sample
+from tunesmith.infer.engine.draw import NUCLEUS_TOKENS, draw_rows
+from tunesmith.infer.engine.sample import pick
 from tunesmith.infer.generator import Options, answer_all
 from tunesmith.infer.local import LocalEngine
 from tunesmith.infer.text import TextStream
@@ -107,15 +107,30 @@ def test_rows_drawn_together_are_those_drawn_alone():
     settings = [(temperature, top_p) for temperature in (0.3, 1.0, 1.7) for top_p in (0.0, 0.3, 0.9, 0.999, 1.0)]
     options = [Options(temperature=settings[row % 15][0], top_p=settings[row % 15][1]) for row in range(400)]
     draws = [0.0, 1 - 2**-53, *torch.rand(398, dtype=torch.float64).tolist()]
-    together = draw_rows(logits, options, draws, NUCLEUS_TOKENS)
-    alone = [sample(row, one, draw) for row, one, draw in zip(logits, options, draws, strict=True)]
-    assert 20 < together.count(None) < 100
-    assert all(token in (None, want) for token, want in zip(together, alone, strict=True))
-    for some in (slice(4, None, 5), slice(1, None, 5)):  # all without a nucleus, all with one
-        assert draw_rows(logits[some], options[some], draws[some], NUCLEUS_TOKENS) == together[some]
-    assert draw_rows(logits[:, :4], options, draws, NUCLEUS_TOKENS) == [
-        sample(row, one, draw) for row, one, draw in zip(logits[:, :4], options, draws, strict=True)
-    ]
+    together = draw_rows(logits, options, draws)
+    alone = [draw_rows(row[None], [one], [draw])[0] for row, one, draw in zip(logits, options, draws, strict=True)]
+    assert together == alone
+    for row, (one, draw) in enumerate(zip(options, draws, strict=True)):
+        assert logits[row, together[row]] == logits[row, looked_up(logits[row], one, draw)]  # equals in any order
+
+
+def looked_up(logits_V, options, draw):
+    """The same in double precision, all words sorted, none in blocks."""
+    share_V = (logits_V / options.temperature).softmax(-1).double()
+    order = share_V.argsort(descending=True, stable=True) if options.top_p < 1 else torch.arange(len(share_V))
+    until = share_V[order].cumsum(-1)
+    if options.top_p < 1:
+        until = until[: max(1, int(((until - share_V[order]) < options.top_p).sum()))]
+    return order[min(int(torch.searchsorted(until, until[-1] * draw, right=True)), len(until) - 1)].item()
+
+
+def test_a_word_without_weight_is_never_drawn():
+    draws = [0.0, 1 - 2**-53, 0.5, 1e-300]
+    for words in (3, 128, 129, 1000):
+        for allowed in (0, words // 2, words - 1):
+            logits = torch.full((4, words), -torch.inf)
+            logits[:, allowed] = 1.0
+            assert draw_rows(logits, [Options(temperature=1.0)] * 4, draws) == [allowed] * 4
 
 
 def test_load_generates_and_streams_text():

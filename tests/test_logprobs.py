@@ -7,7 +7,7 @@ import torch
 
 from test_fast import Largest
 from tunesmith.model.new_tokens import MoreOutputs
-from tunesmith.train import loss
+from tunesmith.train import logprobs, loss
 from tunesmith.train.logprobs import token_logprobs, token_logprobs_and_entropy
 
 N, D, V = 37, 16, 501
@@ -42,11 +42,13 @@ def near(one, other, dtype=torch.float32):
 
 
 @pytest.mark.parametrize("dtype", CLOSE)
-@pytest.mark.parametrize("frozen", [True, False])
-def test_they_and_their_gradients_are_those_of_double_precision(frozen, dtype):
+@pytest.mark.parametrize(("frozen", "kept"), [(True, 0), (False, 0), (False, 2**20)])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_they_and_their_gradients_are_those_of_double_precision(frozen, kept, dtype, compiled, monkeypatch):
+    monkeypatch.setattr(logprobs, "MOST_KEPT", kept)
     hidden_ND, head, target_N, weigh_N = given(dtype)
     head.weight.requires_grad_(not frozen)
-    logprob_N, entropy_N = token_logprobs_and_entropy(hidden_ND, head, target_N)
+    logprob_N, entropy_N = token_logprobs_and_entropy(hidden_ND, head, target_N, compiled)
     want_N, want_entropy_N, by_hidden, by_weight = exact(hidden_ND, head.weight, target_N, weigh_N)
     (logprob_N * weigh_N).sum().backward()
     assert (logprob_N.dtype, entropy_N.requires_grad) == (torch.float32, False)
@@ -58,7 +60,7 @@ def test_they_and_their_gradients_are_those_of_double_precision(frozen, dtype):
         assert head.weight.grad is None
     else:
         near(head.weight.grad, by_weight, dtype)
-    assert torch.equal(token_logprobs(hidden_ND, head, target_N), logprob_N)
+    assert torch.equal(token_logprobs(hidden_ND, head, target_N, compiled), logprob_N)
 
 
 def test_where_the_table_is_tied_both_ways_add_up():
@@ -88,7 +90,8 @@ def test_rows_that_are_trained_apart_have_their_gradients(frozen):
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_no_more_than_one_piece_of_logits_is_ever_there(frozen):
+def test_no_more_than_one_piece_of_logits_is_ever_there(frozen, monkeypatch):
+    monkeypatch.setattr(logprobs, "MOST_KEPT", 0)
     hidden_ND, head, target_N, weigh_N = given()
     head.weight.requires_grad_(not frozen)
     with Largest() as largest:

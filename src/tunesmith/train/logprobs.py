@@ -1,9 +1,9 @@
 """Log probabilities of tokens without their logits: what losses are made of that look at whole answers.
 
-As in `loss`, a piece of the positions at a time goes through the output layer, so that no more than one piece of logits
-is ever there. But what each token will weigh is known only when answers have been compared. Where the output layer is
-frozen, the gradient of each log probability by what went in is kept, and weighed on the way back. Where it is trained,
-the logits of a piece are computed again on the way back.
+As in `loss`, a piece of the positions at a time goes through the output layer. But what each token will weigh is known
+only when answers have been compared. Where the output layer is frozen, the gradient of each log probability by what
+went in is kept, and weighed on the way back, and no more than one piece of logits is ever there. Where it is trained,
+the share of each word is kept if it takes little memory; else the logits of a piece are computed again on the way back.
 
 Axes: N positions, D width, V vocabulary, R rows of the output layer that are trained apart from the others.
 """
@@ -19,70 +19,78 @@ from tunesmith.model.layers import inside
 from tunesmith.train.batch import TokenBatch
 from tunesmith.train.loss import (
     at_targets,
+    fused,
     hidden_at_trained,
     logits_at_trained,
     output_layer,
     piece_length,
     plus_product,
+    put_at_targets,
     table_of,
 )
+from tunesmith.train.objective import Models
+
+MOST_KEPT = 2**28  # bytes of shares, which save a third of the products of the output layer on the way back
 
 
-def token_logprobs(hidden_ND: torch.Tensor, head: torch.nn.Linear, target_N: torch.Tensor) -> torch.Tensor:
+def token_logprobs(
+    hidden_ND: torch.Tensor, head: torch.nn.Linear, target_N: torch.Tensor, compiled: bool = False
+) -> torch.Tensor:
     """The log probability of each target, (N,) in fp32, of what the output layer makes of `hidden_ND`.
 
     Args:
         hidden_ND: what goes into the output layer.
         head: the output layer, as `output_layer` gives it; products are in its precision.
         target_N: the words in question.
+        compiled: whether what lies between the products is compiled.
     """
-    return _logprobs(hidden_ND, head, target_N, entropy=False)[0]
+    return _logprobs(hidden_ND, head, target_N, False, compiled)[0]
 
 
 def token_logprobs_and_entropy(
-    hidden_ND: torch.Tensor, head: torch.nn.Linear, target_N: torch.Tensor
+    hidden_ND: torch.Tensor, head: torch.nn.Linear, target_N: torch.Tensor, compiled: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The same, and at each position the entropy over all words in nats, (N,) in fp32, which carries no gradient."""
-    return _logprobs(hidden_ND, head, target_N, entropy=True)
+    return _logprobs(hidden_ND, head, target_N, True, compiled)
 
 
-def logprobs_at_trained(model: Any, batch: TokenBatch, chunked: bool, temperature: float = 1.0) -> torch.Tensor:
+def logprobs_at_trained(models: Models, batch: TokenBatch, temperature: float = 1.0) -> torch.Tensor:
     """The log probability of each trained token of a batch, (N,) in fp32; all logits are built unless it is chunked.
 
     Args:
-        model: a causal language model.
+        models: whose policy, a causal language model, is asked, as the plan says.
         batch: of the tokens.
-        chunked: whether the output layer is a matrix product, and nothing else.
         temperature: of the distribution in question.
     """
-    if chunked:
-        return of_hidden(model, hidden_at_trained(model, batch), batch.target_N, temperature)
-    return of_logits(logits_at_trained(model, batch), batch.target_N, temperature)
+    if models.plan.chunked is True:
+        return of_hidden(models, hidden_at_trained(models.policy, batch), batch.target_N, temperature)
+    return of_logits(logits_at_trained(models.policy, batch), batch.target_N, temperature)
 
 
 def logprobs_and_hidden(
-    model: Any, batch: TokenBatch, chunked: bool, temperature: float = 1.0
+    models: Models, batch: TokenBatch, temperature: float = 1.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The same, and what the output layer reads at each of these tokens, (N, D)."""
-    if chunked:
-        hidden_ND = hidden_at_trained(model, batch)
-        return of_hidden(model, hidden_ND, batch.target_N, temperature), hidden_ND
+    if models.plan.chunked is True:
+        hidden_ND = hidden_at_trained(models.policy, batch)
+        return of_hidden(models, hidden_ND, batch.target_N, temperature), hidden_ND
     read: list[torch.Tensor] = []
-    layer = inside(model).get_output_embeddings()
+    layer = inside(models.policy).get_output_embeddings()
     hook = layer.register_forward_pre_hook(lambda _, args: read.append(args[0].flatten(0, 1)))
     try:
-        logits_NV = logits_at_trained(model, batch)
+        logits_NV = logits_at_trained(models.policy, batch)
     finally:
         hook.remove()
     hidden_ND = read[0] if batch.picked_N is None else read[0][batch.picked_N]
     return of_logits(logits_NV, batch.target_N, temperature), hidden_ND
 
 
-def of_hidden(model: Any, hidden_ND: torch.Tensor, target_N: torch.Tensor, temperature: float) -> torch.Tensor:
+def of_hidden(models: Models, hidden_ND: torch.Tensor, target_N: torch.Tensor, temperature: float) -> torch.Tensor:
     """Log probabilities of what the output layer makes of `hidden_ND`, whose logits are in proportion to it."""
-    head = output_layer(model)
+    head = output_layer(models.policy)
     assert head is not None
-    return token_logprobs(hidden_ND if temperature == 1 else hidden_ND / temperature, head, target_N)
+    hidden_ND = hidden_ND if temperature == 1 else hidden_ND / temperature
+    return token_logprobs(hidden_ND, head, target_N, models.plan.compiled is True)
 
 
 def of_logits(logits_NV: torch.Tensor, target_N: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -92,11 +100,13 @@ def of_logits(logits_NV: torch.Tensor, target_N: torch.Tensor, temperature: floa
 
 
 def _logprobs(
-    hidden_ND: torch.Tensor, head: torch.nn.Linear, target_N: torch.Tensor, entropy: bool
+    hidden_ND: torch.Tensor, head: torch.nn.Linear, target_N: torch.Tensor, entropy: bool, compiled: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     weight_VD, rows, first = table_of(head)
     learns = torch.is_grad_enabled()
-    return _TokenLogprobs.apply(hidden_ND, weight_VD, target_N, rows, first, entropy, learns)  # pyright: ignore
+    return _TokenLogprobs.apply(  # pyright: ignore
+        hidden_ND, weight_VD, target_N, rows, first, entropy, learns, compiled
+    )
 
 
 def _pieces(count: int, length: int) -> Iterator[slice]:
@@ -109,26 +119,31 @@ class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden_ND: torch.Tensor, weight_VD: torch.Tensor, target_N: torch.Tensor,
-        rows_RD: torch.Tensor | None, first: int, entropy: bool, learns: bool,
+        rows_RD: torch.Tensor | None, first: int, entropy: bool, learns: bool, compiled: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
         by_hidden, by_weight = (learns and needed for needed in ctx.needs_input_grad[:2])
+        read_ND = hidden_ND.to(weight_VD.dtype)
         kept_ND = torch.empty_like(hidden_ND) if by_hidden and not by_weight else None
+        few = len(hidden_ND) * len(weight_VD) * weight_VD.element_size() <= MOST_KEPT
+        share_NV = read_ND.new_empty(len(read_ND), len(weight_VD)) if by_weight and few else None
         logprob_N = hidden_ND.new_empty(len(hidden_ND), dtype=torch.float32)
         log_sum_N, entropy_N = torch.empty_like(logprob_N), torch.zeros_like(logprob_N)
+        spread_out = fused(spread) if compiled else spread
         for piece in _pieces(len(hidden_ND), piece_length(weight_VD, by_weight)):
-            logits_NV = hidden_ND[piece].to(weight_VD.dtype) @ weight_VD.T
-            at_target_N1 = at_targets(logits_NV, target_N[piece])
-            share_NV, log_sum_N[piece] = softmax(logits_NV)
-            logprob_N[piece] = at_target_N1[:, 0] - log_sum_N[piece]
+            into_NV = None if share_NV is None else share_NV[piece]
+            logits_NV = torch.mm(read_ND[piece], weight_VD.T, out=into_NV)
             if entropy:
-                entropy_N[piece] = torch.special.entr(share_NV).sum(-1)
+                entropy_N[piece] = torch.special.entr(logits_NV.float().softmax(-1)).sum(-1)
+            found = spread_out(logits_NV, at_targets(logits_NV, target_N[piece]))
+            log_sum_N[piece], logprob_N[piece] = (column_N1[:, 0] for column_N1 in found)
             if kept_ND is not None:
-                slope_NV = slopes(share_NV, logprob_N[piece], target_N[piece], logits_NV)
+                slope_NV = slopes(logits_NV.neg_(), logprob_N[piece], target_N[piece])
                 kept_ND[piece] = slope_NV @ weight_VD
         again = by_weight or (learns and rows_RD is not None)
         ctx.save_for_backward(kept_ND, logprob_N, log_sum_N, target_N, hidden_ND if again else None,
                               weight_VD if by_weight else None, rows_RD)  # fmt: skip
-        ctx.first, ctx.by_hidden, ctx.by_weight = first, by_hidden, by_weight
+        ctx.share_NV, ctx.first, ctx.by_hidden, ctx.by_weight = share_NV, first, by_hidden, by_weight
+        ctx.weigh = fused(weigh) if compiled else weigh
         ctx.mark_non_differentiable(entropy_N)
         return logprob_N, entropy_N
 
@@ -143,13 +158,17 @@ class _TokenLogprobs(torch.autograd.Function):
             by_weight = torch.zeros_like(weight_VD, dtype=torch.float32)
             for piece in _pieces(len(hidden_ND), piece_length(weight_VD, True)):
                 hidden = hidden_ND[piece].to(weight_VD.dtype)
-                logits_NV = hidden @ weight_VD.T
-                share_NV = logits_NV.float().sub_(log_sum_N[piece, None]).exp_()
-                slope_NV = slopes(share_NV, logprob_N[piece], target_N[piece], logits_NV)
-                slope_NV.mul_(gradient_N[piece, None])
+                if ctx.share_NV is None:
+                    logits_NV = hidden @ weight_VD.T
+                    share_NV = logits_NV.copy_(logits_NV.float().sub_(log_sum_N[piece, None]).exp_())
+                else:
+                    share_NV = ctx.share_NV[piece]
+                ctx.weigh(share_NV, gradient_N[piece, None])
+                slope_NV = slopes(share_NV, logprob_N[piece], target_N[piece], gradient_N[piece])
                 if by_hidden is not None:
                     by_hidden[piece] = slope_NV @ weight_VD
                 by_weight = plus_product(by_weight, slope_NV.T, hidden)
+            ctx.share_NV = None  # they were written over
             by_weight = by_weight.to(weight_VD.dtype)
         if rows_RD is not None and hidden_ND is not None:  # few words: their logits alone are computed again
             hidden = hidden_ND.to(rows_RD.dtype)
@@ -157,22 +176,32 @@ class _TokenLogprobs(torch.autograd.Function):
             own_NR = target_N[:, None] == ctx.first + torch.arange(len(rows_RD), device=target_N.device)
             slope_NR = ((own_NR.float() - share_NR) * gradient_N[:, None]).to(hidden.dtype)
             by_rows = slope_NR.T @ hidden
-        return by_hidden, by_weight, None, by_rows, None, None, None
+        return by_hidden, by_weight, None, by_rows, None, None, None, None
 
 
-def softmax(logits_NV: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Shares of words in fp32, which in fp32 are written over the logits, and the logarithm of their sum, (N,)."""
+def spread(logits_NV: torch.Tensor, at_target_N1: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The logarithm of the summed weights of all words, and of each target's share, (N, 1) in fp32.
+
+    The shares of all words are written over the logits.
+    """
     score_NV = logits_NV.float()
     top_N1 = score_NV.amax(-1, keepdim=True)
-    share_NV = score_NV.sub_(top_N1).exp_()
-    sum_N1 = share_NV.sum(-1, keepdim=True)
-    return share_NV.div_(sum_N1), (top_N1 + sum_N1.log())[:, 0]
+    log_sum_N1 = top_N1 + (score_NV - top_N1).exp().sum(-1, keepdim=True).log()
+    logits_NV.copy_((score_NV - log_sum_N1).exp())
+    return log_sum_N1, at_target_N1 - log_sum_N1
+
+
+def weigh(share_NV: torch.Tensor, gradient_N1: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Shares as slopes of the other words' log probabilities, each position by its gradient, in their place."""
+    share_NV.copy_(share_NV.float() * -gradient_N1)
+    return ()
 
 
 def slopes(
-    share_NV: torch.Tensor, logprob_N: torch.Tensor, target_N: torch.Tensor, into_NV: torch.Tensor
+    taken_NV: torch.Tensor, logprob_N: torch.Tensor, target_N: torch.Tensor, gradient_N: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """The gradient of each target's log probability by all logits, written into `into_NV`; the shares are used up."""
-    into_NV.copy_(share_NV.neg_())
-    at_target_N1 = -logprob_N[:, None].expm1()  # 1 - p, exact where p is nearly 1
-    return into_NV.scatter_(1, target_N[:, None], at_target_N1.to(into_NV.dtype))
+    """The gradient of each target's log probability by all logits, of which those of other words are given."""
+    at_target_N = -logprob_N.expm1()  # 1 - p, exact where p is nearly 1
+    if gradient_N is not None:
+        at_target_N = at_target_N * gradient_N
+    return put_at_targets(taken_NV, target_N, at_target_N)

@@ -10,7 +10,6 @@ Axes: N trained positions, D width, V vocabulary.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -52,7 +51,7 @@ def linear_cross_entropy(
     weight_VD, rows, first = table_of(head)
     if not torch.is_grad_enabled():
         hidden_ND, weight_VD = hidden_ND.detach(), weight_VD.detach()  # or their gradients would be made all the same
-    run = _compiled_grade() if compiled else grade
+    run = fused(grade) if compiled else grade
     return _LinearCrossEntropy.apply(  # pyright: ignore
         hidden_ND, weight_VD, target_N, run, rows, first, smoothing, weight_N
     )
@@ -71,6 +70,16 @@ def at_targets(logits_NV: torch.Tensor, target_N: torch.Tensor) -> torch.Tensor:
     They are read before `grade` writes over them: torch 2.11 compiled it to read them afterwards.
     """
     return logits_NV.gather(1, target_N[:, None]).float()
+
+
+def put_at_targets(into_NV: torch.Tensor, target_N: torch.Tensor, value_N: torch.Tensor) -> torch.Tensor:
+    """The same tensor with these numbers at the targets.
+
+    `scatter_` does so too, but of bf16 on a CPU it copies all that is there twice, which takes as long as a product.
+    """
+    return into_NV.index_put_(
+        (torch.arange(len(target_N), device=target_N.device), target_N), value_N.to(into_NV.dtype)
+    )
 
 
 def grade(
@@ -93,9 +102,14 @@ def grade(
     return loss_N1.sum(), right_N1.sum(), by_target_N1.to(logits_NV.dtype)
 
 
-@functools.cache
-def _compiled_grade() -> Grade:
-    return torch.compile(grade, dynamic=True, fullgraph=True)
+COMPILED: dict[Callable[..., tuple[torch.Tensor, ...]], Callable[..., Any]] = {}  # what lies between products
+
+
+def fused(plain: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of logits and a column (N, 1), which may write over them, as one pass over memory."""
+    if plain not in COMPILED:
+        COMPILED[plain] = torch.compile(plain, dynamic=True, fullgraph=True)
+    return COMPILED[plain]
 
 
 def piece_length(weight_VD: torch.Tensor, trained: bool) -> int:
@@ -119,18 +133,26 @@ def scaled_to(sum_MN: torch.Tensor, factor: torch.Tensor, dtype: torch.dtype) ->
 
 
 def why_loss_differs(dtype: torch.dtype, device: str) -> str | None:
-    """None if the compiled loss of random logits is what it is uncompiled, else the reason."""
+    """None if what is compiled of the loss gives of random logits what it gives uncompiled, else the reason."""
+    for plain, run in list(COMPILED.items()):
+        reason = _why_differs(plain, run, dtype, device)
+        if reason:
+            return reason
+    return None
+
+
+def _why_differs(plain: Callable[..., Any], run: Callable[..., Any], dtype: torch.dtype, device: str) -> str | None:
     generator = torch.Generator(device).manual_seed(0)
     logits_NV = torch.randn(64, 1000, generator=generator, device=device).mul(5).to(dtype)
     target_N = logits_NV[:, ::2].argmax(-1)
     weights: list[tuple[torch.Tensor, ...]] = [()]
-    if device == "cuda":  # where positions may be filled up
+    if device == "cuda" and plain is grade:  # where positions may be filled up
         weights.append(((torch.arange(64, device=device) % 3 > 0).float()[:, None],))
     for weight in weights:
         copies = logits_NV.clone(), logits_NV.clone()
         found = [
-            (*run(copy, at_targets(copy, target_N), *weight), copy)
-            for run, copy in zip((grade, _compiled_grade()), copies, strict=True)
+            (*function(copy, at_targets(copy, target_N), *weight), copy)
+            for function, copy in zip((plain, run), copies, strict=True)
         ]
         for own, other in zip(*found, strict=True):
             off = ((other.double() - own.double()).norm() / own.double().norm().clamp(min=1e-30)).item()
@@ -167,7 +189,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 loss = loss + smoothing * above_mean.sum()
                 gradient_NV.sub_(smoothing / weight_VD.shape[0])
                 at_target_N1 = at_target_N1 + smoothing * (1 - 1 / weight_VD.shape[0])
-            gradient_NV.scatter_(1, target_N[piece, None], at_target_N1)
+            put_at_targets(gradient_NV, target_N[piece], at_target_N1[:, 0])
             total += loss
             correct += right
             if hidden_gradient_ND is not None:

@@ -16,8 +16,6 @@ from tunesmith.infer.engine.request import Request
 from tunesmith.infer.engine.scheduler import Next
 from tunesmith.infer.generator import Options, Tops
 
-NUCLEUS_TOKENS = 512  # likeliest ones that nucleus sampling looks at before it sorts them all
-
 
 def choose(rows: Sequence[Request], logits_BV: torch.Tensor, likeliest_B: torch.Tensor | None = None) -> list[Next]:
     """The next token of each row. A row for which none can be drawn is ended with the error, and left out.
@@ -81,8 +79,8 @@ def log_probabilities(logits_BV: torch.Tensor, chosen: Sequence[tuple[int, int]]
     if not chosen:
         return []
     row_N, token_N = torch.tensor(chosen, device=logits_BV.device).T
-    logits_NV = logits_BV[row_N].float()
-    return (logits_NV.gather(1, token_N[:, None])[:, 0] - logits_NV.logsumexp(-1)).tolist()
+    logprob_NV = logits_BV[row_N].log_softmax(-1, dtype=torch.float32)
+    return logprob_NV.gather(1, token_N[:, None])[:, 0].tolist()
 
 
 def pick(
@@ -97,16 +95,14 @@ def pick(
         greedy: the likeliest token of each row, if they are known.
     """
     if greedy is None:
-        greedy = likeliest(logits_BV)
-    tokens: list[int | None] = [None if one.temperature else greedy[row] for row, one in enumerate(options)]
+        greedy = likeliest(logits_BV) if any(one.temperature == 0 for one in options) else [0] * len(options)
     sampled = [row for row, one in enumerate(options) if one.temperature]
-    if sampled and logits_BV.device.type != "cpu":
-        logits_NV = logits_BV if len(sampled) == len(options) else logits_BV[sampled]
-        found = draw_rows(logits_NV, [options[row] for row in sampled], [draws[row] for row in sampled], NUCLEUS_TOKENS)
-        for row, token in zip(sampled, found, strict=True):
-            tokens[row] = token
-    return [sample(logits_BV[row], options[row], draws[row]) if token is None else token
-            for row, token in enumerate(tokens)]  # fmt: skip
+    if not sampled:
+        return greedy
+    logits_NV = logits_BV if len(sampled) == len(options) else logits_BV[sampled]
+    found = draw_rows(logits_NV, [options[row] for row in sampled], [draws[row] for row in sampled])
+    drawn = dict(zip(sampled, found, strict=True))
+    return [drawn.get(row, token) for row, token in enumerate(greedy)]
 
 
 def likeliest(logits_BV: torch.Tensor) -> list[int]:
@@ -114,23 +110,3 @@ def likeliest(logits_BV: torch.Tensor) -> list[int]:
     if logits_BV.device.type == "cpu":
         return logits_BV.float().numpy().argmax(-1).tolist()
     return logits_BV.argmax(-1).tolist()
-
-
-def sample(logits_V: torch.Tensor, options: Options, draw: float) -> int:
-    """A token by temperature and nucleus (Holtzman et al., 2020)."""
-    probability_V = (logits_V.float() / options.temperature).softmax(-1).double()
-    if options.top_p >= 1:
-        return _at(probability_V, draw)
-    probability_N, token_N = probability_V.topk(min(NUCLEUS_TOKENS, len(probability_V)))
-    if probability_N.sum() < options.top_p:
-        probability_N, token_N = probability_V.sort(descending=True)
-    before_N = probability_N.cumsum(-1) - probability_N
-    inside = max(1, int((before_N < options.top_p).sum()))  # top_p = 0 still leaves the likeliest
-    return int(token_N[_at(probability_N[:inside], draw)])
-
-
-def _at(weight_N: torch.Tensor, draw: float) -> int:
-    """Where `draw` of the whole weight falls."""
-    until_N = weight_N.cumsum(-1)
-    place = int(torch.searchsorted(until_N, until_N[-1] * draw, right=True))
-    return min(place, len(weight_N) - 1)

@@ -65,7 +65,7 @@ def answers_of(
 
 def summed_logprobs(models: Models, answers: Answers) -> torch.Tensor:
     """The log probability of each answer in nats, in double precision: (S, 2), up to `shared` tokens and beyond."""
-    logprob_N = logprobs_at_trained(models.policy, answers.batch, models.plan.chunked is True)
+    logprob_N = logprobs_at_trained(models, answers.batch)
     sums = logprob_N.new_zeros(2 * len(answers.tokens_S), dtype=torch.float64)
     return sums.index_add(0, answers.part_N, logprob_N.double()).view(-1, 2)
 

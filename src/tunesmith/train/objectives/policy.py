@@ -85,7 +85,7 @@ def look(models: Models, batch: PolicyBatch, temperature: float) -> dict[str, to
 
 def logprobs(models: Models, batch: PolicyBatch, temperature: float) -> torch.Tensor:
     """The log probability of each token, (N,), of the distribution that answers are drawn from."""
-    return logprobs_at_trained(models.policy, batch.answers.batch, models.plan.chunked is True, temperature)
+    return logprobs_at_trained(models, batch.answers.batch, temperature)
 
 
 def given(batch: PolicyBatch, name: str, absent: torch.Tensor) -> torch.Tensor:

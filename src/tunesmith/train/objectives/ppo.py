@@ -26,8 +26,7 @@ from tunesmith.train.rollouts import Collected, Rollouts
 
 def seen(models: Models, batch: PolicyBatch, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
     """The log probability of each token and what was expected before it was drawn, (N,) each."""
-    chunked = models.plan.chunked is True
-    logprob_N, hidden_ND = logprobs_and_hidden(models.policy, batch.answers.batch, chunked, temperature)
+    logprob_N, hidden_ND = logprobs_and_hidden(models, batch.answers.batch, temperature)
     return logprob_N, values(models.policy, hidden_ND)
 
 
