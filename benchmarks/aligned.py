@@ -80,6 +80,7 @@ def result_of(name: str, arguments: argparse.Namespace, files: dict[str, Path]) 
     """What a run has come to: trained and compared with the base, each once."""
     from tasks import trained
 
+    from tunesmith.core.events import read_events
     from tunesmith.core.files import read_json, write_json
     from tunesmith.jobs.start import evaluate_file
 
@@ -97,8 +98,8 @@ def result_of(name: str, arguments: argparse.Namespace, files: dict[str, Path]) 
             }
         )  # fmt: skip
         write_json(file, found)
-    rate = read_json(folder / title / "plan.json")["learning_rate"]
-    return {**run, "rate": rate, "found": read_json(file)}
+    [rates] = [event for event in read_events(folder / title) if event["kind"] == "rates"]
+    return {**run, "rate": rates["groups"][0]["rate"], "found": read_json(file)}
 
 
 def table(found: dict[str, dict[str, Any]]) -> str:
