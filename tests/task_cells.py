@@ -129,6 +129,18 @@ def text_task(kind: str) -> tuple[Any, str]:
     return transformers.AutoModelForCausalLM, "AutoPeftModelForCausalLM"
 
 
+def save_base(folder: Path, kind: str) -> Path:
+    """A small base of any kind."""
+    return (writers if kind in writers.FAMILIES else classifiers).save_base(folder, kind)
+
+
+def digit_classes(count: int) -> list[dict[str, Any]]:
+    """Rows of digits, whose class is told by the first."""
+    names = ("low", "middle", "high")
+    rows = writers.digit_rows(count, most=12)
+    return [{"text": f"say : {row['source']}", "label": names[int(row["target"][0]) // 4]} for row in rows]
+
+
 def texts_for(kind: str) -> list[dict[str, Any]]:
     """Plain texts of the words that a kind's tokenizer knows."""
     if kind not in writers.FAMILIES:
@@ -138,9 +150,9 @@ def texts_for(kind: str) -> list[dict[str, Any]]:
 
 TASKS: dict[str, TaskCells] = {
     "classify": TaskCells(
-        kinds=(*classifiers.KINDS, *classifiers.PADDED),
-        save=classifiers.save_base,
-        rows=lambda kind: classifiers.class_rows(48),
+        kinds=(*classifiers.KINDS, *classifiers.PADDED, "t5", "bart"),
+        save=save_base,
+        rows=lambda kind: digit_classes(48) if kind in writers.FAMILIES else classifiers.class_rows(48),
         settings=lambda kind: {"objective": {"type": "classify"}},
         library=lambda kind: transformers.AutoModelForSequenceClassification,
         adapted=lambda kind: _peft("AutoPeftModelForSequenceClassification", num_labels=3),
@@ -177,7 +189,7 @@ TASKS: dict[str, TaskCells] = {
     ),
     "pretrain": TaskCells(
         kinds=(*masked_texts.ALL, "llama", "gpt2", "t5"),
-        save=lambda folder, kind: (writers if kind in writers.FAMILIES else classifiers).save_base(folder, kind),
+        save=save_base,
         rows=texts_for,
         settings=lambda kind: {
             "objective": {"type": "pretrain", **({"masked": 0.3} if kind in masked_texts.ALL else {})},
