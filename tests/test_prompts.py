@@ -275,6 +275,7 @@ def test_one_table_of_base_server_and_classifier(
     mails, serve, classifier, tmp_path, in_process, tiny, monkeypatch
 ):  # fmt: skip
     monkeypatch.chdir(tmp_path)  # where versions are kept
+    monkeypatch.setenv("TUNESMITH_HOME", str(tmp_path / "home"))  # other tests may have looked at these rows
     run, server = classifier, serve(knows)
     said = CliRunner().invoke(
         app,
