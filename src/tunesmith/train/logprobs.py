@@ -186,8 +186,8 @@ def spread(logits_NV: torch.Tensor, at_target_N1: torch.Tensor) -> tuple[torch.T
     """
     score_NV = logits_NV.float()
     top_N1 = score_NV.amax(-1, keepdim=True)
-    log_sum_N1 = top_N1 + (score_NV - top_N1).exp().sum(-1, keepdim=True).log()
-    logits_NV.copy_((score_NV - log_sum_N1).exp())
+    log_sum_N1 = top_N1 + (score_NV - top_N1).exp_().sum(-1, keepdim=True).log()
+    logits_NV.copy_((score_NV - log_sum_N1).exp_())
     return log_sum_N1, at_target_N1 - log_sum_N1
 
 
