@@ -1,6 +1,6 @@
 """Training and asking a classifier: rows a second beside transformers' Trainer and pipeline, in one run.
 
-    python benchmarks/classify_speed.py --base FOLDER --train train.csv --write      # -> docs/tasks.md
+    python benchmarks/classify_speed.py --base FOLDER --train train.csv --write      # -> docs/tasks/classify.md
 
 Both train all weights of the same base on the same rows. `Trainer` runs with its defaults (fp32, 8 rows a step, padded
 as they come) and, in bf16 with rows grouped by length, with each of --batches; tunesmith with 32 rows a step. The
@@ -27,7 +27,7 @@ from typing import Any
 from results import put
 from start import processor
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "tasks.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "tasks" / "classify.md"
 FIRST = 8  # steps that are left out: what is made once is made in them
 LONGEST = 128  # tokens
 
@@ -197,7 +197,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--batches", type=int, nargs="+", default=[16, 32, 64])
     parser.add_argument("--compile", default="auto", choices=["auto", "on", "off"], help="layers of tunesmith's side")
-    parser.add_argument("--write", action="store_true", help="into docs/tasks.md")
+    parser.add_argument("--write", action="store_true", help="into docs/tasks/classify.md")
     parser.add_argument("--side", choices=["ours", "theirs", "predict", "pipeline"], help=argparse.SUPPRESS)
     parser.add_argument("--batch", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--fast", action="store_true", help=argparse.SUPPRESS)

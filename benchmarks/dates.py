@@ -22,7 +22,7 @@ from typing import Any
 from results import put
 from start import processor
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "tasks.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "tasks" / "seq2seq.md"
 FIRST, DAYS = date(1900, 1, 1), 54_787  # to the end of 2049
 TRAINING, TEST = 12_000, 500
 PIECES = 400
@@ -157,7 +157,7 @@ def table(found: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--runs", default="runs/tasks", help="folder for the run")
-    parser.add_argument("--write", action="store_true", help="into docs/tasks.md")
+    parser.add_argument("--write", action="store_true", help="into docs/tasks/seq2seq.md")
     arguments = parser.parse_args()
     found = run(Path(arguments.runs))
     threads = os.environ.get("OMP_NUM_THREADS", str(os.cpu_count()))

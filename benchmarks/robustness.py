@@ -1,6 +1,6 @@
 """What adversarial training gains where people mistype: accuracy under noise in characters, for each kind of it.
 
-    python benchmarks/robustness.py --base FOLDER --train train.csv --test test.csv --write      # -> docs/tasks.md
+    python benchmarks/robustness.py --base FOLDER --train train.csv --test test.csv --write      # -> docs/tasks/classify.md
 
 One small encoder is trained on the same rows plainly and with FGM, PGD and FreeLB (see docs/hyperparameters.md), then
 asked about the same test rows as they are and with letters swapped, left out, doubled or replaced by their neighbours
@@ -24,7 +24,7 @@ import numpy as np
 from results import put
 from start import processor
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "tasks.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "tasks" / "classify.md"
 KINDS: dict[str, dict[str, Any]] = {
     "plain": {"type": "none"},
     "FGM": {"type": "fgm", "epsilon": 0.5},
@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--noise", type=float, nargs="+", default=[0.0, 0.05, 0.1, 0.2])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--runs", default="runs/robustness", help="folder for the runs")
-    parser.add_argument("--write", action="store_true", help="into docs/tasks.md")
+    parser.add_argument("--write", action="store_true", help="into docs/tasks/classify.md")
     options = parser.parse_args()
     threads = os.environ.get("OMP_NUM_THREADS", str(os.cpu_count()))
     found = table(options)

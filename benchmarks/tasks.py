@@ -30,7 +30,8 @@ import domain
 from results import put
 from start import processor
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "tasks.md"
+PAGES = Path(__file__).resolve().parents[1] / "docs" / "tasks"
+PAGE_OF = {"slots": "token_classify", "domain": "pretrain"}  # of all others: classify
 ASSETS = Path(__file__).resolve().parents[1] / "src" / "tunesmith" / "assets" / "hotel"
 SHARED: dict[str, Any] = {
     "objective": {"type": "classify"},
@@ -251,7 +252,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="*", type=int, default=[0])
     parser.add_argument("--runs", default="runs/tasks", help="folder for the runs")
     parser.add_argument("--choose", action="store_true", help="only validate, on a fifth of the training rows")
-    parser.add_argument("--write", action="store_true", help="into docs/tasks.md")
+    parser.add_argument("--write", action="store_true", help="into the page of the task in docs/tasks")
     arguments = parser.parse_args()
     if arguments.what == "banking77" and not (arguments.base and arguments.train and arguments.test):
         parser.error("banking77 needs --base, --train and --test")
@@ -274,7 +275,7 @@ def main() -> None:
     text = f"{head}\n\n{shown_in(found)}"
     print(text)
     if arguments.write:
-        put(arguments.what, text, PAGE)
+        put(arguments.what, text, PAGES / f"{PAGE_OF.get(arguments.what, 'classify')}.md")
 
 
 if __name__ == "__main__":
