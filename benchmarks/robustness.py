@@ -1,6 +1,8 @@
 """What adversarial training gains where people mistype: accuracy under noise in characters, for each kind of it.
 
-    python benchmarks/robustness.py --base FOLDER --train train.csv --test test.csv --write      # -> docs/tasks/classify.md
+    python benchmarks/robustness.py --base FOLDER --train train.csv --test test.csv --write
+
+into docs/tasks/classify.md.
 
 One small encoder is trained on the same rows plainly and with FGM, PGD and FreeLB (see docs/hyperparameters.md), then
 asked about the same test rows as they are and with letters swapped, left out, doubled or replaced by their neighbours

@@ -26,7 +26,7 @@ from tunesmith.core.errors import ConfigError, MissingError
 from tunesmith.core.files import read_json
 from tunesmith.core.names import shortened, shortest_ends
 from tunesmith.evaluate.pictures import fit_axis
-from tunesmith.evaluate.score_pictures import MOST_POINTS, loss_curves, run_colours, score_dots, smooth
+from tunesmith.evaluate.score_pictures import MOST_POINTS, curves_of_runs, run_colours, score_dots, smooth
 from tunesmith.registry.compare_runs import compare_runs
 from tunesmith.score.interval import Interval
 from tunesmith.score.metrics import METRICS
@@ -514,13 +514,13 @@ def points(svg: str) -> list[list[tuple[float, float]]]:
 def test_curves_end_where_their_runs_did_and_long_ones_are_thinned():
     long = [(step, 2.0 + 1000 / step) for step in range(1, 20_001)]
     half, one = long[:10_000], [(1, 1000.0)]
-    lines = points(loss_curves([long, half, one, []], [[], [(20_000, 1.0)], [], []]))
+    lines = points(curves_of_runs("loss", [long, half, one, []], [[], [(20_000, 1.0)], [], []]))
     assert MOST_POINTS / 2 < len(smooth(long)) <= MOST_POINTS
     assert smooth(long)[-1][0] == 20_000
     assert smooth(half[:2]) == [(1, pytest.approx(752.0)), (2, pytest.approx(752.0))]  # of 1002 and 502
     (left, _), (right, _) = lines[0][0], lines[0][-1]
     assert (lines[1][-1][0] - left) / (right - left) == pytest.approx(0.5, abs=0.01)
-    assert loss_curves([long], [[]]).count("validation") == 0
+    assert curves_of_runs("loss", [long], [[]]).count("validation") == 0
 
 
 def test_dots_stand_where_the_scores_are():

@@ -104,6 +104,25 @@ def test_the_page_is_self_contained_and_escapes_what_models_say(setting):
     assert all(metric.name in page for metric in METRICS)
 
 
+def test_the_page_of_a_run_shows_what_it_is_watched_by_and_what_else_changed():
+    frame = {"tokens_per_second": 100.0, "memory_bytes": 2**30, "learning_rate": 1.0, "seconds": 1.0}
+    steps = [
+        {"step": i, **frame, "loss": 0.1 * i, "reward": 2.0 * i, "kl": float(i), "beta": 0.1, "gradient_norm": 1.0 * i}
+        for i in range(1, 5)
+    ]
+    del steps[-1]["reward"]  # nothing that could be scored
+    page = render_page(
+        Story(
+            title="run", lead="x", steps=steps, validations=[{"step": 4, "loss": 1.5}], lengths=[5], trained=[2],
+            ledger="", recipe="", plan={}, report=None, general={}, samples=0,
+        )
+    )  # fmt: skip
+    assert "<h2>Reward</h2>" in page
+    assert "<b>6.000</b><span>final reward</span>" in page
+    shown = set(re.findall(r">(loss|kl|beta|gradient norm|learning rate|seconds|step)</text>", page))
+    assert shown == {"loss", "kl", "gradient norm", "step"}  # what never changes has no picture
+
+
 def test_the_page_names_the_models_and_folds_what_did_not_change():
     scores = [
         Comparison(name, "%", *[Interval(3.0, 2.0, 4.0, 30)] * 3, verdict)

@@ -57,9 +57,9 @@ def _refuse_no_file(path: Path) -> None:
 FACTS: dict[str, Callable[[Entry], str]] = {
     "status": lambda run: run.status,
     "steps": lambda run: f"{run.steps[0]}/{run.steps[1]}" if run.steps[1] else "-",
-    "last loss": lambda run: _written(run.last_loss, ".3f"),
-    "last validation": lambda run: _written(run.last_validation, ".3f"),
-    "best validation": lambda run: _written(run.best_validation, ".3f"),
+    "last loss": lambda run: _named(run, run.last_loss),
+    "last validation": lambda run: _named(run, run.last_validation),
+    "best validation": lambda run: _named(run, run.best_validation),
     "at step": lambda run: _written(run.best_step, ""),
     "tokens/s": lambda run: _written(run.tokens_per_second, ",.0f"),
     "GB": lambda run: _written(run.memory_bytes and run.memory_bytes / 2**30, ".2f"),
@@ -69,6 +69,11 @@ FACTS: dict[str, Callable[[Entry], str]] = {
 
 def _written(number: float | None, form: str) -> str:
     return "-" if number is None else format(number, form)
+
+
+def _named(run: Entry, value: float | None) -> str:
+    """A loss; a reward with that word."""
+    return ("" if run.watched == "loss" or value is None else f"{run.watched} ") + _written(value, ".3f")
 
 
 def _cells(setting: Setting, runs: Sequence[Entry]) -> list[str]:
@@ -233,7 +238,7 @@ def comparison_page(found: RunComparison, target: Path) -> str:
         target: where the page will be; links to the runs' own reports are relative to it.
     """
     from tunesmith.core.pages import render
-    from tunesmith.evaluate.score_pictures import loss_curves, run_colours, score_dots
+    from tunesmith.evaluate.score_pictures import curves_of_runs, run_colours, score_dots
     from tunesmith.score.interval import show
 
     colours = run_colours(len(found.runs))
@@ -248,7 +253,9 @@ def comparison_page(found: RunComparison, target: Path) -> str:
     ]
     first = [score for score in found.scores if shows(score)] or found.scores
     panels = [(_plain(score.metric) + _direction(score), [cell.score for cell in score.runs]) for score in first]
-    losses = [run.losses for run in found.runs]
+    watched = found.runs[0].watched
+    losses = [run.losses if run.watched == watched else [] for run in found.runs]
+    validations = [run.validations if run.watched == watched else [] for run in found.runs]
     return render(
         "tunesmith.evaluate",
         "compare_runs.html.jinja",
@@ -263,7 +270,8 @@ def comparison_page(found: RunComparison, target: Path) -> str:
         notes=found.notes,
         number=show,
         signed=signed,
-        loss_svg=loss_curves(losses, [run.validations for run in found.runs]) if any(losses) else "",
+        watched=watched,
+        loss_svg=curves_of_runs(watched, losses, validations) if any(losses) else "",
         score_svg=score_dots(panels, [_plain(run.name) for run in found.runs]) if panels else "",
     )
 

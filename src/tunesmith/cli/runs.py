@@ -31,14 +31,14 @@ def runs(
         database = opened_records(records)
         count = len(make_anew(database, folder)) if rebuild else 0
         lines = [
-            (run.folder, run.status, run.base, run.method, (run.step, run.steps), run.loss, run.scores)
+            (run.folder, run.status, run.base, run.method, (run.step, run.steps), run.loss, run.scores, None)
             for run in indexed_runs(database)
         ]
         if rebuild:
             console.print(f"indexed {counted(count, 'run')} of {folder} in {database.name}", soft_wrap=True)
     else:
         lines = [
-            (str(run.folder), run.status, run.base, run.method, run.steps, run.loss, run.scores)
+            (str(run.folder), run.status, run.base, run.method, run.steps, run.loss, run.scores, run.reward)
             for run in list_runs(folder)
         ]
     if not lines:
@@ -49,9 +49,10 @@ def runs(
         table.add_column(name, overflow="fold")
     for name in ("steps", "loss", "perplexity", "BLEU"):
         table.add_column(name, justify="right")
-    for name, status, base, method, steps, loss, scored in lines:
+    for name, status, base, method, steps, loss, scored, reward in lines:
         scores = {score["metric"]: digits(score["score"]["value"]) for score in scored}
-        numbers = (f"{steps[0]}/{steps[1]}", "" if loss is None else f"{loss:.3f}")
+        last = "" if loss is None else f"{loss:.3f}" if reward is None else f"reward {reward:.3f}"
+        numbers = (f"{steps[0]}/{steps[1]}", last)
         table.add_row(name, status, base, method, *numbers, scores.get("perplexity", ""), scores.get("BLEU", ""))
     console.print(table)
 

@@ -176,8 +176,8 @@ def live_screen() -> Generator[Report]:
 
 
 def watched(curves: dict[str, float]) -> str:
-    """What a run is watched by: the reward where it learns from that, since its loss says nothing then."""
-    name = "reward" if "reward" in curves else "loss"
+    """What a run is watched by, as it stands."""
+    name = events.watched([curves])
     return f"{name} {curves[name]:.3f}"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -240,6 +240,11 @@ class Rates(Event):
     """Which weights learn how fast: groups of `what` they are, peak `rate`, `weight_decay`, number of `weights`."""
 
     groups: list[Json]
+
+
+def watched(steps: Iterable[Mapping[str, Any]]) -> str:
+    """The curve that a run is watched by: the reward where it learns from that, since its loss says nothing then."""
+    return "reward" if any("reward" in step for step in steps) else "loss"
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
+
+from tunesmith.core.events import Step
 
 INK, ACCENT, SECOND, GRID = "#334155", "#c2410c", "#0f766e", "#e2e8f0"
 LOG_RANGE = 10.0  # largest by smallest loss, from which the axis is logarithmic
 OUTSIDE = 0.05  # share of the losses, at either end, that may be left out of the picture
 EMPTY = 0.4  # share of the axis that these alone would take, from which they are left out
 MARGIN = 0.06  # of the axis, above and below
+NO_CURVES = {"time", "kind", *(one.name for one in fields(Step))} - {"gradient_norm"}  # of a step's line
 
 
 def _figure(height: float = 3.2) -> tuple[Any, Any]:
@@ -21,6 +25,18 @@ def _figure(height: float = 3.2) -> tuple[Any, Any]:
     axes = figure.add_subplot()
     dress(axes)
     return figure, axes
+
+
+def grid(rows: int, columns: int, height: float, shared: bool = False) -> tuple[Any, list[Any]]:
+    """A figure of panels, each `height` inches high, maybe with shared scales."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    figure = Figure(figsize=(8, rows * height), layout=ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.1))
+    panels = list(figure.subplots(rows, columns, squeeze=False, sharex=shared, sharey=shared).flat)
+    for axes in panels:
+        dress(axes)
+    return figure, panels
 
 
 def dress(axes: Any) -> None:
@@ -43,24 +59,54 @@ def svg(figure: Any) -> str:
     return text[text.index("<svg") :]
 
 
-def loss_curve(steps: Sequence[dict[str, Any]], validations: Sequence[dict[str, Any]]) -> str:
-    """Training loss of each step, faint, its moving mean, and the validation loss, on an axis that fits them.
-
-    Of a run that learns from rewards it is the reward, since its loss says nothing.
-    """
+def curve_over_steps(name: str, steps: Sequence[dict[str, Any]], validations: Sequence[dict[str, Any]]) -> str:
+    """A curve such as the loss: of each step, faint, its moving mean, and of validations, on an axis that fits them."""
     figure, axes = _figure()
-    name = "reward" if "reward" in steps[-1] else "loss"
-    x, y = [event["step"] for event in steps], [event.get(name, math.nan) for event in steps]
-    axes.plot(x, y, color=ACCENT, alpha=0.25, linewidth=1)
-    axes.plot(x, moving_mean(y, max(1, len(y) // 30)), color=ACCENT, linewidth=2, label="training")
-    if validations:
-        xv, yv = [event["step"] for event in validations], [event[name] for event in validations]
-        axes.plot(xv, yv, color=SECOND, linewidth=2, marker="o", markersize=4, label="validation")
+    fit_axis(axes, _draw(axes, name, steps, validations))
     axes.set_xlabel("step", color=INK)
     axes.set_ylabel(name, color=INK)
-    fit_axis(axes, [y, [event[name] for event in validations]])
     axes.legend(frameon=False, labelcolor=INK)
     return svg(figure)
+
+
+def other_curves(name: str, steps: Sequence[dict[str, Any]], validations: Sequence[dict[str, Any]]) -> str:
+    """What an objective measures besides `name`, and the gradient's norm, each in a small picture of its own.
+
+    What is the same at every step is left out; empty if nothing is left.
+    """
+    named = dict.fromkeys(key for step in steps for key in step if key not in NO_CURVES and key != name)
+    changing = [key for key in named if not _constant(_points(key, steps)[1])]
+    if not changing:
+        return ""
+    figure, panels = grid(math.ceil(len(changing) / 2), 2, 1.7)
+    for panel, key in zip(panels, changing, strict=False):
+        _draw(panel, key, steps, validations)
+        panel.set_title(key.replace("_", " "), color=INK, fontsize="medium", loc="left", parse_math=False)
+    for panel in panels[len(changing) :]:
+        panel.set_visible(False)
+    return svg(figure)
+
+
+def _draw(
+    axes: Any, name: str, steps: Sequence[dict[str, Any]], validations: Sequence[dict[str, Any]]
+) -> list[list[float]]:
+    """A curve of training and one of validations, where these have it; returns their values."""
+    x, y = _points(name, steps)
+    axes.plot(x, y, color=ACCENT, alpha=0.25, linewidth=1)
+    axes.plot(x, moving_mean(y, max(1, len(y) // 30)), color=ACCENT, linewidth=2, label="training")
+    at, values = _points(name, validations)
+    if at:
+        axes.plot(at, values, color=SECOND, linewidth=2, marker="o", markersize=4, label="validation")
+    return [y, values]
+
+
+def _constant(values: Sequence[float]) -> bool:
+    return all(math.isclose(value, values[0]) for value in values)
+
+
+def _points(name: str, events: Sequence[dict[str, Any]]) -> tuple[list[int], list[float]]:
+    having = [event for event in events if name in event]
+    return [event["step"] for event in having], [event[name] for event in having]
 
 
 def schedule_curve(rates: Sequence[float], taken: int) -> str:

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tunesmith.core.events import watched
 from tunesmith.core.names import counted, shortest_ends
 from tunesmith.core.pages import render
 from tunesmith.evaluate.compare import Comparison, EvalReport, Sample
-from tunesmith.evaluate.pictures import length_histogram, loss_curve, schedule_curve
+from tunesmith.evaluate.pictures import curve_over_steps, length_histogram, other_curves, schedule_curve
 from tunesmith.evaluate.score_pictures import run_colours, score_dots
 from tunesmith.score.interval import VERDICTS, show
 
@@ -87,10 +88,11 @@ def pick_samples(report: EvalReport | None, count: int) -> list[Sample]:
 
 def render_page(story: Story) -> str:
     """The page of a run as HTML text. Everything from data or models is escaped."""
-    last = story.steps[-1]
+    name = watched(story.steps)
+    last = [step for step in story.steps if name in step][-1]
     tiles = {
-        "steps": last["step"],
-        **({"last reward": f"{last['reward']:.3f}"} if "reward" in last else {"final loss": f"{last['loss']:.3f}"}),
+        "steps": story.steps[-1]["step"],
+        f"final {name}": f"{last[name]:.3f}",
         "training rows": len(story.lengths),
         "tokens/s": f"{median_speed(story.steps):,.0f}",
         "memory, most seen": f"{max(step['memory_bytes'] for step in story.steps) / 2**30:.2f} GB",
@@ -102,7 +104,9 @@ def render_page(story: Story) -> str:
         tiles,
         [*sections, *beside_others(story.beside), *forgetting(story.general)],
         pick_samples(story.report, story.samples),
-        loss_svg=loss_curve(story.steps, story.validations),
+        watched=name.capitalize(),
+        loss_svg=curve_over_steps(name, story.steps, story.validations),
+        other_svg=other_curves(name, story.steps, story.validations),
         schedule_svg=schedule_curve(story.rates, len(story.steps)) if story.rates else "",
         groups=list(story.groups) if len(story.groups) > 1 else [],
         length_svg=length_histogram(story.lengths, story.trained),
@@ -180,7 +184,9 @@ def _render(
     title: str, lead: str, tiles: dict[str, Any], sections: list[dict[str, Any]], samples: list[Sample], **rest: Any
 ) -> str:
     absent = {
+        "watched": "",
         "loss_svg": "",
+        "other_svg": "",
         "schedule_svg": "",
         "groups": [],
         "length_svg": "",

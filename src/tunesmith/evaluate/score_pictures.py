@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from tunesmith.core.names import shortened
-from tunesmith.evaluate.pictures import GRID, INK, dress, fit_axis, moving_mean, svg
+from tunesmith.evaluate.pictures import GRID, INK, fit_axis, grid, moving_mean, svg
 from tunesmith.score.interval import Interval
 
 Curve = Sequence[tuple[int, float]]
@@ -25,23 +24,24 @@ def run_colours(count: int) -> list[str]:
     return style.library["petroff10"]["axes.prop_cycle"].by_key()["color"][:count]
 
 
-def loss_curves(losses: Sequence[Curve], validations: Sequence[Curve]) -> str:
+def curves_of_runs(name: str, losses: Sequence[Curve], validations: Sequence[Curve]) -> str:
     """Above, the moving mean of each run's training loss; below, on the same scales, its validation loss.
 
     Args:
-        losses: step and loss of each step, for each run; may be empty for some.
+        name: `loss` or `reward`: what the curves are of.
+        losses: step and value of each step, for each run; may be empty for some.
         validations: the same for each validation.
     """
-    panels = [("training loss, moving mean", [smooth(curve) for curve in losses])]
+    panels = [(f"training {name}, moving mean", [smooth(curve) for curve in losses])]
     if any(validations):
-        panels.append(("validation loss", [list(curve) for curve in validations]))
-    figure, axes = _grid(len(panels), 1, 2.6, shared=True)
+        panels.append((f"validation {name}", [list(curve) for curve in validations]))
+    figure, axes = grid(len(panels), 1, 2.6, shared=True)
     for panel, (title, curves) in zip(axes, panels, strict=True):
         for curve, colour in zip(curves, run_colours(len(curves)), strict=True):
             few = len(curve) == 1 or title.startswith("validation")
             panel.plot(*_columns(curve), color=colour, linewidth=2, marker="o" if few else "", markersize=4)
         panel.set_title(title, color=INK, fontsize="medium", loc="left")
-        panel.set_ylabel("nats per trained token", color=INK)
+        panel.set_ylabel(name, color=INK)
     axes[-1].set_xlabel("step", color=INK)
     shown = [[loss for _, loss in curve] for _, curves in panels for curve in curves]
     fit_axis(axes[0], shown)
@@ -57,7 +57,7 @@ def score_dots(metrics: Sequence[tuple[str, Sequence[Interval | None]]], names: 
     """
     count, labels = len(names), shortened(names, WIDEST_NAME)
     rows = math.ceil(len(metrics) / 2)
-    figure, axes = _grid(rows, 2, 0.75 + 0.24 * count)
+    figure, axes = grid(rows, 2, 0.75 + 0.24 * count)
     for number, (panel, (title, scores)) in enumerate(zip(axes, metrics, strict=False)):
         for place, (score, colour) in enumerate(zip(scores, run_colours(count), strict=True)):
             if score is not None and all(map(math.isfinite, (score.value, score.low, score.high))):
@@ -72,18 +72,6 @@ def score_dots(metrics: Sequence[tuple[str, Sequence[Interval | None]]], names: 
     for panel in axes[len(metrics) :]:
         panel.set_visible(False)
     return svg(figure)
-
-
-def _grid(rows: int, columns: int, height: float, shared: bool = False) -> tuple[Any, list[Any]]:
-    """A figure of panels, each `height` inches high, in the style of the other pictures, maybe with shared scales."""
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    figure = Figure(figsize=(8, rows * height), layout=ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.1))
-    panels = list(figure.subplots(rows, columns, squeeze=False, sharex=shared, sharey=shared).flat)
-    for axes in panels:
-        dress(axes)
-    return figure, panels
 
 
 def smooth(curve: Curve) -> list[tuple[int, float]]:

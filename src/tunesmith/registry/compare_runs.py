@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.core.errors import ConfigError
-from tunesmith.core.events import METRICS, read_events
+from tunesmith.core.events import METRICS, read_events, watched
 from tunesmith.core.files import read_json, read_lines
 from tunesmith.core.names import shortest_ends
 from tunesmith.evaluate.report import median_speed
@@ -48,21 +48,23 @@ class Entry:
         folder: where it is.
         status: as `RunSummary` has it.
         steps: optimizer steps taken, and how many were planned.
-        last_loss: of the last step, in nats per trained token.
+        watched: what the run is watched by, `loss` or `reward`; the following are of that.
+        last_loss: of the last step.
         last_validation: of the last validation.
-        best_validation: the lowest of all.
+        best_validation: the lowest loss of all, or the highest reward.
         best_step: when that was.
         tokens_per_second: of the median step.
         memory_bytes: the most seen.
         seconds: from its beginning to its last sign of life, without pauses between its attempts.
-        losses: step and loss of each step.
-        validations: step and loss of each validation.
+        losses: step and value of each step.
+        validations: step and value of each validation.
     """
 
     name: str
     folder: str
     status: str
     steps: tuple[int, int]
+    watched: str
     last_loss: float | None
     last_validation: float | None
     best_validation: float | None
@@ -215,21 +217,25 @@ def _repeats(fact: Setting, setting: Setting) -> bool:
 
 
 def _entry(one: _Folder) -> Entry:
-    validations = [(event["step"], event["loss"]) for event in one.events if event["kind"] == "validation"]
-    best_step, best = min(validations, key=lambda one: one[1], default=(None, None))
+    name = watched(one.steps)
+    validated = [event for event in one.events if event["kind"] == "validation" and name in event]
+    validations = [(event["step"], event[name]) for event in validated]
+    best_step, best = (min if name == "loss" else max)(validations, key=lambda one: one[1], default=(None, None))
+    losses = [(step["step"], step[name]) for step in one.steps if name in step]
     return Entry(
         name=one.name,
         folder=str(one.summary.folder),
         status=one.summary.status,
         steps=one.summary.steps,
-        last_loss=one.summary.loss,
+        watched=name,
+        last_loss=losses[-1][1] if losses else None,
         last_validation=validations[-1][1] if validations else None,
         best_validation=best,
         best_step=best_step,
         tokens_per_second=median_speed(one.steps) if one.steps else None,
         memory_bytes=max((step["memory_bytes"] for step in one.steps), default=None),
         seconds=_seconds(one.events, one.steps),
-        losses=[(step["step"], step["loss"]) for step in one.steps],
+        losses=losses,
         validations=validations,
     )
 

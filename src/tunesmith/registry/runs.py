@@ -28,6 +28,7 @@ class RunSummary:
         method: the method's name.
         steps: optimizer steps taken, and how many were planned.
         loss: of the last step, or None before the first.
+        reward: the last one of a run that learns from rewards, or None.
         scores: the comparison with the base model.
         recipe: the whole recipe.
         trouble: the sentence of a failure, and warnings.
@@ -39,6 +40,7 @@ class RunSummary:
     method: str
     steps: tuple[int, int]
     loss: float | None
+    reward: float | None
     scores: list[dict[str, Any]]
     recipe: dict[str, Any]
     trouble: list[str]
@@ -78,6 +80,7 @@ def read_run(folder: Path) -> RunSummary:
         method=recipe["method"]["type"],
         steps=(steps[-1]["step"], steps[-1]["steps"]) if steps else (0, 0),
         loss=steps[-1]["loss"] if steps else None,
+        reward=next((step["reward"] for step in reversed(steps) if "reward" in step), None),
         scores=read_json(report)["scores"] if report.exists() else [],
         recipe=recipe,
         trouble=[event["sentence"] for event in events if event["kind"] in ("failed", "warning")],
