@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from classifiers import begin, class_rows, save_base
@@ -17,6 +18,7 @@ from tunesmith.infer.local import LocalEngine
 from tunesmith.infer.predict.classes import best_threshold
 from tunesmith.infer.predict.table import load_predictor
 from tunesmith.jobs.finetune import finetune
+from tunesmith.model.attention import PACKED
 from tunesmith.model.export import find_model
 
 
@@ -46,6 +48,18 @@ def test_every_row_gets_a_line(classifier, tmp_path):
     assert sum(lines[0]["probabilities"].values()) == pytest.approx(1)
     [one] = load(classifier).predict(["where is my dog"])
     assert one.probabilities["dog"] == pytest.approx(lines[0]["probabilities"]["dog"], abs=1e-5)
+
+
+def test_in_bf16_rows_are_packed_too_and_answers_are_nearly_the_same(classifier):
+    texts = [row["text"] for row in class_rows(40, 7)]
+    exact, fast = load(classifier), load(classifier, precision="bf16")
+    said = fast.predict(texts)
+    assert fast.model.dtype == torch.bfloat16
+    assert exact.model.dtype == torch.float32
+    assert fast.model.config._attn_implementation == PACKED
+    for one, other in zip(exact.predict(texts), said, strict=True):
+        assert one.label == other.label
+        assert other.probabilities == pytest.approx(one.probabilities, abs=0.03)
 
 
 def test_what_broke_off_is_gone_on_with(classifier, tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -18,6 +18,12 @@ def predict(
     ] = None,
     column: Annotated[list[str], typer.Option(help="text=name where the file names a key otherwise; repeatable.")] = [],  # noqa: B006
     device: Device = "auto",
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"],
+        typer.Option(
+            help="bf16 is faster where the processor has it; probabilities differ a little. auto: fp32 on a CPU."
+        ),
+    ] = "auto",
 ) -> None:
     """Write what the model says of each row as a line of JSON: its class, its entities, its answer, what it becomes."""
     from tunesmith.cli.screen import console, say_aside
@@ -28,7 +34,7 @@ def predict(
     from tunesmith.model.export import find_model
 
     columns = parse_overrides(column, "--column key=name, for example text=Frage")
-    predictor = load_predictor(find_model(model, say_aside), device)
+    predictor = load_predictor(find_model(model, say_aside), device, precision)
     if out is None:
         predict_file(predictor, file, columns, lambda lines: typer.echo(lines, nl=False))
         return

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -27,6 +27,9 @@ from tunesmith.exec.supervise import result_of, supervise
 from tunesmith.prompt.base import resolve
 from tunesmith.registry.runs import UNTIL, read_run
 from tunesmith.train.recipe import Recipe, read_recipe
+
+if TYPE_CHECKING:
+    from tunesmith.model.load import Precision
 
 INPUTS = "inputs"  # folder in a run's that holds what its recipe names, where that goes along with it
 TRAINING = "training"  # the phase in which smaller micro-batches help where there is no room
@@ -248,7 +251,13 @@ def distill_rows(options: Mapping[str, Any], report: Report = silent) -> dict[st
         raise Stopped(f"{end} The same command goes on from there.") from None
 
 
-def load(name: str | Path, template: str | None = None, device: str = "auto", report: Report = silent) -> Any:
+def load(
+    name: str | Path,
+    template: str | None = None,
+    device: str = "auto",
+    report: Report = silent,
+    precision: Precision = "auto",
+) -> Any:
     """A model ready to answer: `tunesmith.load("runs/demo").generate("What time is breakfast?")`.
 
     Args:
@@ -256,6 +265,7 @@ def load(name: str | Path, template: str | None = None, device: str = "auto", re
         template: name of a chat template, for a base model that has none.
         device: `auto` (a CUDA device if there is one), `cpu` or `cuda`.
         report: hears what is done where the base model has to be fetched or unpacked first.
+        precision: `fp32`, `bf16`, or `auto`: bf16 on a GPU.
 
     Raises:
         TunesmithError: there is no such model or device, or it cannot be used.
@@ -271,9 +281,9 @@ def load(name: str | Path, template: str | None = None, device: str = "auto", re
 
     exported = find_model(str(name), report)
     if not exported.chats:
-        return load_predictor(exported, device)
+        return load_predictor(exported, device, precision)
     contract = exported.contract(template)
-    return Chat(LocalEngine(exported.load(device), contract))
+    return Chat(LocalEngine(exported.load(device, precision), contract))
 
 
 def merge_run(options: Mapping[str, Any], report: Report = silent) -> dict[str, Any]:

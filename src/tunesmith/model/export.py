@@ -19,7 +19,7 @@ from tunesmith.core.events import Report, silent
 from tunesmith.core.files import expanded, full_disk, publish_folder, read_object, write_json
 from tunesmith.model.adapter import has_adapter, kept_as, save_adapter
 from tunesmith.model.layout import ADAPTER, CARD
-from tunesmith.model.load import TASKS, LoadSpec, answering, language_task, load, read_config
+from tunesmith.model.load import TASKS, LoadSpec, Precision, answering, language_task, load, read_config
 from tunesmith.model.methods.method import trainable
 from tunesmith.model.seq2seq import generation_settings
 from tunesmith.prompt.base import Base, resolve
@@ -129,14 +129,18 @@ class ExportedModel:
             )
         return contract
 
-    def load(self, device: str = "auto") -> Any:
-        """The model with its adapter, ready to answer on `device`: `auto`, `cpu` or `cuda`.
+    def load(self, device: str = "auto", precision: Precision = "auto") -> Any:
+        """The model with its adapter, ready to answer.
+
+        Args:
+            device: `auto`, `cpu` or `cuda`.
+            precision: as `answering` takes it.
 
         Raises:
             ConfigError: the device is not there.
             ModelError: the base model is not the one that the adapter was trained on.
         """
-        return self.load_as(answering(device))
+        return self.load_as(answering(device, precision))
 
     def spec(self, spec: LoadSpec) -> LoadSpec:
         """The same, for the task that the model was trained for."""

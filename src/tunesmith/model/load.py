@@ -88,6 +88,9 @@ class Task:
     said_of_fresh: str = ""
 
 
+Precision = Literal["auto", "fp32", "bf16"]  # that a model is asked for in
+
+
 @dataclass(frozen=True)
 class LoadSpec:
     """How a model is to be loaded; it stands in cards, and the same one gives the same model.
@@ -130,17 +133,20 @@ class Loaded:
     sources: Sources | None = None
 
 
-def answering(device: str = "auto") -> LoadSpec:
-    """How a model that answers is loaded: fp32 on the CPU, bf16 on a GPU.
+def answering(device: str = "auto", precision: Precision = "auto") -> LoadSpec:
+    """How a model that answers is loaded.
 
     Args:
         device: `auto`, `cpu` or `cuda`.
+        precision: of every weight; `auto` is fp32 on the CPU, bf16 on a GPU.
 
     Raises:
         ConfigError: the wanted one is not there.
     """
     chosen, _ = choose_device(device)
-    return LoadSpec(precision="bf16" if chosen == "cuda" else "fp32", device=chosen)
+    if precision == "auto":
+        precision = "bf16" if chosen == "cuda" else "fp32"
+    return LoadSpec(precision=precision, device=chosen)
 
 
 def load(folder: Path, spec: LoadSpec) -> Loaded:

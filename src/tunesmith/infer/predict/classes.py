@@ -27,7 +27,7 @@ from tunesmith.prompt.contract import Contract, Rendered
 
 TOKENS_A_PASS = 4096  # of rows that are read together, padding included
 THRESHOLD = 0.5  # probability from which a class is said, where none was chosen
-SAME = 1e-4  # largest difference of a logit that packing may make, relative to the largest
+SAME = {torch.float32: 1e-4, torch.bfloat16: 5e-2}  # what packing may change of a logit, relative to the largest
 Read = tuple[np.ndarray, int]  # a row's ids, and where its second text begins: its length where there is none
 Given = str | tuple[str, str] | Mapping[str, str]
 
@@ -95,6 +95,11 @@ def together(lengths: Sequence[int], packed: bool) -> Iterator[list[int]]:
         total += length
     if some:
         yield some
+
+
+def alike(packed: np.ndarray, alone: np.ndarray, dtype: torch.dtype) -> bool:
+    """Whether packing has left logits what they are, but for what a precision rounds."""
+    return bool(np.abs(packed - alone).max() <= SAME[dtype] * max(1.0, float(np.abs(alone).max())))
 
 
 def best_threshold(probability_RC: np.ndarray, true_RC: np.ndarray) -> float:
@@ -212,7 +217,7 @@ class Classifier:
         alone = row_logits(self.model, few)
         try:
             self.model.set_attn_implementation(PACKED)
-            if np.abs(row_logits(self.model, few, True) - alone).max() <= SAME * max(1.0, float(np.abs(alone).max())):
+            if alike(row_logits(self.model, few, True), alone, self.model.dtype):
                 return True
         except UNFIT:
             pass

@@ -8,6 +8,7 @@ from tunesmith.core.errors import ModelError
 from tunesmith.infer.predict import answers, classes, fill, rewards, spans, tags, targets
 from tunesmith.infer.predict.predictor import Predictor, TaskPredictor
 from tunesmith.model.heads import fresh_weights
+from tunesmith.model.load import Precision
 
 PREDICTORS: dict[str, TaskPredictor] = {
     "classify": classes.PREDICTOR, "token_classify": tags.PREDICTOR, "extract": answers.PREDICTOR,
@@ -16,12 +17,13 @@ PREDICTORS: dict[str, TaskPredictor] = {
 }  # fmt: skip
 
 
-def load_predictor(exported: Any, device: str = "auto") -> Any:
+def load_predictor(exported: Any, device: str = "auto", precision: Precision = "auto") -> Any:
     """What a run has exported, ready to predict.
 
     Args:
         exported: an `ExportedModel`.
         device: `auto`, `cpu` or `cuda`.
+        precision: `fp32`, `bf16`, or `auto`: fp32 on a CPU.
 
     Raises:
         ModelError: it is a model that chats, or a base without a head.
@@ -34,7 +36,7 @@ def load_predictor(exported: Any, device: str = "auto") -> Any:
             f"{exported.name}: this model writes on from what it has read, so there is nothing to predict. Use "
             "`tunesmith chat`."
         )
-    model = exported.load(device)
+    model = exported.load(device, precision)
     if fresh_weights(model):
         raise ModelError(
             f"{exported.name}: comes without the head that says what it has found, so there is nothing to predict. "

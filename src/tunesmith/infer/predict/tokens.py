@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tunesmith.infer.predict.classes import SAME, Read, together
+from tunesmith.infer.predict.classes import Read, alike, together
 from tunesmith.model.attention import PACKED
 from tunesmith.model.heads import inputs_of, token_logits
 from tunesmith.model.packed import UNFIT
@@ -57,7 +57,7 @@ class TokenReader:
         try:
             self.model.set_attn_implementation(PACKED)
             packed = np.concatenate(logits_of(self.model, few, True))
-            if np.abs(packed - alone).max() <= SAME * max(1.0, float(np.abs(alone).max())):
+            if alike(packed, alone, self.model.dtype):
                 return True
         except UNFIT:
             pass
