@@ -74,6 +74,20 @@ def test_function(tmp_path):
     assert totals(of_json, sample('{"n": 3}'), sample("x")) == [3, -1]
 
 
+def test_what_is_inside_of_a_formula_is_watched_as_if_it_stood_alone(tmp_path):
+    file = tmp_path / "grade.py"
+    file.write_text(GRADE + "\ndef without_end(sample, item):\n    return 10**400\n")
+    graded = {"type": "function", "file": str(file)}
+    for formula in ("max(0, right)", "min(1, right)"):
+        made = rewards({"type": "combined", "scores": {"right": graded}, "formula": formula}, allowed=[file])
+        assert made.files() == {"combined": [file]}
+        [four, none] = made.score([sample(text, longest=10) for text in ("four", "nan")])
+        assert (four.total, none.total) == (0.4, None)
+        assert none.reason == "combined: right: nan is no finite number"
+    endless = rewards({**graded, "function": "without_end"}, allowed=[file])
+    assert endless.score([sample("four")])[0].reason == "function: without_end() returns a number without end"
+
+
 def test_a_function_runs_only_where_its_file_is_allowed(tmp_path):
     file = tmp_path / "grade.py"
     file.write_text(f"from pathlib import Path\nPath({str(tmp_path / 'ran')!r}).touch()\n{GRADE}")

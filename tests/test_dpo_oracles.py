@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from functools import partial
 from types import SimpleNamespace
@@ -26,6 +27,7 @@ from tunesmith.train.preference_config import (
     RewardConfig,
     SimpoConfig,
 )
+from tunesmith.train.validate import validate
 from tunesmith.train.weights.ranks import ALONE
 
 CLOSE = 1e-5
@@ -239,6 +241,37 @@ def test_bcos_loss_is_that_of_a_classifier_whose_border_lies_half_way(tiny, verd
     theirs = torch.nn.functional.binary_cross_entropy_with_logits(reward - shift, good.float())
     theirs.backward()
     same(found, policy, theirs)
+
+
+def test_bcos_border_lies_half_way_to_the_start_where_all_are_of_one_sort(tiny, verdicts):
+    policy, reference = policy_and_reference(tiny)
+    good = [row for row in verdicts if row.row.content.good]
+    found = ours(make_unpaired(BcoConfig(beta=0.2)), policy, reference, good)
+    policy.zero_grad()
+    reward = 0.2 * (answer_logprobs(policy, good) - answer_logprobs(reference, good).detach())
+    theirs = -torch.nn.functional.logsigmoid(reward - reward.mean().detach() / 2).mean()
+    theirs.backward()
+    same(found, policy, theirs)
+
+
+@pytest.mark.parametrize("config", [BcoConfig(), KtoConfig()], ids=lambda one: one.type)
+def test_a_validation_is_one_step_however_it_is_cut(tiny, verdicts, config):
+    policy, reference = policy_and_reference(tiny)
+    objective = make_unpaired(config)
+    rows = list(objective.beside(verdicts)) if objective.beside else verdicts
+    with torch.no_grad():
+        values = objective.precompute(Models(reference, PLAN), rows)
+    learner = SimpleNamespace(model=policy, ranks=ALONE, with_average=contextlib.nullcontext)
+
+    def curves(size):
+        parts = [slice(start, start + size) for start in range(0, len(rows), size)]
+        batches = [
+            objective.collate(rows[part], PLAN, Draw(), {name: one[part] for name, one in values.items()})
+            for part in parts
+        ]
+        return validate(objective, Models(policy, PLAN), learner, batches)
+
+    assert curves(1) == pytest.approx(curves(len(rows)), rel=1e-5)
 
 
 def test_smoothed_dpo_is_the_mean_over_both_orders(tiny, pairs):

@@ -490,6 +490,12 @@ SENTENCES = {
     "one_text": ({"Absatz": "Hi."}, "If 'Absatz' is plain text"),
     "title": ({"title": "Hi", "body": "Hello."}, "as text with data.columns={text: body}"),
     "numbers": ({"a": 1, "b": 2.5}, "Name your keys with data.columns"),
+    "no_header": ({"Good room": "Bad room", "praise": "complaint"}, "'Good room', 'praise' are no names of columns"),
+    "two_answers": (
+        {"prompt": "Hi?", "response_a": "x", "response_b": "y", "winner": "a"},
+        "'response_a' and 'response_b' look like two answers to one question",
+    ),
+    "prompts": ({"prompt": "Hi?", "solution_text": "4"}, "are to be drawn and scored, say data.format=prompts"),
 }
 
 
@@ -497,6 +503,33 @@ SENTENCES = {
 def test_what_no_setting_reads_is_answered_with_a_sentence(write_rows, row, found):
     with pytest.raises(DataError, match=re.escape(found)):
         load_rows(str(write_rows([row])))
+
+
+@pytest.mark.parametrize(("label", "good"), [("yes", True), ("No", False), ("good", True), ("bad", False), (1.0, True)])
+def test_verdicts_in_words_are_verdicts(write_rows, label, good):
+    dataset = load_rows(str(write_rows([{"prompt": "Hi?", "completion": "Hello.", "label": label}])))
+    assert (dataset.format, dataset.rows[0].content.good) == ("kto", good)
+
+
+def test_prompts_alone_are_asked_where_they_are_meant(write_rows):
+    path = str(write_rows([{"prompt": "2 + 2?", "answer": "4", "system": "Count."}]))
+    [row] = load_rows(path, format="prompts").rows
+    assert [(turn.role, turn.content) for turn in row.content.prompt] == [("system", "Count."), ("user", "2 + 2?")]
+    assert row.content.item == {"answer": "4"}
+
+
+SIDES = [[*TURNS[:1], {"role": "assistant", "content": text}] for text in ("A.", "B.")]
+
+
+@pytest.mark.parametrize(("prompt", "asked", "told"), [
+    (f"{TURNS[0]['content']} ", 1, []),
+    ([{"role": "system", "content": "Be kind."}, TURNS[0]], 2, []),
+    ("Something else?", 2, ["asked_twice"]),
+])  # fmt: skip
+def test_a_prompt_beside_the_turns_of_a_preference(write_rows, prompt, asked, told):
+    dataset = load_rows(str(write_rows([{"prompt": prompt, "chosen": SIDES[0], "rejected": SIDES[1]}])))
+    assert len(dataset.rows[0].content.prompt) == asked
+    assert list(dataset.ledger.by_code("warning")) == told
 
 
 def test_columns_that_nothing_reads_are_named_once_with_their_count(write_rows):

@@ -44,6 +44,7 @@ def test_a_judge_is_asked_with_the_rubric_and_a_schema(serve):
         ('{"score": 3, "why": 1}', "the judge answers"),
         ('{"score": NaN}', "the judge answers"),
         ("11", "the judge says 11, outside 0 to 10"),
+        ("1" + "0" * 400, "the judge says 10000000000000000000, outside 0 to 10"),
         ("", "the judge answers ''"),
     ],
 )

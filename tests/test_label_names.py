@@ -13,6 +13,8 @@ from tunesmith.data.load import load_rows
 
 @pytest.mark.parametrize("text", [
     "dog\npool\n\n", '["dog", "pool"]', '{"0": "dog", "1": "pool"}', '{"pool": 1, "dog": 0}', "\ufeffdog\r\npool\r\n",
+    "0,dog\n1,pool\n", "id,label\n1,pool\n0,dog\n", "0 dog\n1 pool", "0\tdog\n1\tpool\n",
+    '{"id2label": {"0": "dog", "1": "pool"}}',
 ])  # fmt: skip
 def test_names_are_read_from_lists_and_maps(tmp_path, text):
     file = tmp_path / "names.txt"
@@ -27,11 +29,15 @@ def test_names_are_read_from_lists_and_maps(tmp_path, text):
     ('["dog", 2]', "is no list of names"),
     ('["dog"', "is no JSON"),
     ('{"0": "dog", "2": "pool"}', "does not name the numbers from 0 to 1"),
+    ("1,dog\n2,pool", "does not name the numbers from 0 to 1"),
 ])  # fmt: skip
 def test_files_that_name_no_labels_are_refused(tmp_path, text, said):
     file = tmp_path / "names.txt"
     file.write_text(text)
     with pytest.raises(DataError, match=said):
+        read_label_names(str(file))
+    file.write_bytes("dög".encode("latin-1"))
+    with pytest.raises(DataError, match=r"names.txt: is not UTF-8 \(byte 1\)"):
         read_label_names(str(file))
     with pytest.raises(MissingError, match=r"data.label_names = .*absent.txt: no such file"):
         read_label_names(str(tmp_path / "absent.txt"))
@@ -64,3 +70,14 @@ def test_rows_without_their_list_have_no_label_where_the_format_is_named(tmp_pat
     found = load_rows(str(file), columns={"labels": "intents"}, format="text-labels")
     assert [row.content.label for row in found.rows] == [("dog",), (), ()]
     assert found.ledger.sentence().endswith("(no 'labels': read as none: 2)")
+
+
+def test_whole_numbers_with_a_fraction_are_told_and_named(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps({"text": f"a {n}", "label": float(n % 2)}) + "\n" for n in range(4)))
+    remarks = " ".join(load_rows(str(file)).ledger.remarks)
+    assert (
+        "Labels such as 0.0 are learned as numbers. If they are classes, write them without a fraction (0)" in remarks
+    )
+    named = load_rows(str(file), label_names=["dog", "pool"])
+    assert [row.content.label for row in named.rows] == ["dog", "pool"] * 2

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from peft import LoHaConfig, OFTConfig, get_peft_model
 from safetensors.torch import load_file
 
 from conftest import many_rows
@@ -36,7 +37,7 @@ from tunesmith.train.planning.compiled import as_they_are, compile_layers
 from tunesmith.train.policy_config import GrpoConfig, SamplingConfig
 from tunesmith.train.recipe import read_recipe
 from tunesmith.train.sampling import Sampler
-from tunesmith.train.sources.rollouts import RolloutSource
+from tunesmith.train.sources.rollouts import QUOTED, RolloutSource
 from tunesmith.train.start import Start
 from tunesmith.train.state import TrainerState
 from tunesmith.train.weights.placed import Placed
@@ -340,8 +341,24 @@ def test_dropout_is_refused(tiny):
     model = load(tiny, LoadSpec()).model
     refuse_dropout(model)
     model.model.layers[0].extra = torch.nn.Dropout(0.1)
-    with pytest.raises(ConfigError, match=r"model.dropout=0 and method.dropout=0"):
+    with pytest.raises(ConfigError, match=r"model.dropout=0, and method.dropout=0 or method.rank_dropout=0"):
         refuse_dropout(model)
+
+
+@pytest.mark.parametrize("config", [
+    LoHaConfig(r=2, rank_dropout=0.1, target_modules=["q_proj"]),
+    OFTConfig(r=0, oft_block_size=4, module_dropout=0.1, target_modules=["q_proj"]),
+], ids=lambda one: type(one).__name__)  # fmt: skip
+def test_dropout_that_is_no_layer_of_torch_is_refused_too(tiny, config):
+    changed = get_peft_model(load(tiny, LoadSpec()).model, config)
+    with pytest.raises(ConfigError, match="dropout makes that noise"):
+        refuse_dropout(changed)
+
+
+def test_reasons_that_differ_in_what_they_quote_are_one_kind():
+    said = [f"judge: the judge answers {text!r}, and not" for text in ("I'd say 3", 'the "best" one', "no")]
+    assert len({QUOTED.sub("...", one) for one in said}) == 1
+    assert QUOTED.sub("...", "number: no number is there") != QUOTED.sub("...", said[0])
 
 
 @pytest.mark.parametrize(

@@ -242,3 +242,11 @@ def test_whitened_and_adapted():
     assert np.concatenate(whitened(parts, keep_mean=True)).mean() == pytest.approx(8 / 3)
     assert adapted(0.1, kl=12.0, target=6.0) == pytest.approx(0.1 * 1.02)  # no more than a fifth of its error
     assert adapted(0.1, kl=5.4, target=6.0) == pytest.approx(0.1 * 0.99)
+
+
+@pytest.mark.parametrize(("given", "want"), [
+    ({}, (0.2, 0.2)), ({"clip": 0.05}, (0.05, 0.05)), ({"clip": 0.3}, (0.3, 0.3)), ({"clip_high": 0.28}, (0.2, 0.28)),
+    ({"loss": "dapo"}, (0.2, 0.28)), ({"loss": "dapo", "clip": 0.1}, (0.1, 0.28)), ({"loss": "gspo"}, (3e-4, 4e-4)),
+])  # fmt: skip
+def test_how_far_probabilities_may_move(given, want):
+    assert clips(GrpoConfig(rewards=ANY, **given)) == want

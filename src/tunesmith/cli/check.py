@@ -107,7 +107,7 @@ def _print_report(
             console.print(f"{'no model named':15} {advice}", soft_wrap=True)
     for row, rendered in found.samples[:show]:
         for one in rendered:
-            _print_rendered(str(row.source), one, contract)
+            _print_rendered(str(row.source), row, one, contract)
 
 
 def _print_leaks(training: DataReport, held_out: DataReport) -> None:
@@ -176,6 +176,7 @@ def _print_ledger(ledger: Ledger, format: str, faults: int) -> None:
 
 def _print_numbers(found: DataReport, model: str, price: str | None) -> None:
     import numpy as np
+    from rich.markup import escape
 
     from tunesmith.cli.screen import console
     from tunesmith.core.names import counted, look_up
@@ -184,6 +185,8 @@ def _print_numbers(found: DataReport, model: str, price: str | None) -> None:
     from tunesmith.data.prepare import spread
     from tunesmith.data.split import parts
 
+    if found.samples and (lack := kind_of(found.samples[0][0]).lacks(found.facts)):
+        console.print(f"[yellow]training on this alone is refused:[/yellow] {escape(lack)}", soft_wrap=True)
     for name, values in (
         ("tokens a row", found.lengths),
         ("trained tokens", found.trained),
@@ -240,16 +243,22 @@ def _print_labels(found: DataReport) -> None:
         console.print(f"{'labels':15} {line}", soft_wrap=True, markup=False)
 
 
-def _print_rendered(source: str, rendered: Any, contract: Contract) -> None:
-    """A row as the model sees it: what is trained on in colour, the rest dim."""
+def _print_rendered(source: str, row: Any, rendered: Any, contract: Contract) -> None:
+    """A row as the model sees it: what is trained on in colour, the rest dim; what is true of it, where it is read."""
     from rich.text import Text
 
     from tunesmith.cli.screen import console
     from tunesmith.core.names import counted
+    from tunesmith.data.kinds.table import kind_of
     from tunesmith.data.quality.page import parts_of
 
     text = Text()
     for part in parts_of(rendered, contract):
         text.append(part["text"], style="bold green" if part["trained"] else "dim")
-    console.rule(f"{source}  {counted(len(rendered.ids), 'token')}, {rendered.trained} trained", style="dim")
+    kind = kind_of(row)
+    trained = f", {rendered.trained} trained" if kind.writes else ""
+    console.rule(f"{source}  {counted(len(rendered.ids), 'token')}{trained}", style="dim")
     console.print(text)
+    if not kind.writes:
+        for _, reference in kind.shown(row):
+            console.print(f"-> {reference}", markup=False, style="bold green")

@@ -142,7 +142,8 @@ def walk(
 
     # 5. What the machine says of the plan, or an earlier attempt has decided; and where that left off.
     method = method_for(recipe.method)
-    bound = made_from(recipe, base, contract, splits, starting_adapter(getattr(recipe.method, "continue_from", None)))
+    before = starting_adapter(getattr(recipe.method, "continue_from", None))
+    bound = made_from(recipe, base, contract, splits, before)
     bound |= {"rewards": made_of} if (made_of := sources_of(rewards)) else {}
     plan, checkpoint, changed = begin_plan(recipe, folder, bound, splits, arguments, ranks, report)
     torch.set_num_threads(plan.threads)  # exactness is promised per plan
@@ -177,7 +178,8 @@ def walk(
     plan = complete_plan(plan, wishes, placed, objective, shown, report)
     if ranks.leads:
         write_json(folder / "plan.json", plan.to_json())
-    objective = with_values(objective, Models(placed.model, plan), splits, folder, base, ranks, report)
+    start = start_of(recipe, base, before)
+    objective = with_values(objective, Models(placed.model, plan), splits, folder, start, ranks, report)
     rate = recipe.optim.learning_rate or usual_rate(recipe.optim.optimizer, method.learning_rate * objective.rate)
     report(events.Plan(plan.to_json(), sum(weight.numel() for weight in trainable(placed.model).values()), rate))
 
@@ -252,14 +254,19 @@ def walk(
 
 
 def with_values(
-    objective: Objective, models: Models, splits: Splits, folder: Path, base: Base, ranks: Ranks, report: Report
+    objective: Objective, models: Models, splits: Splits, folder: Path, start: str, ranks: Ranks, report: Report
 ) -> Objective:  # fmt: skip
     """The objective with what it computes of all rows beforehand, if it does."""
     if objective.precompute is None and objective.beside is None:
         return objective
     report(events.Phase("computing what rows need beforehand"))
     asked = [*splits.train, *(splits.replay.rows if splits.replay else ()), *splits.validation]
-    return precomputed(objective, models, asked, folder, base.fingerprint(), ranks)
+    return precomputed(objective, models, asked, folder, start, ranks)
+
+
+def start_of(recipe: Recipe, base: Base, before: str | None) -> str:
+    """What training starts from: the base, and what the method puts on it, maybe as an adapter has it."""
+    return "\n".join([base.fingerprint(), repr(recipe.method), str(recipe.seed), before or ""])
 
 
 def say_rates(learner: Learner, checkpoint: Checkpoint | None, report: Report) -> None:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any, overload
 
 import numpy as np
-import torch
 
 from tunesmith.core.errors import ConfigError
 from tunesmith.core.events import Report
 from tunesmith.core.files import sha256_of
 from tunesmith.data.kinds.prepared import Prepared
+from tunesmith.model.layers import drops
 from tunesmith.model.load import ATTENTION_DROPOUTS, HIDDEN_DROPOUTS
 from tunesmith.prompt.contract import Contract
 from tunesmith.score.rewards.reward import Rewards, make_rewards
@@ -136,10 +136,9 @@ def refuse_dropout(model: Any) -> None:
     Raises:
         ConfigError: with what to set.
     """
-    parts = any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in model.modules())
     config = model.config.get_text_config().to_dict()
-    if parts or any((config.get(name) or 0) > 0 for name in (*ATTENTION_DROPOUTS, *HIDDEN_DROPOUTS)):
+    if drops(model) or any((config.get(name) or 0) > 0 for name in (*ATTENTION_DROPOUTS, *HIDDEN_DROPOUTS)):
         raise ConfigError(
             "answers are learned from by how likely they were when they were drawn, and dropout makes that noise. Set "
-            "model.dropout=0 and method.dropout=0."
+            "model.dropout=0, and method.dropout=0 or method.rank_dropout=0."
         )

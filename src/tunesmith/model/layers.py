@@ -23,6 +23,17 @@ def layers_of(model: Any) -> list[torch.nn.Module]:
     return next((list(part) for part in lists if len(part) == depth), [])
 
 
+def drops(model: torch.nn.Module) -> bool:
+    """Whether parts are left out at random in training: by layers for that, or by rates that peft's additions have."""
+
+    def rates(part: torch.nn.Module) -> list[Any]:
+        own = [getattr(part, "p", 0)] if "Dropout" in type(part).__name__ else []
+        named = (getattr(part, name, None) for name in ("rank_dropout", "module_dropout"))
+        return own + [rate for found in named if isinstance(found, dict) for rate in found.values()]
+
+    return any(isinstance(rate, int | float) and rate > 0 for part in model.modules() for rate in rates(part))
+
+
 def _is_list(part: torch.nn.Module) -> bool:
     return isinstance(part, torch.nn.ModuleList)
 

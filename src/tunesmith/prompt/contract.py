@@ -234,7 +234,7 @@ class Contract:
             return Rendered(*framed(self.frames, ids))
         frame = self._target_frame if draft.role == "target" else self.frames[0]
         whole, _ = framed((frame, frame), ids)
-        return Rendered(whole, ((0, len(whole)),) if draft.role == "target" else ())
+        return Rendered(whole, ((0, len(whole)),), first=0) if draft.role == "target" else Rendered(whole, ())
 
     @cached_property
     def frames(self) -> tuple[Frame, Frame]:

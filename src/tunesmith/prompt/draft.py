@@ -16,10 +16,12 @@ class Rendered:
         ids: token ids, length T, four bytes each: as lists of Python's numbers, rows waiting for their turn would
             fill the processor's caches.
         spans: begin and end of each stretch of `ids` that is trained on (as targets).
+        first: the first token that has a prediction: the second one, but of what a decoder writes beside a source.
     """
 
     ids: array[int]
     spans: tuple[tuple[int, int], ...]
+    first: int = 1
 
     @property
     def mask(self) -> list[bool]:
@@ -31,8 +33,8 @@ class Rendered:
 
     @property
     def trained(self) -> int:
-        """Number of tokens that count in the loss: the first token has no prediction."""
-        return sum(end - max(begin, 1) for begin, end in self.spans if end > 1)
+        """Number of tokens that count in the loss."""
+        return sum(end - max(begin, self.first) for begin, end in self.spans if end > self.first)
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,8 @@ def _choose_nothing(model: Any, rows: Sequence[Prepared]) -> dict[str, Any]:
     return {}
 
 
-def _nothing_before(models: Models, micro: Sequence[Any], ranks: Ranks) -> None:
+def nothing_before(models: Models, micro: Iterable[Any], ranks: Ranks) -> None:
+    """A step has no statistics."""
     return None
 
 
@@ -152,7 +153,7 @@ class Objective:
         metrics: the curves that validations may be compared by.
         higher: those that are better when they are higher.
         before: statistics of a whole step, without gradient (KTO's KL, whitening); it is given the batches of this
-            rank, which may be none, and the ranks to sum over. In validation each batch is a step.
+            rank, which may be none, and the ranks to sum over. A validation is one step.
         arrange: the rows of a whole step before they are cut.
         precompute: once, before anything is learned, a value for each of some rows, saved with the run (reference log
             probabilities); `collate` is given them again with the rows. While the plan is made, it is given none.
@@ -180,7 +181,7 @@ class Objective:
     task: str = "causal"
     metrics: tuple[str, ...] = ("loss",)
     higher: frozenset[str] = frozenset()
-    before: Callable[[Models, Sequence[Any], Ranks], Any] = _nothing_before
+    before: Callable[[Models, Iterable[Any], Ranks], Any] = nothing_before
     arrange: Callable[[Sequence[Prepared], Draw], Sequence[Prepared]] = _as_they_are
     precompute: Callable[[Models, Sequence[Prepared]], Columns] | None = None
     padded: str = ""

@@ -38,19 +38,19 @@ class Precomputed:
 
 
 def precomputed(
-    objective: Objective, models: Models, rows: Sequence[Prepared], folder: Path, base: str, ranks: Ranks = ALONE
+    objective: Objective, models: Models, rows: Sequence[Prepared], folder: Path, start: str, ranks: Ranks = ALONE
 ) -> Objective:
     """The objective whose `collate` is given what it computes beforehand; as it is where it computes nothing.
 
-    Nothing is learned, and no random number of the run is drawn. The file is named by base and rows: another base, or
-    other rows, have another one.
+    Nothing is learned, and no random number of the run is drawn. The file is named by the start and the rows: another
+    start, or other rows, have another one.
 
     Args:
         objective: what will be learned.
         models: that it asks, by the whole plan; the policy as training starts from it.
         rows: all that will ever be collated: training rows of every epoch, and validation rows.
         folder: the run's.
-        base: the fingerprint of the base model.
+        start: what the policy starts from: a fingerprint of the base, and whatever was put on it.
         ranks: the processes that train together; each computes a share, unless all are needed for each row.
 
     Raises:
@@ -65,7 +65,7 @@ def precomputed(
         unique = wide
     if objective.precompute is None:
         return objective
-    named = hashlib.sha256(base.encode() + b"".join(row.key for row in unique)).hexdigest()[:16]
+    named = hashlib.sha256(start.encode() + b"".join(row.key for row in unique)).hexdigest()[:16]
     path = folder / f"columns-{named}.safetensors"
     if not ranks.gather(path.exists())[0]:
         found = _computed(objective, models, unique, ranks)

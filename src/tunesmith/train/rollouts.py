@@ -16,6 +16,7 @@ from tunesmith.data.kinds.prepared import Prepared
 
 # Log probabilities: as the policy gives them when it has drawn, as the engine told when it drew, as the start gives
 # them; and what was expected.
+LEFT_OUT = "left out"  # the share of answers without a score, as people watch it
 View = Literal["old", "drawn", "reference", "value"]
 
 

@@ -10,7 +10,7 @@ import torch
 
 from tunesmith.train.batch import DummyBatch
 from tunesmith.train.learner import Learner
-from tunesmith.train.objective import Models, Objective, Sums, add, nothing_of, on_host, real_ones
+from tunesmith.train.objective import Models, Objective, Sums, add, nothing_before, nothing_of, on_host
 from tunesmith.train.planning.compiled import as_they_are
 
 
@@ -24,10 +24,14 @@ def validate(objective: Objective, models: Models, learner: Learner, batches: Se
     sums, units, unit_of = Sums(), Sums(), dict[str, str]()
     each: list[dict[str, Any]] = []
     with learner.with_average(), as_they_are():
+        whole = None
+        if objective.before is not nothing_before:  # else batches that are made when they are asked for are made once
+            real_ones = (batch for batch in batches if not isinstance(batch, DummyBatch))
+            whole = objective.before(models, real_ones, learner.ranks)
         for batch in batches:
             dummy = isinstance(batch, DummyBatch)
             real = batch.real if dummy else batch
-            loss = objective.loss(models, real, objective.before(models, real_ones([batch]), learner.ranks))
+            loss = objective.loss(models, real, whole)
             unit_of |= {term.name: term.unit for term in loss.terms}
             found = {f"sum of {term.name}": term.total for term in loss.terms} | dict(loss.counts)
             each.append(nothing_of(found) if dummy else found)

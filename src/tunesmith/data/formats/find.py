@@ -26,6 +26,9 @@ def missing_keys(chosen: Format, row: Values) -> RowFault:
     others = (other for other in FORMATS.values() if other is not chosen and not other.on_request)
     other = next((other.name for other in others if other.fit(row)), None)
     advice = f"It looks like {other}: keep formats in files of their own." if other else "Add it or delete the row."
+    null = next((key for key in sorted(nearest) if key in row and row[key] is None), None)
+    if null is not None:
+        return RowFault("missing_key", f"{null!r} is null.", "Give it, or delete the row.", (null,))
     if chosen.lacks and chosen.has_keys(chosen.completed(row)):
         advice = f"If rows without it have none, say so: data.format={chosen.name}, in check --format {chosen.name}."
     return RowFault("missing_key", f"no {lacking or 'value'}, which {chosen.name} rows have.", advice)

@@ -78,8 +78,11 @@ def _mark(name: str | None, value: Any, path: Path) -> tuple[Mark, Any]:
     else:
         begin, end = next(((value[a], value[b]) for a, b in ENDS if a in value and b in value), (None, None))
     numbers = all(isinstance(one, int) and not isinstance(one, bool) for one in (begin, end))
-    if not isinstance(label, str) or not label.strip() or not numbers:
+    if begin is None or label is None:
         raise RowFault("bad_spans", f"{shown(value)} lacks a start, an end or a label.", ADVICE, path)
+    if not isinstance(label, str) or not label.strip() or not numbers:
+        which = next((f"{one!r} is no whole number" for one in (begin, end) if type(one) is not int), None)
+        raise RowFault("bad_spans", f"{shown(value)}: {which or f'{label!r} is no label'}.", ADVICE, path)
     return Mark(label.strip(), int(begin), int(end), path), value.get("text")  # pyright: ignore[reportArgumentType]
 
 

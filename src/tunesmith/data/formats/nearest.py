@@ -85,7 +85,12 @@ def nearest_format(formats: Mapping[str, Format], samples: Sequence[Mapping[str,
     """
     row = max(samples, key=len)
     columns = {name: value for name, value in row.items() if value not in (None, "", [], {})}
-    found = _turns(columns) or _inside(columns, formats) or _by_names(columns, formats)
+    found = _turns(columns) or _inside(columns, formats) or _two_answers(columns) or _by_names(columns, formats)
+    if not found and "prompt" in columns:
+        found = (
+            "If answers to its prompts are to be drawn and scored, say data.format=prompts, in check --format prompts; "
+            "if they are given, call them completion."
+        )
     return found or f"{_by_hand(columns)} Formats, each with an example in docs/data.md: {', '.join(formats)}."
 
 
@@ -126,6 +131,23 @@ def _inside(columns: Mapping[str, Any], formats: Mapping[str, Format]) -> str:
                 f"Its rows hold {', '.join(map(repr, list(value)[:4]))} inside of {name!r}, which looks like "
                 f"{best[0][0].name}: take them out of it, for example with jq -c '.{name}'."
             )
+    return ""
+
+
+def _two_answers(columns: Mapping[str, Any]) -> str:
+    """Two columns that differ in their last letter or number: answers that somebody has compared."""
+    ends: dict[str, str] = {}
+    for name, value in columns.items():
+        fold = folded(name)
+        if not isinstance(value, str | list) or fold[-1:] not in ("a", "b", "0", "1", "2"):
+            continue
+        stem = fold[:-1]
+        if stem in ends and any(near(stem, key) for key in ("answer", "completion", "output", "chosen")):
+            return (
+                f"{ends[stem]!r} and {name!r} look like two answers to one question. For preferences write the better "
+                "one under 'chosen' and the other under 'rejected', and leave out ties."
+            )
+        ends.setdefault(stem, name)
     return ""
 
 
@@ -171,6 +193,11 @@ def _assigned(need: frozenset[str], columns: Mapping[str, Any]) -> dict[str, str
 def _by_hand(columns: Mapping[str, Any]) -> str:
     """How to name columns whose names say nothing here."""
     texts = [name for name, value in columns.items() if isinstance(value, str)]
+    if len(texts) >= 2 and any(" " in name.strip() for name in texts):
+        return (
+            f"If {', '.join(map(repr, texts[:3]))} are no names of columns but a row, put a line with names above it, "
+            "such as text,label or question,answer."
+        )
     if len(texts) >= 2:
         names = {"question": texts[0], "answer": texts[1]}
         return f"If {texts[0]!r} asks and {texts[1]!r} answers, say {columns_advice(names)}."

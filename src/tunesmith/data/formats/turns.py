@@ -97,6 +97,8 @@ def _messages(turn: Any, where: str, origin: Path, warn: Warn) -> list[Message]:
         raise RowFault("not_an_object", f"{where} is {kind_of(turn)}.", f"Write {known}.")
     if turn.keys() == PLAIN and turn["role"] in ROLES and isinstance(turn["content"], str):
         return [Message(turn["role"], turn["content"], origin=origin)]  # as nearly all are, and a third faster
+    if not turn.keys() & SPEAKERS:
+        turn = {str(key).lower(): value for key, value in turn.items()}
     role = _role(turn, where, known)
     if not turn.keys() <= MESSAGE_KEYS:
         _look_at_keys(turn, where, origin, warn)

@@ -38,6 +38,11 @@ def no_doubts(rows: TrainingRows, facts: Facts) -> list[str]:
     return []
 
 
+def no_lack(facts: Facts) -> str:
+    """Nothing is missing in the file."""
+    return ""
+
+
 def no_turns(content: Any) -> Conversation:
     """Nobody speaks."""
     return ()
@@ -90,6 +95,8 @@ class RowKind:
         refuse_held_out: refuses, by `DataError`, rows of the part of this name that nothing could be said of, given
             what is known of the training rows.
         doubts: what is odd about training rows together, in sentences.
+        lacks: what `refuse` would say of a file that is trained on by itself, as far as its facts alone tell: a
+            sentence.
         shown: what people read of a row that was evaluated: what was asked, as turns, and the reference; nothing of
             one that asks nothing.
         turn_by_turn: where the template rewrites earlier turns, the rows that a row becomes, each to its last turn.
@@ -117,6 +124,7 @@ class RowKind:
     refuse: Callable[[TrainingRows, Facts, Contract], None] = no_refusal
     refuse_held_out: Callable[[TrainingRows, Facts, str], None] = no_refusal
     doubts: Callable[[TrainingRows, Facts], list[str]] = no_doubts
+    lacks: Callable[[Facts], str] = no_lack
     shown: Callable[[Row], list[tuple[list[dict[str, Any]], str]]] = nothing_asked
     turn_by_turn: Callable[[Row], Iterable[Row]] | None = None
     split: Callable[[Row, list[Tokens], int, Contract], list[Prepared]] | None = None

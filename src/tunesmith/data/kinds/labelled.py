@@ -12,6 +12,7 @@ from tunesmith.core.errors import DataError
 from tunesmith.core.names import counted
 from tunesmith.data.formats.format import Format, sets
 from tunesmith.data.formats.label_names import label_called
+from tunesmith.data.formats.nearest import columns_advice
 from tunesmith.data.formats.values import Values, Warn, kind_of, list_of, shown, text_of
 from tunesmith.data.kinds.kind import Facts, RowKind
 from tunesmith.data.kinds.prepared import Prepared, TrainingRows
@@ -63,8 +64,22 @@ def labelled(row: Values, warn: Warn) -> Labelled:
     label = label.strip() if isinstance(label, str) else label
     unusual = isinstance(label, bool) or not isinstance(label, str | int | float) or label == ""
     if unusual or (isinstance(label, float) and not math.isfinite(label)):
-        raise RowFault("bad_label", f"'label' is {shown(row['label'])}.", "Give a class as text or number.", ("label",))
+        advice, given = "Give a class as text or number.", row["label"]
+        if isinstance(given, list) and given and all(isinstance(one, list) for one in given):
+            advice = f"If it marks characters, say {columns_advice({'spans': 'label'})}."
+        raise RowFault("bad_label", f"'label' is {shown(given)}.", advice, ("label",))
     return Labelled(text, label, second)
+
+
+def whole_numbers(rows: Sequence[Values]) -> str:
+    """That labels such as 1.0 are read as numbers to be learned: a sentence, empty where there are none."""
+    labels = [row["label"] for row in rows if row.get("label") is not None]
+    if not labels or not all(isinstance(label, float) and label.is_integer() for label in labels):
+        return ""
+    return (
+        f"Labels such as {labels[0]} are learned as numbers. If they are classes, write them without a fraction "
+        f"({int(labels[0])}), or name them with data.label_names."
+    )
 
 
 def multi_labelled(row: Values, warn: Warn) -> Labelled:
@@ -72,9 +87,16 @@ def multi_labelled(row: Values, warn: Warn) -> Labelled:
     labels, (text, second) = row["labels"], texts_in(row)
     if isinstance(labels, str):
         labels = list_of(row, "labels", "classes") if labels.lstrip().startswith("[") else labels.split(",")
-    if not isinstance(labels, list) or not all(isinstance(one, str | int) for one in labels):
+    if not isinstance(labels, list):
         raise RowFault("bad_label", f"'labels' is {kind_of(labels)}.", "Give a list of classes.", ("labels",))
-    return Labelled(text, tuple(name for one in labels if (name := str(one).strip())), second)
+    switches = len(labels) > 2 and all(one in (0, 1) and not isinstance(one, str) for one in labels)
+    if switches or any(isinstance(one, bool) for one in labels):
+        found = f"'labels' is {shown(labels)}: whether each class holds, it seems, and not which."
+        raise RowFault("bad_label", found, "Give the names of those that hold.", ("labels",))
+    if strange := [one for one in labels if not isinstance(one, str | int)]:
+        found = f"'labels' holds {kind_of(strange[0])} ({shown(strange[0])})."
+        raise RowFault("bad_label", found, "Give each class as text or number.", ("labels", labels.index(strange[0])))
+    return Labelled(text, tuple(dict.fromkeys(name for one in labels if (name := str(one).strip()))), second)
 
 
 def scored(row: Values, warn: Warn) -> Labelled:
@@ -123,6 +145,14 @@ def gather(content: Labelled, facts: Facts) -> None:
 def shape_of(facts: Facts) -> Shape:
     """What the rows of a file have."""
     return "several" if facts.get("several") else "one" if facts.get("labels") else "number"
+
+
+def lacks(facts: Facts) -> str:
+    """That all rows have one label."""
+    names = facts.get("labels", {})
+    if len(names) != 1 or facts.get("several") or next(iter(names.values())) < 2:
+        return ""
+    return f"all rows are labelled {next(iter(names))!r}, and there is nothing to tell them from."
 
 
 def names_of(content: Labelled) -> tuple[str, ...]:
@@ -256,6 +286,7 @@ KIND = RowKind(
             Labelled.kind,
             sets("text label", "sentence label", *(f"{one} {two} label" for one, two in PAIRS)),
             labelled,
+            remark=whole_numbers,
         ),
         Format(
             "text-labels",
@@ -287,5 +318,6 @@ KIND = RowKind(
     refuse=refuse,
     refuse_held_out=refuse_unknown_labels,
     doubts=doubts,
+    lacks=lacks,
     shown=shown_row,
 )

@@ -140,19 +140,26 @@ def shown(row: Row) -> list[tuple[list[dict[str, Any]], str]]:
     return [([{"role": "source", "content": plain["source"]}], plain["target"])]
 
 
+def lacks(facts: Facts) -> str:
+    """That translations go to and fro."""
+    if len(ways := facts.get(DIRECTIONS, {})) < 2:
+        return ""
+    shown = ", ".join(f"{way}: {counted(count, 'row')}" for way, count in ways.items())
+    one, other = sides(max(ways, key=ways.__getitem__))
+    return (
+        f"the translations go in {len(ways)} directions ({shown}). Name one, for example "
+        f"data.columns={{source: translation.{one}, target: translation.{other}}}."
+    )
+
+
 def refuse(rows: TrainingRows, facts: Facts, contract: Contract) -> None:
     """Rows with one target for everything, targets that never end, or translations that go to and fro.
 
     Raises:
         DataError: with what to do.
     """
-    if len(ways := facts.get(DIRECTIONS, {})) > 1:
-        shown = ", ".join(f"{way}: {counted(count, 'row')}" for way, count in ways.items())
-        one, other = sides(max(ways, key=ways.__getitem__))
-        raise DataError(
-            f"the translations go in {len(ways)} directions ({shown}). Name one, for example "
-            f"data.columns={{source: translation.{one}, target: translation.{other}}}."
-        )
+    if to_and_fro := lacks(facts):
+        raise DataError(to_and_fro)
     for row in islice(rows, STOPS_LOOKED_FOR):
         if not row.cut and not np.isin(row.others[0].ids, contract.stop_ids).any():
             names = ", ".join(contract.tokenizer.convert_ids_to_tokens(list(contract.stop_ids)))
@@ -213,5 +220,6 @@ KIND = RowKind(
     gather=gather,
     refuse=refuse,
     doubts=doubts,
+    lacks=lacks,
     shown=shown,
 )

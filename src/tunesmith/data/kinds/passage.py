@@ -11,7 +11,7 @@ import numpy as np
 from tunesmith.core.errors import DataError
 from tunesmith.core.names import counted
 from tunesmith.data.formats.format import Format, sets
-from tunesmith.data.formats.values import Values, Warn, kind_of, list_of, text_of
+from tunesmith.data.formats.values import Values, Warn, kind_of, list_of, shown, text_of
 from tunesmith.data.kinds.kind import Facts, RowKind
 from tunesmith.data.kinds.prepared import Prepared, Tokens, TrainingRows, prepared
 from tunesmith.data.kinds.row import Row
@@ -52,8 +52,11 @@ def convert(row: Values, warn: Warn) -> Passage:
     pairs = [] if answers is None else _pairs(answers)
     found: list[tuple[str, int]] = []
     for text, start in pairs:
-        if not isinstance(text, str) or isinstance(start, bool) or not isinstance(start, int):
+        if text is None or start is None:
             raise RowFault("bad_answers", "an answer lacks its text or its answer_start.", "Give both.", ("answers",))
+        if not isinstance(text, str) or isinstance(start, bool) or not isinstance(start, int):
+            given = f"the answer {shown(text)} begins at {shown(start)}."
+            raise RowFault("bad_answers", given, "Give a text and a whole number.", ("answers",))
         if not text.strip():
             raise RowFault("bad_answers", "an answer is empty.", "Leave it out: no answer means none.", ("answers",))
         if context[start : start + len(text)] != text or start < 0:
@@ -77,6 +80,8 @@ def _pairs(answers: Any) -> list[tuple[Any, Any]]:
         answers = list_of({"answers": f"[{answers}]"}, "answers")[0]
     if isinstance(answers, list):  # [{"text": ..., "answer_start": ...}]
         return [(one.get("text"), one.get("answer_start")) if isinstance(one, dict) else (one, None) for one in answers]
+    if isinstance(answers, dict) and isinstance(answers.get("text"), str):
+        return [(answers["text"], answers.get("answer_start"))]
     if isinstance(answers, dict) and isinstance(answers.get("text"), list):
         starts = answers.get("answer_start")
         starts = starts if isinstance(starts, list) else []
@@ -160,6 +165,11 @@ def shown_row(row: Row) -> list[tuple[list[dict[str, Any]], str]]:
     return [(asked, " / ".join(dict.fromkeys(text for text, _ in content.answers)) or NO_ANSWER)]
 
 
+def lacks(facts: Facts) -> str:
+    """That no question has an answer."""
+    return "" if facts.get("answered") or not facts.get("unanswered") else "no question has an answer."
+
+
 KIND = RowKind(
     name=Passage.kind,
     words="questions with passages",
@@ -178,6 +188,7 @@ KIND = RowKind(
     drafts=drafts,
     gather=gather,
     refuse=refuse,
+    lacks=lacks,
     refuse_held_out=refuse_unanswered,
     doubts=doubts,
     shown=shown_row,

@@ -83,8 +83,17 @@ def preference(row: Values, warn: Warn) -> Preference:
     while shared < min(len(chosen), len(rejected)) - 1 and chosen[shared] == rejected[shared]:
         shared += 1
     common = chosen[:shared]
-    repeated = asked in (common[: len(asked)], common[shared - len(asked) :])
-    prompt = with_system(row, common if repeated else (*asked, *common), warn)
+    spoken, repeats = _spoken(asked), _spoken(common)
+    repeated = spoken in (repeats[: len(spoken)], repeats[len(repeats) - len(spoken) :])
+    systems = (
+        tuple(turn for turn in asked if turn.role == "system") if common[:1] and common[0].role != "system" else ()
+    )
+    prompt = with_system(row, (*systems, *common) if repeated and common else (*asked, *common), warn)
+    if not repeated and common and asked and asked[-1].role == next(turn.role for turn in common):
+        found = "the prompt and the turns of chosen and rejected ask two things."
+        warn(
+            RowFault("asked_twice", found, "Both are kept: take one out if they are to be the same.", asked[-1].origin)
+        )
     if not any(message.role != "system" for message in prompt):
         written = isinstance(row["chosen"], str) and frame_of(row["chosen"]) is not None
         found = (
@@ -93,6 +102,11 @@ def preference(row: Values, warn: Warn) -> Preference:
         advice = "Give them as lists of turns, or the prompt apart from its answers." if written else "Give the prompt."
         raise RowFault("no_prompt", found, advice, ("chosen",))
     return Preference(prompt, chosen[shared:], rejected[shared:], tools_of(row))
+
+
+def _spoken(turns: Conversation) -> list[Message]:
+    """Turns but for system texts and the space around them, to be compared."""
+    return [replace(turn, content=turn.content.strip()) for turn in turns if turn.role != "system"]
 
 
 def _asked(row: Values, warn: Warn) -> Conversation:

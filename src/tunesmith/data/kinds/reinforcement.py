@@ -8,14 +8,14 @@ from typing import Any, ClassVar
 
 from tunesmith.data.formats.format import Format, sets
 from tunesmith.data.formats.tools import TOOL_KEYS, tools_of
-from tunesmith.data.formats.turns import SYSTEM_KEYS, conversation_of
-from tunesmith.data.formats.values import Values, Warn
+from tunesmith.data.formats.turns import SYSTEM_KEYS, conversation_of, with_system
+from tunesmith.data.formats.values import Values, Warn, text_of
 from tunesmith.data.kinds.conversation import openai_turns, said, tools_key, unshown_parts, without_weight
 from tunesmith.data.kinds.kind import RowKind
 from tunesmith.data.kinds.row import Edit
 from tunesmith.data.quality.check import check_prompt
 from tunesmith.prompt.contract import Contract, Draft
-from tunesmith.prompt.messages import Conversation, Tools, plain
+from tunesmith.prompt.messages import Conversation, Message, Tools, plain
 
 BESIDE = frozenset((*SYSTEM_KEYS, *TOOL_KEYS, "parallel_tool_calls"))
 
@@ -56,6 +56,16 @@ def convert(row: Values, warn: Warn) -> Task:
     return Task(conversation_of(row, "messages", warn), item, tools_of(row))
 
 
+def prompt_alone(row: Values, warn: Warn) -> Task:
+    """A prompt as TRL's files have it: a text, or turns."""
+    item = {key: value for key, value in row.items() if key != "prompt" and key not in BESIDE}
+    if isinstance(row["prompt"], str):
+        prompt = with_system(row, (Message("user", text_of(row, "prompt"), origin=("prompt",)),), warn)
+    else:
+        prompt = conversation_of(row, "prompt", warn)
+    return Task(prompt, item, tools_of(row))
+
+
 def drafts(content: Task, contract: Contract) -> list[Draft]:
     """One sequence, of which nothing is trained on: answers come from the model."""
     return [contract.draft(without_weight(content.prompt), content.tools)]
@@ -74,7 +84,10 @@ def edit(content: Task, change: Edit) -> Task:
 KIND = RowKind(
     name=Task.kind,
     words="prompts with what a grader needs",
-    formats=(Format("reinforcement", Task.kind, sets("messages"), convert, BESIDE, is_task, any_key=True),),
+    formats=(
+        Format("reinforcement", Task.kind, sets("messages"), convert, BESIDE, is_task, any_key=True),
+        Format("prompts", Task.kind, sets("prompt"), prompt_alone, BESIDE, any_key=True, on_request=True),
+    ),
     chat=True,
     drafts=drafts,
     check=check,

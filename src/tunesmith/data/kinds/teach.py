@@ -14,6 +14,7 @@ from tunesmith.data.kinds.kind import Facts
 from tunesmith.data.kinds.prepared import Prepared, TrainingRows
 from tunesmith.prompt.contract import Contract
 
+NO_LABEL = frozenset(("nan", "n/a", "na", "null", "#n/a", "<na>"))  # what tables write where nothing is
 STOPS_LOOKED_FOR = 1000  # rows in which a stop token is looked for
 
 
@@ -125,9 +126,11 @@ def name_doubts(counts: Mapping[str, int]) -> list[str]:
     found: list[str] = []
     if single := [name for name, count in counts.items() if count == 1]:
         found.append(f"{counted(len(single), 'label')} with a single training row each ({some_of(single)}).")
+    if nothing := [name for name in counts if name.casefold() in NO_LABEL]:
+        found.append(f"labels that look like missing values ({some_of(nothing)}). Delete their rows, if they are.")
     folded: dict[str, list[str]] = defaultdict(list)
     for name in counts:
-        folded["".join(filter(str.isalnum, name.casefold()))].append(name)
+        folded["".join(filter(str.isalnum, name.casefold().removesuffix(".0")))].append(name)
     if alike := [names for names in folded.values() if len(names) > 1 and all(map(str.strip, names))]:
         pairs = "; ".join(" and ".join(map(repr, names)) for names in alike[:3])
         found.append(f"labels that are nearly the same: {pairs}. Give them one name if they mean one thing.")

@@ -47,20 +47,27 @@ class Verdict:
         return repr(plain(self.prompt))
 
 
+GOOD = frozenset(("true", "yes", "good", "desirable", "1", "1.0"))  # ways to say so, and the opposite
+BAD = frozenset(("false", "no", "bad", "undesirable", "0", "0.0"))
+
+
 def says_yes_or_no(row: Values) -> bool:
-    """Whether the label says true or false; a class would be another format's."""
-    label = row.get("label", row.get("kto_tag"))
-    return isinstance(label, bool) or label in (0, 1) or str(label).strip().lower() in ("true", "false", "0", "1")
+    """Whether the label says that an answer is good or bad; a class would be another format's."""
+    return _good(row.get("label", row.get("kto_tag"))) is not None
+
+
+def _good(label: Any) -> bool | None:
+    """Whether a label says good; None where it says something else."""
+    word = str(label).strip().lower() if isinstance(label, str | int | float) else ""
+    return True if word in GOOD else False if word in BAD else None
 
 
 def convert(row: Values, warn: Warn) -> Verdict:
     """A continuation with a verdict."""
     key = "label" if row.get("label") is not None else "kto_tag"
-    good = {True: True, False: False, "true": True, "false": False, "1": True, "0": False}.get(
-        row[key].strip().lower() if isinstance(row[key], str) else row[key] if isinstance(row[key], int) else None
-    )
+    good = _good(row[key])
     if good is None:
-        raise RowFault("bad_label", f"{key!r} is {shown(row[key])}.", "Use true or false.", (key,))
+        raise RowFault("bad_label", f"{key!r} is {shown(row[key])}.", "Use true or false, or good or bad.", (key,))
     if row.get("completion") is not None:
         if isinstance(row["prompt"], list):
             prompt = conversation_of(row, "prompt", warn)
@@ -133,6 +140,14 @@ def doubts(rows: TrainingRows, facts: Facts) -> list[str]:
     ]
 
 
+def lacks(facts: Facts) -> str:
+    """That all verdicts are the same."""
+    good, bad = facts.get("good", 0), facts.get("bad", 0)
+    if (good and bad) or good + bad < 2:
+        return ""
+    return f"all {good + bad} answers were found {'good' if good else 'bad'}, and there is nothing to tell them from."
+
+
 KIND = RowKind(
     name=Verdict.kind,
     words="verdicts",
@@ -161,4 +176,5 @@ KIND = RowKind(
     gather=gather,
     refuse=refuse,
     doubts=doubts,
+    lacks=lacks,
 )

@@ -149,6 +149,8 @@ def _csv_row(source: Source, header: list[str], cells: list[str], dialect: Diale
     if column := next((name for name, cell in zip(header, cells, strict=True) if dialect.half_quoted(cell)), None):
         found = f"a space stands before the quotes of {column!r}, so that they would be part of its text."
         return RawRow(source, RowFault("bad_quotes", found, "Take the space out."))
+    if len(header) > 1 and [cell.strip() for cell in cells] == header:
+        return RawRow(source, RowFault("header_again", "the header once more.", "Delete the line."))
     return RawRow(source, dict(zip(header, cells, strict=True)))
 
 

@@ -164,7 +164,7 @@ def _has_spaces(plain: Trial, start: Dialect, sample: Sequence[str]) -> bool:
     if cells and all(cell.startswith(" ") for cell in cells):
         return True
     quoted = re.compile(re.escape(start.delimiter) + ' +"')
-    return any(quoted.search(line) for line in sample)
+    return plain.bad > 0 and any(quoted.search(line) for line in sample)
 
 
 def try_dialect(dialect: Dialect, sample: Sequence[str], whole: bool) -> Trial:

@@ -119,7 +119,8 @@ def _not_json(error: json.JSONDecodeError, column: int, line: int = 0) -> RowFau
     where = f"line {line}, column {column}" if line else f"column {column}"
     found = f"not JSON at {where} ({error.msg[0].lower() + error.msg[1:].removesuffix(' starting at')})."
     hint = "Mend the line or delete it."
-    if error.msg.startswith("Expecting property name") and error.doc[error.pos : error.pos + 1] == "'":
+    wanted = error.msg.startswith(("Expecting property name", "Expecting value"))
+    if wanted and error.doc[error.pos : error.pos + 1] == "'":
         hint = "JSON wants double quotes: write it with json.dumps, not with str."
     elif error.msg == "Extra data":
         hint = "Write one object a line."

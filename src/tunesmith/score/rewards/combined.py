@@ -13,7 +13,7 @@ from tunesmith.core.errors import ConfigError
 from tunesmith.core.names import did_you_mean
 from tunesmith.score.rewards.config import CombinedScore
 from tunesmith.score.rewards.sample import Sample
-from tunesmith.score.rewards.score import Items, Score, Value
+from tunesmith.score.rewards.score import Items, Score, Value, finite
 from tunesmith.score.rewards.template import Unscored
 
 Formula = Callable[[Mapping[str, float]], float]
@@ -53,11 +53,13 @@ def make_combined(config: CombinedScore, where: str, scores: Mapping[str, Score]
         for score in scores.values():
             score.refuse(items)
 
-    return Score(values, tuple(one for score in scores.values() for one in score.templates), refuse)
+    templates = tuple(one for score in scores.values() for one in score.templates)
+    return Score(values, templates, refuse, tuple(file for score in scores.values() for file in score.made_of))
 
 
 def combine(formula: Formula, parts: Mapping[str, Value]) -> Value:
     """What a formula makes of scores; none if one of them failed."""
+    parts = {name: finite(value) for name, value in parts.items()}
     failed = {name: value for name, value in parts.items() if isinstance(value, Unscored)}
     if failed:
         kind = next(iter(failed.values())).kind

@@ -45,7 +45,10 @@ def make_function(config: FunctionScore, where: str, allowed: Collection[str | P
                 f"{config.function}() raises {type(error).__name__}: {str(error)[:200]}", "function"
             ) from None
         if isinstance(value, Real):
-            return float(value)
+            try:
+                return float(value)
+            except OverflowError:
+                raise Unscored(f"{config.function}() returns a number without end", "function") from None
         raise Unscored(f"{config.function}() returns {str(value)[:60]!r}, and not a number", "function")
 
     return Score(one_by_one(score), made_of=(expanded(config.file),))

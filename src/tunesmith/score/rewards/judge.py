@@ -184,9 +184,9 @@ class Judge:
             if isinstance(value, str) and value in self.config.labels:
                 return self.config.labels[value]
             raise Unscored(f"the judge answers {said[:60]!r}, and none of {', '.join(self.config.labels)}", "judge")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < math.inf:
             raise Unscored(f'the judge answers {said[:60]!r}, and not {{"{self.key}": number}}', "judge")
         if not self.config.least <= value <= self.config.most:
             outside = f"outside {self.config.least:g} to {self.config.most:g}"
-            raise Unscored(f"the judge says {value:g}, {outside}", "judge")
+            raise Unscored(f"the judge says {str(value)[:20]}, {outside}", "judge")
         return float(value)

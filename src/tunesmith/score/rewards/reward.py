@@ -6,7 +6,6 @@ learns from it, and never taken for a 0.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,7 +33,7 @@ from tunesmith.score.rewards.function import make_function
 from tunesmith.score.rewards.judge import make_judge
 from tunesmith.score.rewards.learned import make_learned
 from tunesmith.score.rewards.sample import Sample
-from tunesmith.score.rewards.score import Score, Value
+from tunesmith.score.rewards.score import Score, Value, finite
 from tunesmith.score.rewards.shape import make_json, make_length
 from tunesmith.score.rewards.template import Unscored
 
@@ -123,13 +122,6 @@ class Rewards:
 def _files_in(place: Path) -> list[Path]:
     """A file, or a model's weights and settings."""
     return [place] if place.is_file() else [*place.glob("*.safetensors"), *place.glob("*config.json")]
-
-
-def finite(value: Value) -> Value:
-    """A score that is a number; NaN and infinities are none."""
-    if isinstance(value, Unscored) or math.isfinite(value):
-        return value
-    return Unscored(f"{value} is no finite number", "number")
 
 
 def make_rewards(

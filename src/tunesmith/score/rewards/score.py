@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,13 @@ class Score:
     templates: tuple[Template, ...] = ()
     refuse: Callable[[Items], None] = nothing_to_refuse
     made_of: tuple[Path, ...] = ()
+
+
+def finite(value: Value) -> Value:
+    """A score that is a number; NaN and infinities are none."""
+    if isinstance(value, Unscored) or math.isfinite(value):
+        return value
+    return Unscored(f"{value} is no finite number", "number")
 
 
 def one_by_one(score: Callable[[Sample], float], lowest: float = 0.0) -> Callable[[Sequence[Sample]], list[Value]]:

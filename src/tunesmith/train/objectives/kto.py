@@ -12,7 +12,7 @@ Axes: R rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -132,7 +132,7 @@ def next_others(values: Sequence[bytes]) -> list[int]:
     return found
 
 
-def distance(models: Models, micro: Sequence[VerdictBatch], ranks: Ranks) -> float:
+def distance(models: Models, micro: Iterable[VerdictBatch], ranks: Ranks) -> float:
     """KTO's point: the mean log ratio of mismatched answers in nats, and at least 0."""
     total, count = 0.0, 0
     with torch.no_grad(), evaluating(models.policy), as_they_are():
@@ -144,8 +144,11 @@ def distance(models: Models, micro: Sequence[VerdictBatch], ranks: Ranks) -> flo
     return max(0.0, sums["total"] / sums["count"]) if sums["count"] else 0.0
 
 
-def half_way(models: Models, micro: Sequence[VerdictBatch], ranks: Ranks) -> float:
-    """BCO's point: half way between the mean log ratios of good and of bad answers, in nats."""
+def half_way(models: Models, micro: Iterable[VerdictBatch], ranks: Ranks) -> float:
+    """BCO's point: half way between the mean log ratios of good and of bad answers, in nats.
+
+    Where a step has answers of one sort alone, those of the other are taken to be as they were at the start: at 0.
+    """
     sums = {"good": 0.0, "bad": 0.0, "goods": 0.0, "bads": 0.0}
     with torch.no_grad(), evaluating(models.policy), as_they_are():
         for batch in micro:
@@ -154,8 +157,7 @@ def half_way(models: Models, micro: Sequence[VerdictBatch], ranks: Ranks) -> flo
                 sums[name] += ratio_R[chosen_R].sum().item()
                 sums[f"{name}s"] += chosen_R.sum().item()
     sums = ranks.sum(sums)
-    means = [sums[name] / sums[f"{name}s"] for name in ("good", "bad") if sums[f"{name}s"]]
-    return sum(means) / len(means) if means else 0.0
+    return sum(sums[name] / max(1.0, sums[f"{name}s"]) for name in ("good", "bad")) / 2
 
 
 def kto_losses(above_R: torch.Tensor, good_R: torch.Tensor, config: Any) -> torch.Tensor:

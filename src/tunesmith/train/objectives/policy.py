@@ -25,10 +25,11 @@ from tunesmith.train.objective import Columns, Draw, Loss, Models, Objective, Te
 from tunesmith.train.objectives.advantages import group_advantages, leave_one_out
 from tunesmith.train.objectives.answered import Answers, answers_of, check_of
 from tunesmith.train.planning.plan import Plan
-from tunesmith.train.rollouts import Collected, Rollouts, View
+from tunesmith.train.rollouts import LEFT_OUT, Collected, Rollouts, View
 
 READS = frozenset({"reinforcement", "chat", "preference"})
-CLIPS = {"gspo": (3e-4, 4e-4), "dapo": (0.2, 0.28)}  # of the papers; all others take 0.2
+CLIP = 0.2
+CLIPS = {"gspo": (3e-4, 4e-4), "dapo": (0.2, 0.28)}  # of the papers; all others take the same both ways
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,10 @@ def grpo_loss(models: Models, batch: PolicyBatch, whole: None, config: Any) -> L
 
 def clips(config: Any) -> tuple[float, float]:
     """How far probabilities may fall and rise at once."""
-    low, high = CLIPS.get(config.loss, (0.2, 0.2))
+    if config.loss not in CLIPS:
+        low = config.clip or CLIP
+        return low, config.clip_high or low
+    low, high = CLIPS[config.loss]
     return config.clip or low, config.clip_high or max(high, config.clip or 0.0)
 
 
@@ -195,14 +199,14 @@ def curves(sums: Mapping[str, np.ndarray], scale: Mapping[str, float]) -> dict[s
         found["reward/spread"] = max(mean["reward squared"] - mean["reward"] ** 2, 0.0) ** 0.5
     found |= {name: value for name, value in mean.items() if name.startswith("rewards/")}
     found |= {"kl": mean["kl"]} if "kl" in mean else {}
-    found |= {name: mean[name] for name in TOLD if name in mean}
+    found |= {name: mean[name] for name in TOLD if name in mean and (mean[name] or name != LEFT_OUT)}
     found |= {"entropy": float(sums["surprise"]) / tokens, "length": tokens / samples}
     if "bound" in sums:
         found |= {"clipped": float(sums["bound"]) / tokens, "kl/step": float(sums["moved"]) / tokens}
     return found
 
 
-TOLD = ("ended", "left out", "beta")  # means that are told by the names that they have
+TOLD = ("ended", LEFT_OUT, "beta")  # means that are told by the names that they have
 
 
 def needs_of(config: Any, values: bool = False) -> frozenset[View]:

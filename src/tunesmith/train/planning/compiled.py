@@ -20,7 +20,7 @@ from torch.fx.experimental import _config as shapes
 from torch.utils._pytree import tree_map
 
 from tunesmith.model.exact import can_widen, widened
-from tunesmith.model.layers import inside, layers_of
+from tunesmith.model.layers import drops, inside, layers_of
 
 TIMES = 2.0  # as far from fp32 as the library's own layer may be what a compiled one gives: both round, here and there
 SAME = 1e-4  # and this far, relative: where the library computes in fp32 itself
@@ -68,12 +68,12 @@ def why_not_compiled(model: Any, weights: Mapping[str, torch.Tensor], backward: 
         try:
             with made_for_any_length():
                 loss = _loss_of(weights, backward)
-                drops = any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in model.modules())
-                reason = why_layers_differ(layers, calls) if can_widen(model) and not drops else None
+                by_chance = drops(model)
+                reason = why_layers_differ(layers, calls) if can_widen(model) and not by_chance else None
         except Exception as error:  # noqa: BLE001  a compiler may fail in any way
             reason = _in_a_line(error)
         else:
-            parted = not can_widen(model) and not drops
+            parted = not can_widen(model) and not by_chance
             if not math.isfinite(loss) or (parted and abs(loss - before) > FAR * abs(before)):
                 reason = f"compiled layers give a loss of {loss:.6g}, and uncompiled ones {before:.6g}"
     if reason is not None:

@@ -10,6 +10,7 @@ Axes: S answers, T tokens of one.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -24,7 +25,7 @@ from tunesmith.data.pack import epoch_batches
 from tunesmith.train.batch import DummyBatch, LazyBatches
 from tunesmith.train.objective import Draw, Models, Objective
 from tunesmith.train.objectives.advantages import equal_groups
-from tunesmith.train.rollouts import Collected, Rollouts
+from tunesmith.train.rollouts import LEFT_OUT, Collected, Rollouts
 from tunesmith.train.sampling import Drawn, Sampler, seed_of
 from tunesmith.train.source import Tensors
 from tunesmith.train.sources.rows import RowSource, steps_per_epoch
@@ -33,6 +34,7 @@ from tunesmith.train.start import Start
 from tunesmith.train.weights.ranks import ALONE, Ranks
 
 CUT_OFF = "they were cut off at objective.sampling.max_new_tokens, and sampling.unfinished is leave_out"
+QUOTED = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|\d+""")  # what differs in reasons of one kind
 MOST_ALIKE = 0.5  # share of prompts with answers of one worth, from which it is told
 PROMPTS_WATCHED = 16  # of validation, that are answered at a time
 
@@ -167,11 +169,14 @@ class RolloutSource:
         for places, batch in zip(batches.groups, batches, strict=True):
             dummy = isinstance(batch, DummyBatch)
             looked = self.rollouts.look(self.models, batch.real if dummy else batch)
+            looked = {
+                name: values_N.detach() for name, values_N in looked.items()
+            }  # or two graphs would be there at once
             if dummy:
                 continue
             ends = np.cumsum([rows[place].trained for place in places])[:-1]
             for name, values_N in looked.items():
-                parts = np.split(values_N.detach().float().cpu().numpy(), ends)
+                parts = np.split(values_N.float().cpu().numpy(), ends)
                 column = found.setdefault(name, [np.zeros(0, np.float32)] * len(rows))
                 for place, part in zip(places, parts, strict=True):
                     column[place] = part
@@ -225,17 +230,18 @@ class RolloutSource:
             "ended": collected.ended_S.astype(np.float64),
             **({} if kl_S is None else {"kl": kl_S, "beta": np.full(len(kl_S), self.beta)}),
             **{f"rewards/{name}": values_S for name, values_S in collected.part_S.items() if len(collected.part_S) > 1},
-            **({"left out": np.full(len(collected.rows), left_out)} if left_out else {}),
+            **({LEFT_OUT: np.full(len(collected.rows), left_out)} if left_out else {}),
         }
         numbers = {name: np.nan_to_num(values_S) for name, values_S in told.items()}
         return Turn(list(collected.rows), list(collected.places), columns, numbers).part(kept)
 
     def _say(self, collected: Collected, reasons: Sequence[str]) -> None:
         """Tell of answers without a score, for each reason once, and of prompts whose answers teach nothing."""
-        for reason in dict.fromkeys(reason for reason in reasons if reason):
-            if reason not in self.said:
-                self.said.add(reason)
-                count = sum(one == reason for one in reasons)
+        kinds = [QUOTED.sub("...", reason) for reason in reasons]
+        for kind in dict.fromkeys(kind for kind in kinds if kind):
+            if kind not in self.said:
+                self.said.add(kind)
+                count, reason = kinds.count(kind), reasons[kinds.index(kind)]
                 self.report(
                     events.Warning(
                         f"step {self.taken + 1}: {count} of {len(reasons)} answers are left out, since {reason}. Later "
@@ -271,10 +277,11 @@ class RolloutSource:
         some = turn.part(chosen)
         return list(self._cut(some.rows, some))
 
-    def _nothing(self, row: Prepared) -> Any:
+    def _nothing(self, row: Prepared, *told: str) -> Any:
         """A batch of an answer that nobody gave."""
         ids = [*row.ids.tolist(), int(row.ids[-1])]
-        turn = Turn([answered(row, ids, len(row.ids))], [0], {}, {name: np.zeros(1) for name in ("reward", "ended")})
+        numbers = {name: np.zeros(1) for name in ("reward", "ended", *told)}
+        turn = Turn([answered(row, ids, len(row.ids))], [0], {}, numbers)
         return self.objective.collate(turn.rows, self.models.plan, Draw(), columns_of(turn, [0]))
 
     def _cut(self, rows: Sequence[Prepared], turn: Turn | None) -> LazyBatches:
@@ -302,14 +309,12 @@ class RolloutSource:
             drawn = self._draw([(place, rows[place], 0) for place in group], 1, greedy=True)
             mine = [one for one in drawn[self.ranks.rank :: self.ranks.count] if one.reward is not None]
             if not mine:
-                return DummyBatch(self._nothing(rows[0]))
+                return DummyBatch(self._nothing(rows[0], LEFT_OUT))
             told = {
                 "reward": np.array([one.reward for one in mine], np.float64),
                 "ended": np.array([one.ended for one in mine], np.float64),
+                LEFT_OUT: np.full(len(mine), sum(one.reward is None for one in drawn) / len(drawn)),
             }
-            unscored = sum(one.reward is None for one in drawn)
-            if unscored:
-                told["left out"] = np.full(len(mine), unscored / len(drawn))
             answers = [answered(rows[one.place], one.ids, one.begin) for one in mine]
             turn = Turn(answers, [one.place for one in mine], {}, told)
             return self.objective.collate(answers, self.models.plan, Draw(), columns_of(turn, range(len(mine))))
