@@ -315,7 +315,7 @@ def test_a_run_from_recipe_to_report(begin, in_process):
     report = read_json(ran / "report" / "report.json")
     assert report["scores"][0]["metric"] == "reward"
     assert 0 <= report["scores"][0]["score"]["value"] <= 1
-    assert "last reward" in (ran / "report" / "report.html").read_text()
+    assert "final reward" in (ran / "report" / "report.html").read_text()
     validations = [event for event in heard if type(event).__name__ == "Validation"]
     assert validations
     assert all(0 <= event.curves["reward"] <= 1 for event in validations)
