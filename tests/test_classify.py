@@ -167,7 +167,7 @@ GOOD = class_rows(6)
     [
         ([{"text": "a", "label": ""}, *GOOD], r"rows\.jsonl:1:.*'label' is ''\. Give a class"),
         ([*GOOD, {"text": "a", "label": "  "}], r"rows\.jsonl:7:.*'label' is '  '"),
-        ([*GOOD, {"text": "a", "label": None}], r"rows\.jsonl:7:.*no 'label', which text-label rows have"),
+        ([*GOOD, {"text": "a", "label": None}], r"rows\.jsonl:7:.*'label' is null"),
         ([*GOOD, {"text": "a", "label": ["x"]}], r"rows\.jsonl:7:.*'label' is \['x'\]"),
         ([*GOOD, {"text": "a", "label": True}], r"rows\.jsonl:7:.*'label' is True"),
         ([*GOOD, {"text": "", "label": "dog"}], r"rows\.jsonl:7:.*'text' is empty"),
