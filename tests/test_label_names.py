@@ -81,3 +81,10 @@ def test_whole_numbers_with_a_fraction_are_told_and_named(tmp_path):
     )
     named = load_rows(str(file), label_names=["dog", "pool"])
     assert [row.content.label for row in named.rows] == ["dog", "pool"] * 2
+
+
+@pytest.mark.parametrize("names", [["1 star", "2 stars", "3 stars"], ["0 x", "1 x"]])
+def test_names_that_begin_with_numbers_stay_whole(tmp_path, names):
+    file = tmp_path / "names.txt"
+    file.write_text("\n".join(names))
+    assert read_label_names(str(file)) == names

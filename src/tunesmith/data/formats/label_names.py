@@ -68,7 +68,11 @@ def _in_lines(text: str, file: str) -> list[str]:
     found = [one for one in numbered if one is not None]
     if not found or len(found) < len(lines):
         return lines
-    return _by_number({int(one[1]): one[2].strip('"') for one in found}, len(lines), file)
+    names = {int(one[1]): one[2].strip('"') for one in found}
+    by_numbers = sorted(names) == list(range(len(lines))) and len(set(names.values())) == len(names)
+    if not by_numbers and not any(PARTED.search(line) for line in lines):
+        return lines  # the names themselves begin with numbers, such as "5 stars"
+    return _by_number(names, len(lines), file)
 
 
 def _in_json(text: str, file: str) -> list[Any]:

@@ -89,7 +89,7 @@ def preference(row: Values, warn: Warn) -> Preference:
         tuple(turn for turn in asked if turn.role == "system") if common[:1] and common[0].role != "system" else ()
     )
     prompt = with_system(row, (*systems, *common) if repeated and common else (*asked, *common), warn)
-    if not repeated and common and asked and asked[-1].role == next(turn.role for turn in common):
+    if not repeated and common and asked and asked[-1].role == common[0].role:
         found = "the prompt and the turns of chosen and rejected ask two things."
         warn(
             RowFault("asked_twice", found, "Both are kept: take one out if they are to be the same.", asked[-1].origin)
