@@ -99,21 +99,44 @@ def test_attention_and_its_gradients_are_those_of_double_precision(dtype, close,
 
 @pytest.mark.parametrize(("key_heads", "causal"), [(4, True), (2, False)])
 def test_short_rows_in_tiles_are_as_alone(key_heads, causal):
-    lengths = [1, 63, 2, 64, 70, 17, 30, 17, 1, 1, 64, 5, 9]  # one is too long for a tile
+    lengths = [
+        1,
+        63,
+        2,
+        64,
+        70,
+        17,
+        129,
+        30,
+        17,
+        96,
+        1,
+        1,
+        64,
+        5,
+        9,
+        100,
+    ]
     ends = (0, *np.cumsum(lengths).tolist())
-    short, long = tiles.tiles_of(ends, causal, torch.float64)
-    assert long == (slice(130, 200),)
+    short, alone = tiles.short_of(ends, causal, torch.float64, heads=2**19 // 64**2 // 4)
+    assert alone == (slice(217, 346), slice(569, 669))  # too long, and the only one of its size
+    assert [one.tokens_NM.shape for one in short.tiles] == [(4, 64), (4, 64), (2, 96)]
+    assert short.runs == (slice(0, 217), slice(346, 569))
     given = [tensor.detach().double().requires_grad_() for tensor in heads(ends[-1], torch.float64, key=key_heads)]
     want = row_by_row(*given, torch.tensor(ends), 0.0, 0.21, causal)
     direction = torch.randn_like(want)
-    direction[:, long[0]] = 0
+    for row in alone:
+        direction[:, row] = 0
     wanted = torch.autograd.grad(want, given, direction)
-    found, by = torch.zeros_like(want), [torch.zeros_like(tensor) for tensor in given]
+    found = want.new_zeros(want.shape)
+    by = [tensor.new_zeros(tensor.transpose(1, 2).shape).transpose(1, 2) for tensor in given]
     with torch.no_grad():
         tiles.forward(*given, 0.21, short, found[0])
         tiles.backward(direction, *given, 0.21, short, *by)
-    torch.testing.assert_close(found[:, short.own_S], want[:, short.own_S], rtol=0, atol=1e-12)
-    assert not found[:, long[0]].any()
+    for run in short.runs:
+        torch.testing.assert_close(found[:, run], want[:, run], rtol=0, atol=1e-12)
+    for row in alone:
+        assert not found[:, row].any()
     for one, other in zip(by, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
 

@@ -260,12 +260,12 @@ def _first(found_KMD: torch.Tensor, into_KGLD: torch.Tensor) -> torch.Tensor:
     return found_KMD.unflatten(1, (into_KGLD.shape[1], -1))[:, :, : into_KGLD.shape[2]]
 
 
-def _parted(offsets: torch.Tensor, query: torch.Tensor, causal: bool) -> tuple[tiles.Tiles | None, tuple[slice, ...]]:
-    """Tiles of the short rows, and the rows that are computed one by one: in fp32 all of them."""
+def _parted(offsets: torch.Tensor, query: torch.Tensor, causal: bool) -> tuple[tiles.Short | None, tuple[slice, ...]]:
+    """The short rows, which go in tiles, and those that are computed one by one: in fp32 all of them."""
     ends = tuple(offsets.tolist())
     if query.dtype == torch.float32:
         return None, tuple(slice(begin, end) for begin, end in pairwise(ends) if begin < end)
-    return tiles.tiles_of(ends, causal, query.dtype)
+    return tiles.short_of(ends, causal, query.dtype, query.shape[1])
 
 
 def _grouped(tensor: torch.Tensor, key: torch.Tensor) -> torch.Tensor:

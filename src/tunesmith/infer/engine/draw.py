@@ -17,7 +17,7 @@ from tunesmith.infer.generator import Options
 
 NUCLEUS_TOKENS = 512  # likeliest ones that a nucleus is looked for among before all are sorted
 BLOCK = 128  # words
-LOGITS_AT_ONCE = 2**18  # on a CPU, where more leave its cache; a GPU takes all rows in one launch
+LOGITS_AT_ONCE = 2**20  # on a CPU, where more leave its cache; a GPU takes all rows in one launch
 
 
 def draw_rows(logits_NV: torch.Tensor, options: Sequence[Options], draws: Sequence[float]) -> list[int]:
@@ -37,7 +37,8 @@ def draw_rows(logits_NV: torch.Tensor, options: Sequence[Options], draws: Sequen
 def _drawn(logits_NV: torch.Tensor, options: Sequence[Options], draws: Sequence[float]) -> list[int]:
     settings = [[one.temperature for one in options], [one.top_p for one in options], list(draws)]
     heat_N1, nucleus_N1, draw_N1 = torch.tensor(settings, dtype=torch.float64).to(logits_NV.device)[..., None]
-    share_NV = (logits_NV.float() / heat_N1.float()).softmax(-1)
+    even = all(one.temperature == 1 for one in options)
+    share_NV = (logits_NV.float() if even else logits_NV / heat_N1.float()).softmax(-1)
     tokens, known = [torch.zeros(len(options), dtype=torch.long, device=logits_NV.device)] * 2, nucleus_N1[:, 0] >= 1
     whole = [one.top_p >= 1 for one in options]
     if any(whole):
@@ -58,8 +59,9 @@ def _drawn(logits_NV: torch.Tensor, options: Sequence[Options], draws: Sequence[
 def of_all(share_NV: torch.Tensor, draw_N1: torch.Tensor) -> torch.Tensor:
     """Tokens (N) of the whole distribution; none without weight."""
     words = share_NV.shape[1]
-    share_NBW = pad(share_NV, (0, -words % BLOCK)).unflatten(1, (-1, BLOCK))
-    until_NB = share_NBW.sum(-1, dtype=torch.float64).cumsum(-1)
+    missing = -words % BLOCK
+    share_NBW = (pad(share_NV, (0, missing)) if missing else share_NV).unflatten(1, (-1, BLOCK))
+    until_NB = share_NBW.sum(-1).double().cumsum(-1)
     total_N1 = until_NB[:, -1:]
     goal_N1 = torch.minimum(total_N1 * draw_N1, torch.nextafter(total_N1, torch.zeros_like(total_N1)))
     block_N1 = torch.searchsorted(until_NB, goal_N1, right=True).clamp(max=until_NB.shape[1] - 1)

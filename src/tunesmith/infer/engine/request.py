@@ -10,6 +10,8 @@ from tunesmith.infer.engine.steer import Steer
 from tunesmith.infer.generator import Options, Tops
 from tunesmith.infer.text import TextStream
 
+DRAWS = 32  # numbers that are drawn at once: the same ones as one by one
+
 
 class Request:
     """Whoever drives the batch writes it; whoever asked reads it.
@@ -68,7 +70,7 @@ class Request:
         self.error: BaseException | None = None
         self.seconds = 0.0
         self._begun = time.perf_counter()
-        self._random = torch.Generator().manual_seed(seed)
+        self._random, self._drawn = torch.Generator().manual_seed(seed), list[float]()
         self._watch, self.steer = watch, steer
 
     @property
@@ -107,7 +109,9 @@ class Request:
 
     def draw(self) -> float:
         """The next number in [0, 1) of this answer's own sampler."""
-        return float(torch.rand((), generator=self._random, dtype=torch.float64))
+        if not self._drawn:
+            self._drawn = torch.rand(DRAWS, generator=self._random, dtype=torch.float64).tolist()[::-1]
+        return self._drawn.pop()
 
     def add(self, token: int, logprob: float | None, stops: bool, tops: Tops = []) -> None:  # noqa: B006  it is read
         """Take the next token, which may be the last."""

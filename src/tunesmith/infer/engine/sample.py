@@ -79,7 +79,8 @@ def log_probabilities(logits_BV: torch.Tensor, chosen: Sequence[tuple[int, int]]
     if not chosen:
         return []
     row_N, token_N = torch.tensor(chosen, device=logits_BV.device).T
-    logprob_NV = logits_BV[row_N].log_softmax(-1, dtype=torch.float32)
+    logits_NV = logits_BV if len(chosen) == len(logits_BV) else logits_BV[row_N]  # rows come in order
+    logprob_NV = logits_NV.log_softmax(-1, dtype=torch.float32)
     return logprob_NV.gather(1, token_N[:, None])[:, 0].tolist()
 
 
