@@ -68,7 +68,7 @@ class Recipe(Section):
     )
     micro_tokens: Annotated[int, Field(ge=8)] | Literal["auto"] = option(
         "auto",
-        "Most tokens of rows in one forward pass. `auto` is 2048 on a CPU, and on a GPU 16384 or what it holds. "
+        "Most tokens of rows in one forward pass. `auto` is 4096 on a CPU and 16384 on a GPU, or what it holds. "
         "Without dropout it never changes the result.",
     )
     device: Literal["auto", "cpu", "cuda"] = option(

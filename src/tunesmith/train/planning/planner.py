@@ -40,8 +40,8 @@ from tunesmith.train.weights.placed import Placed
 from tunesmith.train.weights.ranks import ALONE, Ranks
 from tunesmith.train.weights.shards import forget_gathered
 
-MICRO_TOKENS = {"cpu": 2048, "cuda": 16384}  # beyond which products gain nothing
-LEAST_TOKENS = 2048  # of a GPU, that are worth more than computing layers again
+MICRO_TOKENS = {"cpu": 4096, "cuda": 16384}  # beyond which products gain nothing
+LEAST_TOKENS = 2048  # that are worth more than computing layers again
 FEW = 4  # rows that decisions are tried on
 STEPS_LOOKED_AT = 20  # by which the share of padding is estimated
 
@@ -60,7 +60,7 @@ def make_plan(
     Args:
         precision: `auto`, `fp32` or `bf16`.
         packing: `auto` or `off`.
-        micro_tokens: most tokens in one forward pass; `auto` leaves it to the device, and on a GPU to its memory.
+        micro_tokens: most tokens in one forward pass; `auto` leaves it to the device and its memory.
         accumulation: micro-batches in one step, where they are given.
         device: `auto`, `cpu` or `cuda`.
         ranks: the processes that train together.
@@ -222,7 +222,7 @@ def decide_checkpointing(plan: Plan, wishes: Wishes, placed: Placed, objective: 
             found = why_checkpointing(int(kept / batch.size * most), bytes_to_come(plan, placed, wishes), free)
             return first_said(placed.ranks, found)  # who has least decides
 
-        halves = wishes.micro_tokens == "auto" and plan.device == "cuda"
+        halves = wishes.micro_tokens == "auto"
         plan, found = halved_until_it_fits(plan, why) if halves else (plan, why(plan))
         reason, wanted = found or "a micro-batch fits into memory as it is", "off" if found is None else "on"
     checkpointing = wanted == "on" if plan.checkpointing is None else plan.checkpointing
