@@ -44,7 +44,7 @@ from tunesmith.jobs.verify_export import (
     what_was_trained,
 )
 from tunesmith.jobs.verify_merge import Trial
-from tunesmith.model.device import choose_device
+from tunesmith.model.device import choose_device, keep_freed_memory
 from tunesmith.model.export import export
 from tunesmith.model.load import TASKS, load, read_config, refuse_not_finite, refuse_untrainable
 from tunesmith.model.methods.continue_from import starting_adapter
@@ -96,6 +96,7 @@ def finetune(arguments: dict[str, Any], forward: Report, stop: Callable[[], bool
     Returns:
         `folder` and, where rows were held out, `scores`.
     """
+    keep_freed_memory()
     folder = Path(arguments["folder"])
     recipe = read_recipe(folder / "config.yaml")
     track = recipe.track if arguments.get("rank", 0) == 0 else TrackConfig()
