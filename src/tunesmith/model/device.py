@@ -50,7 +50,7 @@ def free_bytes(device: str) -> int:
 def keep_freed_memory() -> None:
     """Let glibc keep what is freed instead of giving it back: each page that comes anew is zeroed and mapped first.
 
-    Where drawing and learning take turns, much would be freed and mapped again in each step. Elsewhere than on Linux with
+    Where drawing and learning take turns, much would be freed and mapped again in each step. Where there is no
     glibc nothing happens.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
