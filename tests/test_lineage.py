@@ -229,7 +229,7 @@ def test_a_model_that_was_moved_is_traced_and_made_again_from_elsewhere(place, t
     script = say("mine", "--rerun")
     assert script == (
         f"(\ncd {place} &&\nOMP_NUM_THREADS={mine.card['plan']['threads']} tunesmith train runs/second/config.yaml "
-        "--set 'device=\"cpu\"' --set micro_tokens=2048 --set 'compile=\"off\"'\n)\n"
+        "--set 'device=\"cpu\"' --set micro_tokens=4096 --set 'compile=\"off\"'\n)\n"
     )
     done = paste(script, elsewhere)
     assert done.returncode == 0, done.stderr

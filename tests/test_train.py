@@ -235,7 +235,7 @@ def test_a_gpu_takes_as_much_at_once_as_has_room():
     assert halved.reasons["micro_tokens"] == "auto: there is no room for 8192 tokens at once"
     halved, found = halved_until_it_fits(plan, lambda plan: "no room")
     assert (halved.micro_tokens, found) == (2048, "no room")
-    assert make_plan("fp32", "auto", "auto", device="cpu").micro_tokens == 2048
+    assert make_plan("fp32", "auto", "auto", device="cpu").micro_tokens == 4096
 
 
 @pytest.mark.parametrize(("gain", "precision"), [(0.9, "fp32"), (1.2, "fp32"), (1.4, "bf16"), (8.0, "bf16")])
