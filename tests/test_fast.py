@@ -471,3 +471,21 @@ def test_without_a_compiler_everything_works_and_one_line_says_so(tiny, write_ro
     said = done.stdout + done.stderr
     assert said.count("layers are not compiled, which is slower") == 1, said
     assert "Traceback" not in said
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
+def test_training_keeps_what_it_frees():
+    script = """
+import resource, sys, torch
+from tunesmith.model.device import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+faults = [0]
+for _ in range(3):
+    for part in [torch.ones(2**22) for _ in range(12)]:  # 16 MB each
+        del part
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(faults[3] - faults[2])
+"""
+    found = {how: int(subprocess.check_output([sys.executable, "-c", script, how])) for how in ("kept", "as it is")}
+    assert found["kept"] < 100 < found["as it is"]
