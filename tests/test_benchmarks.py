@@ -271,11 +271,10 @@ def test_classifiers_beside_trainer_and_pipeline(load, sorted_texts, tmp_path, m
     assert answering.count("100.00%") >= 3  # all in fp32
 
 
-def test_classifiers_of_mistyped_texts(load, sorted_texts, tmp_path, in_process, monkeypatch):
+def test_classifiers_of_mistyped_texts(load, sorted_texts, tmp_path, in_process):
     bench = load("robustness")
-    monkeypatch.setattr(bench, "KINDS", {name: bench.KINDS[name] for name in ("plain", "FGM")})
     options = argparse.Namespace(**sorted_texts, rows=24, asked=24, epochs=1, noise=[0.0, 0.5], seed=0,
-                                 runs=str(tmp_path / "runs"))  # fmt: skip
+                                 kinds=["plain", "FGM"], runs=str(tmp_path / "runs"))  # fmt: skip
     assert columns(bench.table(options)) == {5}
     chance = bench.random.Random(0)
     assert bench.noisy("where is it?", 0.0, chance) == "where is it?"
