@@ -95,7 +95,7 @@ def table(options: argparse.Namespace) -> str:
     lines = ["| | training, s |" + "".join(f" {share:.0%} of letters |" for share in options.noise)]
     lines.append("|---|---|" + "---|" * len(options.noise))
     plain: list[np.ndarray] = []
-    for name in options.kinds:
+    for name in (name for name in KINDS if name in {"plain", *options.kinds}):
         run = trained(name, options, data)
         model = load(run["folder"])
         cells: list[str] = []
@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--asked", type=int, default=1540, help="to ask about, spread over the file")
     parser.add_argument("--epochs", type=float, default=8)
     parser.add_argument("--noise", type=float, nargs="+", default=[0.0, 0.05, 0.1, 0.2])
-    parser.add_argument("--kinds", choices=KINDS, nargs="+", default=list(KINDS), help="of training, plain first")
+    parser.add_argument("--kinds", choices=KINDS, nargs="+", default=list(KINDS), help="of training beside plain")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--runs", default="runs/robustness", help="folder for the runs")
     parser.add_argument("--write", action="store_true", help="into docs/tasks/classify.md")
