@@ -228,7 +228,7 @@ def test_a_card_computes_in_bf16_if_it_can_and_is_not_asked_to_if_it_cannot(monk
         choose_precision("bf16", "cuda")
 
 
-def test_a_gpu_takes_as_much_at_once_as_has_room():
+def test_as_much_goes_at_once_as_has_room():
     plan = make_plan("fp32", "auto", 16384, device="cpu")
     halved, found = halved_until_it_fits(plan, lambda plan: "no room" if plan.micro_tokens > 5000 else None)
     assert (halved.micro_tokens, found) == (4096, None)

@@ -23,8 +23,6 @@ SIZES = (64, 96, 128)  # tokens of a tile; rows longer than the last are compute
 TILES = 2  # tiles of a size go through products in multiples of it
 AT_ONCE = 2**19  # most probabilities that are there at once, if TILES have no more: beyond, they leave a core's cache
 
-Rows = Sequence[slice]
-
 
 @dataclass(frozen=True)
 class Tiles:
@@ -108,7 +106,7 @@ def short_of(
     return Short(tuple(made), runs, places_T[:, inside[1:-1]]), tuple(alone)
 
 
-def laid(rows: Rows, size: int) -> tuple[np.ndarray, np.ndarray]:
+def laid(rows: Sequence[slice], size: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows in tiles, one after another: the token at each place (N, M), and the number of its row, 0 if filled up."""
     tiles: list[list[slice]] = [[]]
     room = size
