@@ -27,9 +27,9 @@ EMBER: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 OTHERS: dict[str, dict[str, Any]] = {  # models of 100 million weights: a few steps
-    "full": {"method": {"type": "full"}, "optim": {"learning_rate": 5e-5, "steps": 5, "batch_size": 8}},
+    "full": {"method": {"type": "full"}, "optim": {"learning_rate": 5e-5, "steps": 20, "batch_size": 8}},
     "lora": {
-        "method": {"type": "lora", "rank": 16}, "optim": {"learning_rate": 5e-4, "steps": 5, "batch_size": 8},
+        "method": {"type": "lora", "rank": 16}, "optim": {"learning_rate": 5e-4, "steps": 20, "batch_size": 8},
     },
 }  # fmt: skip
 
