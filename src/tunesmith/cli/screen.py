@@ -71,9 +71,10 @@ class Screen:
     def on_plan(self, event: events.Plan) -> None:
         plan = event.plan
         padded = "padded" if plan.get("padding") is None else f"padded ({plan['padding']:.0%} is padding)"
+        words = "" if plan.get("words") is None else f" ({plan['reasons']['words']})"
         self.say(
             f"plan: {plan['precision']} on {plan['device']} ({plan['machine']}), "
-            f"{'packed' if plan['packing'] else padded}, {event.trainable:,} weights to train, "
+            f"{'packed' if plan['packing'] else padded}, {event.trainable:,} weights to train{words}, "
             f"learning rate {event.learning_rate:g}"
         )
 

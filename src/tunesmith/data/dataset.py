@@ -95,6 +95,14 @@ class Dataset:
         return max((int(values.max()) for _, values in self._ids if len(values)), default=-1)
 
     @cached_property
+    def words(self) -> np.ndarray:
+        """The token ids that occur in its rows, ascending."""
+        occurs = np.zeros(self.largest_id + 1, dtype=bool)
+        for _, values in self._ids:
+            occurs[values] = True
+        return occurs.nonzero()[0]
+
+    @cached_property
     def starts(self) -> np.ndarray:
         """For each row the number of its first sequence, and at the end how many there are.
 

@@ -120,6 +120,11 @@ class Mixture(Sequence[Prepared]):
         return np.concatenate([self.own.lengths, *([self.replay.rows.lengths] if self.replay else [])])
 
     @property
+    def words(self) -> np.ndarray:
+        """The token ids that occur, in all epochs and maybe beside these rows in their datasets, ascending."""
+        return np.union1d(self.own.dataset.words, self.replay.rows.dataset.words if self.replay else ())
+
+    @property
     def _replayed(self) -> Subset:
         """The replayed rows of this epoch."""
         if self.replay is None:

@@ -44,6 +44,7 @@ from tunesmith.jobs.verify_export import (
     what_was_trained,
 )
 from tunesmith.jobs.verify_merge import Trial
+from tunesmith.jobs.words import with_used_words
 from tunesmith.model.device import choose_device, keep_freed_memory
 from tunesmith.model.export import export
 from tunesmith.model.load import TASKS, load, read_config, refuse_not_finite, refuse_untrainable
@@ -161,6 +162,7 @@ def walk(
     model = changed_model(loaded.model, recipe, shown, steps)
     if needs_value(objective):
         add_value_head(model)
+    plan = with_used_words(plan, model, recipe, objective, rows.words, checkpoint)
     attention = model.config._attn_implementation
     torch.manual_seed(recipe.seed + ranks.rank)  # or dropout would leave out the same in every process
     placed = Placed(model, plan, ranks, loaded.sources)

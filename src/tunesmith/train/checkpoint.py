@@ -20,7 +20,7 @@ from tunesmith.core.errors import TrainingError, TunesmithError
 from tunesmith.core.files import publish_folder, read_json, write_json
 from tunesmith.core.manifest import MANIFEST, manifest_of, why_changed
 from tunesmith.train.learner import Learner
-from tunesmith.train.source import Source
+from tunesmith.train.source import Source, Tensors
 from tunesmith.train.state import TrainerState
 from tunesmith.train.weights.shards import like, whole
 
@@ -295,12 +295,13 @@ def restore(learner: Learner, checkpoint: Checkpoint, source: Source | None = No
             f"{checkpoint.folder}: it was written by {len(states)} processes, and here are {ranks.count}. "
             f"Set processes={len(states)}."
         )
-    put_weights(learner.weights, saved_tensors(checkpoint), checkpoint.folder)
+    put_weights(learner.weights, _fitted(learner, checkpoint, saved_tensors(checkpoint)), checkpoint.folder)
     learner.placed.weights_were_set()
     _restore_optimizer(learner, checkpoint)
     if learner.average is not None:
-        averages = _tensors(checkpoint, AVERAGE) or {name: weight.detach() for name, weight in learner.weights.items()}
-        learner.average.restore({name: like(tensor, learner.weights[name]) for name, tensor in averages.items()})
+        averages = _tensors(checkpoint, AVERAGE)
+        averages = _fitted(learner, checkpoint, averages) if averages else learner.weights
+        learner.average.restore({name: like(each.detach(), learner.weights[name]) for name, each in averages.items()})
     if learner.method is not None:
         learner.method.restore(learner.model, method_tensors(checkpoint), checkpoint.state["method"])
     if source is not None:
@@ -314,18 +315,31 @@ def restore(learner: Learner, checkpoint: Checkpoint, source: Source | None = No
     return TrainerState(**checkpoint.state["trainer"])
 
 
+def _fitted(learner: Learner, checkpoint: Checkpoint, weights: Tensors) -> Tensors:
+    """A checkpoint's weights as the learner's model has them."""
+    if learner.method is None:
+        return weights
+    return learner.method.fitted(learner.model, method_tensors(checkpoint), weights)
+
+
 def same_optimizer(learner: Learner, checkpoint: Checkpoint) -> bool:
     """Whether what a checkpoint has of the optimizer is of the learner's."""
     return checkpoint.state["optimizer"]["type"] == learner.optimizer_type
 
 
 def _restore_optimizer(learner: Learner, checkpoint: Checkpoint) -> None:
-    """Moments and counters as they were; those of another optimizer mean nothing to this one, which begins anew."""
+    """Moments and counters as they were; those of another optimizer mean nothing to this one, which begins anew.
+
+    So it does with a weight that has other rows now: other words are in use.
+    """
     if not same_optimizer(learner, checkpoint):
         return
+    before = saved_tensors(checkpoint)
     for path, value in load_file(checkpoint.folder / MOMENTS).items():
         name, _, key = path.rpartition("/")
         weight = learner.weights[name]
+        if before[name].shape != weight.shape:
+            continue
         optimizer = learner.optimizer_of(weight)
         optimizer.state[weight][key] = _as_kept(value, key, weight, bool(optimizer.defaults.get("fused")))
     learner.go_on_counting(checkpoint.state["optimizer"]["counted"])

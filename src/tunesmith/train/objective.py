@@ -165,6 +165,7 @@ class Objective:
         soft: tokens that `collate` puts before each sequence of a row.
         recordable: whether its batches are `TokenBatch`es whose one loss can be recorded and launched again on a GPU.
         rollouts: of one that learns from the model's own answers, how; rows are their prompts.
+        invents: whether batches hold tokens that rows do not: words drawn in the place of hidden ones, answers.
         check: lets the planner try packing and the chunked loss; without it rows are not packed.
         informed: the same objective, once it is known what the training rows' facts are (names of classes, how often
             each comes), and how they become tokens.
@@ -191,6 +192,7 @@ class Objective:
     soft: int = 0
     recordable: bool = False
     rollouts: Rollouts | None = None
+    invents: bool = False
     check: Check | None = None
     informed: Callable[[Mapping[str, Any], Contract], Objective] | None = None
     refuse: Callable[[Sequence[Prepared]], None] = refuse_nothing

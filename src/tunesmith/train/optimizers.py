@@ -100,6 +100,7 @@ class Kind:
         parted: whether it can update parts of weights in several processes.
         counters: what it keeps in its groups, beside the state of weights.
         library: that it is of, where that is an extra.
+        by_row: whether a row of a weight is updated as if the weight had no others.
     """
 
     make: Callable[[Any, Groups], list[Any]]
@@ -108,6 +109,7 @@ class Kind:
     parted: bool = False
     counters: tuple[str, ...] = ()
     library: str = ""
+    by_row: bool = True
 
 
 def kind_of(config: Section) -> Kind:
@@ -224,7 +226,7 @@ OPTIMIZERS: dict[str, Kind] = {
         counters=("k", "lr_max", "weight_sum", "scheduled_lr", "train_mode"),
         library="schedulefree",
     ),
-    "adafactor": Kind(_adafactor, 4, rate=100.0),
+    "adafactor": Kind(_adafactor, 4, rate=100.0, by_row=False),
     "lion": Kind(_lion, 8, rate=0.3, library="bitsandbytes"),
     "sgd": Kind(_sgd, 8, rate=50.0, parted=True),
     "muon": Kind(_muon, 12),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from tunesmith.core.config import Section
-from tunesmith.model.methods.method import Method
+from tunesmith.model.methods.method import Method, State, Tensors
 
 
 class FullConfig(Section):
@@ -24,4 +25,18 @@ def apply(model: Any, config: FullConfig) -> Any:
     return model
 
 
-FULL = Method(FullConfig, apply, learning_rate=2e-5, label="full fine-tuning")
+def state(model: Any) -> State:
+    """The words in use, where the table of words is parted by that."""
+    from tunesmith.model.used_words import state_of
+
+    return state_of(model), {}
+
+
+def fitted(model: Any, state: Mapping[str, Any], weights: Tensors) -> Tensors:
+    """Weights of a checkpoint, whose table of words may be parted otherwise than the model's."""
+    from tunesmith.model.used_words import fitted
+
+    return fitted(model, state, weights)
+
+
+FULL = Method(FullConfig, apply, learning_rate=2e-5, state=state, fitted=fitted, label="full fine-tuning")

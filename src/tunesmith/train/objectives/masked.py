@@ -150,6 +150,7 @@ def make_masked(config: PretrainConfig, contract: Contract | None = None) -> Obj
         task="masked",
         metrics=("loss", "token_accuracy"),
         higher=frozenset({"token_accuracy"}),
+        invents=True,
         check=Check(outputs, losses),
         informed=lambda facts, contract: make_masked(config, contract),
     )

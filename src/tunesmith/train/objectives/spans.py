@@ -85,6 +85,7 @@ def make_spans(config: PretrainConfig, contract: Contract | None = None) -> Obje
         metrics=("loss", "token_accuracy"),
         higher=frozenset({"token_accuracy"}),
         padded=PADDED,
+        invents=True,
         informed=lambda facts, contract: make_spans(config, contract),
     )
     if contract is None:

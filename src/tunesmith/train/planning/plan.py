@@ -35,6 +35,7 @@ class Plan:
         padding: how much of what is computed is padding, about, of rows that are never packed.
         attention: the kernel of packed rows, by the name that models know it by; None where there is no choice.
         graphs: whether kernels are recorded and replayed, on a GPU; None before it is decided.
+        words: rows of the table of words that are trained, those in use (`model/used_words`); None for all.
     """
 
     device: str
@@ -54,6 +55,7 @@ class Plan:
     padding: float | None = None
     attention: str | None = None
     graphs: bool | None = None
+    words: int | None = None
 
     @property
     def dtype(self) -> Any:
