@@ -2,10 +2,9 @@
 
     python benchmarks/classify_speed.py --base FOLDER --train train.csv --write      # -> docs/tasks/classify.md
 
-Both train all weights of the same base on the same rows, without dropout. Both run with each of --batches, `Trainer` in
-bf16 with rows grouped by length; and `Trainer` with its defaults too (fp32, 8 rows a step, padded as they come). One run
-of tunesmith trains the rows of its table of words that no text has, as a plain table would have it. The
-pipeline answers with its default, one text at a time, and in batches; both sides answer in fp32 and in bf16. Each takes
+Both train all weights of the same base on the same rows, without dropout, with each of --batches, `Trainer` in bf16 with
+rows grouped by length; and `Trainer` with its defaults too (fp32, 8 rows a step, padded as they come). One more run of
+tunesmith trains the words, too, that no row has, as it would without `model/used_words`. The pipeline answers with its default, one text at a time, and in batches; both sides answer in fp32 and in bf16. Each takes
 a process of its own, one after the other; a row's figure is of the median step, the first ones left out.
 """
 

@@ -1,8 +1,9 @@
-"""Linear layers for decoding: weights in oneDNN's own layout, siblings in one product, LoRA of several adapters.
+"""Linear layers for decoding: weights as they are read, siblings in one product, LoRA of several adapters.
 
 A step of decoding multiplies a few rows by every weight, and PyTorch hands oneDNN the weight in plain layout, which
-is rearranged or read slowly at each call. Rearranged once, beforehand, it needs no compiler; layers that read the
-same input (queries, keys and values; gate and up) become one product.
+is rearranged or read slowly at each call. So it is rearranged once, beforehand: for a product of our own in bf16
+(`products`), else for oneDNN's. Layers that read the same input (queries, keys and values; gate and up) become one
+product.
 
 Axes: B rows, T tokens, I inputs, O outputs, A places of adapters, R low-rank columns of one.
 """
@@ -15,19 +16,24 @@ from collections.abc import Sequence
 import torch
 from torch.nn.functional import linear
 
+from tunesmith.infer.engine.products import InOrder, can_multiply
+
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 PACKED_FOR_ROWS = 8  # oneDNN chooses its layout for so many
 
 Factors = tuple[torch.Tensor, torch.Tensor]  # A (R, I), and B (O, R) with the scaling in it
 
-_packed: dict[int, torch.Tensor] = {}
+_packed: dict[int, torch.Tensor | InOrder] = {}
 _numbers = itertools.count()
 _library = torch.library.Library("tunesmith", "DEF")
 _library.define("packed_linear(Tensor x, Tensor handle, int outputs) -> Tensor")
 
 
 def _packed_linear(x: torch.Tensor, handle: torch.Tensor, outputs: int) -> torch.Tensor:
-    return torch.ops.mkldnn._linear_pointwise.default(x, _packed[int(handle)], None, "none", [], "")
+    weight = _packed[int(handle)]
+    if isinstance(weight, InOrder):
+        return weight.product(x)
+    return torch.ops.mkldnn._linear_pointwise.default(x, weight, None, "none", [], "")
 
 
 def _packed_linear_shape(x: torch.Tensor, handle: torch.Tensor, outputs: int) -> torch.Tensor:
@@ -90,7 +96,11 @@ class Product(torch.nn.Module):
     def pack(self, weights: Sequence[torch.Tensor]) -> None:
         """Rearrange the weights as they are now; the number stays."""
         whole = torch.cat([weight.detach() for weight in weights]) if len(weights) > 1 else weights[0].detach()
-        _packed[self.memory.number] = torch.ops.mkldnn._reorder_linear_weight(whole.contiguous(), PACKED_FOR_ROWS)
+        _packed[self.memory.number] = (
+            InOrder(whole)
+            if can_multiply(whole)
+            else torch.ops.mkldnn._reorder_linear_weight(whole.contiguous(), PACKED_FOR_ROWS)
+        )
 
     def forward(self, x_BTI: torch.Tensor) -> torch.Tensor:
         """The product; the siblings that come next with the same input get it without work."""

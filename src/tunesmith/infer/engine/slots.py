@@ -20,6 +20,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.cache_utils import Cache
 
+from tunesmith.infer.engine.attention import attend_one, can_attend_one
 from tunesmith.infer.engine.fused import attend, can_attend
 from tunesmith.model.prefix import prefix_of
 
@@ -223,6 +224,8 @@ def _attend(
 ) -> torch.Tensor:
     if softcap is None and can_attend(query, value):
         return attend(query, key, value, relative, window, scale)
+    if softcap is None and relative.shape[2] == 1 and can_attend_one(query, key, value):
+        return attend_one(query, key, value, relative, window, scale)
     seen = relative >= 0
     if window is not None:
         seen = seen & (relative < window)

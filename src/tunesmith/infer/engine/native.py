@@ -1,0 +1,69 @@
+"""What decoding does in C++ of our own (`cpp/`), which g++ compiles here, once: products and attention in bf16.
+
+Where there is no g++, or the processor has other units for bf16 than AVX-512's, torch and its libraries do the same,
+slower: oneDNN's product of few rows reads weights and computes in turn, so that eight rows of a 135M model wait half as
+long again as memory needs, and attention that torch compiles adds up bf16 numbers one by one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from tunesmith.core.files import home
+
+SOURCES = sorted((Path(__file__).parent / "cpp").glob("*.cpp"))
+FLAGS = ("-O3", "-std=c++17", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512bf16", "-fopenmp", "-shared", "-fPIC")
+SECONDS = 60  # that compiling may take
+POINTER, NUMBER, REAL = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The functions, compiled if they were not yet; None where they cannot be, or would not be faster."""
+    compiler = shutil.which(os.environ.get("CXX") or "g++")
+    if not has_units() or compiler is None or "clang" in compiler:  # whose threads would not be those of torch
+        return None
+    name = hashlib.sha256(b"".join(path.read_bytes() for path in SOURCES) + " ".join(FLAGS).encode()).hexdigest()[:16]
+    path = home() / "compiled" / f"decoding-{name}.so"
+    try:
+        if not path.exists():
+            compile_to(path, compiler)
+        found = ctypes.CDLL(str(path))
+        found.product.argtypes = [*[POINTER] * 3, *[NUMBER] * 4]
+        found.attention.argtypes = [*[POINTER] * 5, *[NUMBER] * 10, REAL, NUMBER]
+    except (OSError, subprocess.SubprocessError, AttributeError):
+        return None
+    found.product.restype = found.attention.restype = None
+    return found
+
+
+def compile_to(path: Path, compiler: str) -> None:
+    """Compile the library; it appears whole or not at all.
+
+    Raises:
+        OSError: it cannot be written, or the compiler not be run.
+        subprocess.SubprocessError: the compiler fails.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made = Path(folder) / path.name
+        command = [compiler, *FLAGS, *map(str, SOURCES), "-o", str(made)]
+        subprocess.run(command, capture_output=True, check=True, timeout=SECONDS)
+        made.replace(path)
+
+
+def has_units() -> bool:
+    """Whether the processor multiplies bf16 in AVX-512, and has no tiles (AMX), which oneDNN uses and this does not."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").partition("flags")[2]
+    except OSError:
+        return False
+    found = set(flags.partition("\n")[0].split())
+    return {"avx512f", "avx512bw", "avx512vl", "avx512_bf16"} <= found and "amx_bf16" not in found
