@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn.functional import linear
 
-from tunesmith.infer.engine.products import InOrder, can_multiply
+from tunesmith.infer.engine.products import InOrder, Room, can_multiply, numbers_of
 
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 PACKED_FOR_ROWS = 8  # oneDNN chooses its layout for so many
@@ -86,21 +86,24 @@ class Product(torch.nn.Module):
         handle: the number, as a tensor, so that layers of one shape can share a graph.
     """
 
-    def __init__(self, weights: Sequence[torch.Tensor]) -> None:
+    def __init__(self, weights: Sequence[torch.Tensor], room: Room | None = None) -> None:
         super().__init__()
         self.outputs, self.readers = sum(len(weight) for weight in weights), len(weights)
         self.memory = Memory(next(_numbers))
-        self.pack(weights)
+        self.pack(weights, room)
         self.handle = torch.nn.Buffer(torch.tensor(self.memory.number), persistent=False)
 
-    def pack(self, weights: Sequence[torch.Tensor]) -> None:
+    def pack(self, weights: Sequence[torch.Tensor], room: Room | None = None) -> None:
         """Rearrange the weights as they are now; the number stays."""
         whole = torch.cat([weight.detach() for weight in weights]) if len(weights) > 1 else weights[0].detach()
-        _packed[self.memory.number] = (
-            InOrder(whole)
-            if can_multiply(whole)
-            else torch.ops.mkldnn._reorder_linear_weight(whole.contiguous(), PACKED_FOR_ROWS)
-        )
+        before = _packed.get(self.memory.number)
+        if isinstance(before, InOrder):
+            before.set(whole)
+        elif can_multiply(whole):
+            _packed[self.memory.number] = InOrder(whole, room)
+        else:
+            packed = torch.ops.mkldnn._reorder_linear_weight(whole.contiguous(), PACKED_FOR_ROWS)
+            _packed[self.memory.number] = packed
 
     def forward(self, x_BTI: torch.Tensor) -> torch.Tensor:
         """The product; the siblings that come next with the same input get it without work."""
@@ -220,6 +223,8 @@ def can_pack(dtype: torch.dtype) -> bool:
 def pack(network: torch.nn.Module) -> list[int]:
     """Give every `SlotLinear` of a network a packed weight, siblings a common one; return what `unpack` takes."""
     numbers: list[int] = []
+    weights = [layer.weight for layer in network.modules() if isinstance(layer, SlotLinear)]
+    room = Room(sum(map(numbers_of, weights))) if all(map(can_multiply, weights)) else None
     try:
         for parent in network.modules():
             children = {name: child for name, child in parent.named_children() if isinstance(child, SlotLinear)}
@@ -227,7 +232,7 @@ def pack(network: torch.nn.Module) -> list[int]:
                 group = [children[name] for name in names if name in children and children[name].product is None]
                 if not group or len(group) < len(names):
                     continue
-                product = Product([layer.weight for layer in group])
+                product = Product([layer.weight for layer in group], room)
                 begin = 0
                 for layer in group:
                     layer.product, layer.begin = product, begin

@@ -2,32 +2,65 @@
 
 from __future__ import annotations
 
+import mmap
+
 import torch
 
 from tunesmith.infer.engine.native import library
 
-OUTPUTS = 16  # that lie together
+OUTPUTS, PANEL = 16, 3  # outputs that lie together, and how many such are read together
+LARGE_PAGE = 2 << 20
+
+
+class Room:
+    """Memory for the weights of a model, in pages of 2 MB, as far as the system has them.
+
+    Reading many weights once is a walk through memory; with pages of 4 KB a fifth of it goes into looking them up.
+    """
+
+    def __init__(self, numbers: int) -> None:
+        """Room for so many numbers of four bytes; pages are taken when they are written to."""
+        size = 4 * numbers + LARGE_PAGE
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        memory.madvise(mmap.MADV_HUGEPAGE)
+        whole = torch.frombuffer(memory, dtype=torch.int32)
+        self._left = whole[-whole.data_ptr() % LARGE_PAGE // 4 :]
+
+    def take(self, numbers: int) -> torch.Tensor:
+        """So many of them, as they are; all of it is given back when nothing that was taken is there any more."""
+        taken, self._left = self._left[:numbers], self._left[numbers:]
+        return taken
 
 
 class InOrder:
     """A weight in the order in which it is read.
 
     Attributes:
-        words: pairs of inputs as one number each, (O / 16, I / 2, 16); outputs are filled up with zeros.
         outputs: of the weight.
         inputs: of the weight.
     """
 
-    def __init__(self, weight_OI: torch.Tensor) -> None:
-        """Rearrange a weight that `can_multiply` takes."""
+    def __init__(self, weight_OI: torch.Tensor, room: Room | None = None) -> None:
+        """Rearrange a weight that `can_multiply` takes; of its own memory, where no room is given."""
         self.outputs, self.inputs = weight_OI.shape
-        filling = -self.outputs % OUTPUTS
-        weight_OI = torch.nn.functional.pad(weight_OI, (0, 0, 0, filling)) if filling else weight_OI
-        pairs = weight_OI.contiguous().view(torch.int32).view(-1, OUTPUTS, self.inputs // 2)
-        self.words = pairs.transpose(1, 2).contiguous()
+        numbers = numbers_of(weight_OI)
+        self._words = torch.empty(numbers, dtype=torch.int32) if room is None else room.take(numbers)
         functions = library()
         assert functions is not None
-        self._product, self._address = functions.product, self.words.data_ptr()
+        self._product, self._address = functions.product, self._words.data_ptr()
+        self.set(weight_OI)
+
+    def set(self, weight_OI: torch.Tensor) -> None:
+        """Take another weight of the same shape."""
+        pairs = self.inputs // 2
+        filling = -self.outputs % OUTPUTS
+        weight_OI = torch.nn.functional.pad(weight_OI, (0, 0, 0, filling)) if filling else weight_OI
+        blocks = weight_OI.contiguous().view(torch.int32).view(-1, OUTPUTS, pairs)
+        whole = len(blocks) // PANEL * PANEL
+        for some in filter(len, (blocks[:whole].unflatten(0, (-1, PANEL)), blocks[whole:][None])):
+            panels = some.permute(0, 3, 1, 2)
+            begin = 0 if some.data_ptr() == blocks.data_ptr() else whole * OUTPUTS * pairs
+            self._words[begin : begin + panels.numel()].view(panels.shape).copy_(panels)
 
     def product(self, x: torch.Tensor) -> torch.Tensor:
         """x W^T, of any number of rows; a row's bits do not depend on the others."""
@@ -36,6 +69,11 @@ class InOrder:
         threads = torch.get_num_threads()
         self._product(x.data_ptr(), self._address, y.data_ptr(), rows, self.inputs, self.outputs, threads)
         return y
+
+
+def numbers_of(weight_OI: torch.Tensor) -> int:
+    """Numbers of four bytes that a weight takes once it is rearranged."""
+    return -(-weight_OI.shape[0] // OUTPUTS) * OUTPUTS * (weight_OI.shape[1] // 2)
 
 
 def can_multiply(weight_OI: torch.Tensor) -> bool:
