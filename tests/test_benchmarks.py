@@ -20,6 +20,7 @@ from classifiers import class_rows, save_base
 from conftest import many_rows
 from spans import tagged_rows
 from tunesmith.infer.engine import network
+from tunesmith.jobs import words
 from tunesmith.train.planning import compiled
 from tunesmith.train.planning.compiled import why_not_compiled
 from tunesmith.train.recipe import read_recipe
@@ -256,15 +257,17 @@ def sorted_texts(tmp_path):
 def test_classifiers_beside_trainer_and_pipeline(load, sorted_texts, tmp_path, monkeypatch):
     bench = load("classify_speed")
     monkeypatch.setattr(bench, "FIRST", 0)
+    monkeypatch.setattr(words, "part_words", words.part_words)  # put back afterwards
 
-    def measured(side, batch, fast, options):
-        options = argparse.Namespace(**{**vars(options), "side": side, "batch": batch or 8, "fast": fast})
+    def measured(side, batch, fast, options, *more):
+        here = {"side": side, "batch": batch or 8, "fast": fast, "all_words": bool(more)}
+        options = argparse.Namespace(**{**vars(options), **here})
         run = {"ours": bench.ours, "theirs": bench.theirs}.get(side, bench.asked)
-        (folder := tmp_path / f"{side}-{batch}-{fast}").mkdir()
+        (folder := tmp_path / f"{side}-{batch}-{fast}-{len(more)}").mkdir()
         return run(options, folder)
 
     monkeypatch.setattr(bench, "measured", measured)
-    text = bench.table(argparse.Namespace(**sorted_texts, rows=24, steps=1, batches=[8], compile="off"))
+    text = bench.table(argparse.Namespace(**sorted_texts, rows=24, steps=1, batches=[8], compile="off", rounds=1))
     training, answering = text.split("\n\n")
     assert (columns(training), columns(answering)) == ({5}, {6})
     assert [line.split("|")[2].strip() for line in answering.splitlines()[2:]] == ["fp32"] * 3 + ["bf16"] * 3

@@ -50,6 +50,7 @@ class InOrder:
         self._product, self._address = functions.product, self._words.data_ptr()
         self.set(weight_OI)
 
+    @torch.inference_mode()
     def set(self, weight_OI: torch.Tensor) -> None:
         """Take another weight of the same shape."""
         pairs = self.inputs // 2

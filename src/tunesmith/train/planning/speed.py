@@ -14,6 +14,7 @@ from tunesmith.model.attention import PACKED_BY_CUDNN
 from tunesmith.model.attention_gpu import milliseconds, why_not_cudnn
 
 SIDE = 4096  # of a product that keeps a large GPU busy: 0.2 ms of an H100
+ROUNDS = 3  # of both precisions in turn: others on the machine stop one of them now and then
 GAIN = 1.3  # from which bf16 is worth its rounding
 BF16_SINCE = (8, 0)  # compute capability of the first NVIDIA cards with bf16 units
 ALIKE = 0.5  # share of rows that are as long as the longest, from which a kernel for those is worth a look
@@ -49,7 +50,8 @@ def choose_precision(wanted: str, device: str) -> tuple[str, str]:
         return wanted, "given"
     if device == "cuda":
         return ("bf16", "this card has bf16 units") if units else ("fp32", "this card has no bf16 units")
-    gain = product_rate(device, torch.bfloat16) / product_rate(device, torch.float32)
+    rates = [(product_rate(device, torch.bfloat16), product_rate(device, torch.float32)) for _ in range(ROUNDS)]
+    gain = max(bf16 for bf16, _ in rates) / max(fp32 for _, fp32 in rates)
     return "bf16" if gain > GAIN else "fp32", f"a bf16 matrix product ran {gain:.1f} times as fast as fp32"
 
 
