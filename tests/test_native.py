@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tunesmith.infer.engine import native
+from tunesmith.infer.engine import native, products
 from tunesmith.infer.engine.attention import attend_one, can_attend_one
 from tunesmith.infer.engine.linear import Product, _packed
 from tunesmith.infer.engine.products import InOrder, can_multiply
@@ -51,6 +51,33 @@ def test_weights_are_multiplied_by_our_own_code_where_it_can():
     assert error(product(x), x.double() @ weight.double().T * 2) < ROUNDED
 
 
+@needs_it
+def test_a_product_takes_nothing_else():
+    packed = InOrder(torch.randn(4, 8, dtype=torch.bfloat16))
+    with pytest.raises(TypeError, match=r"in torch\.float32"):
+        packed.product(torch.randn(2, 8))
+    with pytest.raises(TypeError, match="of 6 inputs"):
+        packed.product(torch.randn(2, 6, dtype=torch.bfloat16))
+
+
+@needs_it
+def test_weights_lie_elsewhere_where_there_is_no_room_in_large_pages(monkeypatch):
+    weights = [torch.randn(40, 8, dtype=torch.bfloat16), torch.randn(100, 6, dtype=torch.bfloat16)]
+    room = products.room_for(weights)
+    assert room is not None
+    packed = [InOrder(weight, room) for weight in weights]
+    for weight, one in zip(weights, packed, strict=True):
+        x = torch.randn(3, weight.shape[1], dtype=torch.bfloat16)
+        assert error(one.product(x), x.double() @ weight.double().T) < ROUNDED
+    assert products.room_for([*weights, weights[0].float()]) is None
+
+    def refused(*arguments, **settings):
+        raise OSError("cannot allocate memory")
+
+    monkeypatch.setattr(products.mmap, "mmap", refused)
+    assert products.room_for(weights) is None
+
+
 CASES = [  # rows, groups, heads that share keys, positions, width, window
     (8, 3, 3, 96, 64, None), (1, 1, 1, 1, 32, None), (5, 2, 6, 77, 96, None), (3, 1, 2, 40, 128, 5),
     (2, 4, 1, 9, 32, 1),
@@ -75,6 +102,8 @@ def test_attention_is_right_and_rows_do_not_depend_on_each_other(rows, groups, s
     near = relative[first, ..., :until]
     alone = attend_one(query[first], key[first, :, :until], value[first, :, :until], near, window, width**-0.5)
     assert torch.equal(alone, got[first])
+    beyond = attend_one(query, key, value, relative + 99, None, width**-0.5)  # no position is read that is not there
+    assert beyond.isfinite().all()
     same = attend_one(query, key, value, relative[first], window, width**-0.5)  # all rows at one place
     assert torch.equal(same[first], got[first])
 
@@ -87,6 +116,15 @@ def test_large_scores_and_far_ones_stay_finite():
     query, key, value = (one.to(torch.bfloat16).contiguous() for one in (query, key, value))
     got = attend_one(query, key, value, 3 - torch.arange(4)[None, None, None], None, 1.0)
     assert torch.equal(got, torch.zeros_like(got))  # the first position has all the weight
+
+
+@needs_it
+@pytest.mark.parametrize("place", [0, 2, 3])
+def test_what_is_no_number_stays_none(place):
+    query, key, value = torch.randn(3, 1, 1, 4, 32).to(torch.bfloat16)
+    key[0, 0, place, 5] = torch.nan
+    got = attend_one(query[:, :, :1].contiguous(), key, value, 3 - torch.arange(4)[None, None, None], None, 1.0)
+    assert got.isnan().all()
 
 
 @needs_it

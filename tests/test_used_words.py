@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,9 +19,11 @@ from tunesmith.core.files import read_json
 from tunesmith.jobs import words as words_of_runs
 from tunesmith.jobs.finetune import finetune
 from tunesmith.jobs.words import with_used_words
+from tunesmith.model.methods.full import FULL
 from tunesmith.model.used_words import UsedWords, fitted, own_table, part_words, state_of
 from tunesmith.train.planning.plan import Plan
 from tunesmith.train.recipe import read_recipe
+from tunesmith.train.weights.fitted import fitted as fit
 
 TABLE = "bert.embeddings.word_embeddings.weight"
 PLAN = Plan("cpu", "fp32", True, 2048, None, 1, "none", 1, {}, {}, "")
@@ -87,9 +90,11 @@ def test_weight_decay_leaves_words_alone_that_no_row_has(base, tmp_path):
     assert (exported(folder)[TABLE] == before).all(1).sum() >= 64 - read_json(folder / "plan.json")["words"]
 
 
-def test_words_that_come_later_join_those_in_use(base, tmp_path):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_words_that_come_later_join_those_in_use(base, tmp_path, precision):
     optim = {"learning_rate": 3e-3, "epochs": 2, "batch_size": 16, "ema": 0.9}
-    folder = begin(tmp_path / "it", base, [row for row in class_rows(90) if row["label"] != "dog"], optim=optim)
+    rows = [row for row in class_rows(90) if row["label"] != "dog"]
+    folder = begin(tmp_path / "it", base, rows, optim=optim, precision=precision)
     run(folder, until="trained")
     first = load_file(last_checkpoint(folder) / "method.safetensors")["used_words"]
     rows = [row for row in class_rows(200, seed=1) if row["label"] != "dog"]
@@ -101,6 +106,32 @@ def test_words_that_come_later_join_those_in_use(base, tmp_path):
     new = sorted(set(then.tolist()) - set(first.tolist()))
     before = load_file(base / "model.safetensors")["embeddings.word_embeddings.weight"]
     assert not (exported(folder)[TABLE][new] == before[new]).all(1).any()
+    others = sorted(set(range(64)) - set(then.tolist()))
+    assert torch.equal(exported(folder)[TABLE][others], before[others])  # in bf16 too
+
+
+def test_a_run_does_not_go_back_before_its_words(base):
+    now, saved = bert(), {TABLE: torch.ones(2, 32)}
+    few = bert()
+    part_words(few, np.array([3, 5]))
+    part_words(now, np.array([3, 4, 5]))
+    learner: Any = SimpleNamespace(method=FULL, model=now, weights=now.state_dict(), step_number=0)
+    assert fit(learner, state_of(few), saved, "step-000002")[TABLE].shape == (3, 32)
+    learner.step_number = 4
+    with pytest.raises(TrainingError, match=r"step-000002: the run cannot go back to it"):
+        fit(learner, state_of(few), saved, "step-000002")
+    assert fit(learner, state_of(now), {TABLE: torch.ones(3, 32)}, "step-000002")[TABLE].shape == (3, 32)
+
+
+def test_a_parted_run_trains_all_words_when_others_learn_from_then_on(base, tmp_path):
+    optim = {"learning_rate": 3e-3, "epochs": 2, "batch_size": 16, "warmup": 0}
+    run(folder := begin(tmp_path / "it", base, class_rows(60), optim=optim), until="trained")
+    optim |= {"epochs": 4, "optimizer": {"type": "adafactor"}}
+    other = begin(tmp_path / "other", base, class_rows(60), optim=optim)
+    (folder / "config.yaml").write_text((other / "config.yaml").read_text().replace("other", "it"))
+    run(folder, resume=True, accept_change=True)
+    assert read_json(folder / "plan.json")["words"] is None
+    assert load_file(last_checkpoint(folder) / "trainable.safetensors")[TABLE].shape == (64, 32)
 
 
 def test_a_run_that_has_trained_all_words_goes_on_with_all(base, tmp_path, monkeypatch):
@@ -171,11 +202,11 @@ def test_weights_fit_a_table_that_is_parted_otherwise():
     part_words(more, np.array([3, 4, 5]))
     weights, state = {TABLE: torch.ones(2, 32)}, state_of(few)
     before = whole.get_input_embeddings().weight.detach().clone()
-    assert torch.equal(fitted(few, state, weights)[TABLE], weights[TABLE])
-    joined = fitted(more, state, weights)[TABLE]
+    assert torch.equal(fitted(few, state, weights, few.state_dict())[TABLE], weights[TABLE])
+    joined = fitted(more, state, weights, more.state_dict())[TABLE]
     assert torch.equal(joined[[0, 2]], torch.ones(2, 32))
     assert torch.equal(joined[1], before[4])
-    everything = fitted(whole, state, weights)[TABLE]
+    everything = fitted(whole, state, weights, whole.state_dict())[TABLE]
     assert torch.equal(everything[[3, 5]], torch.ones(2, 32))
     assert torch.equal(everything[4], before[4])
     assert torch.equal(whole.get_input_embeddings().weight, before)

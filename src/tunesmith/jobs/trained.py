@@ -59,6 +59,6 @@ def trained_model(
     saved = without_value_head(tensors_to_export(checkpoint))
     config, tensors = method.exported(recipe.method, saved, method_tensors(checkpoint))
     model = changed_model(load(base, spec).model, recipe.model_copy(update={"method": config}))
-    tensors = method.fitted(model, method_tensors(checkpoint), tensors)
+    tensors = method.fitted(model, method_tensors(checkpoint), tensors, trainable(model))
     changed = put_weights(trainable(model), tensors, checkpoint.folder)
     return put_back(model), changed

@@ -40,9 +40,9 @@ def with_used_words(
             f"sharding=full: the run's checkpoints hold the {len(before):,} words in use alone, and parted weights are "
             "whole tables. Go on with sharding=none, or start a new run."
         )
-    begins = checkpoint is None and plan.sharding == "none" and recipe.method.type == "full"
-    lasting = not objective.invents and objective.rollouts is None and kind_of(recipe.optim.optimizer).by_row
-    if before is None and not (begins and lasting):
+    may_begin = checkpoint is None and plan.sharding == "none" and recipe.method.type == "full"
+    others_learn = objective.invents or objective.rollouts is not None or not kind_of(recipe.optim.optimizer).by_row
+    if others_learn or (before is None and not may_begin):
         return replace(plan, words=None)
     used = words if before is None else np.union1d(words, before.numpy())
     if not (count := part_words(model, used)):

@@ -89,7 +89,11 @@ def part_words(model: Any, ids: np.ndarray) -> int:
     table = own_table(model)
     if table is None or len(ids) > WORTH * len(table.weight) or not table.weight.requires_grad:
         return 0
-    inside(model).set_input_embeddings(UsedWords(table, torch.from_numpy(ids.astype(np.int64))))
+    parted = UsedWords(table, torch.from_numpy(ids.astype(np.int64)))
+    for part in list(model.modules()):  # not all models let their table be set
+        for name, child in part.named_children():
+            if child is table:
+                setattr(part, name, parted)
     return len(table.weight)
 
 
@@ -99,22 +103,26 @@ def state_of(model: Any) -> dict[str, torch.Tensor]:
     return {} if parted is None else {STATE: parted.ids}
 
 
-def fitted(model: Any, state: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+def fitted(
+    model: Any,
+    state: Mapping[str, torch.Tensor],
+    weights: Mapping[str, torch.Tensor],
+    base: Mapping[str, torch.Tensor],
+) -> dict[str, Any]:
     """Weights of a checkpoint as this model has them: whole where its table is, with its words where it is parted.
 
-    Rows that the checkpoint does not have are the model's own.
-
     Args:
-        model: with the base's values in such rows.
+        model: that has them.
         state: what the checkpoint keeps beside its weights.
-        weights: by name.
+        weights: the checkpoint's, by name.
+        base: the model's own, as nothing has trained them: rows that the checkpoint does not have are of these.
     """
     parted, ids_U = used_words(model), state.get(STATE)
     if ids_U is None or (parted is not None and torch.equal(parted.ids.cpu(), ids_U)):
         return dict(weights)
     table = inside(model).get_input_embeddings()
     name = next(name for name, weight in model.named_parameters() if weight is table.weight)
-    rows = table.weight.detach().cpu().to(weights[name].dtype, copy=True)
+    rows = base[name].detach().cpu().to(weights[name].dtype, copy=True)
     if parted is None:
         rows[ids_U] = weights[name]
     else:

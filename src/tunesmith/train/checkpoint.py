@@ -20,8 +20,9 @@ from tunesmith.core.errors import TrainingError, TunesmithError
 from tunesmith.core.files import publish_folder, read_json, write_json
 from tunesmith.core.manifest import MANIFEST, manifest_of, why_changed
 from tunesmith.train.learner import Learner
-from tunesmith.train.source import Source, Tensors
+from tunesmith.train.source import Source
 from tunesmith.train.state import TrainerState
+from tunesmith.train.weights.fitted import fitted
 from tunesmith.train.weights.shards import like, whole
 
 WEIGHTS, MOMENTS, AVERAGE = "trainable.safetensors", "optimizer.safetensors", "average.safetensors"
@@ -295,15 +296,16 @@ def restore(learner: Learner, checkpoint: Checkpoint, source: Source | None = No
             f"{checkpoint.folder}: it was written by {len(states)} processes, and here are {ranks.count}. "
             f"Set processes={len(states)}."
         )
-    put_weights(learner.weights, _fitted(learner, checkpoint, saved_tensors(checkpoint)), checkpoint.folder)
+    kept, where = method_tensors(checkpoint), checkpoint.folder
+    put_weights(learner.weights, fitted(learner, kept, saved_tensors(checkpoint), where), where)
     learner.placed.weights_were_set()
     _restore_optimizer(learner, checkpoint)
     if learner.average is not None:
         averages = _tensors(checkpoint, AVERAGE)
-        averages = _fitted(learner, checkpoint, averages) if averages else learner.weights
+        averages = fitted(learner, kept, averages, where) if averages else learner.weights
         learner.average.restore({name: like(each.detach(), learner.weights[name]) for name, each in averages.items()})
     if learner.method is not None:
-        learner.method.restore(learner.model, method_tensors(checkpoint), checkpoint.state["method"])
+        learner.method.restore(learner.model, kept, checkpoint.state["method"])
     if source is not None:
         tensors = _tensors(checkpoint, SOURCE.format(rank=ranks.rank))
         source.restore(tensors, checkpoint.state["sources"][ranks.rank])
@@ -313,13 +315,6 @@ def restore(learner: Learner, checkpoint: Checkpoint, source: Source | None = No
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(torch.tensor(state["cuda"], dtype=torch.uint8))
     return TrainerState(**checkpoint.state["trainer"])
-
-
-def _fitted(learner: Learner, checkpoint: Checkpoint, weights: Tensors) -> Tensors:
-    """A checkpoint's weights as the learner's model has them."""
-    if learner.method is None:
-        return weights
-    return learner.method.fitted(learner.model, method_tensors(checkpoint), weights)
 
 
 def same_optimizer(learner: Learner, checkpoint: Checkpoint) -> bool:

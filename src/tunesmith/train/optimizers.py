@@ -100,7 +100,7 @@ class Kind:
         parted: whether it can update parts of weights in several processes.
         counters: what it keeps in its groups, beside the state of weights.
         library: that it is of, where that is an extra.
-        by_row: whether a row of a weight is updated as if the weight had no others.
+        by_row: whether a row of a weight is updated as if the weight had no others, but for how 8 bits are rounded.
     """
 
     make: Callable[[Any, Groups], list[Any]]

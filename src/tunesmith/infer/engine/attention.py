@@ -46,7 +46,7 @@ def attend_one(
         window: a position that is so far back, or farther, is not seen; None for no such limit.
         scale: factor on the scores.
     """
-    places = relative[:, 0, 0, 0].expand(len(query))
+    places = relative[:, 0, 0, 0].long().expand(len(query))
     return torch.ops.tunesmith.attend_one(query, key, value, places, window or EVERYTHING, scale)
 
 
@@ -59,7 +59,7 @@ def _attend_one(
     output = torch.empty_like(query)
     functions.attention(
         query.data_ptr(), key.data_ptr(), value.data_ptr(), places.data_ptr(), output.data_ptr(), *query.shape,
-        *key.stride()[:2], *value.stride()[:2], places.stride(0), window, scale, torch.get_num_threads(),
+        key.shape[2], *key.stride()[:2], *value.stride()[:2], places.stride(0), window, scale, torch.get_num_threads(),
     )  # fmt: skip
     return output
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn.functional import linear
 
-from tunesmith.infer.engine.products import InOrder, Room, can_multiply, numbers_of
+from tunesmith.infer.engine.products import InOrder, Room, can_multiply, room_for
 
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 PACKED_FOR_ROWS = 8  # oneDNN chooses its layout for so many
@@ -223,8 +223,7 @@ def can_pack(dtype: torch.dtype) -> bool:
 def pack(network: torch.nn.Module) -> list[int]:
     """Give every `SlotLinear` of a network a packed weight, siblings a common one; return what `unpack` takes."""
     numbers: list[int] = []
-    weights = [layer.weight for layer in network.modules() if isinstance(layer, SlotLinear)]
-    room = Room(sum(map(numbers_of, weights))) if all(map(can_multiply, weights)) else None
+    room = room_for([layer.weight for layer in network.modules() if isinstance(layer, SlotLinear)])
     try:
         for parent in network.modules():
             children = {name: child for name, child in parent.named_children() if isinstance(child, SlotLinear)}

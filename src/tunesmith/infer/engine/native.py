@@ -37,7 +37,7 @@ def library() -> ctypes.CDLL | None:
             compile_to(path, compiler)
         found = ctypes.CDLL(str(path))
         found.product.argtypes = [*[POINTER] * 3, *[NUMBER] * 4]
-        found.attention.argtypes = [*[POINTER] * 5, *[NUMBER] * 10, REAL, NUMBER]
+        found.attention.argtypes = [*[POINTER] * 5, *[NUMBER] * 11, REAL, NUMBER]
     except (OSError, subprocess.SubprocessError, AttributeError):
         return None
     found.product.restype = found.attention.restype = None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
+from collections.abc import Sequence
 
 import torch
 
@@ -19,10 +21,15 @@ class Room:
     """
 
     def __init__(self, numbers: int) -> None:
-        """Room for so many numbers of four bytes; pages are taken when they are written to."""
+        """Room for so many numbers of four bytes; pages are taken when they are written to.
+
+        Raises:
+            OSError: the system does not give so much at once.
+        """
         size = 4 * numbers + LARGE_PAGE
         memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        memory.madvise(mmap.MADV_HUGEPAGE)
+        with contextlib.suppress(OSError, AttributeError):  # a system without such pages
+            memory.madvise(mmap.MADV_HUGEPAGE)
         whole = torch.frombuffer(memory, dtype=torch.int32)
         self._left = whole[-whole.data_ptr() % LARGE_PAGE // 4 :]
 
@@ -65,11 +72,22 @@ class InOrder:
 
     def product(self, x: torch.Tensor) -> torch.Tensor:
         """x W^T, of any number of rows; a row's bits do not depend on the others."""
+        if x.dtype != torch.bfloat16 or x.shape[-1] != self.inputs:
+            raise TypeError(f"a product of {x.shape[-1]} inputs in {x.dtype}, by a weight of {self.inputs} in bf16")
         x, rows = x.contiguous(), x.numel() // self.inputs
         y = x.new_empty((*x.shape[:-1], self.outputs))
         threads = torch.get_num_threads()
         self._product(x.data_ptr(), self._address, y.data_ptr(), rows, self.inputs, self.outputs, threads)
         return y
+
+
+def room_for(weights: Sequence[torch.Tensor]) -> Room | None:
+    """Room for all of these once they are rearranged; None where they will not be, or find no room together."""
+    if not all(map(can_multiply, weights)):
+        return None
+    with contextlib.suppress(OSError):
+        return Room(sum(map(numbers_of, weights)))
+    return None
 
 
 def numbers_of(weight_OI: torch.Tensor) -> int:

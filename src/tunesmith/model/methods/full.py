@@ -32,11 +32,11 @@ def state(model: Any) -> State:
     return state_of(model), {}
 
 
-def fitted(model: Any, state: Mapping[str, Any], weights: Tensors) -> Tensors:
+def fitted(model: Any, state: Mapping[str, Any], weights: Tensors, base: Tensors) -> Tensors:
     """Weights of a checkpoint, whose table of words may be parted otherwise than the model's."""
     from tunesmith.model.used_words import fitted
 
-    return fitted(model, state, weights)
+    return fitted(model, state, weights, base)
 
 
 FULL = Method(FullConfig, apply, learning_rate=2e-5, state=state, fitted=fitted, label="full fine-tuning")

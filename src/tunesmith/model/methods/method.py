@@ -33,7 +33,7 @@ def _restore_nothing(model: Any, tensors: Tensors, values: Mapping[str, Any]) ->
     return None
 
 
-def _as_saved(model: Any, state: Tensors, weights: Tensors) -> Tensors:
+def _as_saved(model: Any, state: Tensors, weights: Tensors, base: Tensors) -> Tensors:
     return weights
 
 
@@ -69,7 +69,7 @@ class Method:
         state: what beside the weights decides how training goes on.
         restore: puts that back.
         fitted: a checkpoint's weights, by name, as a model has them, which may have parted a weight otherwise; given
-            the model and the tensors of `state` (the words in use of full fine-tuning).
+            the model, the tensors of `state`, and the model's own weights (the words in use of full fine-tuning).
         rate: the learning rate of a weight, as a factor of the run's (LoRA+).
         exported: under which settings, and with which tensors, the base as it was becomes what was trained: of a method
             that changes the base before it trains beside it (PiSSA); given the trained tensors and those of `state`.
@@ -88,7 +88,7 @@ class Method:
     after_step: Callable[[Any, Tensors, int], None] = _nothing_after_a_step
     state: Callable[[Any], State] = _no_state
     restore: Callable[[Any, Tensors, Mapping[str, Any]], None] = _restore_nothing
-    fitted: Callable[[Any, Tensors, Tensors], Tensors] = _as_saved
+    fitted: Callable[[Any, Tensors, Tensors, Tensors], Tensors] = _as_saved
     rate: Callable[[Any, str], float] = _the_same_rate
     exported: Callable[[Any, Tensors, Tensors], tuple[Any, Tensors]] = _as_it_is
     label: str = ""

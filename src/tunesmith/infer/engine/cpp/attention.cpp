@@ -57,14 +57,15 @@ void score(const Number* query, const Slot& slot, float scale, float* scores, lo
     }
 }
 
-// Scores become e^(score - the largest), zero beyond the last position; returns their sum.
+// Scores become e^(score - the largest), as good as zero beyond the last position; returns their sum. What is no number
+// stays none: of such operands the instruction returns the second.
 float weigh(float* scores, long positions, long row) {
     const float largest = *std::max_element(scores, scores + positions);
     std::fill(scores + positions, scores + row, -std::numeric_limits<float>::infinity());
     __m512 sum = _mm512_setzero_ps();
     for (long from = 0; from < row; from += LANES) {
         const __m512 less = _mm512_sub_ps(_mm512_loadu_ps(scores + from), _mm512_set1_ps(largest));
-        const __m512 weight = exponential(_mm512_max_ps(less, _mm512_set1_ps(-100.0f)));
+        const __m512 weight = exponential(_mm512_max_ps(_mm512_set1_ps(-100.0f), less));
         _mm512_storeu_ps(scores + from, weight);
         sum = _mm512_add_ps(sum, weight);
     }
@@ -120,14 +121,16 @@ Heads heads_of(long count, std::integer_sequence<int, Less...>) {
 // query and output (rows, groups, shared, width); keys and values (rows, groups, positions, width), of which the last two
 // axes lie together; places: the position of each row's token, so many numbers apart. Width is a multiple of 32.
 extern "C" void attention(const Number* query, const Number* keys, const Number* values, const std::int64_t* places,
-                          Number* output, long rows, long groups, long shared, long width, long key_row, long key_group,
-                          long value_row, long value_group, long places_apart, long window, float scale, long threads) {
+                          Number* output, long rows, long groups, long shared, long width, long positions, long key_row,
+                          long key_group, long value_row, long value_group, long places_apart, long window, float scale,
+                          long threads) {
 #pragma omp parallel num_threads(threads)
     {
         std::vector<float> scores;
 #pragma omp for schedule(static)
         for (long one = 0; one < rows * groups; ++one) {
-            const long row = one / groups, group = one % groups, place = places[row * places_apart];
+            const long row = one / groups, group = one % groups;
+            const long place = std::clamp(places[row * places_apart], 0L, positions - 1);
             const long first = std::max(0L, place - window + 1);
             const Slot slot{keys + row * key_row + group * key_group + first * width,
                             values + row * value_row + group * value_group + first * width, place + 1 - first, width};
