@@ -12,8 +12,9 @@ from test_decoding import generate, greedy, make, prompts, same
 from test_refresh import train, with_lora
 from tunesmith.infer import local
 from tunesmith.infer.engine import fused, replay, slots
+from tunesmith.infer.engine.compared import distance, own_distance, tolerance, why_logits_differ
 from tunesmith.infer.engine.linear import SlotLinear, add_low_rank
-from tunesmith.infer.engine.network import Network, distance, own_distance, tolerance, why_logits_differ
+from tunesmith.infer.engine.network import Network
 from tunesmith.infer.engine.replay import rounded
 from tunesmith.infer.engine.slots import SlotCache
 from tunesmith.infer.generator import Options, answer_all

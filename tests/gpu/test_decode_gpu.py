@@ -17,8 +17,9 @@ from transformers import (
     MistralForCausalLM,
 )
 
+from tunesmith.infer.engine.compared import distance, why_logits_differ
 from tunesmith.infer.engine.fused import FusedNorm, attend, can_attend
-from tunesmith.infer.engine.network import Network, distance, why_logits_differ
+from tunesmith.infer.engine.network import Network
 from tunesmith.infer.engine.replay import CudaRecorder, Replays
 from tunesmith.infer.engine.sample import pick
 from tunesmith.infer.engine.slots import SlotCache

@@ -30,8 +30,9 @@ from tunesmith.infer.engine.adapters import (
 )
 from tunesmith.infer.engine.answering import LocalAnswering
 from tunesmith.infer.engine.batch import SlotBatch
+from tunesmith.infer.engine.compared import why_logits_differ
 from tunesmith.infer.engine.compiled import LayerGraphs
-from tunesmith.infer.engine.network import Network, why_alone, why_logits_differ
+from tunesmith.infer.engine.network import Network, why_alone
 from tunesmith.infer.engine.plain import PlainBatch
 from tunesmith.infer.engine.replay import Replays, recorder_for
 from tunesmith.infer.engine.request import Request
@@ -387,8 +388,8 @@ class LocalEngine:
 
 
 def compiles(network: Network) -> bool:
-    """Whether layers are compiled for its device: on a GPU, steps are replayed instead."""
-    return network.device.type == "cpu"
+    """Whether its layers are compiled: on a GPU, steps are replayed instead, and some are one call as they are."""
+    return network.device.type == "cpu" and network.whole is None
 
 
 def plain_path(engine: LocalEngine, reason: str) -> DecodePath:

@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
+from tunesmith.infer.engine.compared import distance, tolerance
 from tunesmith.infer.engine.graph import TRACED_POSITIONS, TRACED_ROWS, BlockGraph, Now
 from tunesmith.infer.engine.linear import ForwardContext
-from tunesmith.infer.engine.network import Network, distance, tolerance
+from tunesmith.infer.engine.network import Network
 from tunesmith.infer.engine.slots import SlotCache
 
 MOST_LAYER_KINDS = 4

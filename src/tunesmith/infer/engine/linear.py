@@ -253,6 +253,11 @@ def repack(network: torch.nn.Module) -> None:
         product.pack([layer.weight for layer in sorted(layers, key=lambda layer: layer.begin)])
 
 
+def packed_of(layer: SlotLinear) -> torch.Tensor | InOrder | None:
+    """The packed weight that a layer multiplies by, with its siblings; None if it has none."""
+    return None if layer.product is None else _packed.get(layer.product.memory.number)
+
+
 def unpack(numbers: Sequence[int]) -> None:
     """Free packed weights."""
     for number in numbers:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tunesmith.core.files import home
 
-SOURCES = sorted((Path(__file__).parent / "cpp").glob("*.cpp"))
+SOURCES = sorted((Path(__file__).parent / "cpp").iterdir())
 FLAGS = ("-O3", "-std=c++17", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512bf16", "-fopenmp", "-shared", "-fPIC")
 SECONDS = 60  # that compiling may take
 POINTER, NUMBER, REAL = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
@@ -36,11 +36,12 @@ def library() -> ctypes.CDLL | None:
         if not path.exists():
             compile_to(path, compiler)
         found = ctypes.CDLL(str(path))
+        found.step.argtypes = [POINTER, POINTER, NUMBER]
         found.product.argtypes = [*[POINTER] * 3, *[NUMBER] * 4]
         found.attention.argtypes = [*[POINTER] * 5, *[NUMBER] * 11, REAL, NUMBER]
     except (OSError, subprocess.SubprocessError, AttributeError):
         return None
-    found.product.restype = found.attention.restype = None
+    found.product.restype = found.attention.restype = found.step.restype = None
     return found
 
 
@@ -54,7 +55,7 @@ def compile_to(path: Path, compiler: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / path.name
-        command = [compiler, *FLAGS, *map(str, SOURCES), "-o", str(made)]
+        command = [compiler, *FLAGS, *(str(path) for path in SOURCES if path.suffix == ".cpp"), "-o", str(made)]
         subprocess.run(command, capture_output=True, check=True, timeout=SECONDS)
         made.replace(path)
 

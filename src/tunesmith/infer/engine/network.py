@@ -2,8 +2,8 @@
 
 The copy shares every weight with the model that it is made from, which stays as it is. Linear layers become
 `SlotLinear`, attention goes through `slot_attention`. Whether all that computes what the model computes is not
-assumed: `why_logits_differ` compares them before the copy is used. What was copied all the same, weights in the
-processor's layout and adapters, `refresh` and `put` copy again.
+assumed: `why_logits_differ` (`compared.py`) compares them before the copy is used. What was copied all the same,
+weights in the processor's layout and adapters, `refresh` and `put` copy again.
 
 Axes: B rows, T tokens, V vocabulary, P positions.
 """
@@ -23,11 +23,10 @@ from tunesmith.infer.engine.fused import replace_norms
 from tunesmith.infer.engine.library import cache_argument
 from tunesmith.infer.engine.linear import ForwardContext, SlotLinear, can_pack, pack, repack, unpack
 from tunesmith.infer.engine.slots import POSITION_MULTIPLE, SLOTS, SlotCache
+from tunesmith.infer.engine.step import WholeStep, can_step
 from tunesmith.model.device import free_bytes
-from tunesmith.model.soft import soft_tokens
 
 SEVERAL = 8  # places for adapters, once there is more than one
-MOST_ROUNDING = 0.25  # how far logits of 16-bit models may be off where their own decoding is nearly as far off
 PACKED_SHARE = 0.25  # most of the free memory that packed weights may take
 
 
@@ -38,6 +37,7 @@ class Network:
         model: transformers' model with our layers.
         device: where it computes.
         bytes_per_position: of a row's cache, in all layers; known once logits were compared.
+        whole: what computes a step in one call, so that nothing has to be compiled; None where nothing does.
     """
 
     def __init__(self, model: Any, adapters: Sequence[Adapter]) -> None:
@@ -63,6 +63,7 @@ class Network:
             self.put(place, adapter)
         self.model.set_attn_implementation(SLOTS)
         self._pack()
+        self.whole = WholeStep(self.model) if self._packs is not None and can_step(self.model) else None
 
     @property
     def version(self) -> int:
@@ -143,8 +144,9 @@ class Network:
             weakref.finalize(self._packs, unpack, pack(self.model))
 
     def twin(self) -> Network:
-        """Another copy over the same tensors, for another thread."""
+        """Another copy over the same tensors, for another thread, whose layers can be compiled."""
         other = copy.copy(self)
+        other.whole = None
         other.model = copy.deepcopy(self.model, shared(self.model))
         other.context = next(part.context for part in other.model.modules() if isinstance(part, SlotLinear))
         return other
@@ -217,6 +219,9 @@ class Network:
         """
         relative_B11P = (place_B[:, None] - position_P)[:, None, None]
         cache.aim(0, len(token_B), relative_B11P, place_B)
+        if self.whole is not None and cache.keys:
+            self.context.own = own_B if self._places else None
+            return self.whole(cache, token_B, place_B, self.context.own, self.version)
         self.context.one_each = True
         return self._run(cache, token_B[:, None], relative_B11P, place_B[:, None], own_B, 1)[:, -1]
 
@@ -316,72 +321,3 @@ def rope_types(config: Any) -> set[str]:
             if isinstance(one, dict):
                 found.add(str(one.get("rope_type") or one.get("type")))
     return found
-
-
-@torch.inference_mode()
-def why_logits_differ(network: Network, model: Any, adapter: int) -> str | None:
-    """Compare both passes of a network with the model's own forward pass, on a few tokens.
-
-    Args:
-        network: made from `model`.
-        model: as it came.
-        adapter: index of the adapter that it uses, -1 for none.
-
-    Returns:
-        None if the logits agree; otherwise what is wrong, for people.
-    """
-    words = model.config.get_text_config().vocab_size
-    long, short = [(7919 * i + 11) % words for i in range(1, 12)], [(104729 * i + 5) % words for i in range(1, 9)]
-    own, soft = [adapter, adapter], soft_tokens(model)
-    more = len(soft)
-    try:
-        cache = SlotCache()
-        cache.ensure(2, more + len(long))
-        prompts = torch.tensor([[*soft, *long[:8]], [*soft, *short[:5], 0, 0, 0]], device=network.device)
-        got = [network.prefill(cache, 0, 0, prompts, [more + 7, more + 4], own)]
-        for i in range(3):
-            got.append(network.decode(cache, [long[8 + i], short[5 + i]], [more + 8 + i, more + 5 + i], own))
-    except (NotImplementedError, RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
-        return f"{type(error).__name__} in the batched pass: {str(error).splitlines()[0][:200] if str(error) else ''}"
-    network.bytes_per_position = cache.bytes_per_position
-    for row, (ids, begin) in enumerate(((long, 8), (short, 5))):
-        whole = torch.tensor([[*soft, *ids]], device=network.device)
-        want_TV = model(input_ids=whole, use_cache=False).logits[0, more + begin - 1 :]
-        have_TV = torch.stack([logits_BV[row] for logits_BV in got])
-        off, limit = distance(have_TV, want_TV), tolerance(want_TV.dtype)
-        if off > limit and want_TV.dtype in (torch.bfloat16, torch.float16):
-            limit = max(limit, min(2 * own_distance(model, whole, want_TV), MOST_ROUNDING))
-        if off > limit:
-            return f"the batched pass computes other logits than the model ({off:.1g} relative)"
-    return None
-
-
-def own_distance(model: Any, whole_1T: torch.Tensor, want_TV: torch.Tensor) -> float:
-    """How far the model's own decoding, token by token, is from what it says of the whole: both are rounded.
-
-    Args:
-        model: decodes with a cache of its own.
-        whole_1T: tokens.
-        want_TV: logits of the last ones.
-    """
-    argument, length = cache_argument(model), whole_1T.shape[1]
-    begin = length - len(want_TV) + 1
-    output = model(input_ids=whole_1T[:, :begin], use_cache=True)
-    have = [output.logits[0, -1]]
-    for place in range(begin, length):
-        token_11, kept = whole_1T[:, place : place + 1], {argument: getattr(output, argument)}
-        output = model(input_ids=token_11, use_cache=True, **kept)
-        have.append(output.logits[0, -1])
-    return distance(torch.stack(have), want_TV)
-
-
-def distance(one: torch.Tensor, other: torch.Tensor) -> float:
-    """How far logits are from others, relative to their spread; infinite where one is no number."""
-    spread = (other.float() - other.float().mean(-1, keepdim=True)).norm()
-    off = float((one.float() - other.float()).norm() / spread.clamp(min=1e-9))
-    return off if off == off else float("inf")
-
-
-def tolerance(dtype: torch.dtype) -> float:
-    """How far logits may be off, as `distance` measures, when only the order of sums differs."""
-    return {torch.float64: 1e-6, torch.float32: 1e-3}.get(dtype, 0.05)

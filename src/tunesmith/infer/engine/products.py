@@ -45,6 +45,7 @@ class InOrder:
     Attributes:
         outputs: of the weight.
         inputs: of the weight.
+        address: where it lies, as long as this is there.
     """
 
     def __init__(self, weight_OI: torch.Tensor, room: Room | None = None) -> None:
@@ -54,7 +55,7 @@ class InOrder:
         self._words = torch.empty(numbers, dtype=torch.int32) if room is None else room.take(numbers)
         functions = library()
         assert functions is not None
-        self._product, self._address = functions.product, self._words.data_ptr()
+        self._product, self.address = functions.product, self._words.data_ptr()
         self.set(weight_OI)
 
     @torch.inference_mode()
@@ -77,7 +78,7 @@ class InOrder:
         x, rows = x.contiguous(), x.numel() // self.inputs
         y = x.new_empty((*x.shape[:-1], self.outputs))
         threads = torch.get_num_threads()
-        self._product(x.data_ptr(), self._address, y.data_ptr(), rows, self.inputs, self.outputs, threads)
+        self._product(x.data_ptr(), self.address, y.data_ptr(), rows, self.inputs, self.outputs, threads)
         return y
 
 

@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 
-from tunesmith.infer.engine.network import Network, distance, tolerance
+from tunesmith.infer.engine.compared import distance, tolerance
+from tunesmith.infer.engine.network import Network
 from tunesmith.infer.engine.slots import SlotCache
 
 FEWEST_POSITIONS = 128  # that a recorded step reads, where the cache has them
