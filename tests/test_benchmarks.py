@@ -94,7 +94,8 @@ def test_decoding_beside_others(load, options, monkeypatch):
     monkeypatch.setattr(bench, "TOGETHER", (1, 2))
     monkeypatch.setattr(bench, "ROUNDS", 1)
     options.device, options.new = "cpu", 4
-    monkeypatch.setattr(network, "PACKED_SHARE", network.PACKED_SHARE)  # which one of them changes
+    for name in ("PACKED_SHARE", "can_step"):  # which some of them change
+        monkeypatch.setattr(network, name, getattr(network, name))
     for name in ("transformers", "tunesmith, slots alone", "tunesmith, slots and packed weights"):
         options.contender = name
         found[name] = bench.CONTENDERS[name](options)

@@ -1,8 +1,8 @@
-"""What decoding does in C++ of our own (`cpp/`), which g++ compiles here, once: products and attention in bf16.
+"""What decoding in bf16 does in C++ of our own (`cpp/`), which g++ compiles here, once.
 
 Where there is no g++, or the processor has other units for bf16 than AVX-512's, torch and its libraries do the same,
-slower: oneDNN's product of few rows reads weights and computes in turn, so that eight rows of a 135M model wait half as
-long again as memory needs, and attention that torch compiles adds up bf16 numbers one by one.
+slower: oneDNN's product of few rows reads weights and computes in turn, and attention that torch compiles adds up bf16
+numbers one by one.
 """
 
 from __future__ import annotations
