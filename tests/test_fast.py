@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from conftest import READS, many_rows
 from tunesmith.data.load import load_rows
 from tunesmith.data.prepare import prepare
-from tunesmith.model import tiles
+from tunesmith.model import attention_cpu, native, tiles
 from tunesmith.model.attention import PACKED, attend, packed_attention, row_by_row
 from tunesmith.model.layers import layers_of
 from tunesmith.model.load import LoadSpec, load
@@ -81,9 +81,26 @@ def heads(tokens, dtype, query=4, key=2, width=16):
     return [torch.randn(1, tokens, n, width).transpose(1, 2).to(dtype).requires_grad_() for n in (query, key, key)]
 
 
-@pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 2e-6), (torch.bfloat16, 1.5e-2)])
+needs_native = pytest.mark.skipif(native.library() is None, reason="no g++, or another processor")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "close", "longest"),
+    [
+        (torch.float32, 2e-6, 0),
+        (torch.bfloat16, 1.5e-2, 0),
+        pytest.param(torch.bfloat16, 8e-3, 2048, marks=needs_native),
+        pytest.param(torch.bfloat16, 1.5e-2, 100, marks=needs_native),  # the last row as torch computes it
+    ],
+)
 @pytest.mark.parametrize(("key_heads", "causal"), [(1, True), (2, True), (4, True), (2, False), (4, False)])
-def test_attention_and_its_gradients_are_those_of_double_precision(dtype, close, key_heads, causal):
+def test_attention_and_its_gradients_are_those_of_double_precision(
+    dtype, close, longest, key_heads, causal, monkeypatch
+):
+    if not longest:
+        monkeypatch.setattr(attention_cpu, "can_attend", lambda *heads: False)
+    monkeypatch.setattr(attention_cpu, "LONGEST", longest)
+    monkeypatch.setattr(attention_cpu, "rows_of", attention_cpu.rows_of.__wrapped__)
     offsets = torch.tensor([0, 1, 4, 40, 640], dtype=torch.int32)  # the last row takes three blocks
     given = heads(640, dtype, key=key_heads)
     exact = [tensor.detach().double().requires_grad_() for tensor in given]
@@ -95,6 +112,38 @@ def test_attention_and_its_gradients_are_those_of_double_precision(dtype, close,
     wanted = torch.autograd.grad(want, exact, direction)
     for one, other in zip((found, *by), (want, *wanted), strict=True):
         assert (one - other).abs().max() < close * other.abs().max()
+
+
+@needs_native
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize(("query", "key", "width"), [(3, 1, 64), (2, 2, 16), (4, 1, 96)])
+def test_rows_of_all_lengths_are_right_forth_and_back(causal, query, key, width):
+    lengths = [1, 2, 3, 5, 6, 7, 15, 16, 17, 31, 33, 64, 95, 96, 97, 128, 193, 300]
+    offsets = torch.tensor([0, *lengths]).cumsum(0)
+    given = heads(sum(lengths), torch.bfloat16, query, key, width)
+    given = [given[0], *(one.detach().contiguous().requires_grad_() for one in given[1:])]  # by heads in memory
+    exact = [tensor.detach().double().requires_grad_() for tensor in given]
+    found, want = attend(*given, offsets, 0.3, causal)[0], row_by_row(*exact, offsets, 0.0, 0.3, causal)
+    direction = torch.randn_like(want)
+    by = torch.autograd.grad(found, given, direction.bfloat16())
+    wanted = torch.autograd.grad(want, exact, direction.bfloat16().double())
+    have, right = [found, *(one.transpose(1, 2) for one in by)], [want, *(one.transpose(1, 2) for one in wanted)]
+    for row in (slice(begin, end) for begin, end in itertools.pairwise(offsets.tolist())):
+        for one, other in zip(have, right, strict=True):
+            assert (one[:, row] - other[:, row]).abs().max() < 8e-3 * max(other[:, row].abs().max(), 0.1)
+
+
+@needs_native
+def test_a_row_of_a_pack_is_what_it_is_alone_and_spoils_no_other():
+    given = heads(60, torch.bfloat16)
+    with torch.no_grad():
+        together = attend(*given, torch.tensor([0, 20, 60]), 0.2, True)[0]
+        alone = attend(*(one[:, :, 20:] for one in given), torch.tensor([0, 40]), 0.2, True)[0]
+        assert torch.equal(together[:, 20:], alone)
+        given[2][:, :, 3] = torch.nan
+        spoilt = attend(*given, torch.tensor([0, 20, 60]), 0.2, True)[0]
+    assert spoilt[:, 3:20].isnan().all()
+    assert torch.equal(spoilt[:, 20:], alone)
 
 
 @pytest.mark.parametrize(("key_heads", "causal"), [(4, True), (2, False)])

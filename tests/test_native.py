@@ -6,12 +6,13 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tunesmith.infer.engine import native, products
+from tunesmith.infer.engine import products
 from tunesmith.infer.engine.attention import attend_one, can_attend_one
 from tunesmith.infer.engine.linear import Product, _packed
 from tunesmith.infer.engine.products import InOrder, can_multiply
 from tunesmith.infer.generator import Options, answer_all
 from tunesmith.infer.local import LocalEngine
+from tunesmith.model import native
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # torch's
 needs_it = pytest.mark.skipif(native.library() is None, reason="no g++, or another processor")

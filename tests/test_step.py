@@ -21,7 +21,6 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from tunesmith.infer.engine import native
 from tunesmith.infer.engine.adapters import Adapter, adapters_of
 from tunesmith.infer.engine.compared import distance
 from tunesmith.infer.engine.network import Network
@@ -29,6 +28,7 @@ from tunesmith.infer.engine.slots import SlotCache
 from tunesmith.infer.engine.step import WholeStep, can_step
 from tunesmith.infer.generator import Options, answer_all
 from tunesmith.infer.local import LocalEngine
+from tunesmith.model import native
 
 pytestmark = [
     pytest.mark.skipif(native.library() is None, reason="no g++, or another processor"),
@@ -37,6 +37,9 @@ pytestmark = [
 WORDS, PROMPT = 320, 40
 FAMILIES = {
     "Llama": (LlamaConfig, LlamaForCausalLM, {}),
+    "Llama, five heads a group": (
+        LlamaConfig, LlamaForCausalLM, {"num_attention_heads": 10, "head_dim": 96, "hidden_size": 160}
+    ),
     "Llama with biases": (LlamaConfig, LlamaForCausalLM, {"attention_bias": True, "mlp_bias": True}),
     "Mistral": (MistralConfig, MistralForCausalLM, {"sliding_window": 5}),
     "Qwen2": (
@@ -49,7 +52,7 @@ FAMILIES = {
 def made(family: str, **changes):
     config, kind, extra = FAMILIES[family]
     sizes = {"vocab_size": WORDS, "hidden_size": 96, "intermediate_size": 176, "num_hidden_layers": 3}
-    heads = {"num_attention_heads": 3, "num_key_value_heads": 1}
+    heads = {"num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 32}
     torch.manual_seed(0)
     return in_bf16(kind(config(**sizes | heads | extra | changes)))
 
@@ -72,7 +75,7 @@ def whole_and_parted(model, adapters=()) -> tuple[Network, Network]:
 def steps_of(network: Network, rows, own=-1) -> list[torch.Tensor]:
     """Logits of steps of so many rows each, behind prompts of forty tokens."""
     cache, most = SlotCache(), max(rows)
-    owns = [own] * most if isinstance(own, int) else own
+    owns = [own] * most if isinstance(own, int) else own[:most]
     cache.ensure(most, 64)
     prompts = (torch.arange(most)[:, None] * 41 + torch.arange(PROMPT) * 37) % WORDS
     network.prefill(cache, 0, 0, prompts, [PROMPT - 1] * most, owns)
@@ -97,11 +100,21 @@ def test_it_is_as_near_to_fp32_as_the_layers_one_by_one(family):
     assert worst(steps_of(network, rows), want) < 1.3 * worst(steps_of(parted, rows), want) < 0.03
 
 
-def test_a_row_does_not_depend_on_the_others():
-    network = Network(made("Llama"), [])
-    many = steps_of(network, (17, 17, 17))
-    few = steps_of(network, (1, 1, 1))
+@pytest.mark.parametrize("family", ["Llama with biases", "Qwen3"])
+def test_a_row_does_not_depend_on_the_others(family):
+    model = made(family)
+    network = Network(model, [adapter_of(model, 5, "all-linear")])
+    assert network.whole is not None
+    own = [0, -1] * 8 + [0]
+    many = steps_of(network, (17, 17, 17), own)
+    few = steps_of(network, (1, 1, 1), own)
     assert all(torch.equal(one[0], other[0]) for one, other in zip(many, few, strict=True))
+    with torch.no_grad():
+        model.get_input_embeddings().weight[3] = torch.nan  # the second row's token in the first step
+    network.refresh(model)
+    spoilt = steps_of(network, (17,), own)[0]
+    assert spoilt[1].isnan().all()
+    assert torch.equal(spoilt[2:], many[0][2:])
 
 
 def adapter_of(model, rank: int, targets, scale: float = 0.05) -> Adapter:
@@ -131,21 +144,64 @@ def test_each_row_has_its_own_adapter(family):
 
 
 def test_weights_and_adapters_that_change_are_those_that_are_used():
-    model = made("Llama")
-    network, parted = whole_and_parted(model)
+    model = made("Llama with biases")
+    network = Network(model, [])
     before = steps_of(network, (3,))
     with torch.no_grad():
         model.model.layers[1].mlp.up_proj.weight.mul_(-1)
-        model.model.norm.weight.mul_(2)
+        for layer in model.model.layers:  # elsewhere
+            layer.input_layernorm.weight.data = layer.input_layernorm.weight.flip(0).clone()
+            layer.self_attn.v_proj.bias.data = layer.self_attn.v_proj.bias.flip(0).clone()
     network.refresh(model)
     after = steps_of(network, (3,))
     assert worst(after, before) > 0.1
-    assert worst(after, steps_of(parted, (3,))) < 0.02
+    assert worst(after, steps_of(Network(model, []), (3,))) == 0
     for place in range(3):  # places double on the way
         network.put(place, adapter_of(model, 2 + place, "all-linear"))
-    parted = network.twin()
-    assert worst(steps_of(network, (3,), [2, 0, 1]), steps_of(parted, (3,), [2, 0, 1])) < 0.02
+        own = [place, 0, -1]
+        assert worst(steps_of(network, (3,), own), steps_of(network.twin(), (3,), own)) < 0.02
     assert worst(steps_of(network, (3,), [2, 0, 1]), after) > 0.1
+
+
+def test_weights_that_are_no_longer_as_it_reads_them_are_read_layer_by_layer():
+    model = made("Llama")
+    network = Network(model, [])
+    assert network.whole.is_ready(network.version)
+    want = steps_of(network, (3,))
+    for part in model.modules():
+        if type(part).__name__ == "LlamaRMSNorm":
+            part.weight.data = part.weight.data.float()
+    network.refresh(model)
+    assert not network.whole.is_ready(network.version)
+    for part in model.modules():
+        if type(part).__name__ == "LlamaRMSNorm":
+            part.weight.data = part.weight.data.bfloat16()
+    network.refresh(model)
+    assert worst(steps_of(network, (3,)), want) == 0
+
+
+def test_slots_and_positions_grow_between_steps():
+    network, parted = whole_and_parted(made("Qwen2"))
+    logits = []
+    for one in (network, parted):
+        cache = SlotCache()
+        with torch.inference_mode():
+            one.prefill(cache, 0, 0, torch.arange(40).view(2, 20), [19, 19], [-1, -1])
+            found = [one.decode(cache, [1, 2], [20, 20], [-1, -1])]
+            cache.ensure(5, 100)
+            one.prefill(cache, 2, 0, torch.arange(90)[None].expand(3, -1), [89] * 3, [-1] * 3)
+            found.append(one.decode(cache, [1, 2, 3, 4, 5], [21, 21, 90, 90, 90], [-1] * 5))
+        logits.append(found)
+    assert worst(*logits) < 0.02
+
+
+def test_what_is_nowhere_is_refused():
+    network = Network(made("Llama"), [])
+    cache = SlotCache()
+    network.prefill(cache, 0, 0, torch.arange(8).view(2, 4), [3, 3], [-1, -1])
+    for tokens, places in (([1], [cache.positions]), ([1], [-1]), ([1, 2, 3], [4, 4, 4])):
+        with pytest.raises(IndexError, match="rows at"):
+            network.decode(cache, tokens, places, [-1] * len(tokens), 32)
 
 
 def granite():
@@ -156,6 +212,24 @@ def granite():
 def hooked():
     model = made("Llama")
     model.model.layers[2].mlp.register_forward_hook(lambda layer, inputs, output: output * 2)
+    return model
+
+
+def hooked_norm():
+    model = made("Llama")
+    model.model.norm.register_forward_hook(lambda layer, inputs, output: output * 1.03)
+    return model
+
+
+def wide():
+    model, other = made("Llama"), made("Llama", intermediate_size=352)
+    model.model.layers[1].mlp = other.model.layers[1].mlp
+    return model
+
+
+def other_epsilon():
+    model = made("Llama")
+    model.model.layers[1].input_layernorm.variance_epsilon = 0.1
     return model
 
 
@@ -173,8 +247,12 @@ def parametrized():
         parametrized,
         lambda: made("Llama").float(),
         lambda: made("Llama", hidden_act="gelu"),
-        lambda: made("Llama", num_attention_heads=6, num_key_value_heads=2),  # heads of 16
+        lambda: made("Llama", head_dim=16),
         lambda: made("Llama", intermediate_size=100),
+        lambda: made("Mistral", sliding_window=0),
+        hooked_norm,
+        wide,
+        other_epsilon,
     ],
 )
 def test_it_is_not_taken_for_what_it_does_not_compute(make):
@@ -186,13 +264,17 @@ def test_it_is_not_taken_for_what_it_does_not_compute(make):
 def test_where_its_logits_are_others_layers_are_computed_one_by_one(monkeypatch):
     model = made("Llama")
     prompts = [([5, 6, 7], Options(max_new_tokens=6)), ([9, 8], Options(max_new_tokens=4))]
+    with monkeypatch.context() as without:
+        without.setattr("tunesmith.infer.engine.network.can_step", lambda model: False)
+        want = answer_all(LocalEngine(model, None, compile_after=None), prompts)
     engine = LocalEngine(model, None)
-    want = answer_all(engine, prompts)
+    assert [len(one.choices[0].ids) for one in answer_all(engine, prompts)] == [6, 4]
     assert engine._path().network.whole is not None
     assert engine.reason == ""
     step = WholeStep.__call__
-    monkeypatch.setattr(WholeStep, "__call__", lambda *inputs: step(*inputs).roll(1, -1))
-    other = LocalEngine(model, None)
-    have = answer_all(other, prompts)
-    assert other._path().network.whole is None
-    assert [one.choices[0].ids[0] for one in have] == [one.choices[0].ids[0] for one in want]
+    for wrong in (lambda *inputs: step(*inputs).roll(1, -1), lambda *inputs: 1 / 0):
+        monkeypatch.setattr(WholeStep, "__call__", wrong)
+        other = LocalEngine(model, None, compile_after=None)
+        have = answer_all(other, prompts)
+        assert other._path().network.whole is None
+        assert [one.choices[0].ids for one in have] == [one.choices[0].ids for one in want]

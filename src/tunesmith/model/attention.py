@@ -6,10 +6,12 @@ transformers' own packed kernels use) says where each begins. Cost is the sum of
 lengths, not the square of the sum.
 
 On a CPU this is one operator of its own, so that compiled layers need not be broken open for it. In
-bf16 it goes block by block through plain matrix products, short rows together (`tiles`): torch's fused
-kernel for CPUs does not use the processor's bf16 products (see docs/speed.md for what that gains). In fp32 the
-fused kernel is as fast, and is used. Only queries, keys and values are kept for the backward pass; probabilities are
-computed again there (Dao et al., 2022, arXiv 2205.14135). On a GPU `attention_gpu` chooses among kernels.
+bf16 it is C++ of our own where that can be compiled (`attention_cpu`); elsewhere, and for very long rows,
+it goes block by block through plain matrix products, short rows together (`tiles`): torch's fused
+kernel for CPUs does not use the processor's bf16 products (see docs/speed.md for what that gains). In fp32
+the fused kernel is as fast, and is used. Only queries, keys and values are kept for the backward pass;
+probabilities are computed again there (Dao et al., 2022, arXiv 2205.14135). On a GPU `attention_gpu`
+chooses among kernels.
 
 Axes: B batch (1), H heads, K key-value heads, G = H / K query heads that share one, T tokens, D width
 of a head, N queries of a block, S keys that they see.
@@ -26,7 +28,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from tunesmith.model import tiles
+from tunesmith.model import attention_cpu, tiles
 from tunesmith.model.attention_gpu import attend_any, attend_by_cudnn
 from tunesmith.model.prefix import places_in_rows, prefix_of, replaced
 
@@ -112,7 +114,9 @@ def attend(
     _, heads, tokens, width = query.shape
     output = query.new_empty(1, tokens, heads, width)
     sums = query.new_empty(_sums_shape(query), dtype=torch.float32)
-    short, rows = _parted(offsets, query, causal)
+    ours, short, rows = _parted(offsets, query, key, value, causal)
+    if ours is not None:
+        attention_cpu.forward(query, key, value, ours, scale, causal, output)
     if short is not None:
         tiles.forward(query, key, value, scale, short, output[0])
     for here in rows:
@@ -134,7 +138,9 @@ def attend_backward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
     """Gradients of `attend` by query, key and value; `gradient` is (1, T, H, D)."""
     by_query, by_key, by_value = (_laid_out_by_tokens(tensor) for tensor in (query, key, value))
-    short, rows = _parted(offsets, query, causal)
+    ours, short, rows = _parted(offsets, query, key, value, causal)
+    if ours is not None:
+        attention_cpu.backward(gradient, query, key, value, ours, scale, causal, by_query, by_key, by_value)
     if short is not None:
         tiles.backward(gradient, query, key, value, scale, short, by_query, by_key, by_value)
     for here in rows:
@@ -260,12 +266,17 @@ def _first(found_KMD: torch.Tensor, into_KGLD: torch.Tensor) -> torch.Tensor:
     return found_KMD.unflatten(1, (into_KGLD.shape[1], -1))[:, :, : into_KGLD.shape[2]]
 
 
-def _parted(offsets: torch.Tensor, query: torch.Tensor, causal: bool) -> tuple[tiles.Short | None, tuple[slice, ...]]:
-    """The short rows, which go in tiles, and those that are computed one by one: in fp32 all of them."""
+def _parted(
+    offsets: torch.Tensor, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, causal: bool
+) -> tuple[torch.Tensor | None, tiles.Short | None, tuple[slice, ...]]:
+    """The rows that `attention_cpu` takes, the short ones that go in tiles, and those that are computed one by one."""
     ends = tuple(offsets.tolist())
     if query.dtype == torch.float32:
-        return None, tuple(slice(begin, end) for begin, end in pairwise(ends) if begin < end)
-    return tiles.short_of(ends, causal, query.dtype, query.shape[1])
+        return None, None, tuple(slice(begin, end) for begin, end in pairwise(ends) if begin < end)
+    if attention_cpu.can_attend(query, key, value):
+        ours, rows = attention_cpu.rows_of(ends)
+        return ours, None, rows
+    return None, *tiles.short_of(ends, causal, query.dtype, query.shape[1])
 
 
 def _grouped(tensor: torch.Tensor, key: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from tunesmith.infer.engine.native import library
+from tunesmith.model.native import library
 
 WIDTH_MULTIPLE = 32  # heads of such widths it can read
 EVERYTHING = 1 << 40  # a window that nothing is out of

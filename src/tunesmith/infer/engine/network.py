@@ -19,11 +19,12 @@ import torch
 from peft.tuners.lora import LoraLayer
 
 from tunesmith.infer.engine.adapters import Adapter, CannotStack, fit
+from tunesmith.infer.engine.family import can_step
 from tunesmith.infer.engine.fused import replace_norms
 from tunesmith.infer.engine.library import cache_argument
 from tunesmith.infer.engine.linear import ForwardContext, SlotLinear, can_pack, pack, repack, unpack
 from tunesmith.infer.engine.slots import POSITION_MULTIPLE, SLOTS, SlotCache
-from tunesmith.infer.engine.step import WholeStep, can_step
+from tunesmith.infer.engine.step import WholeStep
 from tunesmith.model.device import free_bytes
 
 SEVERAL = 8  # places for adapters, once there is more than one
@@ -58,6 +59,7 @@ class Network:
         if self.device.type == "cuda":
             replace_norms(self.model, base.dtype)
         self.bytes_per_position = 0
+        self.whole: WholeStep | None = None
         self._places = self._rank = 0  # of adapters, and columns of each
         for place, adapter in enumerate(adapters):
             self.put(place, adapter)
@@ -83,12 +85,18 @@ class Network:
         """
         layers = self._layers()
         fit(adapter, layers)
-        self._changes[0] += 1
+        self._change()
         self._places, self._rank = self._room(place, adapter)
         in_place = [layer.put(place, adapter.factors.get(name), self._places, self._rank)
                     for name, layer in layers.items()]  # fmt: skip
         self._changes[0] += 1
         return all(in_place)
+
+    def _change(self) -> None:
+        """Weights or adapters are about to be others."""
+        self._changes[0] += 1
+        if self.whole is not None:
+            self.whole.forget()
 
     def more_bytes(self, place: int, adapter: Adapter) -> int:
         """That putting it there would take."""
@@ -122,7 +130,7 @@ class Network:
         base = model.get_base_model() if hasattr(model, "peft_config") else model
         named = dict(parameters_of(base))
         named |= {name.replace(".base_layer.", "."): weight for name, weight in named.items()}
-        self._changes[0] += 1
+        self._change()
         for name, weight in parameters_of(self.model):
             source = named.get(name)
             if source is not weight:
@@ -219,9 +227,9 @@ class Network:
         """
         relative_B11P = (place_B[:, None] - position_P)[:, None, None]
         cache.aim(0, len(token_B), relative_B11P, place_B)
-        if self.whole is not None and cache.keys:
+        if self.whole is not None and cache.keys and self.whole.is_ready(self.version):
             self.context.own = own_B if self._places else None
-            return self.whole(cache, token_B, place_B, self.context.own, self.version)
+            return self.whole(cache, token_B, place_B, self.context.own)
         self.context.one_each = True
         return self._run(cache, token_B[:, None], relative_B11P, place_B[:, None], own_B, 1)[:, -1]
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
-from tunesmith.infer.engine.native import library
+from tunesmith.model.native import library
 
 OUTPUTS, PANEL = 16, 3  # outputs that lie together, and how many such are read together
 LARGE_PAGE = 2 << 20

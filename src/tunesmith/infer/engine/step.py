@@ -1,8 +1,9 @@
 """A step of decoding in one call (`cpp/step.cpp`): all layers of a model that is built like Llama, in bf16 on a CPU.
 
 Layer by layer, a step is hundreds of calls from Python, between which memory rests. What such a model computes is
-known: norm, attention with rotary positions, norm, gated network. Whether this one computes that is not assumed: its
-classes are looked at (`can_step`), and logits are compared with the model's own before anybody is answered.
+known: norm, attention with rotary positions, norm, gated network. Whether this one computes that is not assumed:
+`family` looks at it, also when weights have changed, and logits are compared with the model's own before anybody is
+answered.
 
 Axes: B rows, C width of the model, D width of a head, V vocabulary.
 """
@@ -15,19 +16,12 @@ from typing import Any
 
 import torch
 
-from tunesmith.infer.engine.attention import EVERYTHING, WIDTH_MULTIPLE
+from tunesmith.infer.engine.attention import EVERYTHING
+from tunesmith.infer.engine.family import HEAD_NORMS, PRODUCTS, adapters_of, can_step, window_of
 from tunesmith.infer.engine.linear import SlotLinear, packed_of
-from tunesmith.infer.engine.native import library
 from tunesmith.infer.engine.products import InOrder
 from tunesmith.infer.engine.slots import SlotCache
-
-FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3")  # as transformers' classes begin
-LANES = 16  # widths are multiples of it
-READ, OUT = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), ("self_attn.o_proj",)
-GROW, SHRINK = ("mlp.gate_proj", "mlp.up_proj"), ("mlp.down_proj",)
-PRODUCTS = READ, OUT, GROW, SHRINK
-HEAD_NORMS = "self_attn.q_norm", "self_attn.k_norm"  # Qwen3 has them
-OTHERS = {"", "self_attn", "mlp", "mlp.act_fn", "input_layernorm", "post_attention_layernorm"}
+from tunesmith.model.native import library
 
 
 class Part(Structure):
@@ -58,7 +52,7 @@ class Model(Structure):
     _fields_ = (
         ("layers", POINTER(Layer)),
         ("after", c_void_p),
-        *((name, c_long) for name in ("count", "width", "heads", "groups", "head_width", "inner", "rank")),
+        *((name, c_long) for name in ("count", "width", "heads", "groups", "head_width", "inner", "places", "rank")),
         ("epsilon", c_float),
         ("scale", c_float),
     )
@@ -77,104 +71,84 @@ class WholeStep:
     """What computes steps of one model, and knows where its weights, adapters and slots lie."""
 
     def __init__(self, model: Any) -> None:
-        """Nothing is looked at yet.
+        """Nothing is looked at yet."""
+        self._model = model
+        self._known: tuple[int, Model | None, list[torch.Tensor]] | None = None
+
+    def is_ready(self, version: int) -> bool:
+        """Whether it can compute what the model is now.
 
         Args:
-            model: that `can_step`.
+            version: another one whenever weights or adapters may be others, or lie elsewhere.
         """
-        self._model = model
-        self._known: tuple[int, Model, list[torch.Tensor]] | None = None
+        if self._known is None or self._known[0] != version:
+            self.forget()
+            kept = [tensor.detach() for tensor in (*self._model.parameters(), *self._model.buffers())]
+            self._known = version, _model(self._model) if can_step(self._model) else None, kept
+        return self._known[1] is not None
+
+    def forget(self) -> None:
+        """Hold no weights and adapters any more."""
+        self._known = None
 
     def __call__(
-        self, cache: SlotCache, token_B: torch.Tensor, place_B: torch.Tensor, own_B: torch.Tensor | None, version: int
+        self, cache: SlotCache, token_B: torch.Tensor, place_B: torch.Tensor, own_B: torch.Tensor | None
     ) -> torch.Tensor:
-        """The logits (B, V); keys and values are written to the cache.
+        """The logits (B, V), of the version that `is_ready`; keys and values are written to the cache.
 
         Args:
             cache: has room in all layers, for the first rows.
             token_B: the tokens.
             place_B: their positions.
             own_B: places of adapters, -1 for none; None where there are no adapters.
-            version: another one whenever weights or adapters may lie elsewhere.
+
+        Raises:
+            IndexError: there is no such slot, position or adapter.
         """
-        model = self._model.model
+        assert self._known is not None
+        where, body = self._known[1], self._model.model
+        assert where is not None
+        _check(cache, place_B, own_B, where.places)
         hidden_B1C = self._model.get_input_embeddings()(token_B[:, None])
-        turns_B1D = model.rotary_emb(hidden_B1C, place_B[:, None])
-        inputs = [hidden_B1C, *turns_B1D, place_B] if own_B is None else [hidden_B1C, *turns_B1D, place_B, own_B]
-        inputs = [one.contiguous() for one in inputs]
-        layers = range(len(model.layers))
-        pointers = c_void_p * len(layers)
-        stores = [pointers(*(store[layer].data_ptr() for layer in layers)) for store in (cache.keys, cache.values)]
+        inputs = [hidden_B1C, *body.rotary_emb(hidden_B1C, place_B[:, None]), place_B]
+        inputs = [one.contiguous() for one in (inputs if own_B is None else [*inputs, own_B])]
+        pointers = c_void_p * where.count
+        stores = [
+            pointers(*(store[layer].data_ptr() for layer in range(where.count))) for store in (cache.keys, cache.values)
+        ]
         rows = Rows(
             *(one.data_ptr() for one in inputs), *([None] if own_B is None else []), *map(addressof, stores),
             len(token_B), cache.positions,
         )  # fmt: skip
         functions = library()
         assert functions is not None
-        functions.step(byref(self._where(version)), byref(rows), torch.get_num_threads())
+        functions.step(byref(where), byref(rows), torch.get_num_threads())
         return self._model.get_output_embeddings()(inputs[0])[:, -1]
 
-    def _where(self, version: int) -> Model:
-        """Where everything lies in this version."""
-        if self._known is None or self._known[0] != version:
-            kept = [*self._model.parameters(), *self._model.buffers()]  # or their memory could be another's
-            self._known = version, _model(self._model), kept
-        return self._known[1]
 
-
-def can_step(model: Any) -> bool:
-    """Whether the layers of a model are of the kind that `WholeStep` computes, and lie as it reads them."""
-    family = type(model).__name__.removesuffix("ForCausalLM")
-    if library() is None or family not in FAMILIES or type(model.model).__name__ != f"{family}Model":
-        return False
-    config, layers = model.config, model.model.layers
-    widths = {layer.self_attn.head_dim % WIDTH_MULTIPLE for layer in layers}
-    widths |= {config.hidden_size % LANES, config.intermediate_size % LANES}
-    return widths == {0} and config.hidden_act == "silu" and all(_as_expected(layer, family) for layer in layers)
-
-
-def _as_expected(layer: Any, family: str) -> bool:
-    """Whether a layer has the parts that it should have and no more, all in bf16."""
-    kinds = [type(one).__name__ for one in (layer, layer.self_attn, layer.mlp)]
-    if kinds != [f"{family}{part}" for part in ("DecoderLayer", "Attention", "MLP")]:
-        return False
-    parts = dict(layer.named_modules())
-    names = {name.removesuffix(".product") for name in parts}
-    if names != OTHERS.union(*PRODUCTS, HEAD_NORMS if family == "Qwen3" else ()):
-        return False
-    if any(part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part) for part in parts.values()):
-        return False
-    weights = [tensor.dtype == torch.bfloat16 and tensor.is_contiguous() for tensor in layer.parameters()]
-    return all(weights) and all(_one_product([parts[name] for name in names]) for names in PRODUCTS)
-
-
-def _one_product(layers: Sequence[Any]) -> bool:
-    """Whether these layers are multiplied by together, in this order, and by nothing of theirs else."""
-    return (
-        all(type(layer) is SlotLinear and isinstance(packed_of(layer), InOrder) for layer in layers)
-        and len({layer.product for layer in layers}) == 1
-        and layers[0].product.readers == len(layers)
-        and [layer.begin for layer in layers] == sorted(layer.begin for layer in layers)
-    )
+def _check(cache: SlotCache, place_B: torch.Tensor, own_B: torch.Tensor | None, places: int) -> None:
+    first, last = (int(one) for one in place_B.aminmax())
+    if len(place_B) > cache.slots or first < 0 or last >= cache.positions:
+        raise IndexError(f"{len(place_B)} rows at {first} to {last}, in {cache.slots} slots of {cache.positions}")
+    if own_B is not None and places and int(own_B.max()) >= places:
+        raise IndexError(f"adapter {int(own_B.max())}, of {places}")
 
 
 def _model(model: Any) -> Model:
     config, body = model.config, model.model
     attention = body.layers[0].self_attn
     layers = (Layer * len(body.layers))(*map(_layer, body.layers))
-    adapted = (part.down for part in body.layers.modules() if isinstance(part, SlotLinear))
-    ranks = {down_ARI.shape[1] for down_ARI in adapted if down_ARI is not None}
+    places, rank = next(iter(adapters_of(model)), (0, 0))
     return Model(
         layers, body.norm.weight.data_ptr(), len(layers), config.hidden_size, config.num_attention_heads,
-        config.num_key_value_heads, attention.head_dim, config.intermediate_size, max(ranks, default=0),
+        config.num_key_value_heads, attention.head_dim, config.intermediate_size, places, rank,
         body.norm.variance_epsilon, attention.scaling,
     )  # fmt: skip
 
 
 def _layer(layer: Any) -> Layer:
     parts = dict(layer.named_modules())
-    source = layer.self_attn.config if type(layer).__name__.startswith("Mistral") else layer.self_attn
-    window = getattr(source, "sliding_window", None)
+    window = window_of(layer)
     return Layer(
         *(_linear([parts[name] for name in names]) for names in PRODUCTS),
         layer.input_layernorm.weight.data_ptr(),

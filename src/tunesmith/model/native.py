@@ -1,8 +1,7 @@
-"""What decoding in bf16 does in C++ of our own (`cpp/`), which g++ compiles here, once.
+"""What is computed in bf16 in C++ of our own (`cpp/`), which g++ compiles here, once.
 
 Where there is no g++, or the processor has other units for bf16 than AVX-512's, torch and its libraries do the same,
-slower: oneDNN's product of few rows reads weights and computes in turn, and attention that torch compiles adds up bf16
-numbers one by one.
+slower: oneDNN's product of few rows reads weights and computes in turn, and attention goes through memory.
 """
 
 from __future__ import annotations
@@ -15,13 +14,21 @@ import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from tunesmith.core.files import home
 
-SOURCES = sorted((Path(__file__).parent / "cpp").iterdir())
+SOURCES = sorted(path for path in (Path(__file__).parent / "cpp").iterdir() if path.suffix in (".h", ".cpp"))
 FLAGS = ("-O3", "-std=c++17", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512bf16", "-fopenmp", "-shared", "-fPIC")
 SECONDS = 60  # that compiling may take
 POINTER, NUMBER, REAL = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
+TAKES = {  # of each function; all return 0, or 1 where there is no memory
+    "product": [*[POINTER] * 3, *[NUMBER] * 4],
+    "attention": [*[POINTER] * 5, *[NUMBER] * 11, REAL, NUMBER],
+    "step": [POINTER, POINTER, NUMBER],
+    "rows_forward": [POINTER, POINTER, NUMBER],
+    "rows_backward": [*[POINTER] * 5, NUMBER],
+}
 
 
 @cache
@@ -31,18 +38,22 @@ def library() -> ctypes.CDLL | None:
     if not has_units() or compiler is None or "clang" in compiler:  # whose threads would not be those of torch
         return None
     name = hashlib.sha256(b"".join(path.read_bytes() for path in SOURCES) + " ".join(FLAGS).encode()).hexdigest()[:16]
-    path = home() / "compiled" / f"decoding-{name}.so"
+    path = home() / "compiled" / f"tunesmith-{name}.so"
     try:
         if not path.exists():
             compile_to(path, compiler)
         found = ctypes.CDLL(str(path))
-        found.step.argtypes = [POINTER, POINTER, NUMBER]
-        found.product.argtypes = [*[POINTER] * 3, *[NUMBER] * 4]
-        found.attention.argtypes = [*[POINTER] * 5, *[NUMBER] * 11, REAL, NUMBER]
+        for name, takes in TAKES.items():
+            function = getattr(found, name)
+            function.argtypes, function.restype, function.errcheck = takes, NUMBER, _refuse
     except (OSError, subprocess.SubprocessError, AttributeError):
         return None
-    found.product.restype = found.attention.restype = found.step.restype = None
     return found
+
+
+def _refuse(code: int, function: Any, arguments: Any) -> None:
+    if code:
+        raise MemoryError("there is no memory for what is between two products")
 
 
 def compile_to(path: Path, compiler: str) -> None:

@@ -5,10 +5,10 @@
 //
 //     W (N, K)  ->  [N / 48 panels][K / 2 pairs of inputs][3][16 outputs][2]
 //
-// where the last panel may have 16 or 32 outputs, filled up with zeros. A line of memory is then one register, and a pair
-// of a row's inputs multiplies it in one instruction. Up to 8 rows by a panel are summed in registers at once, while lines
-// further on are asked for. A row's sums are in one order however many rows there are: its result does not depend on the
-// others, to the last bit.
+// where the last panel may have 16 or 32 outputs, filled up with zeros. A line of memory is then one register, and a
+// pair of a row's inputs multiplies it in one instruction. Up to 8 rows by a panel are summed in registers at once,
+// while lines further on are asked for. A row's sums are in one order however many rows there are: its result does not
+// depend on the others, to the last bit.
 
 #pragma once
 
@@ -22,10 +22,10 @@
 
 namespace {
 
-constexpr int OUTPUTS = 16;    // of a register
-constexpr int ROWS = 8;        // at once
-constexpr int PANEL = 3;       // registers of outputs at once
-constexpr long AHEAD = 1024;   // bytes that are asked for before they are read
+constexpr int OUTPUTS = 16;   // of a register
+constexpr int ROWS = 8;       // at once
+constexpr int PANEL = 3;      // registers of outputs at once
+constexpr long AHEAD = 1024;  // bytes that are asked for before they are read
 
 struct Shape {
     long rows, inputs, outputs, apart;  // of rows of x, the first numbers
@@ -87,9 +87,14 @@ void outputs_from(const Number* x, const Number* w, Number* y, const Shape& of, 
 inline void panel(const Number* x, const Number* w, Number* y, const Shape& of, long number) {
     const long first = number * PANEL * OUTPUTS;
     switch ((of.outputs - first + OUTPUTS - 1) / OUTPUTS) {
-        case 1: outputs_from<1>(x, w, y, of, first); break;
-        case 2: outputs_from<2>(x, w, y, of, first); break;
-        default: outputs_from<PANEL>(x, w, y, of, first);
+        case 1:
+            outputs_from<1>(x, w, y, of, first);
+            break;
+        case 2:
+            outputs_from<2>(x, w, y, of, first);
+            break;
+        default:
+            outputs_from<PANEL>(x, w, y, of, first);
     }
 }
 

@@ -1,12 +1,14 @@
-// A step of decoding: one token of each row through all layers of a model that is built like Llama (Touvron et al., 2023),
-// and the norm behind them, in one call.
+// A step of decoding: one token of each row through all layers of a model that is built like Llama (Touvron et al.,
+// 2023), and the norm behind them, in one call.
 //
 //     h += out(attention(turned(in(norm(h)))));   h += down(silu(gate(norm(h))) * up(norm(h)))
 //
 // The layers are 30 times a few products that take 20 to 100 us each: what stands between two of them counts, so all
 // threads stay here, and meet behind each part. What a part has to do they take piece by piece: one that is late, since
-// its core did something else, gets less. Numbers are rounded to bf16 where the model's own layers round what they hand
-// on. A row's numbers do not depend on the other rows.
+// its core did something else, gets less. What one layer of the model hands to the next is rounded to bf16, as there;
+// within one, numbers stay in fp32. A row's numbers do not depend on the other rows.
+
+#include <omp.h>
 
 #include <atomic>
 #include <cmath>
@@ -16,7 +18,7 @@
 
 namespace {
 
-constexpr int COLUMNS = 4;     // of an adapter, summed in one piece
+constexpr int COLUMNS = 4;  // of an adapter, summed in one piece
 
 // One of the linear layers that read the same input; what it lacks is null.
 struct Part {
@@ -33,21 +35,22 @@ struct Linear {
 struct Layer {
     Linear read, out, grow, shrink;  // queries, keys, values; the attention's output; gate and up; down
     const Number *before, *between;  // weights of the norms before attention, and before what follows
-    const Number *queries, *keys;  // of the norms of each head, or null
+    const Number *queries, *keys;    // of the norms of each head, or null
     long window;
 };
 
 struct Model {
     const Layer* layers;
-    const Number* after;  // weight of the last norm
-    long count, width, heads, groups, head_width, inner, rank;
+    const Number* after;                                                // weight of the last norm
+    long count, width, heads, groups, head_width, inner, places, rank;  // places and rank of adapters
     float epsilon, scale;
 };
 
 struct Rows {
-    Number* hidden;  // (rows, width): embeddings, which become what the last norm returns
+    Number* hidden;                 // (rows, width): embeddings, which become what the last norm returns
     const Number *cosines, *sines;  // (rows, head_width)
-    const std::int64_t *places, *own;  // (rows): the token's position, and the place of its adapter, or -1; own may be null
+    const std::int64_t *places,
+        *own;  // (rows): the token's position, and the place of its adapter, or -1; own may be null
     Number *const *keys, *const *values;  // of each layer (slots, groups, positions, head_width)
     long count, positions;
 };
@@ -79,16 +82,19 @@ void turn(Number* head, const Number* cosines, const Number* sines, long width) 
     for (long i = 0; i < half; i += LANES) {
         const __m512 a = widened(head + i), b = widened(head + half + i);
         store(head + i, _mm512_fnmadd_ps(b, widened(sines + i), _mm512_mul_ps(a, widened(cosines + i))));
-        store(head + half + i, _mm512_fmadd_ps(a, widened(sines + half + i), _mm512_mul_ps(b, widened(cosines + half + i))));
+        const __m512 turned = _mm512_mul_ps(b, widened(cosines + half + i));
+        store(head + half + i, _mm512_fmadd_ps(a, widened(sines + half + i), turned));
     }
 }
 
 // silu(gate) * up, where the gate stands.
 void gated(Number* gate, const Number* up, long width) {
     for (long i = 0; i < width; i += LANES) {
-        const __m512 x = widened(gate + i), e = exponential(_mm512_max_ps(_mm512_set1_ps(-100.0f), _mm512_sub_ps(_mm512_setzero_ps(), _mm512_abs_ps(x))));
+        const __m512 x = widened(gate + i), below = _mm512_sub_ps(_mm512_setzero_ps(), _mm512_abs_ps(x));
+        const __m512 e = exponential(below);
         const __mmask16 negative = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_LT_OQ);
-        const __m512 share = _mm512_mask_mov_ps(_mm512_set1_ps(1.0f), negative, e);  // of 1 + e, that x is multiplied by
+        const __m512 share =
+            _mm512_mask_mov_ps(_mm512_set1_ps(1.0f), negative, e);  // of 1 + e, that x is multiplied by
         const __m512 silu = _mm512_div_ps(_mm512_mul_ps(x, share), _mm512_add_ps(_mm512_set1_ps(1.0f), e));
         store(gate + i, _mm512_mul_ps(silu, widened(up + i)));
     }
@@ -106,32 +112,42 @@ float dot(const Number* x, const Number* y, long width) {
 
 // What all threads share; one `Thread` each goes through it.
 struct Shared {
-    Shared(const Model& model, const Rows& rows)
-        : model(model), rows(rows), normed(rows.count * model.width), sum(rows.count * model.width),
+    Shared(const Model& model, const Rows& rows, long threads)
+        : model(model),
+          rows(rows),
+          normed(rows.count * model.width),
+          sum(rows.count * model.width),
           heads(rows.count * (model.heads + 2 * model.groups) * model.head_width),
-          attended(rows.count * model.heads * model.head_width), inner(rows.count * 2 * model.inner),
-          low(rows.count * 3 * model.rank), taken(PIECES * model.count + 1) {}
+          attended(rows.count * model.heads * model.head_width),
+          inner(rows.count * 2 * model.inner),
+          low(rows.count * 3 * model.rank),
+          scores(threads),
+          taken(PIECES * model.count + 1) {
+        for (auto& one : scores) one.reserve(room_for_scores(rows.positions));
+    }
 
     static constexpr int PIECES = 12;  // parts of a layer, at most
     const Model& model;
     const Rows& rows;
     std::vector<Number> normed, sum, heads, attended, inner;
-    std::vector<float> low;  // (rows, parts, rank): what adapters make of a product's input
+    std::vector<float> low;                  // (rows, parts, rank): what adapters make of a product's input
+    std::vector<std::vector<float>> scores;  // of each thread
     std::vector<std::atomic<long>> taken;
 };
 
 class Thread {
 public:
-    explicit Thread(Shared& all) : all(all), model(all.model), rows(all.rows) {}
+    explicit Thread(Shared& all)
+        : all(all), model(all.model), rows(all.rows), scores(all.scores[omp_get_thread_num()]) {}
 
     void step() {
         for (long number = 0; number < model.count; ++number) {
             const Layer& layer = model.layers[number];
-            norm(layer.before, number > 0);
+            norm(layer.before, number > 0, false);
             multiply(layer.read, all.normed.data(), model.width, all.heads.data());
             attention(layer, rows.keys[number], rows.values[number]);
             multiply(layer.out, all.attended.data(), layer.out.inputs, all.sum.data());
-            norm(layer.between, true);
+            norm(layer.between, true, false);
             multiply(layer.grow, all.normed.data(), model.width, all.inner.data());
             each(rows.count, [&](long row) {
                 Number* gate = all.inner.data() + row * 2 * model.inner;
@@ -139,7 +155,7 @@ public:
             });
             multiply(layer.shrink, all.inner.data(), 2 * model.inner, all.sum.data());
         }
-        norm(model.after, true);
+        norm(model.after, true, true);
     }
 
 private:
@@ -152,12 +168,12 @@ private:
     }
 
     // What the last product returned is added; the sum, normalised, is read by the next one.
-    void norm(const Number* weight, bool more) {
-        const bool last = weight == model.after;
+    void norm(const Number* weight, bool more, bool last) {
         each(rows.count, [&](long row) {
             Number* hidden = rows.hidden + row * model.width;
             if (more) add(hidden, all.sum.data() + row * model.width, model.width);
-            normalise(hidden, weight, model.epsilon, model.width, last ? hidden : all.normed.data() + row * model.width);
+            normalise(hidden, weight, model.epsilon, model.width,
+                      last ? hidden : all.normed.data() + row * model.width);
         });
     }
 
@@ -169,14 +185,17 @@ private:
         each(panels + (adapted ? rows.count * linear.parts * pieces : 0), [&](long piece) {
             if (piece < panels) return panel(x, linear.weight, y, of, piece);
             piece -= panels;
-            const long column = piece % pieces * COLUMNS, part = piece / pieces % linear.parts, row = piece / pieces / linear.parts;
-            narrow(linear, part, x + row * apart, row, column);
+            const long part = piece / pieces % linear.parts, row = piece / pieces / linear.parts;
+            narrow(linear, part, x + row * apart, row, piece % pieces * COLUMNS);
         });
-        if (more) each(rows.count * linear.parts, [&](long piece) { widen(linear, piece % linear.parts, y, piece / linear.parts); });
+        if (!more) return;
+        each(rows.count * linear.parts,
+             [&](long piece) { widen(linear, piece % linear.parts, y, piece / linear.parts); });
     }
 
     static bool biased(const Linear& linear) {
-        return std::any_of(linear.part, linear.part + linear.parts, [](const Part& part) { return part.bias != nullptr; });
+        return std::any_of(linear.part, linear.part + linear.parts,
+                           [](const Part& part) { return part.bias != nullptr; });
     }
 
     float* low_of(long row, long part) { return all.low.data() + (row * 3 + part) * model.rank; }
@@ -185,8 +204,9 @@ private:
     void narrow(const Linear& linear, long number, const Number* x, long row, long first) {
         const Part& part = linear.part[number];
         if (part.down == nullptr || rows.own[row] < 0) return;
+        const Number* down = part.down + rows.own[row] * model.rank * linear.inputs;
         for (long column = first; column < std::min(first + COLUMNS, model.rank); ++column)
-            low_of(row, number)[column] = dot(x, part.down + (rows.own[row] * model.rank + column) * linear.inputs, linear.inputs);
+            low_of(row, number)[column] = dot(x, down + column * linear.inputs, linear.inputs);
     }
 
     // y + bias + low B^T, of one part of a row.
@@ -200,14 +220,17 @@ private:
         for (long i = 0; i < part.outputs; i += LANES) {
             __m512 sum = widened(y + i);
             if (part.bias != nullptr) sum = rounded(_mm512_add_ps(sum, widened(part.bias + i)));
-            for (long column = 0; adapted && column < model.rank; ++column)
-                sum = _mm512_fmadd_ps(_mm512_set1_ps(low_of(row, number)[column]), widened(up + column * part.outputs + i), sum);
+            for (long column = 0; adapted && column < model.rank; ++column) {
+                const __m512 low = _mm512_set1_ps(low_of(row, number)[column]);
+                sum = _mm512_fmadd_ps(low, widened(up + column * part.outputs + i), sum);
+            }
             store(y + i, sum);
         }
     }
 
     void attention(const Layer& layer, Number* keys, Number* values) {
-        const long width = model.head_width, shared = model.heads / model.groups, total = (model.heads + 2 * model.groups) * width;
+        const long width = model.head_width, shared = model.heads / model.groups;
+        const long total = (model.heads + 2 * model.groups) * width;
         each(rows.count * model.groups, [&](long piece) {
             const long row = piece / model.groups, group = piece % model.groups, place = rows.places[row];
             const Number *cosines = rows.cosines + row * width, *sines = rows.sines + row * width;
@@ -231,14 +254,16 @@ private:
     Shared& all;
     const Model& model;
     const Rows& rows;
+    std::vector<float>& scores;
     long part = 0;
-    std::vector<float> scores;
 };
 
 }  // namespace
 
-extern "C" void step(const Model& model, const Rows& rows, long threads) {
-    Shared all(model, rows);
+extern "C" long step(const Model& model, const Rows& rows, long threads) {
+    return told([&] {
+        Shared all(model, rows, threads);
 #pragma omp parallel num_threads(threads)
-    Thread(all).step();
+        Thread(all).step();
+    });
 }

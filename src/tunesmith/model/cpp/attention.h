@@ -1,8 +1,8 @@
 // Attention of one new token of each row to the row's own slot of keys and values: bf16 numbers, fp32 scores and sums.
 //
-// Heads that share keys are computed together, up to 4 at a time, so that a key is read from memory once. Only positions
-// that a token sees are looked at: those up to its own, of a sliding window the last ones. A row's result does not depend
-// on the others, nor on how far the longest of them reaches.
+// Heads that share keys are computed together, up to 4 at a time, so that a key is read from memory once. Only
+// positions that a token sees are looked at: those up to its own, of a sliding window the last ones. A row's result
+// does not depend on the others, nor on how far the longest of them reaches.
 
 #pragma once
 
@@ -18,8 +18,8 @@
 
 namespace {
 
-constexpr int HEADS = 4;       // at once
-constexpr int REGISTERS = 4;   // of an output at once
+constexpr int HEADS = 4;      // at once
+constexpr int REGISTERS = 4;  // of an output at once
 
 struct Slot {
     const Number *keys, *values;  // of one group of heads, from the first position that is seen on
@@ -35,21 +35,22 @@ void score(const Number* query, const Slot& slot, float scale, float* scores, lo
         for (long from = 0; from < slot.width; from += PAIRS) {
             const __m512bh key = (__m512bh)_mm512_loadu_si512(slot.keys + position * slot.width + from);
             for (int head = 0; head < Heads; ++head)
-                sum[head] = _mm512_dpbf16_ps(sum[head], (__m512bh)_mm512_loadu_si512(query + head * slot.width + from), key);
+                sum[head] =
+                    _mm512_dpbf16_ps(sum[head], (__m512bh)_mm512_loadu_si512(query + head * slot.width + from), key);
         }
-        for (int head = 0; head < Heads; ++head) scores[head * row + position] = scale * _mm512_reduce_add_ps(sum[head]);
+        for (int head = 0; head < Heads; ++head)
+            scores[head * row + position] = scale * _mm512_reduce_add_ps(sum[head]);
     }
 }
 
-// Scores become e^(score - the largest), as good as zero beyond the last position; returns their sum. What is no number
-// stays none: of such operands the instruction returns the second.
+// Scores become e^(score - the largest), zero beyond the last position; returns their sum.
 float weigh(float* scores, long positions, long row) {
     const float largest = *std::max_element(scores, scores + positions);
     std::fill(scores + positions, scores + row, -std::numeric_limits<float>::infinity());
     __m512 sum = _mm512_setzero_ps();
     for (long from = 0; from < row; from += LANES) {
         const __m512 less = _mm512_sub_ps(_mm512_loadu_ps(scores + from), _mm512_set1_ps(largest));
-        const __m512 weight = exponential(_mm512_max_ps(_mm512_set1_ps(-100.0f), less));
+        const __m512 weight = exponential(less);
         _mm512_storeu_ps(scores + from, weight);
         sum = _mm512_add_ps(sum, weight);
     }
@@ -68,7 +69,8 @@ void sum_up(const Slot& slot, const float* weights, long row, const float* total
             value[part] = widened(slot.values + position * slot.width + from + part * LANES);
         for (int head = 0; head < Heads; ++head) {
             const __m512 weight = _mm512_set1_ps(weights[head * row + position]);
-            for (int part = 0; part < Registers; ++part) sum[head][part] = _mm512_fmadd_ps(weight, value[part], sum[head][part]);
+            for (int part = 0; part < Registers; ++part)
+                sum[head][part] = _mm512_fmadd_ps(weight, value[part], sum[head][part]);
         }
     }
     for (int head = 0; head < Heads; ++head) {
@@ -98,6 +100,9 @@ Heads heads_of(long count, std::integer_sequence<int, Less...>) {
     static constexpr Heads table[] = {heads<Less + 1>...};
     return table[count - 1];
 }
+
+// Numbers that scores take at most.
+inline long room_for_scores(long positions) { return HEADS * ((positions + LANES - 1) / LANES * LANES); }
 
 // All heads that share the slot's keys; `scores` is room that is kept from call to call.
 inline void attend(const Number* query, const Slot& slot, long shared, float scale, Number* output,

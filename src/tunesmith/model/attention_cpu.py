@@ -1,0 +1,125 @@
+"""Attention of packed rows in bf16 on a CPU (`cpp/rows.cpp`): each row sees itself alone.
+
+Through torch's products the rows of a pack are copied into tiles and out of them, and what stands between two products
+goes through memory. In C++ of our own a row and head is one piece of work, and stays in a core's caches.
+
+Axes: H heads, K key-value heads, T tokens, D width of a head, R rows.
+"""
+
+from __future__ import annotations
+
+import functools
+from ctypes import Structure, byref, c_float, c_long, c_void_p
+from itertools import pairwise
+
+import torch
+
+from tunesmith.model.native import library
+
+WIDTH_MULTIPLE = 16  # heads of such widths it can read
+LONGEST = 2048  # tokens of a row: longer ones gain nothing
+
+
+class Laid(Structure):
+    """How far tokens and heads of a tensor lie apart, in numbers."""
+
+    _fields_ = (("token", c_long), ("head", c_long))
+
+
+class Packed(Structure):
+    """Queries, keys, values, and which rows of them."""
+
+    _fields_ = (
+        *((name, c_void_p) for name in ("query", "key", "value")),
+        *((f"of_{name}", Laid) for name in ("query", "key", "value")),
+        ("rows", c_void_p),
+        *((name, c_long) for name in ("count", "heads", "groups", "width")),
+        ("scale", c_float),
+        ("causal", c_long),
+    )
+
+
+def can_attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
+    """Whether these heads can be read here: (1, H, T, D), and (1, K, T, D) twice."""
+    if any(one.device.type != "cpu" or one.dtype != torch.bfloat16 for one in (query, key, value)):
+        return False
+    widths = {one.shape[3] for one in (query, key, value)}
+    return len(widths) == 1 and widths.pop() % WIDTH_MULTIPLE == 0 and library() is not None
+
+
+@functools.lru_cache(maxsize=16)  # asked by each layer, on its way forth and back
+def rows_of(ends: tuple[int, ...]) -> tuple[torch.Tensor, tuple[slice, ...]]:
+    """First and last but one token of the rows that are computed here (R, 2), the longest first, and the other rows.
+
+    Args:
+        ends: offsets of the rows, one more than there are.
+    """
+    rows = [(begin, end) for begin, end in pairwise(ends) if end > begin]
+    here = sorted((row for row in rows if row[1] - row[0] <= LONGEST), key=lambda row: row[0] - row[1])
+    others = tuple(slice(begin, end) for begin, end in rows if end - begin > LONGEST)
+    return torch.tensor(here, dtype=torch.int64).view(-1, 2), others
+
+
+def forward(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows_R2: torch.Tensor, scale: float, causal: bool,
+    output: torch.Tensor,
+) -> None:  # fmt: skip
+    """Write the attention of some rows into `output`.
+
+    Args:
+        query: (1, H, T, D).
+        key: (1, K, T, D).
+        value: (1, K, T, D).
+        rows_R2: as `rows_of` tells them.
+        scale: factor on the scores.
+        causal: whether a token sees only itself and those before it.
+        output: (1, T, H, D), contiguous.
+    """
+    heads = [_together(one) for one in (query, key, value)]
+    _functions().rows_forward(
+        byref(_packed(heads, rows_R2, scale, causal)), output.data_ptr(), torch.get_num_threads()
+    )  # fmt: skip
+
+
+def backward(
+    gradient: torch.Tensor, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows_R2: torch.Tensor,
+    scale: float, causal: bool, by_query: torch.Tensor, by_key: torch.Tensor, by_value: torch.Tensor,
+) -> None:  # fmt: skip
+    """Write the gradients of some rows into `by_query`, `by_key` and `by_value`.
+
+    Args:
+        gradient: (1, T, H, D).
+        query: (1, H, T, D).
+        key: (1, K, T, D).
+        value: (1, K, T, D).
+        rows_R2: as `rows_of` tells them.
+        scale: factor on the scores.
+        causal: whether a token sees only itself and those before it.
+        by_query: shaped as `query`, its memory in the order of (1, T, H, D).
+        by_key: shaped as `key`, so too.
+        by_value: shaped as `value`, so too.
+    """
+    gradient, heads = gradient.contiguous(), [_together(one) for one in (query, key, value)]
+    _functions().rows_backward(
+        byref(_packed(heads, rows_R2, scale, causal)), gradient.data_ptr(),
+        by_query.data_ptr(), by_key.data_ptr(), by_value.data_ptr(), torch.get_num_threads(),
+    )  # fmt: skip
+
+
+def _packed(heads: list[torch.Tensor], rows_R2: torch.Tensor, scale: float, causal: bool) -> Packed:
+    query, key, _ = heads
+    return Packed(
+        *(one.data_ptr() for one in heads), *(Laid(one.stride(2), one.stride(1)) for one in heads),
+        rows_R2.data_ptr(), len(rows_R2), query.shape[1], key.shape[1], query.shape[3], scale, causal,
+    )  # fmt: skip
+
+
+def _together(heads: torch.Tensor) -> torch.Tensor:
+    """Heads whose numbers lie one behind the other."""
+    return heads if heads.stride(3) == 1 else heads.contiguous()
+
+
+def _functions():
+    functions = library()
+    assert functions is not None
+    return functions
