@@ -88,6 +88,10 @@ def test_what_each_lever_gains(load, options, capsys, monkeypatch):
         bench.in_a_process(argparse.Namespace(**{**vars(options), "rows": "none.jsonl"}), "loss without logits")
 
 
+def test_attention_on_a_cpu(load):
+    assert columns(load("attention_cpu").main(["--rounds", "1", "--cases", "2"])) == {6}
+
+
 def test_decoding_beside_others(load, options, monkeypatch):
     bench = load("decode")
     found = {}
