@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -69,8 +70,8 @@ def milliseconds(call: Call, case: Case, rounds: int) -> tuple[float, float]:
         times.append(time.perf_counter())
         torch.autograd.grad(output, given, output.detach())
         times.append(time.perf_counter())
-        best = [min(least, 1e3 * (after - before))
-                for least, before, after in zip(best, times, times[1:], strict=True)]  # fmt: skip
+        spent = (1e3 * (after - before) for before, after in pairwise(times))
+        best = [min(pair) for pair in zip(best, spent, strict=True)]
     return best[0], best[1]
 
 
