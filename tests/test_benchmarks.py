@@ -21,6 +21,7 @@ from conftest import many_rows
 from spans import tagged_rows
 from tunesmith.infer.engine import network
 from tunesmith.jobs import words
+from tunesmith.model.native import library
 from tunesmith.train.planning import compiled
 from tunesmith.train.planning.compiled import why_not_compiled
 from tunesmith.train.recipe import read_recipe
@@ -88,6 +89,7 @@ def test_what_each_lever_gains(load, options, capsys, monkeypatch):
         bench.in_a_process(argparse.Namespace(**{**vars(options), "rows": "none.jsonl"}), "loss without logits")
 
 
+@pytest.mark.skipif(library() is None, reason="no g++, or another processor")
 def test_attention_on_a_cpu(load):
     assert columns(load("attention_cpu").main(["--rounds", "1", "--cases", "2"])) == {6}
 

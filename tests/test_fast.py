@@ -134,16 +134,37 @@ def test_rows_of_all_lengths_are_right_forth_and_back(causal, query, key, width)
 
 
 @needs_native
-def test_a_row_of_a_pack_is_what_it_is_alone_and_spoils_no_other():
-    given = heads(60, torch.bfloat16)
-    with torch.no_grad():
-        together = attend(*given, torch.tensor([0, 20, 60]), 0.2, True)[0]
-        alone = attend(*(one[:, :, 20:] for one in given), torch.tensor([0, 40]), 0.2, True)[0]
-        assert torch.equal(together[:, 20:], alone)
-        given[2][:, :, 3] = torch.nan
-        spoilt = attend(*given, torch.tensor([0, 20, 60]), 0.2, True)[0]
-    assert spoilt[:, 3:20].isnan().all()
-    assert torch.equal(spoilt[:, 20:], alone)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_row_of_a_pack_is_what_it_is_alone_and_spoils_no_other(threads):
+    """The long row is computed first, and leaves its numbers where those of the other go."""
+
+    def computed(given, ends):
+        given = [one.detach().requires_grad_() for one in given]
+        output = attend(*given, torch.tensor(ends), 0.2, True)[0]
+        direction = torch.ones((), dtype=torch.bfloat16).expand(output.shape)  # whose numbers do not lie anywhere
+        by = torch.autograd.grad(output, given, direction)
+        return [output, *(one.transpose(1, 2) for one in by)]
+
+    given = [one.detach() for one in heads(61, torch.bfloat16)]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        alone = computed([one[:, :, 40:] for one in given], [0, 21])
+        for one in given:
+            one[:, :, 37] = torch.nan
+        spoilt = computed(given, [0, 40, 61])
+    finally:
+        torch.set_num_threads(before)
+    for whole, part in zip(spoilt, alone, strict=True):
+        assert whole[:, 37:40].isnan().all()
+        assert torch.equal(whole[:, 40:], part)
+
+
+@needs_native
+@pytest.mark.parametrize("ends", [[0, 20, 10, 61], [1, 61], [0, 62], [0, 60]])
+def test_rows_that_are_none_are_refused(ends):
+    with pytest.raises(ValueError, match="rows"):
+        attend(*heads(61, torch.bfloat16), torch.tensor(ends), 0.2, True)
 
 
 @pytest.mark.parametrize(("key_heads", "causal"), [(4, True), (2, False)])

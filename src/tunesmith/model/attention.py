@@ -275,6 +275,8 @@ def _parted(
         return None, None, tuple(slice(begin, end) for begin, end in pairwise(ends) if begin < end)
     if attention_cpu.can_attend(query, key, value):
         ours, rows = attention_cpu.rows_of(ends)
+        if ends[-1] != query.shape[2]:
+            raise ValueError(f"the rows end at {ends[-1]}, and there are {query.shape[2]} tokens")
         return ours, None, rows
     return None, *tiles.short_of(ends, causal, query.dtype, query.shape[1])
 

@@ -43,21 +43,27 @@ def can_attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> b
     """Whether these heads can be read here: (1, H, T, D), and (1, K, T, D) twice."""
     if any(one.device.type != "cpu" or one.dtype != torch.bfloat16 for one in (query, key, value)):
         return False
-    widths = {one.shape[3] for one in (query, key, value)}
-    return len(widths) == 1 and widths.pop() % WIDTH_MULTIPLE == 0 and library() is not None
+    tokens, widths = ({one.shape[axis] for one in (query, key, value)} for axis in (2, 3))
+    alike = len(tokens) == len(widths) == 1 and key.shape[1] == value.shape[1] and query.shape[1] % key.shape[1] == 0
+    return alike and widths.pop() % WIDTH_MULTIPLE == 0 and library() is not None
 
 
 @functools.lru_cache(maxsize=16)  # asked by each layer, on its way forth and back
 def rows_of(ends: tuple[int, ...]) -> tuple[torch.Tensor, tuple[slice, ...]]:
-    """First and last but one token of the rows that are computed here (R, 2), the longest first, and the other rows.
+    """First token of each row that is computed here and the one behind its last (R, 2), the longest first; other rows.
 
     Args:
         ends: offsets of the rows, one more than there are.
+
+    Raises:
+        ValueError: they do not begin at 0, or go back.
     """
+    if ends[0] != 0 or any(end < begin for begin, end in pairwise(ends)):
+        raise ValueError(f"rows begin at 0, and one behind the other, not at {ends[:8]}")
     rows = [(begin, end) for begin, end in pairwise(ends) if end > begin]
     here = sorted((row for row in rows if row[1] - row[0] <= LONGEST), key=lambda row: row[0] - row[1])
     others = tuple(slice(begin, end) for begin, end in rows if end - begin > LONGEST)
-    return torch.tensor(here, dtype=torch.int64).view(-1, 2), others
+    return torch.tensor(here, dtype=torch.int64, device="cpu").view(-1, 2), others
 
 
 def forward(

@@ -34,20 +34,29 @@ TAKES = {  # of each function; all return 0, or 1 where there is no memory
 @cache
 def library() -> ctypes.CDLL | None:
     """The functions, compiled if they were not yet; None where they cannot be, or would not be faster."""
-    compiler = shutil.which(os.environ.get("CXX") or "g++")
-    if not has_units() or compiler is None or "clang" in compiler:  # whose threads would not be those of torch
+    if not has_units():
         return None
     name = hashlib.sha256(b"".join(path.read_bytes() for path in SOURCES) + " ".join(FLAGS).encode()).hexdigest()[:16]
     path = home() / "compiled" / f"tunesmith-{name}.so"
     try:
-        if not path.exists():
-            compile_to(path, compiler)
-        found = ctypes.CDLL(str(path))
-        for name, takes in TAKES.items():
-            function = getattr(found, name)
-            function.argtypes, function.restype, function.errcheck = takes, NUMBER, _refuse
+        return _load(path)
+    except (OSError, AttributeError):  # it is not there, or was made where libraries are others
+        pass
+    compiler = shutil.which(os.environ.get("CXX") or "g++")
+    if compiler is None or "clang" in compiler:  # whose threads would not be those of torch
+        return None
+    try:
+        compile_to(path, compiler)
+        return _load(path)
     except (OSError, subprocess.SubprocessError, AttributeError):
         return None
+
+
+def _load(path: Path) -> ctypes.CDLL:
+    found = ctypes.CDLL(str(path))
+    for name, takes in TAKES.items():
+        function = getattr(found, name)
+        function.argtypes, function.restype, function.errcheck = takes, NUMBER, _refuse
     return found
 
 

@@ -77,7 +77,7 @@ def _as_expected(layer: Any, family: str, config: Any) -> bool:
         and not (width % LANES or inner % LANES or head % WIDTH_MULTIPLE)
         and (window is None or window > 0)
         and type(activation).__name__ in ("SiLU", "SiLUActivation")
-        and not (activation._forward_hooks or activation._forward_pre_hooks)
+        and not (activation._forward_hooks or activation._forward_pre_hooks or "forward" in vars(activation))
     )
 
 

@@ -112,6 +112,8 @@ class WholeStep:
         hidden_B1C = self._model.get_input_embeddings()(token_B[:, None])
         inputs = [hidden_B1C, *body.rotary_emb(hidden_B1C, place_B[:, None]), place_B]
         inputs = [one.contiguous() for one in (inputs if own_B is None else [*inputs, own_B])]
+        if {one.dtype for one in (*inputs[:3], cache.keys[0], cache.values[0])} != {torch.bfloat16}:
+            raise TypeError("embeddings, positions or the cache are not in bf16")
         pointers = c_void_p * where.count
         stores = [
             pointers(*(store[layer].data_ptr() for layer in range(where.count))) for store in (cache.keys, cache.values)

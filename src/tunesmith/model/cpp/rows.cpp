@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -26,6 +27,18 @@ constexpr long BLOCK = 96;          // queries whose probabilities are kept unti
 
 long even(long count) { return (count + 1) / 2 * 2; }
 long whole(long count) { return (count + LANES - 1) / LANES * LANES; }
+
+// Numbers that nobody has written yet.
+template <class T>
+class Buffer {
+public:
+    explicit Buffer(long count) : numbers(new T[count]) {}
+    T* data() const { return numbers.get(); }
+    T& operator[](long place) const { return numbers[place]; }
+
+private:
+    std::unique_ptr<T[]> numbers;
+};
 
 // One head of one row: tokens lie so many numbers apart.
 struct Head {
@@ -87,7 +100,7 @@ void product(const Left& a, long row, long rows, const Number* b, long width, lo
 }
 
 // The transposed head (D, tokens) in pairs of D: [D / 2][tokens, rounded up][2], zeros behind the last token.
-void across(const Head& head, long tokens, long width, std::vector<Number>& into) {
+void across(const Head& head, long tokens, long width, const Buffer<Number>& into) {
     const long columns = whole(tokens);
     std::fill_n(into.data(), width * columns, 0);
     for (long token = 0; token < tokens; ++token)
@@ -96,7 +109,7 @@ void across(const Head& head, long tokens, long width, std::vector<Number>& into
 }
 
 // The head (tokens, D) in pairs of tokens: [tokens / 2][D][2]; a token that lacks its other is paired with zeros.
-void along(const Head& head, long tokens, long width, std::vector<Number>& into) {
+void along(const Head& head, long tokens, long width, const Buffer<Number>& into) {
     for (long token = 0; token < tokens; token += 2)
         for (long i = 0; i < width; i += LANES) {
             const auto words = [&](long which) {
@@ -173,19 +186,26 @@ public:
 
 // What a thread keeps from row to row, with room for the longest.
 struct Room {
-    Room(long tokens, long width) {
-        const long padded = (whole(tokens) + LANES) * width, block = tokens * BLOCK, some = TALL * whole(tokens);
-        for (auto* one : {&keys_across, &values_across, &keys_along, &values_along, &queries_along, &gradients_along})
-            one->resize(padded);
-        for (auto* one : {&weights_turned, &by_score_turned}) one->resize(block);
-        for (auto* one : {&left, &by_score}) one->resize(some);
-        for (auto* one : {&scores, &by_weight}) one->resize(some);
-        sums.resize(TALL * width);
-        for (auto* one : {&by_key, &by_value}) one->resize(tokens * width);
-    }
-    std::vector<Number> keys_across, values_across, keys_along, values_along, queries_along, gradients_along, left,
-        by_score, weights_turned, by_score_turned;
-    std::vector<float> scores, by_weight, sums, by_key, by_value;
+    Room(long tokens, long width)
+        : keys_across((whole(tokens) + LANES) * width),
+          values_across((whole(tokens) + LANES) * width),
+          keys_along((whole(tokens) + LANES) * width),
+          values_along((whole(tokens) + LANES) * width),
+          queries_along((whole(tokens) + LANES) * width),
+          gradients_along((whole(tokens) + LANES) * width),
+          left(TALL * whole(tokens)),
+          by_score(TALL * whole(tokens)),
+          weights_turned(tokens * BLOCK),
+          by_score_turned(tokens * BLOCK),
+          scores(TALL * whole(tokens)),
+          by_weight(TALL * whole(tokens)),
+          sums(TALL * width),
+          by_key(tokens * width),
+          by_value(tokens * width) {}
+
+    Buffer<Number> keys_across, values_across, keys_along, values_along, queries_along, gradients_along;
+    Buffer<Number> left, by_score, weights_turned, by_score_turned;
+    Buffer<float> scores, by_weight, sums, by_key, by_value;
 };
 
 // Output (tokens, heads, D), contiguous.
@@ -291,7 +311,8 @@ long each(const Packed& all, long threads, Work work) {
         long longest = 0;
         for (long row = 0; row < all.count; ++row)
             longest = std::max(longest, all.rows[2 * row + 1] - all.rows[2 * row]);
-        std::vector<Room> rooms(threads, Room(longest, all.width));
+        std::vector<Room> rooms;
+        for (long thread = 0; thread < threads; ++thread) rooms.emplace_back(longest, all.width);
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
         for (long one = 0; one < all.count * all.groups; ++one)
             work(Row(all, one / all.groups, one % all.groups), rooms[omp_get_thread_num()]);
