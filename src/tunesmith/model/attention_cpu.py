@@ -1,4 +1,4 @@
-"""Attention of packed rows in bf16 on a CPU (`cpp/rows.cpp`): each row sees itself alone.
+"""Attention of packed rows in bf16 on a CPU (`cpp/row_attention.cpp`): each row sees itself alone.
 
 Through torch's products the rows of a pack are copied into tiles and out of them, and what stands between two products
 goes through memory. In C++ of our own a row and head is one piece of work, and stays in a core's caches.

@@ -1,4 +1,4 @@
-"""Attention of one new token of each row to its slot (`cpp/attention.cpp`), in bf16 on a CPU.
+"""Attention of one new token of each row to its slot (`cpp/slot_attention.cpp`), in bf16 on a CPU.
 
 Axes: B rows, K groups of heads that share keys, R heads of a group, P positions, D width of a head.
 """

@@ -104,6 +104,8 @@ class WholeStep:
 
         Raises:
             IndexError: there is no such slot, position or adapter.
+            TypeError: embeddings or the cache are not in bf16.
+            MemoryError: there is no room for what is between two products.
         """
         assert self._known is not None
         where, body = self._known[1], self._model.model

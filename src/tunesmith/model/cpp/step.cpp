@@ -13,14 +13,15 @@
 #include <atomic>
 #include <cmath>
 
-#include "attention.h"
 #include "product.h"
+#include "slot_attention.h"
 
 namespace {
 
 constexpr int COLUMNS = 4;  // of an adapter, summed in one piece
 
-// One of the linear layers that read the same input; what it lacks is null.
+// The structures lie as in `infer/engine/step.py`. One of the linear layers that read the same input; what it lacks is
+// null.
 struct Part {
     const Number *bias, *down, *up;  // (outputs), (places, rank, inputs), (places, rank, outputs)
     long outputs;

@@ -155,6 +155,7 @@ struct Laid {
 
 }  // namespace
 
+// What `attention_cpu.py` hands over, as it lies there.
 struct Packed {
     const Number *query, *key, *value;
     Laid of_query, of_key, of_value;

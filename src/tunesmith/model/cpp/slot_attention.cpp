@@ -1,8 +1,8 @@
-// Attention (`attention.h`), for Python.
+// Attention (`slot_attention.h`), for Python.
 
 #include <omp.h>
 
-#include "attention.h"
+#include "slot_attention.h"
 
 // query and output (rows, groups, shared, width); keys and values (rows, groups, positions, width), of which the last
 // two axes lie together; places: the position of each row's token, so many numbers apart. Width is a multiple of 32.
