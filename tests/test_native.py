@@ -200,3 +200,30 @@ def test_without_it_there_is_no_error(monkeypatch, tmp_path, trouble):
     finally:
         monkeypatch.undo()
         native.library.cache_clear()
+
+
+@needs_it
+def test_a_library_that_cannot_be_loaded_is_compiled_anew_and_one_that_can_needs_no_compiler(monkeypatch, tmp_path):
+    small = tmp_path / "small.cpp"
+    small.write_text("".join(f'extern "C" long {name}() {{ return 1; }}\n' for name in native.TAKES))
+    monkeypatch.setattr(native, "SOURCES", [small])
+    monkeypatch.setenv("TUNESMITH_HOME", str(tmp_path))
+    native.library.cache_clear()
+    try:
+        with monkeypatch.context() as unloaded:  # a process loads a file of one name once
+            unloaded.setattr(native, "_load", lambda path: native.ctypes.CDLL("/nowhere.so"))
+            assert native.library() is None
+        (made,) = tmp_path.rglob("*.so")
+        made.write_bytes(b"")
+        native.library.cache_clear()
+        assert native.library() is not None
+        assert made.stat().st_size > 0
+        monkeypatch.setenv("CXX", "/nowhere/g++")
+        native.library.cache_clear()
+        found = native.library()
+        assert found is not None
+        with pytest.raises(MemoryError, match="no memory"):
+            found.step(None, None, 1)
+    finally:
+        monkeypatch.undo()
+        native.library.cache_clear()
