@@ -30,7 +30,8 @@ from transformers import AttentionInterface
 
 from tunesmith.model import attention_cpu, tiles
 from tunesmith.model.attention_gpu import attend_any, attend_by_cudnn
-from tunesmith.model.prefix import places_in_rows, prefix_of, replaced
+from tunesmith.model.prefix import place_in_rows, prefix_of, replaced, row_of_tokens
+from tunesmith.model.read_at import attend_at
 
 PACKED, PACKED_BY_CUDNN = "tunesmith_packed", "tunesmith_packed_by_cudnn"
 CHANGES_NOTHING = {"position_ids", "cu_seq_lens_k", "max_length_k", "use_cache", "output_router_logits"}
@@ -50,6 +51,7 @@ def packed_attention(
     max_length_q: int | None = None,
     is_causal: bool | None = None,
     equal_rows_by_cudnn: bool = False,
+    read_at: tuple[torch.Tensor, torch.Tensor] | None = None,
     **other: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention within each row of a packed sequence: to what came before, or (of an encoder) to all of the row.
@@ -66,6 +68,7 @@ def packed_attention(
         max_length_q: tokens of the longest row; T if absent.
         is_causal: whether a token sees only itself and those before it; as the layer says if absent.
         equal_rows_by_cudnn: on a GPU, which kernel takes rows that are equally long.
+        read_at: where queries are those of some tokens alone, all states and their places (`read_at.py`).
         **other: anything a model asks for that this function does not do is an error.
 
     Returns:
@@ -78,8 +81,11 @@ def packed_attention(
         raise NotImplementedError("packed attention cannot do masks, batches or unpacked rows")
     causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if read_at is not None:
+        return attend_at(module, query, read_at, cu_seq_lens_q, dropout, scale), None
     if (prefix := prefix_of(module)) is not None:
-        key, value = replaced(prefix, key, value, places_in_rows(cu_seq_lens_q, key.shape[2]))
+        places_T = place_in_rows(cu_seq_lens_q, row_of_tokens(cu_seq_lens_q, key.shape[2]))
+        key, value = replaced(prefix, key, value, places_T)
     query, key = query.to(value.dtype), key.to(value.dtype)  # rotary positions may leave them in fp32
     if query.device.type == "cpu" and dropout == 0:
         return attend(query, key, value, cu_seq_lens_q, scale, causal)[0], None

@@ -32,6 +32,7 @@ from tunesmith.data.kinds.labelled import shape_of
 from tunesmith.data.kinds.schemes import tag_names
 from tunesmith.model.layers import inside
 from tunesmith.model.packed import packed_inputs, padded_inputs
+from tunesmith.model.read_at import last_layer_at
 
 PROBLEMS = {"one": "single_label_classification", "several": "multi_label_classification", "number": "regression"}
 TASK_TYPES: dict[str, str | None] = {  # of peft, by what a class of transformers is called
@@ -240,8 +241,10 @@ def class_logits(model: Any, inputs: Mapping[str, Any], rows: int) -> torch.Tens
         return own(**given).logits
     offsets = inputs["cu_seq_lens_q"].long()
     places_R = offsets[1 : rows + 1] - 1 if reads_last(own.config) else offsets[:rows]
-    found = own.base_model(**given)
-    state_R1D = found.last_hidden_state[0, places_R][:, None]
+    with last_layer_at(own, places_R, inputs["input_ids"].numel()) as alone:
+        found = own.base_model(**given)
+    state_RD = found.last_hidden_state[0] if alone else found.last_hidden_state[0, places_R]
+    state_R1D = state_RD[:, None]
     with body_gives(own, found, state_R1D):
         ids_R1 = torch.full((rows, 1), unpadded(own.config), device=state_R1D.device)
         return own(input_ids=ids_R1).logits

@@ -87,11 +87,15 @@ def replaced(states_2KPD: torch.Tensor, key: torch.Tensor, value: torch.Tensor, 
     return torch.where(soft, new_key, key), torch.where(soft, new_value, value)
 
 
-def places_in_rows(offsets: torch.Tensor, tokens: int) -> torch.Tensor:
-    """Of each token of a packed sequence, its place in its row: (T,)."""
+def row_of_tokens(offsets: torch.Tensor, tokens: int) -> torch.Tensor:
+    """Of each token of a packed sequence, the number of its row: (T,)."""
     place_T = torch.arange(tokens, device=offsets.device)
-    row_T = torch.searchsorted(offsets[1:-1].contiguous(), place_T, right=True)
-    return place_T - offsets[row_T]
+    return torch.searchsorted(offsets[1:-1].contiguous(), place_T, right=True)
+
+
+def place_in_rows(offsets: torch.Tensor, row_T: torch.Tensor) -> torch.Tensor:
+    """Of each token of a packed sequence, its place in its row: (T,)."""
+    return torch.arange(len(row_T), device=offsets.device) - offsets[row_T]
 
 
 def prefixed_attention(

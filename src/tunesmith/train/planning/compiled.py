@@ -104,7 +104,7 @@ def recorded(layers: Sequence[torch.nn.Module]) -> Generator[list[Call]]:
     calls: list[Call] = []
 
     def alone(value: Any) -> Any:  # others stay the tensors that they are: a graph tells views from others
-        return value.detach() if isinstance(value, torch.Tensor) and value.requires_grad else value
+        return value.detach().requires_grad_() if isinstance(value, torch.Tensor) and value.requires_grad else value
 
     def noting(number: int) -> Callable[..., None]:
         return lambda layer, *call: calls.append(tree_map(alone, call)) if len(calls) == number else None
