@@ -23,6 +23,7 @@
 namespace {
 
 constexpr int TALL = 6, BROAD = 4;  // rows and registers of a product at once
+constexpr long ROWS_EACH = 8;       // of a thread: then it takes whole rows
 constexpr long BLOCK = 96;          // queries whose probabilities are kept until keys and values have read them
 
 long even(long count) { return (count + 1) / 2 * 2; }
@@ -95,17 +96,51 @@ void product(const Left& a, long row, long rows, const Number* b, long width, lo
     long column = 0;
     for (; column + BROAD * LANES <= columns; column += BROAD * LANES)
         piece_of<BROAD>(rows)(a, row, b + 2 * column, width, begin, end, c + column, apart, more);
+    for (; column + 2 * LANES <= columns; column += 2 * LANES)
+        piece_of<2>(rows)(a, row, b + 2 * column, width, begin, end, c + column, apart, more);
     for (; column < columns; column += LANES)
         piece_of<1>(rows)(a, row, b + 2 * column, width, begin, end, c + column, apart, more);
+}
+
+// 16 lines of 16 words turned, in place.
+inline void turn(__m512i line[LANES]) {
+    __m512i two[LANES], four[LANES];
+    for (int i = 0; i < LANES; i += 2) {
+        two[i] = _mm512_unpacklo_epi32(line[i], line[i + 1]);
+        two[i + 1] = _mm512_unpackhi_epi32(line[i], line[i + 1]);
+    }
+    for (int i = 0; i < LANES; i += 4)
+        for (int j = 0; j < 2; ++j) {
+            four[i + 2 * j] = _mm512_unpacklo_epi64(two[i + j], two[i + 2 + j]);
+            four[i + 2 * j + 1] = _mm512_unpackhi_epi64(two[i + j], two[i + 2 + j]);
+        }
+    for (int j = 0; j < 4; ++j) {
+        const __m512i first = _mm512_shuffle_i32x4(four[j], four[4 + j], 0x88),
+                      second = _mm512_shuffle_i32x4(four[j], four[4 + j], 0xdd),
+                      third = _mm512_shuffle_i32x4(four[8 + j], four[12 + j], 0x88),
+                      fourth = _mm512_shuffle_i32x4(four[8 + j], four[12 + j], 0xdd);
+        line[j] = _mm512_shuffle_i32x4(first, third, 0x88);
+        line[8 + j] = _mm512_shuffle_i32x4(first, third, 0xdd);
+        line[4 + j] = _mm512_shuffle_i32x4(second, fourth, 0x88);
+        line[12 + j] = _mm512_shuffle_i32x4(second, fourth, 0xdd);
+    }
 }
 
 // The transposed head (D, tokens) in pairs of D: [D / 2][tokens, rounded up][2], zeros behind the last token.
 void across(const Head& head, long tokens, long width, const Buffer<Number>& into) {
     const long columns = whole(tokens);
-    std::fill_n(into.data(), width * columns, 0);
-    for (long token = 0; token < tokens; ++token)
-        for (long pair = 0; pair < width / 2; ++pair)
-            std::memcpy(into.data() + (pair * columns + token) * 2, head.at(token) + 2 * pair, 2 * sizeof(Number));
+    for (long token = 0; token < tokens; token += LANES)
+        for (long pair = 0; pair < width / 2; pair += LANES) {
+            const long pairs = std::min<long>(LANES, width / 2 - pair);
+            __m512i line[LANES];
+            for (long i = 0; i < LANES; ++i)
+                line[i] = token + i < tokens
+                              ? _mm512_maskz_loadu_epi32((1u << pairs) - 1, head.at(token + i) + 2 * pair)
+                              : _mm512_setzero_si512();
+            turn(line);
+            for (long i = 0; i < pairs; ++i)
+                _mm512_storeu_si512(into.data() + ((pair + i) * columns + token) * 2, line[i]);
+        }
 }
 
 // The head (tokens, D) in pairs of tokens: [tokens / 2][D][2]; a token that lacks its other is paired with zeros.
@@ -194,10 +229,10 @@ struct Room {
           values_along((whole(tokens) + LANES) * width),
           queries_along((whole(tokens) + LANES) * width),
           gradients_along((whole(tokens) + LANES) * width),
-          left(TALL * whole(tokens)),
-          by_score(TALL * whole(tokens)),
-          weights_turned(tokens * BLOCK),
-          by_score_turned(tokens * BLOCK),
+          weights(BLOCK * whole(tokens)),
+          by_score(BLOCK * whole(tokens)),
+          weights_turned(whole(tokens) * BLOCK),
+          by_score_turned(whole(tokens) * BLOCK),
           scores(TALL * whole(tokens)),
           by_weight(TALL * whole(tokens)),
           sums(TALL * width),
@@ -205,7 +240,7 @@ struct Room {
           by_value(tokens * width) {}
 
     Buffer<Number> keys_across, values_across, keys_along, values_along, queries_along, gradients_along;
-    Buffer<Number> left, by_score, weights_turned, by_score_turned;
+    Buffer<Number> weights, by_score, weights_turned, by_score_turned;
     Buffer<float> scores, by_weight, sums, by_key, by_value;
 };
 
@@ -223,9 +258,9 @@ void forward(const Row& row, Room& room, Number* output) {
                     columns);
             for (long r = 0; r < rows; ++r) {
                 softmax(room.scores.data() + r * columns, row.seen(begin + r), whole(seen), all.scale);
-                round_to(room.scores.data() + r * columns, whole(seen), room.left.data() + r * columns);
+                round_to(room.scores.data() + r * columns, whole(seen), room.weights.data() + r * columns);
             }
-            product({room.left.data(), columns}, 0, rows, room.values_along.data(), width, width, 0, even(seen),
+            product({room.weights.data(), columns}, 0, rows, room.values_along.data(), width, width, 0, even(seen),
                     room.sums.data(), width);
             for (long r = 0; r < rows; ++r)
                 round_to(room.sums.data() + r * width, width,
@@ -234,26 +269,42 @@ void forward(const Row& row, Room& room, Number* output) {
     }
 }
 
-// Probabilities of a query, and from them and the gradients by them those by its scores; both are put down turned as
-// well.
-void by_scores(const Row& row, Room& room, long at, long query, long seen, long columns) {
+// Probabilities of a query, and from them and the gradients by them those by its scores, both of as many keys as the
+// block has.
+void by_scores(const Row& row, Room& room, long at, long query, long seen, long keys) {
+    const long columns = whole(row.tokens);
     float *weights = room.scores.data() + at, *by_weight = room.by_weight.data() + at;
-    softmax(weights, seen, columns, row.all.scale);
+    softmax(weights, seen, whole(seen), row.all.scale);
     __m512 sum = _mm512_setzero_ps();
-    for (long i = 0; i < columns; i += LANES)
+    for (long i = 0; i < seen; i += LANES)
         sum = _mm512_fmadd_ps(_mm512_loadu_ps(weights + i), _mm512_loadu_ps(by_weight + i), sum);
     const __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(sum)), scale = _mm512_set1_ps(row.all.scale);
-    Number* by_score = room.by_score.data() + at;
-    for (long i = 0; i < columns; i += LANES) {
+    Number *rounded = room.weights.data() + query * columns, *by_score = room.by_score.data() + query * columns;
+    for (long i = 0; i < seen; i += LANES) {
         const __m512 weight = _mm512_loadu_ps(weights + i), less = _mm512_sub_ps(_mm512_loadu_ps(by_weight + i), mean);
+        store(rounded + i, weight);
         store(by_score + i, _mm512_mul_ps(_mm512_mul_ps(weight, scale), less));
-        Number rounded[LANES];
-        store(rounded, weight);
-        for (long key = i; key < std::min(i + LANES, seen); ++key) {
-            room.weights_turned[key * BLOCK + query] = rounded[key - i];
-            room.by_score_turned[key * BLOCK + query] = by_score[key];
-        }
     }
+    for (auto* one : {rounded, by_score}) std::fill(one + whole(seen), one + whole(keys), 0);
+}
+
+// (queries, keys), rows `columns` apart, turned to (keys, queries), rows BLOCK apart; a query that lacks its other is
+// paired with zeros.
+void turned(const Buffer<Number>& from, long queries, long keys, long columns, const Buffer<Number>& into) {
+    const auto words = [&](long query, long key) {
+        if (query >= queries) return _mm512_setzero_si512();
+        const Number* numbers = from.data() + query * columns + key;
+        return _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(numbers)));
+    };
+    for (long key = 0; key < keys; key += LANES)
+        for (long query = 0; query < queries; query += PAIRS) {
+            __m512i line[LANES];
+            for (long i = 0; i < LANES; ++i)
+                line[i] =
+                    _mm512_or_si512(words(query + 2 * i, key), _mm512_slli_epi32(words(query + 2 * i + 1, key), 16));
+            turn(line);
+            for (long i = 0; i < LANES; ++i) _mm512_storeu_si512(into.data() + (key + i) * BLOCK + query, line[i]);
+        }
 }
 
 // Gradients by queries (tokens, heads, D), keys and values (tokens, groups, D), contiguous, as is `gradient` by the
@@ -273,7 +324,6 @@ void backward(const Row& row, Room& room, const Number* gradient, Number* by_que
         along(above, tokens, width, room.gradients_along);
         for (long block = 0; block < tokens; block += BLOCK) {
             const long end = std::min(block + BLOCK, tokens), keys = row.seen(end - 1);
-            for (auto* one : {&room.weights_turned, &room.by_score_turned}) std::fill_n(one->data(), keys * BLOCK, 0);
             for (long begin = block; begin < end; begin += TALL) {
                 const long rows = std::min<long>(TALL, end - begin), seen = row.seen(begin + rows - 1);
                 product(query, begin, rows, room.keys_across.data(), columns, whole(seen), 0, width, room.scores.data(),
@@ -281,20 +331,22 @@ void backward(const Row& row, Room& room, const Number* gradient, Number* by_que
                 product(above, begin, rows, room.values_across.data(), columns, whole(seen), 0, width,
                         room.by_weight.data(), columns);
                 for (long r = 0; r < rows; ++r)
-                    by_scores(row, room, r * columns, begin + r - block, row.seen(begin + r), whole(seen));
-                product({room.by_score.data(), columns}, 0, rows, room.keys_along.data(), width, width, 0, even(seen),
-                        room.sums.data(), width);
+                    by_scores(row, room, r * columns, begin + r - block, row.seen(begin + r), keys);
+                product({room.by_score.data(), columns}, begin - block, rows, room.keys_along.data(), width, width, 0,
+                        even(seen), room.sums.data(), width);
                 for (long r = 0; r < rows; ++r)
                     round_to(room.sums.data() + r * width, width,
                              by_query + ((row.first + begin + r) * all.heads + head) * width);
             }
+            turned(room.weights, end - block, keys, columns, room.weights_turned);
+            turned(room.by_score, end - block, keys, columns, room.by_score_turned);
             for (long begin = 0; begin < keys; begin += TALL) {
                 const long rows = std::min<long>(TALL, keys - begin),
                            from = all.causal ? std::max(0L, begin - block) / 2 * 2 : 0;
-                for (const auto& [turned, right, sum] :
+                for (const auto& [left, right, sum] :
                      {std::tuple(&room.weights_turned, &room.gradients_along, &room.by_value),
                       std::tuple(&room.by_score_turned, &room.queries_along, &room.by_key)})
-                    product({turned->data(), BLOCK}, begin, rows, right->data() + block * width, width, width, from,
+                    product({left->data(), BLOCK}, begin, rows, right->data() + block * width, width, width, from,
                             even(end - block), sum->data() + begin * width, width, true);
             }
         }
@@ -314,9 +366,12 @@ long each(const Packed& all, long threads, Work work) {
             longest = std::max(longest, all.rows[2 * row + 1] - all.rows[2 * row]);
         std::vector<Room> rooms;
         for (long thread = 0; thread < threads; ++thread) rooms.emplace_back(longest, all.width);
+        // All heads of a row one after another, as they lie in memory, unless there are few rows to share.
+        const long parts = all.count >= ROWS_EACH * threads ? 1 : all.groups;
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
-        for (long one = 0; one < all.count * all.groups; ++one)
-            work(Row(all, one / all.groups, one % all.groups), rooms[omp_get_thread_num()]);
+        for (long one = 0; one < all.count * parts; ++one)
+            for (long group = one % parts; group < all.groups; group += parts)
+                work(Row(all, one / parts, group), rooms[omp_get_thread_num()]);
     });
 }
 
