@@ -27,7 +27,7 @@ from tunesmith.model.methods.full import FullConfig
 from tunesmith.model.methods.lora import LoraConfig
 from tunesmith.model.methods.table import METHODS
 from tunesmith.model.new_tokens import MoreOutputs
-from tunesmith.model.packed import WHOLE
+from tunesmith.model.packed import LEAST, WHOLE, filling_of
 from tunesmith.prompt.load import load_contract
 from tunesmith.train import loss as losses
 from tunesmith.train.batch import TokenBatch, packed
@@ -302,7 +302,10 @@ def test_the_check_lets_the_chunked_loss_through_where_it_is_the_models_own(tiny
 def test_packed_rows_are_filled_up_and_the_filling_teaches_nothing(rows):
     batch = packed(rows[:3], "cpu")
     length = batch.inputs["input_ids"].shape[1]
-    assert (length % WHOLE, length - batch.tokens < WHOLE) == (0, True)
+    assert (length % LEAST, length - batch.tokens < LEAST) == (0, True)
+    wholes = [(1, 1), (2, 2), (9, 16), (300, 304), (700, 704), (1001, 1008), (1025, 1056), (3000, 3008), (4097, 4224)]
+    assert [n + filling_of(n) for n, _ in wholes] == [whole for _, whole in wholes]
+    assert max(filling_of(n) for n in range(1, 9000)) == WHOLE - 1
     assert batch.inputs["cu_seq_lens_q"][-1] == batch.inputs["position_ids"].shape[1] == length
     assert batch.inputs["logits_to_keep"].max() < batch.tokens
 

@@ -16,12 +16,13 @@ from tunesmith.model.device import sent
 # What a library's forward pass raises where an architecture cannot take what it was given.
 UNFIT = (NotImplementedError, ValueError, TypeError, RuntimeError, AttributeError, IndexError, KeyError)
 WHOLE = 128  # tokens: few shapes, for each of which kernels are made and memory is found once
+LEAST = 16
 
 
 def packed_inputs(ids: Sequence[np.ndarray], device: str, few_shapes: bool = False) -> dict[str, Any]:
     """The rows one after another in a single sequence (B = 1), positions starting anew with each.
 
-    Zeros fill it up to a multiple of `WHOLE` tokens, or to a power of two below it, as a row of their own.
+    Zeros fill it up to a rounder number of tokens, as a row of their own.
 
     Args:
         ids: of each row.
@@ -67,5 +68,5 @@ def few_of(number: int, least: int = WHOLE) -> int:
 
 
 def filling_of(tokens: int) -> int:
-    """Tokens that fill up a packed sequence."""
-    return -tokens % min(WHOLE, 1 << (tokens - 1).bit_length())
+    """Tokens that fill up a packed sequence: to a multiple of a power of two, `WHOLE` or about a thirty-second of it."""
+    return -tokens % min(WHOLE, max(LEAST, 1 << tokens.bit_length() >> 6), 1 << (tokens - 1).bit_length())
