@@ -7,7 +7,7 @@ with rows grouped by length, and with its defaults too (fp32, 8 rows a step, pad
 ours trains the words, too, that no row has, as it would without `model/used_words`. The pipeline answers with its
 default, one text at a time, and in batches; both sides answer in fp32 and in bf16. Each takes a process of its own, one
 after the other. Training goes twice over the rows, and the second time counts, all of it: where rows are grouped by
-length, one step takes ten times as long as another.
+length, one step takes ten times as long as another. Reading and padding rows counts on tunesmith's side alone.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def table(options: argparse.Namespace) -> str:
     ]
     exact = said[0][0][1]["said"]
     for some in said:
-        same = [sum(map(str.__eq__, exact, one["said"])) / options.rows for _, one in some]
+        same = [sum(map(str.__eq__, exact, one["said"])) / len(exact) for _, one in some]
         lines += [f"{line} {share:.2%} |" for line, share in zip(_rows(some), same, strict=True)]
     return "\n".join(lines)
 
@@ -245,7 +245,7 @@ def main() -> None:
     threads = os.environ.get("OMP_NUM_THREADS", str(os.cpu_count()))
     libraries = f"torch {version('torch')}, transformers {version('transformers')}"
     where = (
-        f"{options.rows} rows, {counted(options.rounds, 'round')}; {threads} threads of "
+        f"{len(rows_of(options.train, options.rows))} rows, {counted(options.rounds, 'round')}; {threads} threads of "
         f"{processor()}; {libraries}, {datetime.now(UTC):%Y-%m-%d}."
     )
     text = f"{where}\n\n{table(options)}"

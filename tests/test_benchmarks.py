@@ -263,7 +263,6 @@ def sorted_texts(tmp_path):
 
 def test_classifiers_beside_trainer_and_pipeline(load, sorted_texts, tmp_path, monkeypatch):
     bench = load("classify_speed")
-    monkeypatch.setattr(bench, "FIRST", 0)
     monkeypatch.setattr(words, "part_words", words.part_words)  # put back afterwards
 
     def measured(side, batch, fast, options, *more):
@@ -274,7 +273,7 @@ def test_classifiers_beside_trainer_and_pipeline(load, sorted_texts, tmp_path, m
         return run(options, folder)
 
     monkeypatch.setattr(bench, "measured", measured)
-    text = bench.table(argparse.Namespace(**sorted_texts, rows=24, steps=1, batches=[8], compile="off", rounds=1))
+    text = bench.table(argparse.Namespace(**sorted_texts, rows=24, batches=[8], compile="off", rounds=1))
     training, answering = text.split("\n\n")
     assert (columns(training), columns(answering)) == ({5}, {6})
     assert [line.split("|")[2].strip() for line in answering.splitlines()[2:]] == ["fp32"] * 3 + ["bf16"] * 3

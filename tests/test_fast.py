@@ -114,10 +114,20 @@ def test_attention_and_its_gradients_are_those_of_double_precision(
         assert (one - other).abs().max() < close * other.abs().max()
 
 
+@pytest.fixture
+def with_threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
 @needs_native
 @pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize(("query", "key", "width"), [(3, 1, 64), (2, 2, 16), (4, 1, 96)])
-def test_rows_of_all_lengths_are_right_forth_and_back(causal, query, key, width):
+@pytest.mark.parametrize(
+    ("query", "key", "width", "threads"), [(3, 1, 64, 1), (2, 2, 16, 2), (4, 1, 96, 4), (2, 1, 80, 64)]
+)
+def test_rows_of_all_lengths_are_right_forth_and_back(causal, query, key, width, threads, with_threads):
+    with_threads(threads)
     lengths = [1, 2, 3, 5, 6, 7, 15, 16, 17, 31, 33, 64, 95, 96, 97, 128, 193, 300]
     offsets = torch.tensor([0, *lengths]).cumsum(0)
     given = heads(sum(lengths), torch.bfloat16, query, key, width)
@@ -134,8 +144,81 @@ def test_rows_of_all_lengths_are_right_forth_and_back(causal, query, key, width)
 
 
 @needs_native
+@pytest.mark.parametrize(("query", "key", "causal"), [(4, 4, False), (4, 2, True)])
+def test_dropout_leaves_out_the_same_probabilities_forth_and_back(query, key, causal, with_threads):
+    lengths, share = [16, 3, 11, 1, 14], 0.3
+    offsets = torch.tensor([0, *lengths]).cumsum(0)
+    given = heads(sum(lengths), torch.bfloat16, query, key, 16)
+
+    def found(tensors, seed):
+        torch.manual_seed(seed)
+        layer = torch.nn.Identity()
+        return packed_attention(layer, *tensors, None, share, 0.3, cu_seq_lens_q=offsets, is_causal=causal)[0]
+
+    def at(tensors):
+        """Keys that all weigh alike, and values that say which were read: what is left of each, by the same seed."""
+        places = torch.cat([torch.arange(length) for length in lengths])
+        values = torch.eye(16, dtype=torch.bfloat16)[places].expand(1, key, -1, 16)
+        return [torch.zeros_like(tensors[0]), torch.zeros_like(tensors[1]), values]
+
+    left = found(at(given), 1)[0] > 0  # (T, H, places)
+    output = found(given, 1)
+    direction = torch.randn_like(output)
+    by = torch.autograd.grad(output, given, direction)
+    exact = [tensor.detach().double().requires_grad_() for tensor in given]
+    wanted = []
+    for begin, end in itertools.pairwise(offsets.tolist()):
+        q, k, v = (one[0, :, begin:end] for one in exact)
+        k, v = (one.repeat_interleave(query // key, dim=0) for one in (k, v))
+        scores = (q @ k.transpose(1, 2) * 0.3).masked_fill(
+            torch.ones(end - begin, end - begin).triu(1).bool() & causal, -torch.inf
+        )
+        keep = left[begin:end, :, : end - begin].transpose(0, 1)
+        wanted.append((scores.softmax(-1) * keep / (1 - share) @ v).transpose(0, 1))
+    want = torch.cat(wanted)[None]
+    wanted = torch.autograd.grad(want, exact, direction.double())
+    for one, other in zip((output, *by), (want, *wanted), strict=True):
+        assert (one - other).abs().max() < 1e-2 * other.abs().max()
+    with_threads(1)
+    assert torch.equal(found(given, 1), output)
+    assert not torch.equal(found(given, 2), output)
+
+
+@needs_native
+def test_dropout_falls_on_all_places_alike():
+    rows, length, share, kept = 30, 16, 0.1, []
+    values = torch.eye(length, dtype=torch.bfloat16).repeat(rows, 1).expand(1, 4, -1, length)
+    nothing = torch.zeros(1, 4, rows * length, length, dtype=torch.bfloat16)
+    torch.manual_seed(0)
+    for _ in range(20):
+        found = attention_cpu.dropping(
+            nothing, nothing, values, torch.arange(0, rows * length + 1, length), 1.0, False, share
+        )
+        assert found is not None
+        kept.append((found[0] > 0).view(rows, length, 4, length))
+    kept = torch.stack(kept).double()
+    assert abs(kept.mean() - 0.9) < 0.002  # four deviations of 614,400 draws are 0.0015
+    for axis in range(5):  # by call, row, query, head and key
+        others = [other for other in range(5) if other != axis]
+        deviation = (share * (1 - share) / (kept.numel() / kept.shape[axis])) ** 0.5
+        assert ((kept.mean(others) - 0.9).abs() < 5 * deviation).all()
+    near = (kept[..., 1:] * kept[..., :-1]).mean()  # neighbours say nothing of each other
+    assert abs(near - 0.81) < 0.003
+
+
+def test_where_rows_are_too_long_torch_drops_them(monkeypatch):
+    monkeypatch.setattr(attention_cpu, "LONGEST", 4)
+    monkeypatch.setattr(attention_cpu, "rows_of", attention_cpu.rows_of.__wrapped__)
+    given, offsets = heads(9, torch.bfloat16), torch.tensor([0, 4, 9])
+    torch.manual_seed(0)
+    found, _ = packed_attention(torch.nn.Identity(), *given, None, 0.5, cu_seq_lens_q=offsets)
+    torch.manual_seed(0)
+    assert torch.equal(found, row_by_row(*given, offsets, 0.5, given[0].shape[-1] ** -0.5))
+
+
+@needs_native
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_row_of_a_pack_is_what_it_is_alone_and_spoils_no_other(threads):
+def test_a_row_of_a_pack_is_what_it_is_alone_and_spoils_no_other(threads, with_threads):
     """The long row is computed first, and leaves its numbers where those of the other go."""
 
     def computed(given, ends):
@@ -146,15 +229,11 @@ def test_a_row_of_a_pack_is_what_it_is_alone_and_spoils_no_other(threads):
         return [output, *(one.transpose(1, 2) for one in by)]
 
     given = [one.detach() for one in heads(61, torch.bfloat16)]
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        alone = computed([one[:, :, 40:] for one in given], [0, 21])
-        for one in given:
-            one[:, :, 37] = torch.nan
-        spoilt = computed(given, [0, 40, 61])
-    finally:
-        torch.set_num_threads(before)
+    with_threads(threads)
+    alone = computed([one[:, :, 40:] for one in given], [0, 21])
+    for one in given:
+        one[:, :, 37] = torch.nan
+    spoilt = computed(given, [0, 40, 61])
     for whole, part in zip(spoilt, alone, strict=True):
         assert whole[:, 37:40].isnan().all()
         assert torch.equal(whole[:, 40:], part)

@@ -89,6 +89,10 @@ def packed_attention(
     query, key = query.to(value.dtype), key.to(value.dtype)  # rotary positions may leave them in fp32
     if query.device.type == "cpu" and dropout == 0:
         return attend(query, key, value, cu_seq_lens_q, scale, causal)[0], None
+    if query.device.type == "cpu":
+        found = attention_cpu.dropping(query, key, value, cu_seq_lens_q, scale, causal, dropout)
+        if found is not None:
+            return found, None
     if query.is_cuda and dropout == 0 and query.dtype != torch.float32:
         q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
         run = attend_by_cudnn if equal_rows_by_cudnn else attend_any

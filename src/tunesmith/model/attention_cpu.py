@@ -9,8 +9,9 @@ Axes: H heads, K key-value heads, T tokens, D width of a head, R rows.
 from __future__ import annotations
 
 import functools
-from ctypes import Structure, byref, c_float, c_long, c_void_p
+from ctypes import Structure, byref, c_float, c_long, c_uint32, c_void_p
 from itertools import pairwise
+from typing import Any, NamedTuple
 
 import torch
 
@@ -18,6 +19,16 @@ from tunesmith.model.native import library
 
 WIDTH_MULTIPLE = 16  # heads of such widths it can read
 LONGEST = 2048  # tokens of a row: longer ones gain nothing
+
+
+class Drop(NamedTuple):
+    """Which probabilities are left out at random: what share of them, and the seed, of 32 bits."""
+
+    share: float
+    seed: int
+
+
+NONE = Drop(0.0, 0)
 
 
 class Laid(Structure):
@@ -34,7 +45,8 @@ class Packed(Structure):
         *((f"of_{name}", Laid) for name in ("query", "key", "value")),
         ("rows", c_void_p),
         *((name, c_long) for name in ("count", "heads", "groups", "width")),
-        ("scale", c_float),
+        *((name, c_float) for name in ("scale", "dropout")),
+        ("seed", c_uint32),
         ("causal", c_long),
     )
 
@@ -68,7 +80,7 @@ def rows_of(ends: tuple[int, ...]) -> tuple[torch.Tensor, tuple[slice, ...]]:
 
 def forward(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows_R2: torch.Tensor, scale: float, causal: bool,
-    output: torch.Tensor,
+    output: torch.Tensor, drop: Drop = NONE,
 ) -> None:  # fmt: skip
     """Write the attention of some rows into `output`.
 
@@ -80,16 +92,18 @@ def forward(
         scale: factor on the scores.
         causal: whether a token sees only itself and those before it.
         output: (1, T, H, D), contiguous.
+        drop: which probabilities are left out.
     """
     heads = [_together(one) for one in (query, key, value)]
     _functions().rows_forward(
-        byref(_packed(heads, rows_R2, scale, causal)), output.data_ptr(), torch.get_num_threads()
+        byref(_packed(heads, rows_R2, scale, causal, drop)), output.data_ptr(), torch.get_num_threads()
     )  # fmt: skip
 
 
 def backward(
     gradient: torch.Tensor, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows_R2: torch.Tensor,
     scale: float, causal: bool, by_query: torch.Tensor, by_key: torch.Tensor, by_value: torch.Tensor,
+    drop: Drop = NONE,
 ) -> None:  # fmt: skip
     """Write the gradients of some rows into `by_query`, `by_key` and `by_value`.
 
@@ -104,19 +118,72 @@ def backward(
         by_query: shaped as `query`, its memory in the order of (1, T, H, D).
         by_key: shaped as `key`, so too.
         by_value: shaped as `value`, so too.
+        drop: which probabilities were left out.
     """
     gradient, heads = gradient.contiguous(), [_together(one) for one in (query, key, value)]
     _functions().rows_backward(
-        byref(_packed(heads, rows_R2, scale, causal)), gradient.data_ptr(),
+        byref(_packed(heads, rows_R2, scale, causal, drop)), gradient.data_ptr(),
         by_query.data_ptr(), by_key.data_ptr(), by_value.data_ptr(), torch.get_num_threads(),
     )  # fmt: skip
 
 
-def _packed(heads: list[torch.Tensor], rows_R2: torch.Tensor, scale: float, causal: bool) -> Packed:
+class DroppingAttention(torch.autograd.Function):
+    """Attention with dropout on its probabilities, which are left out again by the same seed on the way back."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows_R2: torch.Tensor, scale: float,
+        causal: bool, drop: Drop,
+    ) -> torch.Tensor:  # fmt: skip
+        """Output (1, T, H, D)."""
+        ctx.save_for_backward(query, key, value, rows_R2)
+        ctx.given = scale, causal, drop
+        output = query.new_empty(1, query.shape[2], query.shape[1], query.shape[3])
+        forward(query, key, value, rows_R2, scale, causal, output, drop)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Gradients by query, key and value."""
+        query, key, value, rows_R2 = ctx.saved_tensors
+        scale, causal, drop = ctx.given
+        found = [
+            one.new_empty(1, one.shape[2], one.shape[1], one.shape[3]).transpose(1, 2) for one in (query, key, value)
+        ]
+        backward(gradient, query, key, value, rows_R2, scale, causal, *found, drop)
+        return *found, None, None, None, None
+
+
+def dropping(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, offsets: torch.Tensor, scale: float, causal: bool,
+    share: float,
+) -> torch.Tensor | None:  # fmt: skip
+    """Attention within rows with dropout, (1, T, H, D); None where it cannot be computed here.
+
+    Args:
+        query: (1, H, T, D).
+        key: (1, K, T, D).
+        value: (1, K, T, D).
+        offsets: R + 1, of the rows.
+        scale: factor on the scores.
+        causal: whether a token sees only itself and those before it.
+        share: of the probabilities, which is left out; the seed is of torch's own generator.
+    """
+    if torch.compiler.is_compiling() or not can_attend(query, key, value):
+        return None
+    rows_R2, others = rows_of(tuple(offsets.tolist()))
+    if others:
+        return None
+    drop = Drop(share, int(torch.randint(2**32, ())))
+    return DroppingAttention.apply(query, key, value, rows_R2, scale, causal, drop)  # pyright: ignore
+
+
+def _packed(heads: list[torch.Tensor], rows_R2: torch.Tensor, scale: float, causal: bool, drop: Drop) -> Packed:
     query, key, _ = heads
     return Packed(
         *(one.data_ptr() for one in heads), *(Laid(one.stride(2), one.stride(1)) for one in heads),
-        rows_R2.data_ptr(), len(rows_R2), query.shape[1], key.shape[1], query.shape[3], scale, causal,
+        rows_R2.data_ptr(), len(rows_R2), query.shape[1], key.shape[1], query.shape[3], scale,
+        drop.share, drop.seed, causal,
     )  # fmt: skip
 
 

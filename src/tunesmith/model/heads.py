@@ -241,7 +241,7 @@ def class_logits(model: Any, inputs: Mapping[str, Any], rows: int) -> torch.Tens
         return own(**given).logits
     offsets = inputs["cu_seq_lens_q"].long()
     places_R = offsets[1 : rows + 1] - 1 if reads_last(own.config) else offsets[:rows]
-    with last_layer_at(own, places_R, inputs["input_ids"].numel()) as alone:
+    with last_layer_at(own, places_R) as alone:
         found = own.base_model(**given)
     state_RD = found.last_hidden_state[0] if alone else found.last_hidden_state[0, places_R]
     state_R1D = state_RD[:, None]

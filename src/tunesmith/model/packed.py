@@ -15,8 +15,7 @@ from tunesmith.model.device import sent
 
 # What a library's forward pass raises where an architecture cannot take what it was given.
 UNFIT = (NotImplementedError, ValueError, TypeError, RuntimeError, AttributeError, IndexError, KeyError)
-WHOLE = 128  # tokens: few shapes, for each of which kernels are made and memory is found once
-LEAST = 16
+WHOLE, LEAST = 128, 16  # tokens: few shapes, for each of which kernels are made and memory is found once
 
 
 def packed_inputs(ids: Sequence[np.ndarray], device: str, few_shapes: bool = False) -> dict[str, Any]:
@@ -68,5 +67,5 @@ def few_of(number: int, least: int = WHOLE) -> int:
 
 
 def filling_of(tokens: int) -> int:
-    """Tokens that fill up a packed sequence: to a multiple of a power of two, `WHOLE` or about a thirty-second of it."""
+    """Tokens that fill up a packed sequence: by a thirty-second at most, or to a multiple of `LEAST`."""
     return -tokens % min(WHOLE, max(LEAST, 1 << tokens.bit_length() >> 6), 1 << (tokens - 1).bit_length())

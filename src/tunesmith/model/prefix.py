@@ -90,7 +90,7 @@ def replaced(states_2KPD: torch.Tensor, key: torch.Tensor, value: torch.Tensor, 
 def row_of_tokens(offsets: torch.Tensor, tokens: int) -> torch.Tensor:
     """Of each token of a packed sequence, the number of its row: (T,)."""
     place_T = torch.arange(tokens, device=offsets.device)
-    return torch.searchsorted(offsets[1:-1].contiguous(), place_T, right=True)
+    return torch.searchsorted(offsets, place_T, right=True) - 1
 
 
 def place_in_rows(offsets: torch.Tensor, row_T: torch.Tensor) -> torch.Tensor:

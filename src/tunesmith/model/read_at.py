@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from tunesmith.model.prefix import place_in_rows, prefix_of, replaced, row_of_tokens
+from tunesmith.model.prefix import row_of_tokens
 
 PRODUCTS = {  # by model type, the list of layers and the products that make keys and values, without positions
     "bert": ("encoder.layer", "key", "value"),
@@ -29,7 +29,6 @@ PRODUCTS = {  # by model type, the list of layers and the products that make key
     "electra": ("encoder.layer", "key", "value"),
     "distilbert": ("transformer.layer", "k_lin", "v_lin"),
 }
-MOST = 2**24  # places times tokens at once: a product as large says which token is of which row
 
 
 class _LastLayer(torch.nn.Module):
@@ -46,25 +45,22 @@ class _LastLayer(torch.nn.Module):
 
 
 @contextmanager
-def last_layer_at(model: Any, places_N: torch.Tensor, tokens: int) -> Iterator[bool]:
+def last_layer_at(model: Any, places_N: torch.Tensor) -> Iterator[bool]:
     """While the block lasts, what the model's body gives are the states at some places of a packed sequence.
 
     Args:
         model: of transformers, whose attention is the packed one.
-        places_N: of one token of each row, of which no other's states are wanted.
-        tokens: of the sequence.
+        places_N: one token of each of the first N rows, in order.
 
     Yields:
-        Whether it is so: other architectures, and very many places at once, are computed as a whole.
+        Whether it is so: other architectures, a single row (for which layers would be compiled anew), and GPUs, on
+        which the sums over rows would come in any order, compute the whole layer.
     """
-    config = model.config
-    if config.model_type not in PRODUCTS or getattr(config, "is_decoder", False):
+    kind, decodes = model.config.model_type, getattr(model.config, "is_decoder", False)
+    if kind not in PRODUCTS or decodes or len(places_N) < 2 or places_N.device.type != "cpu":
         yield False
         return
-    if len(places_N) * tokens > MOST:
-        yield False
-        return
-    layers = model.base_model.get_submodule(PRODUCTS[config.model_type][0])
+    layers = model.base_model.get_submodule(PRODUCTS[kind][0])
     last = layers[-1]
     layers[-1] = _LastLayer(last, places_N)
     try:
@@ -79,30 +75,27 @@ def attend_at(
 ) -> torch.Tensor:  # fmt: skip
     """What one token of each row finds in all of its row, (1, N, H, D).
 
-    Sums over rows, and copies for each token of a row, are matrix products with ones at a row's tokens.
-
     Args:
         module: the attention layer, which makes keys and values.
         query: (1, H, N, D).
-        read_at: the states of all tokens (1, T, E), and the places.
-        offsets: R + 1, of the rows.
+        read_at: the states of all tokens (1, T, E), and the places (N,).
+        offsets: R + 1, of the rows; the first N have a place each.
         dropout: probability.
         scale: factor on the scores.
     """
     state_1TE, places_N = read_at
     _, *names = PRODUCTS[module.config.model_type]
-    key, value = (getattr(module, name)(state_1TE).unflatten(-1, query.shape[1::2]).transpose(1, 2) for name in names)
+    key_THD, value_THD = (getattr(module, name)(state_1TE)[0].unflatten(-1, query.shape[1::2]) for name in names)
     row_T = row_of_tokens(offsets, state_1TE.shape[1])
-    if (prefix := prefix_of(module)) is not None:
-        key, value = replaced(prefix, key, value, place_in_rows(offsets, row_T))
-    row_N = row_T[places_N]
-    is_in_TN = row_T[:, None] == row_N
-    query_TE = is_in_TN.to(value.dtype) @ query[0].to(value.dtype).transpose(0, 1).flatten(1)
-    score_TH = (query_TE.view(-1, *query.shape[1::2]).float() * key[0].transpose(0, 1)).sum(-1) * scale
+    query_NHD = query[0].transpose(0, 1).to(value_THD.dtype)
+    query_THD = query_NHD.index_select(0, row_T.clamp(max=len(places_N) - 1))  # what fills up reads the last one's
+    score_TH = (query_THD.float() * key_THD).sum(-1) * scale
     most_RH = score_TH.new_full((len(offsets) - 1, query.shape[1]), -torch.inf)
     most_RH.scatter_reduce_(0, row_T[:, None].expand_as(score_TH), score_TH.detach(), "amax")
     share_TH = (score_TH - most_RH[row_T]).exp()
-    sum_NH = is_in_TN.T.float() @ share_TH
+    sum_RH = torch.zeros_like(most_RH).index_add(0, row_T, share_TH)
     share_TH = torch.nn.functional.dropout(share_TH, dropout, training=dropout > 0)
-    found_NE = is_in_TN.T.float() @ (share_TH[..., None] * value[0].transpose(0, 1)).flatten(1)
-    return (found_NE.view(-1, *query.shape[1::2]) / sum_NH[..., None]).to(value.dtype)[None]
+    found_THD = share_TH[..., None] * value_THD
+    found_RHD = found_THD.new_zeros(len(most_RH), *found_THD.shape[1:]).index_add(0, row_T, found_THD)
+    found_NHD = found_RHD[: len(places_N)] / sum_RH[: len(places_N), :, None]
+    return found_NHD.to(value_THD.dtype)[None]

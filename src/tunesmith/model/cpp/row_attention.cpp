@@ -23,7 +23,6 @@
 namespace {
 
 constexpr int TALL = 6, BROAD = 4;  // rows and registers of a product at once
-constexpr long ROWS_EACH = 8;       // of a thread: then it takes whole rows
 constexpr long BLOCK = 96;          // queries whose probabilities are kept until keys and values have read them
 
 long even(long count) { return (count + 1) / 2 * 2; }
@@ -196,7 +195,8 @@ struct Packed {
     Laid of_query, of_key, of_value;
     const std::int64_t* rows;          // (count, 2): first token, and the one behind the last
     long count, heads, groups, width;  // groups: heads of keys
-    float scale;
+    float scale, dropout;
+    std::uint32_t seed;
     long causal;
 };
 
@@ -218,6 +218,44 @@ public:
 
     const Packed& all;
     const long first, tokens, group, shared;
+};
+
+// Numbers that say nothing of each other of numbers that follow each other (Wellons' lowbias32).
+inline std::uint32_t mixed(std::uint32_t x) {
+    x = (x ^ x >> 16) * 0x7feb352d;
+    x = (x ^ x >> 15) * 0x846ca68b;
+    return x ^ x >> 16;
+}
+
+inline __m512i mixed(__m512i x) {
+    x = _mm512_mullo_epi32(_mm512_xor_si512(x, _mm512_srli_epi32(x, 16)), _mm512_set1_epi32(0x7feb352d));
+    x = _mm512_mullo_epi32(_mm512_xor_si512(x, _mm512_srli_epi32(x, 15)),
+                           _mm512_set1_epi32(static_cast<int>(0x846ca68b)));
+    return _mm512_xor_si512(x, _mm512_srli_epi32(x, 16));
+}
+
+// What the probabilities of a query are multiplied by: zero at random, the same each time that it is asked.
+class Dropout {
+public:
+    Dropout(const Row& row, long head, long query)
+        : drops(row.all.dropout > 0),
+          first(mixed(row.all.seed ^ mixed(static_cast<std::uint32_t>((row.first + query) * row.all.heads + head)))),
+          least(static_cast<std::uint32_t>(row.all.dropout * 4294967296.0)),
+          factor(1.0f / (1.0f - row.all.dropout)) {}
+
+    // Of 16 probabilities from that of `key` on.
+    __m512 operator()(__m512 numbers, long key) const {
+        if (!drops) return numbers;
+        const __m512i each = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        const __m512i chance = mixed(_mm512_add_epi32(each, _mm512_set1_epi32(static_cast<int>(first + key))));
+        const __mmask16 kept = _mm512_cmpge_epu32_mask(chance, _mm512_set1_epi32(static_cast<int>(least)));
+        return _mm512_maskz_mul_ps(kept, numbers, _mm512_set1_ps(factor));
+    }
+
+private:
+    const bool drops;
+    const std::uint32_t first, least;
+    const float factor;
 };
 
 // What a thread keeps from row to row, with room for the longest.
@@ -257,8 +295,11 @@ void forward(const Row& row, Room& room, Number* output) {
             product(query, begin, rows, room.keys_across.data(), columns, whole(seen), 0, width, room.scores.data(),
                     columns);
             for (long r = 0; r < rows; ++r) {
-                softmax(room.scores.data() + r * columns, row.seen(begin + r), whole(seen), all.scale);
-                round_to(room.scores.data() + r * columns, whole(seen), room.weights.data() + r * columns);
+                float* weights = room.scores.data() + r * columns;
+                softmax(weights, row.seen(begin + r), whole(seen), all.scale);
+                const Dropout dropout(row, head, begin + r);
+                for (long i = 0; i < whole(seen); i += LANES)
+                    store(room.weights.data() + r * columns + i, dropout(_mm512_loadu_ps(weights + i), i));
             }
             product({room.weights.data(), columns}, 0, rows, room.values_along.data(), width, width, 0, even(seen),
                     room.sums.data(), width);
@@ -271,18 +312,20 @@ void forward(const Row& row, Room& room, Number* output) {
 
 // Probabilities of a query, and from them and the gradients by them those by its scores, both of as many keys as the
 // block has.
-void by_scores(const Row& row, Room& room, long at, long query, long seen, long keys) {
+void by_scores(const Row& row, Room& room, long at, long query, long seen, long keys, const Dropout& dropout) {
     const long columns = whole(row.tokens);
     float *weights = room.scores.data() + at, *by_weight = room.by_weight.data() + at;
     softmax(weights, seen, whole(seen), row.all.scale);
     __m512 sum = _mm512_setzero_ps();
-    for (long i = 0; i < seen; i += LANES)
+    for (long i = 0; i < seen; i += LANES) {
+        _mm512_storeu_ps(by_weight + i, dropout(_mm512_loadu_ps(by_weight + i), i));
         sum = _mm512_fmadd_ps(_mm512_loadu_ps(weights + i), _mm512_loadu_ps(by_weight + i), sum);
+    }
     const __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(sum)), scale = _mm512_set1_ps(row.all.scale);
     Number *rounded = room.weights.data() + query * columns, *by_score = room.by_score.data() + query * columns;
     for (long i = 0; i < seen; i += LANES) {
         const __m512 weight = _mm512_loadu_ps(weights + i), less = _mm512_sub_ps(_mm512_loadu_ps(by_weight + i), mean);
-        store(rounded + i, weight);
+        store(rounded + i, dropout(weight, i));
         store(by_score + i, _mm512_mul_ps(_mm512_mul_ps(weight, scale), less));
     }
     for (auto* one : {rounded, by_score}) std::fill(one + whole(seen), one + whole(keys), 0);
@@ -331,7 +374,8 @@ void backward(const Row& row, Room& room, const Number* gradient, Number* by_que
                 product(above, begin, rows, room.values_across.data(), columns, whole(seen), 0, width,
                         room.by_weight.data(), columns);
                 for (long r = 0; r < rows; ++r)
-                    by_scores(row, room, r * columns, begin + r - block, row.seen(begin + r), keys);
+                    by_scores(row, room, r * columns, begin + r - block, row.seen(begin + r), keys,
+                              Dropout(row, head, begin + r));
                 product({room.by_score.data(), columns}, begin - block, rows, room.keys_along.data(), width, width, 0,
                         even(seen), room.sums.data(), width);
                 for (long r = 0; r < rows; ++r)
@@ -361,13 +405,17 @@ void backward(const Row& row, Room& room, const Number* gradient, Number* by_que
 template <class Work>
 long each(const Packed& all, long threads, Work work) {
     return told([&] {
-        long longest = 0;
-        for (long row = 0; row < all.count; ++row)
-            longest = std::max(longest, all.rows[2 * row + 1] - all.rows[2 * row]);
+        long longest = 0, squares = 0;
+        for (long row = 0; row < all.count; ++row) {
+            const long tokens = all.rows[2 * row + 1] - all.rows[2 * row];
+            longest = std::max(longest, tokens);
+            squares += tokens * tokens;
+        }
         std::vector<Room> rooms;
         for (long thread = 0; thread < threads; ++thread) rooms.emplace_back(longest, all.width);
-        // All heads of a row one after another, as they lie in memory, unless there are few rows to share.
-        const long parts = all.count >= ROWS_EACH * threads ? 1 : all.groups;
+        // All heads of a row one after another, as they lie in memory, unless one row is more than a thread's share:
+        // the longest come first.
+        const long parts = longest * longest * threads <= squares ? 1 : all.groups;
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
         for (long one = 0; one < all.count * parts; ++one)
             for (long group = one % parts; group < all.groups; group += parts)

@@ -1,11 +1,11 @@
 """Layers compiled one by one: torch turns what lies between their matrix products into a few loops over memory.
 
 All layers of a model share one graph, made for any number of tokens, so that there is one thing to compile: a model
-with thirty layers takes as long as one with two. Before they are used, each layer's output and gradients are compared
-with those of the layer in fp32, on rows of the run: they must be as near to it as the library's own layer is, in the
-precision of the run. Two computations in bf16 would be compared by chance. Whatever goes wrong there (no C++ compiler,
-no Python headers, an operation that cannot be compiled) is a reason to leave them as they are. What it gains:
-docs/speed.md.
+with thirty layers takes as long as one with two; an encoder's last, computed where it is read (`model/read_at`), has
+one of its own. Before they are used, each layer's output and gradients are compared with those of the layer in fp32, on
+rows of the run: they must be as near to it as the library's own layer is, in the precision of the run. Two computations
+in bf16 would be compared by chance. Whatever goes wrong there (no C++ compiler, no Python headers, an operation that
+cannot be compiled) is a reason to leave them as they are. What it gains: docs/speed.md.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from typing import Any
 
 import torch
 from torch.fx.experimental import _config as shapes
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from tunesmith.model.exact import can_widen, widened
 from tunesmith.model.layers import drops, inside, layers_of
 
 TIMES = 2.0  # as far from fp32 as the library's own layer may be what a compiled one gives: both round, here and there
 SAME = 1e-4  # and this far, relative: where the library computes in fp32 itself
+LEAST = 0.01  # of the largest, that a tensor must have to be looked at by itself
 FAR = 0.1  # of a loss in bf16 on a few rows, that rounding moves it by at most
 
 
@@ -103,11 +104,8 @@ def recorded(layers: Sequence[torch.nn.Module]) -> Generator[list[Call]]:
     """What each layer is first called with while the block lasts."""
     calls: list[Call] = []
 
-    def alone(value: Any) -> Any:  # others stay the tensors that they are: a graph tells views from others
-        return value.detach().requires_grad_() if isinstance(value, torch.Tensor) and value.requires_grad else value
-
     def noting(number: int) -> Callable[..., None]:
-        return lambda layer, *call: calls.append(tree_map(alone, call)) if len(calls) == number else None
+        return lambda layer, *call: calls.append(tree_map(_alone, call)) if len(calls) == number else None
 
     hooks = [layer.register_forward_pre_hook(noting(i), with_kwargs=True) for i, layer in enumerate(layers)]
     try:
@@ -115,6 +113,11 @@ def recorded(layers: Sequence[torch.nn.Module]) -> Generator[list[Call]]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _alone(value: Any) -> Any:
+    """A tensor that has a gradient, without where it came from; others stay: a graph tells views from others."""
+    return value.detach().requires_grad_() if isinstance(value, torch.Tensor) and value.requires_grad else value
 
 
 def why_layers_differ(layers: Sequence[torch.nn.Module], calls: Sequence[Call]) -> str | None:
@@ -147,21 +150,23 @@ def output_and_gradients(layer: torch.nn.Module, call: Call, wide: bool = False)
         call: its arguments; the hidden states come first or by name.
         wide: whether to compute with its weights in fp32.
     """
-    args, kwargs = call
+    args, kwargs = tree_map(_alone, call)
     hidden = (args[0] if args else kwargs["hidden_states"]).detach().requires_grad_()
     args, kwargs = ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
     trained = [name for name, weight in layer.named_parameters() if weight.requires_grad]
     if wide:
-        tensors = {name: widened(weight.detach()) for name, weight in layer.named_parameters()}
-        tensors |= {name: widened(tensor) for name, tensor in layer.named_buffers()}
-        tensors |= {name: tensors[name].requires_grad_() for name in trained}
+        wider = {name: widened(weight.detach()) for name, weight in layer.named_parameters()}
+        wider |= {name: widened(tensor) for name, tensor in layer.named_buffers()}
+        wider |= {name: wider[name].requires_grad_() for name in trained}
         # Each once: what several parts hold together (VeRA's matrices) would not all be put back.
-        output = torch.func.functional_call(layer, tensors, args, kwargs, tie_weights=False)
-        by = [tensors[name] for name in trained]
+        output = torch.func.functional_call(layer, wider, args, kwargs, tie_weights=False)
+        by = [wider[name] for name in trained]
     else:
         output, weights = layer(*args, **kwargs), dict(layer.named_parameters())
         by = [weights[name] for name in trained]
     output = output[0] if isinstance(output, tuple) else output
+    tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, torch.Tensor)]
+    by += [value for value in tensors if value.requires_grad and value is not hidden]  # states that it reads beside
     generator = torch.Generator(output.device).manual_seed(0)
     direction = torch.randn(output.shape, generator=generator, device=output.device).to(torch.bfloat16).to(output.dtype)
     gradients = torch.autograd.grad(output, [hidden, *by], direction, allow_unused=True)
@@ -169,10 +174,15 @@ def output_and_gradients(layer: torch.nn.Module, call: Call, wide: bool = False)
 
 
 def distance(tensors: Sequence[torch.Tensor], exact: Sequence[torch.Tensor]) -> float:
-    """How far tensors are from others, relative to them, all together: each counts as much as another."""
+    """How far tensors are from others, relative to them, all together: each counts as much as another.
+
+    But for those that are nothing beside the largest: the gradient of the bias of keys is none, whatever rounds.
+    """
+    sizes = [want.float().norm().item() for want in exact]
+    least = max(LEAST * max(sizes), 1e-30)
     offs = [
-        (one.float() - want.float()).norm() / want.float().norm().clamp(min=1e-30)
-        for one, want in zip(tensors, exact, strict=True)
+        (one.float() - want.float()).norm() / max(size, least)
+        for one, want, size in zip(tensors, exact, sizes, strict=True)
     ]
     return torch.stack(offs).square().mean().sqrt().item()
 
