@@ -2,12 +2,13 @@
 
     python benchmarks/classify_speed.py --base FOLDER --train train.csv --write      # -> docs/tasks/classify.md
 
-Both train all weights of the same base on the same rows, without dropout, with each of --batches: `Trainer` in bf16
-with rows grouped by length, and with its defaults too (fp32, 8 rows a step, padded as they come). Another run of
-ours trains the words, too, that no row has, as it would without `model/used_words`. The pipeline answers with its
-default, one text at a time, and in batches; both sides answer in fp32 and in bf16. Each takes a process of its own, one
-after the other. Training goes twice over the rows, and the second time counts, all of it: where rows are grouped by
-length, one step takes ten times as long as another. Reading and padding rows counts on tunesmith's side alone.
+Both train all weights of the same base on the same rows, without dropout (and once with the encoder's own), with each
+of --batches: `Trainer` in bf16 with rows grouped by length, and with its defaults too (fp32, 8 rows a step, padded as
+they come). Another run of ours trains the words, too, that no row has, as it would without `model/used_words`. The
+pipeline answers with its default, one text at a time, and in batches; both sides answer in fp32 and in bf16. Each takes
+a process of its own, one after the other. Training goes twice over the rows, and the second time counts, all of it:
+where rows are grouped by length, one step takes ten times as long as another. Reading and padding rows counts on
+tunesmith's side alone.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def ours(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     rows = rows_of(options.train, options.rows)
     data.write_text("".join(json.dumps({"text": row["text"], "label": row["category"]}) + "\n" for row in rows))
     settings = {
-        "objective": {"type": "classify"}, "method": {"type": "full"}, "model": {"base": options.base, "dropout": 0.0},
+        "objective": {"type": "classify"}, "method": {"type": "full"},
+        "model": {"base": options.base, "dropout": None if options.own_dropout else 0.0},
         "data": {"train": str(data), "validation": 0, "test": 0, "near_duplicates": "off", "duplicates": "keep"},
         "optim": {"learning_rate": 2e-4, "epochs": EPOCHS, "batch_size": options.batch, "warmup": 0},
         "output": {"folder": str(folder), "name": "run", "checkpoint_every": 10**6}, "compile": options.compile,
@@ -96,10 +98,10 @@ def theirs(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     encoded = [tokenizer(row["text"], truncation=True, max_length=LONGEST) for row in rows]
     data = [{**one, "labels": names.index(row["category"])} for one, row in zip(encoded, rows, strict=True)]
     torch.manual_seed(0)
+    rates = () if options.own_dropout else ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
     model = AutoModelForSequenceClassification.from_pretrained(
-        options.base, num_labels=len(names), ignore_mismatched_sizes=True,
-        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, classifier_dropout=0.0,
-    )  # fmt: skip
+        options.base, num_labels=len(names), ignore_mismatched_sizes=True, **dict.fromkeys(rates, 0.0)
+    )
     seconds: list[float] = []
 
     class Clock(TrainerCallback):
@@ -198,13 +200,19 @@ def in_turn(options: argparse.Namespace) -> list[tuple[str, dict[str, Any]]]:
     sides[f"tunesmith, {options.batches[-1]}, all words trained"] = "ours", options.batches[-1], False, "--all-words"
     for batch in options.batches:
         sides[f"Trainer, rows grouped by length, {batch}"] = "theirs", batch, True
+    middle = options.batches[len(options.batches) // 2]
+    sides[f"tunesmith, {middle}, dropout as the encoder brings it"] = "ours", middle, False, "--own-dropout"
+    sides[f"Trainer, so too, {middle}"] = "theirs", middle, True, "--own-dropout"
     sides["Trainer, its defaults"] = "theirs", 8, False
     rounds = [
         {name: measured(side, batch, fast, options, *more) for name, (side, batch, fast, *more) in sides.items()}
         for _ in range(options.rounds)
     ]
     found = {name: rounds[0][name] | {"rows": statistics.median(one[name]["rows"] for one in rounds)} for name in sides}
-    best = max((name for name in found if name.startswith("tunesmith")), key=lambda name: found[name]["rows"])
+    best = max(
+        (name for name in found if name.startswith("tunesmith") and "dropout" not in name),
+        key=lambda name: found[name]["rows"],
+    )
     return [(best, found.pop(best)), *found.items()]
 
 
@@ -235,6 +243,7 @@ def main() -> None:
     parser.add_argument("--side", choices=["ours", "theirs", "predict", "pipeline"], help=argparse.SUPPRESS)
     parser.add_argument("--batch", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--all-words", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--own-dropout", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--fast", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:

@@ -266,10 +266,16 @@ def test_classifiers_beside_trainer_and_pipeline(load, sorted_texts, tmp_path, m
     monkeypatch.setattr(words, "part_words", words.part_words)  # put back afterwards
 
     def measured(side, batch, fast, options, *more):
-        here = {"side": side, "batch": batch or 8, "fast": fast, "all_words": bool(more)}
+        here = {
+            "side": side,
+            "batch": batch or 8,
+            "fast": fast,
+            "all_words": "--all-words" in more,
+            "own_dropout": "--own-dropout" in more,
+        }
         options = argparse.Namespace(**{**vars(options), **here})
         run = {"ours": bench.ours, "theirs": bench.theirs}.get(side, bench.asked)
-        (folder := tmp_path / f"{side}-{batch}-{fast}-{len(more)}").mkdir()
+        (folder := tmp_path / f"{side}-{batch}-{fast}{''.join(more)}").mkdir()
         return run(options, folder)
 
     monkeypatch.setattr(bench, "measured", measured)

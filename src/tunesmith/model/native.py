@@ -21,11 +21,12 @@ from tunesmith.core.files import home
 SOURCES = sorted(path for path in (Path(__file__).parent / "cpp").iterdir() if path.suffix in (".h", ".cpp"))
 FLAGS = ("-O3", "-std=c++17", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512bf16", "-fopenmp", "-shared", "-fPIC")
 SECONDS = 60  # that compiling may take
-POINTER, NUMBER, REAL = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
+POINTER, NUMBER, REAL, WORD = ctypes.c_void_p, ctypes.c_long, ctypes.c_float, ctypes.c_uint32
 TAKES = {  # of each function; all return 0, or 1 where there is no memory
     "product": [*[POINTER] * 3, *[NUMBER] * 4],
     "attention": [*[POINTER] * 5, *[NUMBER] * 11, REAL, NUMBER],
     "step": [POINTER, POINTER, NUMBER],
+    "dropout": [POINTER, POINTER, NUMBER, NUMBER, REAL, WORD, NUMBER],
     "rows_forward": [POINTER, POINTER, NUMBER],
     "rows_backward": [*[POINTER] * 5, NUMBER],
 }

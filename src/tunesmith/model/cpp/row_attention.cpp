@@ -18,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "chance.h"
 #include "numbers.h"
 
 namespace {
@@ -220,36 +221,18 @@ public:
     const long first, tokens, group, shared;
 };
 
-// Numbers that say nothing of each other of numbers that follow each other (Wellons' lowbias32).
-inline std::uint32_t mixed(std::uint32_t x) {
-    x = (x ^ x >> 16) * 0x7feb352d;
-    x = (x ^ x >> 15) * 0x846ca68b;
-    return x ^ x >> 16;
-}
-
-inline __m512i mixed(__m512i x) {
-    x = _mm512_mullo_epi32(_mm512_xor_si512(x, _mm512_srli_epi32(x, 16)), _mm512_set1_epi32(0x7feb352d));
-    x = _mm512_mullo_epi32(_mm512_xor_si512(x, _mm512_srli_epi32(x, 15)),
-                           _mm512_set1_epi32(static_cast<int>(0x846ca68b)));
-    return _mm512_xor_si512(x, _mm512_srli_epi32(x, 16));
-}
-
 // What the probabilities of a query are multiplied by: zero at random, the same each time that it is asked.
 class Dropout {
 public:
     Dropout(const Row& row, long head, long query)
         : drops(row.all.dropout > 0),
           first(mixed(row.all.seed ^ mixed(static_cast<std::uint32_t>((row.first + query) * row.all.heads + head)))),
-          least(static_cast<std::uint32_t>(row.all.dropout * 4294967296.0)),
+          least(least_of(row.all.dropout)),
           factor(1.0f / (1.0f - row.all.dropout)) {}
 
     // Of 16 probabilities from that of `key` on.
     __m512 operator()(__m512 numbers, long key) const {
-        if (!drops) return numbers;
-        const __m512i each = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-        const __m512i chance = mixed(_mm512_add_epi32(each, _mm512_set1_epi32(static_cast<int>(first + key))));
-        const __mmask16 kept = _mm512_cmpge_epu32_mask(chance, _mm512_set1_epi32(static_cast<int>(least)));
-        return _mm512_maskz_mul_ps(kept, numbers, _mm512_set1_ps(factor));
+        return drops ? dropped(numbers, mixed(following(first + key)), least, factor) : numbers;
     }
 
 private:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from tunesmith.model.dropout import seed_dropout
 from tunesmith.model.layers import layers_of
 from tunesmith.model.methods.method import trainable
 from tunesmith.model.outline import Sources
@@ -36,6 +37,8 @@ class Placed:
             ranks: the processes that train together.
             sources: where the values of weights lie that have none themselves (see `outline`).
         """
+        if plan.device == "cpu":
+            seed_dropout(model)
         if plan.sharding == "full":
             shard(model, layers_of(model), ranks, plan.precision, sources or {})
         self.model = model if plan.sharding == "full" else model.to(plan.device)
