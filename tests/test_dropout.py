@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 from transformers import BertConfig, BertForSequenceClassification
 
 from tunesmith.model import dropout, native
@@ -11,8 +12,11 @@ from tunesmith.model.dropout import SeededDropout, seed_dropout
 from tunesmith.model.layers import drops
 from tunesmith.model.methods.lora import LoraConfig
 from tunesmith.model.methods.table import METHODS
+from tunesmith.train.planning.plan import Plan
+from tunesmith.train.weights.placed import Placed
 
 needs_native = pytest.mark.skipif(native.library() is None, reason="no g++, or another processor")
+PLAN = Plan("cpu", "fp32", False, 0, None, 1, "none", 1, {}, {}, "")
 BOTH = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 
 
@@ -62,16 +66,43 @@ def test_numbers_that_lie_in_another_order_are_the_same():
     assert torch.equal(*found)
 
 
-def test_elsewhere_it_is_torchs_own(monkeypatch):
-    numbers = torch.rand(40, 50)
-    assert SeededDropout(0.5).eval()(numbers) is numbers
-    monkeypatch.setattr(dropout, "library", lambda: None)
-    torch.manual_seed(0)
-    found = SeededDropout(0.5).train()(numbers)
-    torch.manual_seed(0)
-    assert torch.equal(found, torch.nn.Dropout(0.5).train()(numbers))
-    assert torch.equal(SeededDropout(0.0).train()(numbers), numbers)
-    assert not SeededDropout(1.0).train()(numbers).any()
+@pytest.mark.parametrize(
+    ("share", "dtype", "inplace", "without"),
+    [(0.5, torch.float64, False, False), (0.5, torch.float16, False, False), (0.5, torch.float32, True, False),
+     (0.0, torch.float32, False, False), (1.0, torch.float32, False, False), (0.999, torch.float32, False, False),
+     (0.5, torch.float32, False, True)],
+)  # fmt: skip
+def test_elsewhere_it_is_torchs_own(share, dtype, inplace, without, monkeypatch):
+    numbers = torch.rand(40, 50).to(dtype)
+    if without:
+        monkeypatch.setattr(dropout, "library", lambda: None)
+    found = []
+    for kind in (SeededDropout, torch.nn.Dropout):
+        torch.manual_seed(0)
+        found.append(kind(share, inplace).train()(numbers.clone()))
+    assert torch.equal(*found)
+    assert SeededDropout(share).eval()(numbers) is numbers
+
+
+def test_it_is_the_same_where_a_layer_is_computed_again():
+    layer = torch.nn.Sequential(torch.nn.Linear(8, 8), SeededDropout(0.5), torch.nn.Tanh()).train()
+    numbers, found = torch.rand(6, 8, requires_grad=True), []
+    for again in (False, True):
+        torch.manual_seed(0)
+        output = checkpoint(layer, numbers, use_reentrant=False) if again else layer(numbers)
+        found.append(
+            (output, *torch.autograd.grad(output.sum(), [numbers, *layer.parameters()]))
+        )  # an expanded gradient
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+    assert SeededDropout(0.5).train()(torch.empty(0, 3)).shape == (0, 3)
+
+
+@needs_native
+def test_a_model_that_is_trained_on_a_cpu_has_it():
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout(0.1))
+    Placed(model, PLAN)
+    assert type(model[1]) is SeededDropout
 
 
 def test_compiled_layers_have_torchs_own():

@@ -583,6 +583,22 @@ def test_a_compiled_layer_that_computes_something_else_is_told_from_rounding(dty
     assert found is None if said is None else said in found
 
 
+@pytest.mark.parametrize(("backward", "said"), [(1.0, None), (0.9, "the gradient of compiled layer 1")])
+def test_what_a_compiled_layer_gives_back_to_states_beside_is_looked_at_too(backward, said):
+    class Beside(torch.nn.Module):
+        def forward(self, hidden_states, beside):
+            other = beside[0]
+            if torch.compiler.is_compiling():
+                other = other * backward + (other * (1 - backward)).detach()
+            return hidden_states + other[:, beside[1]]
+
+    layer, before = Beside(), torch.randn(1, 9, 8, requires_grad=True)
+    layer.compile(backend="eager")
+    call = (torch.randn(1, 3, 8),), {"beside": (before * 2, torch.tensor([0, 4, 7]))}
+    found = why_layers_differ([layer], [call])
+    assert found is None if said is None else said in found
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 def test_a_compiled_loss_that_is_another_is_noticed(dtype, monkeypatch):
     monkeypatch.setattr(losses, "COMPILED", {grade: grade, spread: spread, weigh: weigh})

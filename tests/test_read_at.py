@@ -84,6 +84,21 @@ def test_in_bf16_it_is_as_near_to_fp32_as_the_whole_layer(monkeypatch):
     assert off < 2 * own + 1e-3
 
 
+def test_gradients_of_long_rows_in_bf16_are_as_near_as_the_whole_layers(monkeypatch):
+    rows = [np.random.default_rng(seed).integers(3, 50, length).astype(np.int32) for seed, length in ((1, 60), (2, 51))]
+
+    def by_queries(dtype, packed):
+        model = make("bert").to(dtype)
+        model.set_attn_implementation(PACKED if packed else "sdpa")
+        class_logits(model, inputs_of(rows, [60, 51], packed, "cpu"), 2)[:, 0].sum().backward()
+        return model.bert.encoder.layer[-1].attention.self.query.weight.grad.float()
+
+    exact, found = by_queries(torch.float32, False), by_queries(torch.bfloat16, True)
+    monkeypatch.setattr(read_at, "PRODUCTS", {})
+    whole = by_queries(torch.bfloat16, True)
+    assert (found - exact).norm() < 1.5 * (whole - exact).norm()
+
+
 def test_a_row_alone_and_an_unknown_architecture_are_computed_as_a_whole(monkeypatch):
     model = make("bert")
     seen = widest(model)
@@ -160,6 +175,7 @@ def test_dropout_falls_on_what_the_places_find():
 
 
 def test_compiled_layers_give_the_same():
+    """And the very same each time, whichever thread is first."""
     model = make("bert").train()
     plain = copy.deepcopy(model)
     weights = dict(model.named_parameters())
@@ -179,6 +195,11 @@ def test_compiled_layers_give_the_same():
     model.zero_grad()
     for one in (model, plain):
         logits_of(one, True).square().sum().backward()
+    first = {name: weight.grad.clone() for name, weight in weights.items() if weight.grad is not None}
+    for _ in range(5):
+        model.zero_grad()
+        logits_of(model, True).square().sum().backward()
+        assert all(torch.equal(weights[name].grad, gradient) for name, gradient in first.items())
     for name, weight in plain.named_parameters():
         if weight.grad is not None:
             torch.testing.assert_close(weights[name].grad, weight.grad, rtol=1e-4, atol=1e-5, msg=name)

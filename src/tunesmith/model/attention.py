@@ -105,7 +105,7 @@ def row_by_row(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, offsets: torch.Tensor, dropout: float, scale: float,
     causal: bool = True,
 ) -> torch.Tensor:  # fmt: skip
-    """Torch's own attention for each row in turn: with dropout, or in fp32 on a GPU."""
+    """Torch's own attention for each row in turn: with dropout where C++ cannot do it, or in fp32 on a GPU."""
     if (groups := query.shape[1] // key.shape[1]) > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     lengths = offsets.diff().tolist()
@@ -284,9 +284,7 @@ def _parted(
     if query.dtype == torch.float32:
         return None, None, tuple(slice(begin, end) for begin, end in pairwise(ends) if begin < end)
     if attention_cpu.can_attend(query, key, value):
-        ours, rows = attention_cpu.rows_of(ends)
-        if ends[-1] != query.shape[2]:
-            raise ValueError(f"the rows end at {ends[-1]}, and there are {query.shape[2]} tokens")
+        ours, rows = attention_cpu.rows_of(ends, query.shape[2])
         return ours, None, rows
     return None, *tiles.short_of(ends, causal, query.dtype, query.shape[1])
 

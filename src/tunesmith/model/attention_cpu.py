@@ -14,11 +14,13 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
+from torch.autograd.function import once_differentiable
 
 from tunesmith.model.native import library
 
 WIDTH_MULTIPLE = 16  # heads of such widths it can read
 LONGEST = 2048  # tokens of a row: longer ones gain nothing
+MOST_DROPPED = 0.99  # of what is multiplied by as much more
 
 
 class Drop(NamedTuple):
@@ -61,15 +63,18 @@ def can_attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> b
 
 
 @functools.lru_cache(maxsize=16)  # asked by each layer, on its way forth and back
-def rows_of(ends: tuple[int, ...]) -> tuple[torch.Tensor, tuple[slice, ...]]:
+def rows_of(ends: tuple[int, ...], tokens: int) -> tuple[torch.Tensor, tuple[slice, ...]]:
     """First token of each row that is computed here and the one behind its last (R, 2), the longest first; other rows.
 
     Args:
         ends: offsets of the rows, one more than there are.
+        tokens: that there are.
 
     Raises:
-        ValueError: they do not begin at 0, or go back.
+        ValueError: they do not begin at 0, or go back, or end elsewhere.
     """
+    if ends[-1] != tokens:
+        raise ValueError(f"the rows end at {ends[-1]}, and there are {tokens} tokens")
     if ends[0] != 0 or any(end < begin for begin, end in pairwise(ends)):
         raise ValueError(f"rows begin at 0, and one behind the other, not at {ends[:8]}")
     rows = [(begin, end) for begin, end in pairwise(ends) if end > begin]
@@ -143,15 +148,15 @@ class DroppingAttention(torch.autograd.Function):
         return output
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # pyright: ignore
         """Gradients by query, key and value."""
         query, key, value, rows_R2 = ctx.saved_tensors
         scale, causal, drop = ctx.given
-        found = [
-            one.new_empty(1, one.shape[2], one.shape[1], one.shape[3]).transpose(1, 2) for one in (query, key, value)
-        ]
-        backward(gradient, query, key, value, rows_R2, scale, causal, *found, drop)
-        return *found, None, None, None, None
+        empty = (one.new_empty(1, one.shape[2], one.shape[1], one.shape[3]) for one in (query, key, value))
+        by_query, by_key, by_value = (one.transpose(1, 2) for one in empty)  # in the order that layers want
+        backward(gradient, query, key, value, rows_R2, scale, causal, by_query, by_key, by_value, drop)
+        return by_query, by_key, by_value, None, None, None, None
 
 
 def dropping(
@@ -169,9 +174,9 @@ def dropping(
         causal: whether a token sees only itself and those before it.
         share: of the probabilities, which is left out; the seed is of torch's own generator.
     """
-    if torch.compiler.is_compiling() or not can_attend(query, key, value):
+    if torch.compiler.is_compiling() or share > MOST_DROPPED or not can_attend(query, key, value):
         return None
-    rows_R2, others = rows_of(tuple(offsets.tolist()))
+    rows_R2, others = rows_of(tuple(offsets.tolist()), query.shape[2])
     if others:
         return None
     drop = Drop(share, int(torch.randint(2**32, ())))

@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 from tunesmith.model.native import library
 
 SEEDS = 2**32
+MOST = 0.99  # of what is multiplied by as much more
 NUMBERS = (torch.bfloat16, torch.float32)
 
 
@@ -23,7 +24,7 @@ class SeededDropout(torch.nn.Dropout):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """The numbers, some of which are zero while the model is trained."""
-        here = input.device.type == "cpu" and input.dtype in NUMBERS and 0 < self.p < 1 and not self.inplace
+        here = input.device.type == "cpu" and input.dtype in NUMBERS and 0 < self.p <= MOST and not self.inplace
         if not self.training or not here or torch.compiler.is_compiling() or library() is None:
             return super().forward(input)
         return _Dropped.apply(input, self.p, int(torch.randint(SEEDS, ())))  # pyright: ignore[reportReturnType]
@@ -39,7 +40,7 @@ class _Dropped(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:  # pyright: ignore
         return _without(gradient, *ctx.chance), None, None
 
 

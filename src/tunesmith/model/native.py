@@ -37,8 +37,7 @@ def library() -> ctypes.CDLL | None:
     """The functions, compiled if they were not yet; None where they cannot be, or would not be faster."""
     if not has_units():
         return None
-    name = hashlib.sha256(b"".join(path.read_bytes() for path in SOURCES) + " ".join(FLAGS).encode()).hexdigest()[:16]
-    path = home() / "compiled" / f"tunesmith-{name}.so"
+    path = home() / "compiled" / f"tunesmith-{_digest()}.so"
     try:
         return _load(path)
     except (OSError, AttributeError):  # it is not there, or was made where libraries are others
@@ -51,6 +50,15 @@ def library() -> ctypes.CDLL | None:
         return _load(path)
     except (OSError, subprocess.SubprocessError, AttributeError):
         return None
+
+
+def _digest() -> str:
+    return hashlib.sha256(b"".join(path.read_bytes() for path in SOURCES) + " ".join(FLAGS).encode()).hexdigest()[:16]
+
+
+def version() -> str:
+    """What results depend on beside the versions of libraries: the C++, or `none` where it is not used."""
+    return "none" if library() is None else _digest()
 
 
 def _load(path: Path) -> ctypes.CDLL:

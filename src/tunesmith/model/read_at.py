@@ -87,15 +87,58 @@ def attend_at(
     _, *names = PRODUCTS[module.config.model_type]
     key_THD, value_THD = (getattr(module, name)(state_1TE)[0].unflatten(-1, query.shape[1::2]) for name in names)
     row_T = row_of_tokens(offsets, state_1TE.shape[1])
-    query_NHD = query[0].transpose(0, 1).to(value_THD.dtype)
-    query_THD = query_NHD.index_select(0, row_T.clamp(max=len(places_N) - 1))  # what fills up reads the last one's
-    score_TH = (query_THD.float() * key_THD).sum(-1) * scale
+    query_NHD = query[0].transpose(0, 1).to(value_THD.dtype).float()
+    query_THD = taken(query_NHD, row_T.clamp(max=len(places_N) - 1))  # what fills up reads the last one's
+    score_TH = (query_THD * key_THD).sum(-1) * scale
     most_RH = score_TH.new_full((len(offsets) - 1, query.shape[1]), -torch.inf)
     most_RH.scatter_reduce_(0, row_T[:, None].expand_as(score_TH), score_TH.detach(), "amax")
     share_TH = (score_TH - most_RH[row_T]).exp()
-    sum_RH = torch.zeros_like(most_RH).index_add(0, row_T, share_TH)
+    sum_RH = summed(share_TH, row_T, len(most_RH))
     share_TH = torch.nn.functional.dropout(share_TH, dropout, training=dropout > 0)
-    found_THD = share_TH[..., None] * value_THD
-    found_RHD = found_THD.new_zeros(len(most_RH), *found_THD.shape[1:]).index_add(0, row_T, found_THD)
+    found_RHD = summed(share_TH[..., None] * value_THD, row_T, len(most_RH))
     found_NHD = found_RHD[: len(places_N)] / sum_RH[: len(places_N), :, None]
     return found_NHD.to(value_THD.dtype)[None]
+
+
+# Operators of their own: torch would compile sums that threads add to in any order, and no run would be the same again.
+
+
+@torch.library.custom_op("tunesmith::summed", mutates_args=())
+def summed(numbers: torch.Tensor, row_T: torch.Tensor, rows: int) -> torch.Tensor:
+    """Sums over the tokens of each row, (R, ...).
+
+    Args:
+        numbers: (T, ...), fp32.
+        row_T: the row of each token.
+        rows: how many there are.
+    """
+    return numbers.new_zeros(rows, *numbers.shape[1:]).index_add_(0, row_T, numbers)
+
+
+@torch.library.custom_op("tunesmith::taken", mutates_args=())
+def taken(numbers: torch.Tensor, row_T: torch.Tensor) -> torch.Tensor:
+    """What each token's row has, (T, ...), of what rows have, (N, ...), fp32."""
+    return numbers.index_select(0, row_T)
+
+
+@summed.register_fake
+def _(numbers: torch.Tensor, row_T: torch.Tensor, rows: int) -> torch.Tensor:
+    return numbers.new_empty(rows, *numbers.shape[1:])
+
+
+@taken.register_fake
+def _(numbers: torch.Tensor, row_T: torch.Tensor) -> torch.Tensor:
+    return numbers.new_empty(row_T.shape[0], *numbers.shape[1:])
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    ctx.save_for_backward(inputs[1])
+    ctx.rows = inputs[0].shape[0]
+
+
+summed.register_autograd(  # pyright: ignore[reportArgumentType]
+    lambda ctx, gradient: (taken(gradient.contiguous(), *ctx.saved_tensors), None, None), setup_context=_keep
+)
+taken.register_autograd(  # pyright: ignore[reportArgumentType]
+    lambda ctx, gradient: (summed(gradient.contiguous(), *ctx.saved_tensors, ctx.rows), None), setup_context=_keep
+)

@@ -21,8 +21,10 @@ from tunesmith.data.pack import epoch_batches, padded_batches
 from tunesmith.data.prepare import Prepared
 from tunesmith.data.replay import Mixture
 from tunesmith.exec.machine import processor, versions
+from tunesmith.model import native
 from tunesmith.model.device import choose_device, free_bytes
-from tunesmith.model.layers import layers_of
+from tunesmith.model.layers import inside, layers_of
+from tunesmith.model.load import ATTENTION_DROPOUTS
 from tunesmith.train.loss import why_loss_differs
 from tunesmith.train.objective import Draw, Models, Objective, total_units
 from tunesmith.train.planning.compiled import leave_uncompiled, why_not_compiled
@@ -86,7 +88,7 @@ def make_plan(
         sharding=sharding if ranks.count > 1 else "none",
         threads=threads,
         reasons=reasons,
-        versions=versions(),
+        versions=versions() | ({"cpp": native.version()} if device == "cpu" else {}),
         machine=torch.cuda.get_device_name() if device == "cuda" else processor(),
     )
 
@@ -321,6 +323,9 @@ def why_layers_cannot(plan: Plan, placed: Placed, objective: Objective, rows: Mi
     """Compile the layers; why they cannot be, as a sentence."""
     if not plan.packing:  # each mask and each number of rows would be a graph of its own
         return "rows are not packed, and only layers that read packed rows are compiled"
+    config = inside(placed.model).config
+    if any(getattr(config, name, 0) for name in ATTENTION_DROPOUTS):
+        return "attention leaves out probabilities (model.dropout.attention)"
     trial = replace(plan, compiled=True)
     batch = trial_batch(trial, objective, rows)
     reason = why_not_compiled(placed.model, placed.weights, lambda: one_backward(trial, placed, objective, batch))
