@@ -18,6 +18,7 @@ from tunesmith.core.errors import ConfigError, TrainingError
 from tunesmith.data.load import load_rows
 from tunesmith.data.prepare import prepare
 from tunesmith.exec.machine import LIBRARIES
+from tunesmith.model import native
 from tunesmith.model.attention import PACKED
 from tunesmith.model.load import LoadSpec, load
 from tunesmith.model.methods.full import FullConfig
@@ -213,7 +214,8 @@ def test_the_plan_says_what_was_asked_for_and_what_is_here():
         "cpu", "fp32", False, 1024, 3,
     )  # fmt: skip
     assert (plan.processes, plan.sharding, plan.threads) == (1, "none", torch.get_num_threads())
-    assert plan.versions == {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()}
+    own = {"python": platform.python_version(), "cpp": native.version()}
+    assert plan.versions == {name: version(name) for name in LIBRARIES} | own
     assert {"device", "precision", "packing"} <= plan.reasons.keys()
 
 

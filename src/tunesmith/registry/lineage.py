@@ -32,6 +32,7 @@ from tunesmith.prompt.load import load_contract
 from tunesmith.train.recipe import Recipe
 
 State = Literal["same", "changed", "missing", "unknown"]
+OF_TUNESMITH = {"cpp"}  # versions of what it brings along itself
 NEEDED = {"base", "method", "contract", "data", "seed", "steps", "versions", "plan", "made", "directory", "recipe"}
 TOLD_ELSEWHERE = {"model.base", "data.train", "output.folder", "output.name", "seed"}
 DIGITS = 16  # of a hash, for people
@@ -318,7 +319,7 @@ def _contract(card: dict[str, Any], folder: Path | None) -> Fact:
 def _surroundings(card: dict[str, Any]) -> Iterator[Fact]:
     """Libraries and machine, then and now."""
     versions: dict[str, str] = card["versions"]
-    installed = versions_here()
+    installed = versions_here() | {name: versions[name] for name in OF_TUNESMITH & versions.keys()}
     others = {name: installed.get(name, "none") for name in versions if installed.get(name) != versions[name]}
     finding = f"other here: {_listed(others)}" if others else "the same here"
     yield Fact("versions", _listed(versions), "changed" if others else "same", finding)
