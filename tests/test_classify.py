@@ -181,6 +181,7 @@ GOOD = class_rows(6)
         ([{"text": f"a {i}", "score": "high"} for i in range(3)], r"rows\.jsonl:1:.*'score' is 'high'"),
         ([{"text": f"a {i}", "label": i} for i in range(40)], "40 labels in 40 rows, and all of them are numbers"),
         ([{"question": "Hi?", "answer": "Hello."}], "holds chat rows, which this objective cannot train on"),
+        ([{"text": "Hi?", "topic": "a"}], "If a column holds labels, name it: data.columns={label: NAME}"),
     ],
 )  # fmt: skip
 def test_broken_labels_are_told(bases, write_rows, rows, said):

@@ -185,6 +185,8 @@ def refuse_kind(name: str, file: str, remarks: Sequence[str], contract: Contract
     if name not in reads:
         words = " and ".join(KINDS[kind].words for kind in sorted(reads))
         others = "".join(f" {remark}" for remark in remarks)
+        if name == "text" and "labelled" in reads:
+            others += " If a column holds labels, name it: data.columns={label: NAME}."
         raise DataError(f"{file}: holds {name} rows, which this objective cannot train on. It takes {words}.{others}")
     refuse_without_template(name, file, contract)
 
