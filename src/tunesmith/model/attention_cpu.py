@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import torch
 from torch.autograd.function import once_differentiable
 
+from tunesmith.model.dropout import MOST_SHARE, SEEDS
 from tunesmith.model.native import library
 
 WIDTH_MULTIPLE = 16  # heads of such widths it can read
 LONGEST = 2048  # tokens of a row: longer ones gain nothing
-MOST_DROPPED = 0.99  # of what is multiplied by as much more
 
 
 class Drop(NamedTuple):
@@ -174,12 +174,12 @@ def dropping(
         causal: whether a token sees only itself and those before it.
         share: of the probabilities, which is left out; the seed is of torch's own generator.
     """
-    if torch.compiler.is_compiling() or share > MOST_DROPPED or not can_attend(query, key, value):
+    if torch.compiler.is_compiling() or share > MOST_SHARE or not can_attend(query, key, value):
         return None
     rows_R2, others = rows_of(tuple(offsets.tolist()), query.shape[2])
     if others:
         return None
-    drop = Drop(share, int(torch.randint(2**32, ())))
+    drop = Drop(share, int(torch.randint(SEEDS, ())))
     return DroppingAttention.apply(query, key, value, rows_R2, scale, causal, drop)  # pyright: ignore
 
 

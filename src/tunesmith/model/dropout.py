@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from tunesmith.model.native import library
 
 SEEDS = 2**32
-MOST = 0.99  # of what is multiplied by as much more
+MOST_SHARE = 0.99  # that is left out here: what stays is multiplied by a hundred
 NUMBERS = (torch.bfloat16, torch.float32)
 
 
@@ -24,7 +24,7 @@ class SeededDropout(torch.nn.Dropout):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """The numbers, some of which are zero while the model is trained."""
-        here = input.device.type == "cpu" and input.dtype in NUMBERS and 0 < self.p <= MOST and not self.inplace
+        here = input.device.type == "cpu" and input.dtype in NUMBERS and 0 < self.p <= MOST_SHARE and not self.inplace
         if not self.training or not here or torch.compiler.is_compiling() or library() is None:
             return super().forward(input)
         return _Dropped.apply(input, self.p, int(torch.randint(SEEDS, ())))  # pyright: ignore[reportReturnType]
