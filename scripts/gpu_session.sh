@@ -3,7 +3,7 @@
 #
 #   scripts/gpu_session.sh a           # the tests marked `gpu`, and the demo from end to end
 #   scripts/gpu_session.sh b           # full fine-tuning and LoRA of 1B beside TRL with Liger kernels
-#   scripts/gpu_session.sh c           # decoding 1B, LoRA of 8B, Unsloth
+#   scripts/gpu_session.sh c           # decoding 1B, the loss beside other kernels, LoRA of 8B, Unsloth
 #   scripts/gpu_session.sh a --cpu     # the same script on the smallest shapes, on a CPU
 #
 # Archives of scripts/gpu_bundle.sh under .gpu/ are unpacked and used, if they are there (not with --cpu). Every step has
@@ -82,10 +82,12 @@ if [ "$cpu" = yes ]; then
     export CUDA_VISIBLE_DEVICES= GPU_TESTS_ON=cpu
     tests=(tests/gpu/test_gpu_attention.py tests/gpu/test_gpu_weights.py) # the quick ones
     full=tiny-full-64 mixed=tiny-lora-64-mixed large=tiny-lora-64 lora=tiny-lora-64 decoding=(--device cpu --size tiny)
+    loss=(--device cpu --positions 64 --width 32 --words 500)
     demo=(train "$PWD/src/tunesmith/assets/demo.yaml" --set optim.epochs=1 --set data.replay=off --set evaluate.rows=4
         --set evaluate.general_ability=off --set compile=off)
 else
     full=1b-full-2048 mixed=1b-lora-2048-mixed large=8b-lora-2048 lora=1b-lora-2048 decoding=(--device cuda --size 1b)
+    loss=(--device cuda)
     tests=(tests/gpu/test_gpu_{attention,recorded,loss}.py tests/gpu) demo=(demo)  # what others stand on comes first
 fi
 
@@ -103,6 +105,7 @@ b)
     ;;
 c)
     step decode 75 "$PYTHON" benchmarks/decode.py "${decoding[@]}"
+    step loss 40 env PYTHONPATH="$PYTHONPATH:$SITE/unsloth" "$PYTHON" benchmarks/loss.py "${loss[@]}" # cut cross-entropy too
     step large 97 "${bench[@]}" "with Liger" --case "$large" --seconds 60 --minutes 1.5
     PYTHONPATH=$PWD/src:$SITE/unsloth${PYTHONPATH#"$PWD/src"}
     step unsloth 130 "${bench[@]}" Unsloth --case "$lora" --seconds 90 --minutes 2

@@ -94,6 +94,18 @@ def test_attention_on_a_cpu(load):
     assert columns(load("attention_cpu").main(["--rounds", "1", "--cases", "2"])) == {6}
 
 
+def test_the_loss_beside_other_kernels(load, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["loss", "--device", "cpu", "--positions", "40", "--width", "16", "--words", "300"])
+    load("loss").main()
+    lines = capsys.readouterr().out.splitlines()
+    assert columns("\n".join(lines)) == {6}
+    table = {tuple(cell.strip() for cell in line.split("|")[1:3]): line for line in lines if line.startswith("| ")}
+    for layer in ("frozen", "trained"):
+        for loss in ("tunesmith", "tunesmith, compiled", "torch, all logits"):
+            off = float(table[layer, loss].split("|")[-2])
+            assert off < 0.02
+
+
 def test_decoding_beside_others(load, options, monkeypatch):
     bench = load("decode")
     found = {}

@@ -11,7 +11,7 @@ import pytest
 
 from conftest import ROOT
 
-STEPS = {"a": ["tests", "demo"], "b": ["full", "lora"], "c": ["decode", "large", "unsloth"]}
+STEPS = {"a": ["tests", "demo"], "b": ["full", "lora"], "c": ["decode", "loss", "large", "unsloth"]}
 TABLES = {
     "b-full": "tiny-full-64",
     "b-lora": "tiny-lora-64-mixed",

@@ -20,7 +20,7 @@ from transformers import (
 from tunesmith.infer.engine.compared import distance, why_logits_differ
 from tunesmith.infer.engine.fused import FusedNorm, attend, can_attend
 from tunesmith.infer.engine.network import Network
-from tunesmith.infer.engine.replay import CudaRecorder, Replays
+from tunesmith.infer.engine.replay import Replays, recorder_for
 from tunesmith.infer.engine.sample import pick
 from tunesmith.infer.engine.slots import SlotCache
 from tunesmith.infer.generator import Options, answer_all
@@ -122,7 +122,7 @@ def test_replayed_logits_are_near_those_of_a_step_in_bf16():
     with torch.inference_mode():
         network = Network(model, [])
         assert why_logits_differ(network, model, -1) is None
-        replays = Replays(lambda: CudaRecorder(network.device))
+        replays = Replays(recorder_for(network.device))
         caches = SlotCache(), SlotCache()
         ids = torch.tensor(prompts((9, 9, 9)), device="cuda")
         for cache in caches:

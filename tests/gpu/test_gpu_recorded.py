@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from gpu.small import learner_on, off, plan_on, rows_of
-from tunesmith.model.attention_gpu import attend_any, attend_by_cudnn, why_not_cudnn
+from tunesmith.model.attention_gpu import attend_any, attend_by_cudnn
+from tunesmith.model.kernels import CUDNN, KERNELS, OWN, fastest, kernels_for, put_in_place, trial
 from tunesmith.model.methods.full import FullConfig
 from tunesmith.model.methods.lora import LoraConfig
 from tunesmith.train.loop import LoopSettings, train
@@ -40,9 +41,19 @@ def test_cudnn_takes_equal_rows_and_torch_all_others(card, ends, causal):
         assert off(one, other) < 0.01
 
 
-def test_why_cudnn_is_not_used_is_a_sentence_or_nothing(card):
-    reason = why_not_cudnn(8, 4, 64, 256, 4)
-    assert reason is None or reason.startswith("cuDNN's attention takes")
+@pytest.mark.parametrize("lengths", [[256] * 4, [300, 17, 1, 90]], ids=["equal", "mixed"])
+def test_every_kernel_that_is_there_is_measured_and_the_fastest_is_taken(card, lengths):
+    names = kernels_for(len(set(lengths)) == 1, torch.cuda.get_device_capability()[0])
+    assert names[0] == OWN
+    assert (CUDNN in names) == (len(set(lengths)) == 1)
+    try:
+        chosen, said = fastest(names, trial(8, 4, 64, lengths))
+    finally:
+        put_in_place(KERNELS[OWN])
+    assert chosen in names
+    assert "torch's takes " in said
+    assert said.count(",") == len(names) - 1
+    assert " off" not in said, said
 
 
 @pytest.mark.parametrize("config", [LoraConfig(rank=4), FullConfig()], ids=["lora", "full"])

@@ -11,6 +11,8 @@ import torch.distributed as distributed
 
 from conftest import save_tiny
 from gpu.small import learner_on, off, plan_on, rows_of
+from tunesmith.model.load import LoadSpec, load
+from tunesmith.model.memory import weight_bytes
 from tunesmith.model.methods.full import FullConfig
 from tunesmith.model.methods.lora import LoraConfig
 from tunesmith.train.objectives.sft import make_sft
@@ -89,3 +91,16 @@ def test_weights_in_parts_of_one_process_learn_as_whole_ones(device, tmp_path, w
         distributed.destroy_process_group()
     assert losses[0][-1] < losses[0][0]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4 if precision == "fp32" else 1e-2)
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_a_quantised_base_is_never_whole_on_the_card(card, tmp_path, kind):
+    pytest.importorskip("bitsandbytes")
+    folder = save_tiny(tmp_path, hidden_size=1024, intermediate_size=2816, num_hidden_layers=8)
+    whole = weight_bytes(folder, torch.bfloat16)
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    model = load(folder, LoadSpec(precision="bf16", device=card, quantize=kind)).model
+    assert torch.cuda.max_memory_allocated() - before < {"nf4": 0.45, "int8": 0.7}[kind] * whole
+    assert torch.isfinite(model(torch.arange(5, 45, device=card)[None]).logits).all()

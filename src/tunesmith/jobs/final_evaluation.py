@@ -18,7 +18,7 @@ from tunesmith.evaluate.report import Picture, pick_samples
 from tunesmith.evaluate.suite import RowResults, evaluate_rows, joined
 from tunesmith.infer.local import COMPILE_AFTER, LocalEngine
 from tunesmith.model.export import find_model
-from tunesmith.model.load import answering, load
+from tunesmith.model.load import load
 from tunesmith.prompt.base import Base
 from tunesmith.prompt.contract import Contract
 from tunesmith.score.rewards.reward import Rewards
@@ -92,7 +92,7 @@ def evaluate_both(
     for label in ("base", "tuned"):
         tuned = label == "tuned"
         exported, device = find_model(str(folder / "model")), recipe.device
-        model = exported.load(device) if tuned else load(base.folder, exported.spec(answering(device))).model
+        model = exported.load(device) if tuned else load(base.folder, exported.to_answer(device)).model
         engine = LocalEngine(model, contract, compile_after=compile_after)
         if not tuned:
             asked, timed, tried = affordable(recipe, engine, asked, seconds, report, rewards)

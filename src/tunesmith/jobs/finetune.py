@@ -235,7 +235,7 @@ def walk(
     export(model, base, contract, target, {**card, "chosen": objective.choose(model, splits.validation)})
     trained = what_was_trained(model, shown, recipe.device, task)
     if beside is not None and chosen.step == steps:
-        report(events.Warning(said_of_quantizing(recipe.model.quantize, beside, trained.losses)))
+        report(events.Warning(said_of_quantizing(recipe.model.quantize, model, beside, trained.losses)))
     del model
     verify_export(target, contract, shown, trained, recipe.device)
     if target.name == "adapter":

@@ -12,6 +12,7 @@ import torch
 from tunesmith.model.heads import train_head
 from tunesmith.model.layout import adapter_folder
 from tunesmith.model.load import LoadSpec, answering, load
+from tunesmith.model.memory import to_answer
 from tunesmith.model.methods.method import trainable
 from tunesmith.model.methods.table import method_for
 from tunesmith.model.new_tokens import put_back, put_saved_tokens, refuse_other_tokens, split_off, train_new_tokens
@@ -54,7 +55,8 @@ def trained_model(
         TrainingError: the checkpoint is of other weights.
     """
     method = method_for(recipe.method)
-    spec = replace(answering(recipe.device) if method.base_untouched else LoadSpec(), task=task, facts=facts)
+    spec = to_answer(base, answering(recipe.device), recipe.model.quantize) if method.base_untouched else LoadSpec()
+    spec = replace(spec, task=task, facts=facts)
     spec = replace(spec, new_tokens=tuple(recipe.model.add_tokens), pool=pool_of(recipe))
     saved = without_value_head(tensors_to_export(checkpoint))
     config, tensors = method.exported(recipe.method, saved, method_tensors(checkpoint))

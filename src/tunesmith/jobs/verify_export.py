@@ -27,6 +27,7 @@ from tunesmith.infer.predict.table import PREDICTORS
 from tunesmith.model.export import find_model
 from tunesmith.model.load import answering
 from tunesmith.model.methods.method import trainable
+from tunesmith.model.quantize import is_quantized
 from tunesmith.prompt.contract import Contract
 
 ROWS = 4  # training rows that are scored before and after exporting
@@ -80,7 +81,8 @@ def what_was_trained(
     spec = answering(device)
     if not hasattr(model, "peft_config"):  # peft keeps what it adds in fp32
         for weight in model.parameters():
-            weight.data = weight.data.to(spec.dtype)
+            if weight.is_floating_point():  # what is quantised stays so
+                weight.data = weight.data.to(spec.dtype)
     model.to(spec.device)
     names = set(trainable(model))
     return Trained(tensors_of(model, names), losses_of(model, rows, task), task)
@@ -109,14 +111,20 @@ def losses_of(model: Any, rows: Sequence[Prepared], task: str) -> list[Any]:
     return [score.loss for score in scores]
 
 
-def said_of_quantizing(kind: str, beside: Sequence[Any], exported: Sequence[Any]) -> str:
+def said_of_quantizing(kind: str, model: Any, beside: Sequence[Any], exported: Sequence[Any]) -> str:
     """What it changes that a model goes with its base as it was, and not with the quantised one.
 
     Args:
         kind: how the base was kept.
+        model: as it answers here.
         beside: losses of some rows as the model was trained; of a model that does not chat what it computes of them.
         exported: of the same rows, as it is exported.
     """
+    if is_quantized(model):
+        return (
+            f"this device is too small for the base as it was: here base and model answer, and are compared, with the "
+            f"base in {kind}, as the model was trained beside it."
+        )
     if isinstance(beside[0], list):
         off = max(float(np.abs(np.subtract(one, other)).max()) for one, other in zip(beside, exported, strict=True))
         return (

@@ -27,6 +27,7 @@ from tunesmith.infer.local import LocalEngine
 from tunesmith.infer.predict.table import PREDICTORS
 from tunesmith.model.export import ExportedModel
 from tunesmith.model.load import answering
+from tunesmith.model.memory import to_compare
 
 LIMIT = 1e-3  # of a logit's difference
 NEAR_TIE = 1e-3  # top two logits so near that rounding may decide between them
@@ -112,8 +113,9 @@ def without_rounding(score: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_exact(exported: ExportedModel, device: str = "auto") -> Any:
-    """An exported model in fp32 on the device that answers, whatever that device would take by itself."""
-    return exported.load_as(replace(answering(device), precision="fp32"))
+    """An exported model in fp32 on the device that answers, if it fits there, whatever that would take by itself."""
+    folder = exported.folder if exported.base is None else exported.base.folder
+    return exported.load_as(to_compare(folder, replace(answering(device), precision="fp32")))
 
 
 @torch.inference_mode()

@@ -10,8 +10,8 @@ bf16 it is C++ of our own where that can be compiled (`attention_cpu`); elsewher
 it goes block by block through plain matrix products, short rows together (`tiles`): torch's fused
 kernel for CPUs does not use the processor's bf16 products (see docs/speed.md for what that gains). In fp32
 the fused kernel is as fast, and is used. Only queries, keys and values are kept for the backward pass;
-probabilities are computed again there (Dao et al., 2022, arXiv 2205.14135). On a GPU `attention_gpu`
-chooses among kernels.
+probabilities are computed again there (Dao et al., 2022, arXiv 2205.14135). On a GPU `kernels`
+says which one it is.
 
 Axes: B batch (1), H heads, K key-value heads, G = H / K query heads that share one, T tokens, D width
 of a head, N queries of a block, S keys that they see.
@@ -30,10 +30,11 @@ from transformers import AttentionInterface
 
 from tunesmith.model import attention_cpu, tiles
 from tunesmith.model.attention_gpu import attend_any, attend_by_cudnn
+from tunesmith.model.kernels import CUDNN, KERNELS, OWN
 from tunesmith.model.prefix import place_in_rows, prefix_of, replaced, row_of_tokens
 from tunesmith.model.read_at import attend_at
 
-PACKED, PACKED_BY_CUDNN = "tunesmith_packed", "tunesmith_packed_by_cudnn"
+PACKED = OWN
 CHANGES_NOTHING = {"position_ids", "cu_seq_lens_k", "max_length_k", "use_cache", "output_router_logits"}
 BLOCK = 256  # queries whose probabilities are there at once
 WHOLE = 32  # lengths of blocks are multiples of it: few shapes, for each of which oneDNN makes kernels once
@@ -314,5 +315,5 @@ def packed_attention_by_cudnn(module: torch.nn.Module, *tensors: Any, **given: A
     return packed_attention(module, *tensors, equal_rows_by_cudnn=True, **given)
 
 
-AttentionInterface.register(PACKED, packed_attention)
-AttentionInterface.register(PACKED_BY_CUDNN, packed_attention_by_cudnn)
+for _name in KERNELS:
+    AttentionInterface.register(_name, packed_attention_by_cudnn if _name == CUDNN else packed_attention)

@@ -1,8 +1,8 @@
-"""Attention for packed rows on NVIDIA GPUs: one operator, which takes the kernel that is fastest for what it is given.
+"""Attention for packed rows on NVIDIA GPUs: by torch's kernel for rows of many lengths, and by cuDNN's.
 
 Torch's variable-length kernel (FlashAttention 2; Dao, 2023, arXiv 2307.08691) takes rows of any lengths. Where all rows
-of a sequence are as long as each other they are a plain batch, and cuDNN's kernel, which knows newer cards better, may
-be faster; whether it is, `why_not_cudnn` measures on a run's own shapes. Grouped keys are never repeated.
+of a sequence are as long as each other they are a plain batch, which cuDNN's kernel takes. Which is used, and whether
+another takes the place of torch's own, `kernels` says. Grouped keys are never repeated.
 
 Axes: T tokens, R rows, L tokens of each where they are equal, H heads, K key-value heads, D width of a head.
 """
@@ -10,8 +10,6 @@ Axes: T tokens, R rows, L tokens of each where they are equal, H heads, K key-va
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -19,8 +17,6 @@ from torch.nn.attention.varlen import varlen_attn
 
 # torch 2.11 takes grouped keys as they are, 2.13 wants to be told.
 GROUPED: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
-WARM, TIMED = 3, 10  # runs of each kernel: left out, and timed
-CLOSE = 0.02  # relative distance of two kernels' results: both round to bf16
 
 
 def attend_any(
@@ -130,51 +126,3 @@ def _as_batch(tensor_THD: torch.Tensor, length: int) -> torch.Tensor:
 def _as_rows(tensor_RHLD: torch.Tensor) -> torch.Tensor:
     """(R, H, L, D) as (T, H, D), one token after another."""
     return tensor_RHLD.transpose(1, 2).flatten(0, 1).contiguous()
-
-
-def why_not_cudnn(heads: int, groups: int, width: int, length: int, rows: int) -> str | None:
-    """None if cuDNN's kernel is the faster one for rows that are equally long, and right; else why it is not used.
-
-    Args:
-        heads: of the queries.
-        groups: of them that share a key.
-        width: of each head.
-        length: tokens of a row.
-        rows: that are computed together.
-    """
-    generator = torch.Generator("cuda").manual_seed(0)
-
-    def drawn(heads: int) -> torch.Tensor:
-        shape = (rows * length, heads, width)
-        return torch.randn(shape, generator=generator, device="cuda", dtype=torch.bfloat16).requires_grad_()
-
-    inputs, direction = [drawn(heads), drawn(heads // groups), drawn(heads // groups)], drawn(heads).detach()
-    offsets = torch.arange(rows + 1, device="cuda", dtype=torch.int32) * length
-
-    def both_ways(attention: Callable[..., Any]) -> list[torch.Tensor]:
-        found = attention(*inputs, offsets, length, width**-0.5, True)
-        output = found if isinstance(found, torch.Tensor) else found[0]
-        return [output, *torch.autograd.grad(output, inputs, direction)]
-
-    try:
-        own, other = both_ways(attend_any), both_ways(attend_by_cudnn)
-    except (RuntimeError, TypeError) as error:
-        return f"cuDNN's attention does not take these shapes ({str(error).splitlines()[0][:160]})"
-    off = max(float((a.float() - b.float()).norm() / a.float().norm()) for a, b in zip(own, other, strict=True))
-    if not off <= CLOSE:
-        return f"cuDNN's attention is {off:.2g} off"
-    theirs, cudnns = milliseconds(lambda: both_ways(attend_any)), milliseconds(lambda: both_ways(attend_by_cudnn))
-    return None if cudnns < theirs else f"cuDNN's attention takes {cudnns:.2f} ms and torch's {theirs:.2f}"
-
-
-def milliseconds(run: Callable[[], Any]) -> float:
-    """Of GPU time that a run takes, the median of several, by events: the host's clock would count launches."""
-    events = [torch.cuda.Event(enable_timing=True) for _ in range(TIMED + 1)]
-    for _ in range(WARM):
-        run()
-    for before in events[:-1]:
-        before.record()
-        run()
-    events[-1].record()
-    torch.cuda.synchronize()
-    return sorted(one.elapsed_time(other) for one, other in pairwise(events))[TIMED // 2]

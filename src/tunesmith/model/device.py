@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
 
-from tunesmith.core.errors import ConfigError
+from tunesmith.core.errors import ConfigError, ModelError
 from tunesmith.exec.memory import memory_limit
 
 KEPT_BYTES = 2**29  # freed memory that a training process keeps, to be used again
@@ -45,6 +47,29 @@ def free_bytes(device: str) -> int:
         reserved, allocated = (stats[f"{kind}_bytes"]["all"]["current"] for kind in ("reserved", "allocated"))
         return free + reserved - allocated
     return min(psutil.virtual_memory().available, memory_limit())
+
+
+def total_bytes(device: str) -> int:
+    """All of this device's memory that programs may use."""
+    return torch.cuda.mem_get_info()[1] if device == "cuda" else memory_limit()
+
+
+def on_device(folder: Path, model: Any, device: str) -> Any:
+    """A model that was read from `folder`, moved to where it computes; parts of it may be there already.
+
+    Raises:
+        ModelError: a GPU has no room for its weights.
+    """
+    if device == "cuda":
+        coming = [tensor for tensor in (*model.parameters(), *model.buffers()) if not tensor.is_cuda]
+        needed, free = sum(tensor.numel() * tensor.element_size() for tensor in coming), free_bytes(device)
+        if needed > free:
+            raise ModelError(
+                f"{folder}: its weights take {needed / 2**30:.1f} GB, and the GPU has {free / 2**30:.1f} GB free. "
+                "Close what else uses it, let the CPU compute (device=cpu), or train beside a base in 4 bits "
+                "(model.quantize=nf4)."
+            )
+    return model.to(device)
 
 
 def keep_freed_memory() -> None:

@@ -20,6 +20,7 @@ from tunesmith.core.files import expanded, full_disk, publish_folder, read_objec
 from tunesmith.model.adapter import has_adapter, kept_as, save_adapter
 from tunesmith.model.layout import ADAPTER, CARD
 from tunesmith.model.load import TASKS, LoadSpec, Precision, answering, language_task, load, read_config
+from tunesmith.model.memory import to_answer
 from tunesmith.model.methods.method import trainable
 from tunesmith.model.seq2seq import generation_settings
 from tunesmith.prompt.base import Base, resolve
@@ -140,7 +141,13 @@ class ExportedModel:
             ConfigError: the device is not there.
             ModelError: the base model is not the one that the adapter was trained on.
         """
-        return self.load_as(answering(device, precision))
+        return self.load_as(self.to_answer(device, precision))
+
+    def to_answer(self, device: str = "auto", precision: Precision = "auto") -> LoadSpec:
+        """How it and its base are loaded to answer: as in training where the device is too small for the base whole."""
+        kind = self.card.get("recipe", {}).get("model", {}).get("quantize", "none")
+        folder = self.folder if self.base is None else self.base.folder
+        return to_answer(folder, self.spec(answering(device, precision)), kind)
 
     def spec(self, spec: LoadSpec) -> LoadSpec:
         """The same, for the task that the model was trained for."""

@@ -26,7 +26,7 @@ from transformers.utils import logging as transformers_logging
 from tunesmith.core.errors import ModelError
 from tunesmith.core.names import look_up
 from tunesmith.model.adapter import with_adapter
-from tunesmith.model.device import choose_device
+from tunesmith.model.device import choose_device, on_device
 from tunesmith.model.heads import (
     class_settings,
     head_weights,
@@ -171,8 +171,8 @@ def load(folder: Path, spec: LoadSpec) -> Loaded:
     model = _read(folder, task, spec.dtype, changes)
     if spec.pool == "mean":
         model = with_mean_layer(model)
-    model = with_new_tokens(model.to(spec.device), folder, spec.new_tokens)
-    model = quantized(model, spec.quantize).eval()
+    model = with_new_tokens(model, folder, spec.new_tokens)
+    model = on_device(folder, quantized(model, spec.quantize, spec.device), spec.device).eval()
     if spec.adapter is not None:
         model = with_adapter(model, Path(spec.adapter)).eval()
         with_fresh(inside(model), ())  # the adapter brings its head along

@@ -20,8 +20,13 @@ Quantize = Literal["none", "nf4", "int8"]
 BLOCK = 64  # numbers with one scale
 
 
-def quantized(model: Any, kind: Quantize) -> Any:
+def quantized(model: Any, kind: Quantize, device: str = "cpu") -> Any:
     """The model, with its linear layers quantised in place, but for the output layer or the modules of its head.
+
+    Args:
+        model: on the CPU.
+        kind: of numbers.
+        device: where each layer is quantised, and then stays: no more than one of them is whole there at a time.
 
     Raises:
         MissingError: bitsandbytes is not installed.
@@ -43,7 +48,7 @@ def quantized(model: Any, kind: Quantize) -> Any:
                 continue
             if type(child) is torch.nn.Linear and child is not head:
                 refuse_width(whole, child.in_features, kind)
-                setattr(parent, child_name, _layer(library, child, kind))
+                setattr(parent, child_name, _layer(library, child, kind, device))
     setattr(model, "is_loaded_in_4bit" if kind == "nf4" else "is_loaded_in_8bit", True)  # where peft looks
     return model
 
@@ -74,8 +79,8 @@ def refuse_width(name: str, width: int, kind: Quantize) -> None:
         )
 
 
-def _layer(library: Any, layer: torch.nn.Linear, kind: Quantize) -> Any:
-    shape, dtype, device = (layer.in_features, layer.out_features), layer.weight.dtype, layer.weight.device
+def _layer(library: Any, layer: torch.nn.Linear, kind: Quantize, device: str) -> Any:
+    shape, dtype = (layer.in_features, layer.out_features), layer.weight.dtype
     bias = layer.bias is not None
     if kind == "nf4":
         made = library.nn.Linear4bit(*shape, bias=bias, compute_dtype=dtype, quant_type="nf4", compress_statistics=True)

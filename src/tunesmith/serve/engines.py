@@ -11,7 +11,7 @@ import contextlib
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from tunesmith.core.errors import ModelError
@@ -20,7 +20,7 @@ from tunesmith.infer.generator import Full
 from tunesmith.infer.local import LocalEngine
 from tunesmith.infer.vllm import VllmEngine, VllmServer
 from tunesmith.model.export import ExportedModel
-from tunesmith.model.load import answering
+from tunesmith.model.load import Precision
 from tunesmith.prompt.base import Base, resolve
 from tunesmith.prompt.contract import Contract
 
@@ -59,13 +59,11 @@ class Loaded:
     stop: threading.Event = field(default_factory=threading.Event)
 
 
-def local(precision: str = "auto") -> Make:
+def local(precision: Precision = "auto") -> Make:
     """What makes engines of this machine; of weights in `fp32` or `bf16`, or, `auto`, in what the device takes best."""
 
     def make(exported: ExportedModel, contract: Contract) -> LocalEngine:
-        spec = answering()
-        spec = spec if precision == "auto" else replace(spec, precision=precision)
-        return LocalEngine(exported.load_as(spec), contract)
+        return LocalEngine(exported.load(precision=precision), contract)
 
     return make
 

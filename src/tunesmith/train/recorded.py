@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from tunesmith.core.errors import OutOfMemory
+from tunesmith.model.recording import CudaRecorder
 from tunesmith.train.batch import TokenBatch
 from tunesmith.train.learner import Learner
 from tunesmith.train.objective import Models, Objective
@@ -42,20 +43,6 @@ class Recorded:
     launch: Callable[[], None]
 
 
-class Recording:
-    """What records on this GPU; all that was recorded shares its memory, since nothing of it runs at a time."""
-
-    def __init__(self) -> None:
-        self._pool = torch.cuda.graph_pool_handle()
-
-    def __call__(self, run: Callable[[], Values]) -> tuple[Values, Callable[[], None]]:
-        """What `run` returns, computed when the second value is called, and not before."""
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            found = run()
-        return found, graph.replay
-
-
 class RecordedPasses:
     """Adds the gradients of batches, by recorded kernels where a shape has come before.
 
@@ -72,12 +59,12 @@ class RecordedPasses:
             objective: whose batches are `TokenBatch`es and whose loss is one term for each token.
             models: that it asks.
             learner: gathers gradients, always in the same tensors.
-            record: what records; a GPU's if absent.
+            record: what records; that of the GPU where the model is if absent.
             most: shapes that are recorded.
         """
         self.count, self._most = 0, most
         self._objective, self._models, self._learner = objective, models, learner
-        self._record = record or Recording()
+        self._record = record or CudaRecorder(models.policy.device)
         self._seen = Counter[Any]()
         self._recorded: dict[Any, Recorded] = {}
 

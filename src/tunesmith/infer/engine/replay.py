@@ -10,17 +10,16 @@ says, on other inputs than those that it was recorded with. Axes: B rows, V voca
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 
 from tunesmith.infer.engine.compared import distance, tolerance
 from tunesmith.infer.engine.network import Network
 from tunesmith.infer.engine.slots import SlotCache
+from tunesmith.model.recording import CudaRecorder
 
 FEWEST_POSITIONS = 128  # that a recorded step reads, where the cache has them
 FINE_ROWS, FINE_POSITIONS = 16, 128  # beyond these there are sizes halfway between powers of two
@@ -31,37 +30,14 @@ Outputs = tuple[torch.Tensor, torch.Tensor]  # logits (B, V), and the likeliest 
 Compute = Callable[[], Outputs]
 Recorder = Callable[[Compute], tuple[Outputs, Callable[[], None]]]
 
-_recording = threading.Lock()  # a process can record one thing at a time
-_streams: dict[torch.device, Any] = {}  # where it does: libraries keep memory for each stream that they have seen
-
-
-class CudaRecorder:
-    """Records as CUDA graphs, which share their memory: none may be replayed while another one is."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._pool: Any = None
-
-    def __call__(self, compute: Compute) -> tuple[Outputs, Callable[[], None]]:
-        """Record a computation. Returns its outputs, which hold nothing yet, and what fills them anew."""
-        graph = torch.cuda.CUDAGraph()
-        with _recording:
-            if self._device not in _streams:
-                _streams[self._device] = torch.cuda.Stream(self._device)
-            stream, current = _streams[self._device], torch.cuda.current_stream(self._device)
-            stream.wait_stream(current)
-            with torch.cuda.stream(stream):  # it comes back to the stream before, even where recording fails
-                compute()  # libraries allocate here what they keep
-                with torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
-                    outputs = compute()
-            current.wait_stream(stream)
-        self._pool = graph.pool()
-        return outputs, graph.replay
-
 
 def recorder_for(device: torch.device) -> Callable[[], Recorder] | None:
     """What makes a recorder for steps on a device; None where launches cost nothing worth it."""
-    return partial(CudaRecorder, device) if device.type == "cuda" else None
+    return partial(_recorder, device) if device.type == "cuda" else None
+
+
+def _recorder(device: torch.device) -> Recorder:
+    return partial(CudaRecorder(device), tried=True)
 
 
 def rounded(count: int, fine: int) -> int:

@@ -23,7 +23,7 @@ from tunesmith.jobs.final_evaluation import LONGEST_GENERAL, Found, say
 from tunesmith.jobs.tasks.table import EVALUATIONS
 from tunesmith.jobs.tasks.task import Asked, baselines_of
 from tunesmith.model.export import ExportedModel, find_model
-from tunesmith.model.load import answering, load
+from tunesmith.model.load import load
 from tunesmith.prompt.base import Base
 from tunesmith.train.recipe import Recipe
 
@@ -74,7 +74,7 @@ def on_general(
 
 def base_of(exported: ExportedModel, base: Base, device: str) -> Predictor:
     """The base of a model, ready to predict as it does."""
-    return predictor_of(load(base.folder, exported.spec(answering(device))).model, exported)
+    return predictor_of(load(base.folder, exported.to_answer(device)).model, exported)
 
 
 def beside_baselines(

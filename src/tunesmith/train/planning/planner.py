@@ -23,6 +23,7 @@ from tunesmith.data.replay import Mixture
 from tunesmith.exec.machine import processor, versions
 from tunesmith.model import native
 from tunesmith.model.device import choose_device, free_bytes
+from tunesmith.model.kernels import use_kernel
 from tunesmith.model.layers import inside, layers_of
 from tunesmith.model.load import ATTENTION_DROPOUTS
 from tunesmith.train.loss import why_loss_differs
@@ -179,11 +180,11 @@ def decide_attention(plan: Plan, placed: Placed, rows: Mixture) -> Plan:
     if not plan.packing or plan.device != "cuda" or plan.precision != "bf16":
         return plan
     if plan.attention is not None:
-        placed.model.set_attn_implementation(plan.attention)
+        use_kernel(placed.model, plan.attention)
         return plan
     reason = use_fastest_attention(placed.model, rows.every_length, plan.micro_tokens)
     chosen = placed.ranks.gather(placed.model.config._attn_implementation)[0]
-    placed.model.set_attn_implementation(chosen)
+    use_kernel(placed.model, chosen)
     return replace(plan, attention=chosen, reasons={**plan.reasons, "attention": reason})
 
 

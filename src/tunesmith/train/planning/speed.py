@@ -10,8 +10,7 @@ from typing import Any
 import torch
 
 from tunesmith.core.errors import ConfigError
-from tunesmith.model.attention import PACKED_BY_CUDNN
-from tunesmith.model.attention_gpu import milliseconds, why_not_cudnn
+from tunesmith.model.kernels import fastest, kernels_for, milliseconds, trial, use_kernel
 
 SIDE = 4096  # of a product that keeps a large GPU busy: 0.2 ms of an H100
 ROUNDS = 3  # of both precisions in turn: others on the machine stop one of them now and then
@@ -77,13 +76,21 @@ def use_fastest_attention(model: Any, lengths: Any, most: int) -> str:
         most: tokens that are computed together.
     """
     longest = int(lengths.max())
-    if float((lengths == longest).mean()) < ALIKE:
+    alike = float((lengths == longest).mean()) >= ALIKE
+    names = kernels_for(alike, torch.cuda.get_device_capability()[0])
+    if len(names) == 1:
         return "torch's kernel for rows of many lengths"
     config = model.config.get_text_config()
     heads = config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     groups = heads // (getattr(config, "num_key_value_heads", None) or heads)
-    reason = why_not_cudnn(heads, groups, width, longest, max(1, most // longest))
-    if reason is None:
-        model.set_attn_implementation(PACKED_BY_CUDNN)
-    return reason or "cuDNN's kernel, which was measured to be faster for rows of one length"
+    some = [longest] * max(1, most // longest) if alike else rows_of_one_pass(lengths, most)
+    chosen, said = fastest(names, trial(heads, groups, width, some))
+    use_kernel(model, chosen)
+    return said
+
+
+def rows_of_one_pass(lengths: Any, most: int) -> list[int]:
+    """The lengths of as many of the rows as are computed together, from the first on."""
+    count = max(1, int((lengths.cumsum() <= most).sum()))
+    return [int(length) for length in lengths[:count]]
