@@ -81,7 +81,7 @@ bench=("$PYTHON" benchmarks/sft_gpu.py --only tunesmith)
 if [ "$cpu" = yes ]; then
     export CUDA_VISIBLE_DEVICES= GPU_TESTS_ON=cpu
     tests=(tests/gpu/test_gpu_attention.py tests/gpu/test_gpu_weights.py) # the quick ones
-    full=tiny-full-64 mixed=tiny-lora-64-mixed large=tiny-lora-64 lora=tiny-lora-64 decoding=(--device cpu --size tiny)
+    full=tiny-full-64 mixed=tiny-lora-64-mixed large=tiny-lora-64 lora=tiny-lora-64 decoding=(--device cpu --size tiny --dtype bfloat16)
     loss=(--device cpu --positions 64 --width 32 --words 500)
     demo=(train "$PWD/src/tunesmith/assets/demo.yaml" --set optim.epochs=1 --set data.replay=off --set evaluate.rows=4
         --set evaluate.general_ability=off --set compile=off)
