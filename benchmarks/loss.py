@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from tunesmith.model.device import keep_freed_memory
 from tunesmith.train.loss import linear_cross_entropy
 
 ROUNDS = 7
@@ -111,6 +112,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=2048)
     parser.add_argument("--words", type=int, default=128256)
     options = parser.parse_args()
+    keep_freed_memory()  # as a run does
     where = torch.cuda.get_device_name() if options.device == "cuda" else "CPU"
     print(f"{where}, torch {torch.__version__}, bf16: {options.positions:,} positions, width {options.width:,}, "
           f"{options.words:,} words.\n")  # fmt: skip
