@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 import yaml
@@ -13,6 +15,7 @@ from tunesmith.core.events import silent
 from tunesmith.core.files import read_json, read_lines, write_text
 from tunesmith.infer.generator import Options, answer_all
 from tunesmith.infer.local import LocalEngine
+from tunesmith.jobs import finetune as walk
 from tunesmith.jobs.finetune import finetune
 from tunesmith.model import device, memory
 from tunesmith.model.export import find_model
@@ -29,13 +32,13 @@ def small(monkeypatch, tiny):
     return whole
 
 
-def run(tmp_path, tiny, write_rows, **settings):
+def run(tmp_path, tiny, write_rows, kind="nf4", compile="off", **settings):
     values = {
-        "model": {"base": str(tiny), "quantize": "nf4"}, "method": {"type": "lora", "rank": 4},
+        "model": {"base": str(tiny), "quantize": kind}, "method": {"type": "lora", "rank": 4},
         "data": {"train": str(write_rows(many_rows(40))), "test": 0.2, "validation": 0.1, "replay": "off"},
         "optim": {"learning_rate": 1e-2, "epochs": 2, "batch_size": 8},
         "output": {"folder": str(tmp_path / "runs"), "name": "beside", **settings},
-        "evaluate": {"general_ability": "off", "max_new_tokens": 8, "rows": 4}, "compile": "off", "precision": "fp32",
+        "evaluate": {"general_ability": "off", "max_new_tokens": 8, "rows": 4}, "compile": compile, "precision": "fp32",
     }  # fmt: skip
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
     folder = tmp_path / "runs" / "beside"
@@ -45,9 +48,9 @@ def run(tmp_path, tiny, write_rows, **settings):
     return folder
 
 
-@pytest.mark.parametrize("merge", [False, True], ids=["adapter", "merged"])
-def test_a_run_beside_a_quantised_base_ends_where_the_base_has_no_room(tmp_path, tiny, write_rows, small, merge):
-    folder = run(tmp_path, tiny, write_rows, merge=merge)
+@pytest.mark.parametrize(("kind", "merge"), [("nf4", False), ("nf4", True), ("int8", False)])
+def test_a_run_beside_a_quantised_base_ends_where_the_base_has_no_room(tmp_path, tiny, write_rows, small, kind, merge):
+    folder = run(tmp_path, tiny, write_rows, kind, merge=merge)
     said = " ".join(line.get("sentence", "") for line in read_lines(folder / "events.jsonl"))
     assert "too small for the base as it was" in said
     assert read_json(folder / "report" / "report.json")["scores"]
@@ -58,6 +61,44 @@ def test_a_run_beside_a_quantised_base_ends_where_the_base_has_no_room(tmp_path,
     [answer] = answer_all(LocalEngine(model, exported.contract()), [([5, 6, 7], Options(max_new_tokens=4))])
     assert len(answer.choice.ids) > 0
     assert not is_quantized(exported.load_as(exported.spec(LoadSpec())))  # who merges or compares takes it whole
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_a_quantised_model_answers_and_is_left_as_it_was(tiny, kind, precision):
+    model, other = (load(tiny, LoadSpec(quantize=kind, precision=precision)).model for _ in range(2))
+    ids = torch.arange(5, 25)[None]
+    with torch.no_grad():
+        before = other(ids).logits
+        engine = LocalEngine(model, None)  # which has never computed anything else
+        [answer] = answer_all(engine, [(ids[0].tolist(), Options(max_new_tokens=6))])
+        assert torch.equal(model(ids).logits, before)
+        for token in answer.choice.ids:  # the likeliest that the model itself gives, or as good as that
+            logits = model(ids).logits[0, -1].float()
+            assert logits[token] >= logits.max() - {"fp32": 1e-4, "bf16": 0.2}[precision]
+            ids = torch.cat([ids, torch.tensor([[token]])], dim=1)
+    assert "inf" not in engine.reason
+
+
+@pytest.mark.parametrize("compiled", ["off", "on"])
+def test_the_trained_model_is_gone_before_another_is_loaded(tmp_path, tiny, write_rows, monkeypatch, compiled):
+    """Or a GPU would have to hold both."""
+    trained, seen = [], []
+
+    class Noted(walk.Placed):
+        def __init__(self, model, *rest):
+            super().__init__(model, *rest)
+            trained.append(weakref.ref(self.model))
+
+    def load_again(*given):
+        seen.append([one() for one in trained])
+        return again(*given)
+
+    again = walk.trained_model
+    monkeypatch.setattr(walk, "Placed", Noted)
+    monkeypatch.setattr(walk, "trained_model", load_again)
+    run(tmp_path, tiny, write_rows, "none", compiled)
+    assert seen == [[None]]
 
 
 def test_where_there_is_room_it_answers_with_the_base_as_it_was(tmp_path, tiny, write_rows, monkeypatch):

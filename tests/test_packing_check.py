@@ -21,7 +21,7 @@ from tunesmith.train.objectives.sft import make_sft
 from tunesmith.train.planning.packing_check import looks_ahead, refuse_looking_ahead
 from tunesmith.train.planning.packing_check import why_not_packed as why_objective_not_packed
 from tunesmith.train.planning.plan import Plan
-from tunesmith.train.planning.planner import decide_loss, decide_packing
+from tunesmith.train.planning.planner import decide_loss, decide_packing, stretch
 from tunesmith.train.weights.placed import Placed
 from tunesmith.train.weights.ranks import Ranks
 
@@ -233,3 +233,16 @@ def test_what_one_process_finds_counts_for_all():
         "packing is off: the first process says so.",
         "all logits are built for the loss, which takes memory: the first process cannot.",
     ]
+
+
+def test_of_a_long_row_a_stretch_is_looked_at_that_is_trained_on():
+    source = Source("rows.jsonl", 1)
+    row = Prepared(np.arange(1000, dtype=np.int32), ((700, 705), (720, 990)), source, Row(Text("x"), source))
+    found = stretch(row, 100)
+    assert found.ids.tolist() == list(range(699, 799))
+    assert found.spans == ((1, 6), (21, 100))
+    assert stretch(replace(row, spans=((0, 5),)), 100).ids[0] == 0
+    at_the_end = stretch(replace(row, spans=((990, 1000),)), 100)
+    assert at_the_end.ids.tolist() == list(range(900, 1000))
+    assert at_the_end.spans == ((90, 100),)
+    assert stretch(row, 1000) is row

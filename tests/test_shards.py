@@ -21,6 +21,7 @@ from tunesmith.train.batch import TokenBatch
 from tunesmith.train.checkpoint import find_step, restore, save_checkpoint
 from tunesmith.train.config import OptimConfig
 from tunesmith.train.learner import Learner
+from tunesmith.train.loss import BYTES_A_LOGIT
 from tunesmith.train.objective import Models
 from tunesmith.train.objectives.sft import make_sft
 from tunesmith.train.optimizers import OPTIMIZERS
@@ -173,10 +174,13 @@ def test_room_is_planned_for_the_parts_and_for_what_is_put_together(meeting, tmp
     whole, parts = learner_for(folder, "full", False), learner_for(folder, "full", True)
     count = sum(weight.numel() for weight in whole.weights.values())
     wishes = Wishes("off", "off", 4, 1)
-    assert bytes_to_come(PLAN, whole.placed, wishes) == 12 * count
+    words, width = whole.model.get_output_embeddings().weight.shape
+    of_the_loss = BYTES_A_LOGIT * words * PLAN.micro_tokens + 4 * words * width
+    assert bytes_to_come(PLAN, whole.placed, wishes) == 12 * count + of_the_loss
+    assert bytes_to_come(replace(PLAN, chunked=False), whole.placed, wishes) == 12 * count
     every = gathered_bytes(parts.model, layers_of(parts.model), 4)
     assert every == 8 * count  # two layers are all that there are: weights and gradients
-    assert bytes_to_come(replace(PLAN, sharding="full"), parts.placed, wishes) == 12 * count + every
+    assert bytes_to_come(replace(PLAN, sharding="full"), parts.placed, wishes) == 12 * count + of_the_loss + every
     deep = save_tiny(tmp_path / "deep", num_hidden_layers=6)
     model = load(deep, LoadSpec()).model.requires_grad_(False)
     assert gathered_bytes(model, layers_of(model), 4) == 4 * count

@@ -15,7 +15,7 @@ from tunesmith.core import events
 from tunesmith.core.errors import TrainingError
 from tunesmith.core.events import METRICS, Report, silent, to_folder
 from tunesmith.core.files import read_lines, write_json
-from tunesmith.data.split import Splits, load_splits
+from tunesmith.data.split import Splits, Subset, load_splits
 from tunesmith.jobs.card import make_card
 from tunesmith.jobs.final_evaluation import evaluate_both
 from tunesmith.jobs.merge import export_merged, rows_to_compare
@@ -45,8 +45,9 @@ from tunesmith.jobs.verify_export import (
 )
 from tunesmith.jobs.verify_merge import Trial
 from tunesmith.jobs.words import with_used_words
-from tunesmith.model.device import choose_device, keep_freed_memory
+from tunesmith.model.device import choose_device, keep_freed_memory, let_go
 from tunesmith.model.export import export
+from tunesmith.model.kernels import KERNELS, OWN, put_in_place
 from tunesmith.model.load import TASKS, load, read_config, refuse_not_finite, refuse_untrainable
 from tunesmith.model.methods.continue_from import starting_adapter
 from tunesmith.model.methods.method import trainable
@@ -71,7 +72,7 @@ from tunesmith.train.objectives.table import objective_for
 from tunesmith.train.optimizers import kind_of, usual_rate
 from tunesmith.train.perturb import make_perturb, passes_of
 from tunesmith.train.planning.packing_check import refuse_looking_ahead
-from tunesmith.train.planning.plan import with_threads
+from tunesmith.train.planning.plan import Plan, with_threads
 from tunesmith.train.planning.planner import Wishes, complete_plan, shortest
 from tunesmith.train.planning.validation import ValidationPlan, plan_validation
 from tunesmith.train.precompute import precomputed
@@ -202,22 +203,20 @@ def walk(
     asked = objective.arrange(splits.validation.at(validation.places), Draw()) if splits.validation else []
     watched = source.watched(asked) if len(asked) else []
     while not state.early and learner.step_number < settings.steps:
-        save = saver(learner, state, source, folder, recipe.output.keep_last, bound, report)
         try:
-            train(objective, models, learner, source, settings, state, watched, save, report, stop, perturb)
+            train(
+                objective, models, learner, source, settings, state, watched,
+                saver(learner, state, source, folder, recipe.output.keep_last, bound, report), report, stop, perturb,
+            )  # fmt: skip
         except Spike:
             state = go_back(folder, learner, state, report)
         except Crowded as crowd:
-            plan = with_threads(plan, crowd.threads, crowd.sentence)
-            write_json(folder / "plan.json", plan.to_json())
-            torch.set_num_threads(plan.threads)
+            plan = on_free_threads(plan, folder, crowd)
+    put_in_place(KERNELS[OWN])  # for all that comes after
     steps = learner.step_number
-    beside = None
-    if recipe.model.quantize != "none" and ranks.leads:
-        placed.model.set_attn_implementation(attention)  # of rows that are not packed
-        with learner.with_average():
-            beside = losses_of(placed.model, splits.train, task)
+    beside = losses_in_training(recipe, placed, learner, splits.train, task, attention) if ranks.leads else None
     del learner, models, placed, source, watched, perturb
+    let_go(plan.device)
     ranks.leave()
     if not ranks.leads:
         return {}
@@ -254,6 +253,34 @@ def walk(
     write_report(folder, recipe, splits, plan, found)
     report(events.Finished())
     return {"folder": str(folder), "scores": found.report.to_json()["scores"] if found.report else []}
+
+
+def on_free_threads(plan: Plan, folder: Path, crowd: Crowded) -> Plan:
+    """The plan with as many threads as others leave, as the run is computed and recorded from here on."""
+    plan = with_threads(plan, crowd.threads, crowd.sentence)
+    write_json(folder / "plan.json", plan.to_json())
+    torch.set_num_threads(plan.threads)
+    return plan
+
+
+def losses_in_training(
+    recipe: Recipe, placed: Placed, learner: Learner, rows: Subset, task: str, attention: str
+) -> list[Any] | None:  # fmt: skip
+    """The losses of a few rows beside a quantised base, in whose stead the model may answer beside the base as it was.
+
+    Args:
+        recipe: of the run.
+        placed: the model as it was trained.
+        learner: has its averaged weights, if they are averaged.
+        rows: that it was trained on.
+        task: that it was trained for.
+        attention: of rows that are not packed.
+    """
+    if recipe.model.quantize == "none":
+        return None
+    placed.model.set_attn_implementation(attention)
+    with learner.with_average():
+        return losses_of(placed.model, rows, task)
 
 
 def with_values(

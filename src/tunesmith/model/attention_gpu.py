@@ -17,6 +17,7 @@ from torch.nn.attention.varlen import varlen_attn
 
 # torch 2.11 takes grouped keys as they are, 2.13 wants to be told.
 GROUPED: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
+_sums_axes = [4]  # of the logarithms that cuDNN's kernel gives and wants back: torch's versions differ in the last one
 
 
 def attend_any(
@@ -54,6 +55,7 @@ def attend_by_cudnn(
     if _equal(offsets, longest, tokens):
         q, k, v = (_as_batch(tensor, longest) for tensor in (query_THD, key_TKD, value_TKD))
         found = torch.ops.aten._scaled_dot_product_cudnn_attention(q, k, v, None, True, 0.0, causal, False, scale=scale)
+        _sums_axes[0] = found[1].dim()
         return _as_rows(found[0]), found[1].reshape(-1)
     output, log_sum, *_ = torch.ops.aten._flash_attention_forward(
         query_THD, key_TKD, value_TKD, offsets, offsets, longest, longest, 0.0, causal, False, scale=scale
@@ -73,8 +75,8 @@ def attend_by_cudnn_backward(
         g, q, k, v, o = (_as_batch(one, longest) for one in (gradient_THD, query_THD, key_TKD, value_TKD, output_THD))
         seed = torch.zeros((), dtype=torch.int64, device=query_THD.device)  # of dropout, which there is none of
         by_q, by_k, by_v = torch.ops.aten._scaled_dot_product_cudnn_attention_backward(
-            g, q, k, v, o, log_sum.view(tokens // longest, heads, longest, 1), seed, seed, None, None, None,
-            longest, longest, 0.0, causal, scale=scale,
+            g, q, k, v, o, log_sum.view((tokens // longest, heads, longest, 1)[: _sums_axes[0]]), seed, seed, None,
+            None, None, longest, longest, 0.0, causal, scale=scale,
         )  # fmt: skip
         return _as_rows(by_q), _as_rows(by_k), _as_rows(by_v)
     seed = torch.zeros(2, dtype=torch.uint64, device=query_THD.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,16 @@ def on_device(folder: Path, model: Any, device: str) -> Any:
                 "(model.quantize=nf4)."
             )
     return model.to(device)
+
+
+def let_go(device: str) -> None:
+    """Free what nobody can reach any more, and give back what torch keeps of a GPU's memory for later.
+
+    A model whose layers are compiled reaches itself, so that it stays until cycles are looked for.
+    """
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.empty_cache()
 
 
 def keep_freed_memory() -> None:

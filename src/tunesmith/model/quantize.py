@@ -2,13 +2,17 @@
 
 Dettmers et al., 2023, arXiv 2305.14314. What is no linear layer, the output layer and heads stay as they are. The
 numbers are bitsandbytes': NF4 in blocks of 64 with scales that are quantised too, or rows of int8 (Dettmers et al.,
-2022, arXiv 2208.07339) without its parting of outliers, which are looked for in all tokens at once, so that each would
-depend on those after it. On a CPU bitsandbytes would pack a weight at its first pass without gradients, after which no
-gradient reaches what lies below it: that is switched off.
+2022, arXiv 2208.07339). Of int8 weights alone are rounded, and products are computed in the precision of what comes in,
+in training and afterwards, on every device: bitsandbytes' own kernel would round what comes in too, each token by its
+largest number, and part outliers by a look at all tokens at once. On a CPU it would pack a weight of NF4 at its first
+pass without gradients, after which no gradient reaches what lies below it: that is switched off.
+
+Axes: N tokens and whatever stands before them, I numbers that a layer reads, O that it gives.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Literal
 
 import torch
@@ -89,12 +93,47 @@ def _layer(library: Any, layer: torch.nn.Linear, kind: Quantize, device: str) ->
         )
         made.support_avx512bf16_for_cpu = False
     else:
-        made = library.nn.Linear8bitLt(*shape, bias=bias, has_fp16_weights=False, threshold=0.0)
+        made = int8_linear(library)(*shape, bias=bias, has_fp16_weights=False, threshold=0.0)
         weight = library.nn.Int8Params(layer.weight.data, requires_grad=False, has_fp16_weights=False)
     made.weight = weight.to(device)
+    if kind == "int8":
+        made.register_buffer("scale_O", made.weight.SCB * (1 / 127), persistent=False)
     if bias:
         made.bias = layer.bias
     return made.requires_grad_(False)
+
+
+@functools.cache
+def int8_linear(library: Any) -> Any:
+    """bitsandbytes' layer of int8, as peft knows it, with products of ours: `scale_O` is what one code is worth."""
+
+    class Int8Linear(library.nn.Linear8bitLt):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return _CodesProduct.apply(x, self.weight.data, self.scale_O, self.bias)  # pyright: ignore
+
+    return Int8Linear
+
+
+class _CodesProduct(torch.autograd.Function):
+    """A product with weights of int8, which are whole only while it is computed, forth and back."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x_NI: torch.Tensor, codes_OI: torch.Tensor, scale_O: torch.Tensor, bias_O: torch.Tensor | None
+    ) -> torch.Tensor:
+        ctx.save_for_backward(codes_OI, scale_O)
+        bias_O = None if bias_O is None else bias_O.to(x_NI.dtype)
+        return torch.nn.functional.linear(x_NI, whole(codes_OI, scale_O, x_NI.dtype), bias_O)
+
+    @staticmethod
+    def backward(ctx: Any, by_output_NO: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # pyright: ignore
+        codes_OI, scale_O = ctx.saved_tensors
+        return by_output_NO @ whole(codes_OI, scale_O, by_output_NO.dtype), None, None, None
+
+
+def whole(codes_OI: torch.Tensor, scale_O: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The weights (O, I) that codes stand for."""
+    return codes_OI.to(dtype).mul_(scale_O[:, None])
 
 
 def is_quantized(model: Any) -> bool:

@@ -10,11 +10,13 @@ Axes: N trained positions, D width, V vocabulary.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
+from tunesmith.model.device import total_bytes
 from tunesmith.model.layers import inside
 from tunesmith.model.new_tokens import MoreOutputs
 from tunesmith.train.batch import TokenBatch
@@ -23,6 +25,8 @@ from tunesmith.train.weights.shards import within
 # Of a CPU they stay in its cache; four times as many where the output layer is trained, whose gradient is summed up. A
 # GPU is left idle by small products, and each piece goes over the whole sum of that gradient.
 LOGITS_PER_PIECE = {"cpu": 2**24, "cuda": 2**28}
+BYTES_A_LOGIT = 14  # while it is graded uncompiled: in bf16, and three times in fp32
+PIECE_SHARE = 1 / 16  # of a GPU's memory that they may take
 
 Grade = Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 
@@ -115,14 +119,43 @@ def fused(plain: Callable[..., Any]) -> Callable[..., Any]:
 def piece_length(weight_VD: torch.Tensor, trained: bool) -> int:
     """Positions that go through the output layer at once."""
     logits = LOGITS_PER_PIECE[weight_VD.device.type] * (4 if trained and weight_VD.device.type == "cpu" else 1)
+    if weight_VD.is_cuda:
+        logits = min(logits, int(_memory() * PIECE_SHARE / BYTES_A_LOGIT))
     return max(1, logits // weight_VD.shape[0])
+
+
+def piece_bytes(head: torch.nn.Linear, positions: int) -> int:
+    """What the loss of so many positions takes beside what it is given: a piece, and the sum of the head's gradient."""
+    weight_VD, trained = head.weight, head.weight.requires_grad
+    words, width = weight_VD.shape
+    length = min(piece_length(weight_VD, trained), positions)
+    return length * words * BYTES_A_LOGIT + (4 * words * width if trained else 0)
+
+
+@functools.cache
+def _memory() -> int:
+    return total_bytes("cuda")
 
 
 def plus_product(sum_MN: torch.Tensor, left_MK: torch.Tensor, right_KN: torch.Tensor) -> torch.Tensor:
     """A sum in fp32 and a product, which on a GPU adds itself and is never rounded; the sum given is used up."""
-    if left_MK.is_cuda and left_MK.dtype != torch.float32:
-        return torch.addmm(sum_MN, left_MK, right_KN, out_dtype=torch.float32)
-    return sum_MN.add_(left_MK @ right_KN)
+    if not left_MK.is_cuda or left_MK.dtype == torch.float32:
+        return sum_MN.add_(left_MK @ right_KN)
+    if _adds_in_place():
+        return torch.addmm(sum_MN, left_MK, right_KN, out_dtype=torch.float32, out=sum_MN)
+    return torch.addmm(sum_MN, left_MK, right_KN, out_dtype=torch.float32)
+
+
+@functools.cache
+def _adds_in_place() -> bool:
+    """Whether a product of bf16 can add itself to a sum in fp32 where that lies: this torch's, on this GPU."""
+    sum_MN = torch.ones(16, 16, device="cuda")
+    left = torch.full((16, 32), 0.5, device="cuda", dtype=torch.bfloat16)
+    try:
+        torch.addmm(sum_MN, left, left.T, out_dtype=torch.float32, out=sum_MN)
+    except (RuntimeError, TypeError):
+        return False
+    return bool((sum_MN == 9).all())
 
 
 def scaled_to(sum_MN: torch.Tensor, factor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -60,6 +60,8 @@ def why_not_chunked(
         try:
             logits_NV, hidden_ND = logits(model, batch), hidden(model, batch)
             total, _ = linear_cross_entropy(hidden_ND, head, batch.target_N)
+        except torch.OutOfMemoryError:
+            raise
         except UNFIT as error:
             return f"this model does not support it ({first_line(error)})"
         finally:

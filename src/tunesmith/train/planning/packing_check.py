@@ -55,6 +55,8 @@ def why_not_packed(objective: Objective, models: Models, rows: Sequence[Prepared
                 reason = "packing is off: packed rows of this model read each other."
             elif not (apart := how_far_apart(objective, models, rows, before)) <= limit:
                 reason = f"packing is off: packed rows give other losses than rows alone (by {apart:.2g} a token)."
+        except torch.OutOfMemoryError:
+            raise
         except UNFIT as error:
             reason = f"packing is off: this model does not support it ({first_line(error)})."
     if reason is not None:

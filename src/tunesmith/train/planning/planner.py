@@ -26,7 +26,7 @@ from tunesmith.model.device import choose_device, free_bytes
 from tunesmith.model.kernels import use_kernel
 from tunesmith.model.layers import inside, layers_of
 from tunesmith.model.load import ATTENTION_DROPOUTS
-from tunesmith.train.loss import why_loss_differs
+from tunesmith.train.loss import output_layer, piece_bytes, why_loss_differs
 from tunesmith.train.objective import Draw, Models, Objective, total_units
 from tunesmith.train.planning.compiled import leave_uncompiled, why_not_compiled
 from tunesmith.train.planning.estimates import (
@@ -46,6 +46,7 @@ from tunesmith.train.weights.shards import forget_gathered
 MICRO_TOKENS = {"cpu": 4096, "cuda": 16384}  # beyond which products gain nothing
 LEAST_TOKENS = 2048  # that are worth more than computing layers again
 FEW = 4  # rows that decisions are tried on
+LOOKED_AT = 512  # tokens of each where all logits are built: 4 x 512 x 128,256 words are 1 GB in fp32
 STEPS_LOOKED_AT = 20  # by which the share of padding is estimated
 
 
@@ -150,6 +151,21 @@ def shortest(rows: Mixture) -> list[Prepared]:
     return [rows[int(i)] for i in rows.lengths.argsort()[:FEW]]
 
 
+def looked_at(rows: Mixture, objective: Objective) -> list[Prepared]:
+    """The same for checks that build all logits: of long texts, a stretch around what is first trained on."""
+    found = shortest(rows)
+    return [stretch(row, LOOKED_AT) for row in found] if objective.task == "causal" else found
+
+
+def stretch(row: Prepared, most: int) -> Prepared:
+    """At most so many tokens of a row of one sequence, from the one before the first that is trained on."""
+    if row.others or len(row.ids) <= most or not row.spans:
+        return row
+    begin = min(max(row.spans[0][0] - 1, 0), len(row.ids) - most)
+    spans = ((max(start - begin, 0), min(end - begin, most)) for start, end in row.spans)
+    return replace(row, ids=row.ids[begin : begin + most], spans=tuple(span for span in spans if span[0] < span[1]))
+
+
 def padding_share(objective: Objective, rows: Mixture, micro_tokens: int, batch_size: int) -> float:
     """How much of what is computed of padded rows is padding, by the first steps of an epoch."""
     told = computed = 0
@@ -167,7 +183,7 @@ def decide_packing(plan: Plan, placed: Placed, objective: Objective, rows: Mixtu
         return plan
     model = placed.model
     before = model.config._attn_implementation
-    reason = first_said(placed.ranks, why_not_packed(objective, Models(model, plan), shortest(rows)))
+    reason = first_said(placed.ranks, why_not_packed(objective, Models(model, plan), looked_at(rows, objective)))
     if reason is None:
         return plan
     model.set_attn_implementation(before)
@@ -177,7 +193,7 @@ def decide_packing(plan: Plan, placed: Placed, objective: Objective, rows: Mixtu
 
 def decide_attention(plan: Plan, placed: Placed, rows: Mixture) -> Plan:
     """The plan, knowing which kernel computes attention where there are several: on a GPU, in bf16."""
-    if not plan.packing or plan.device != "cuda" or plan.precision != "bf16":
+    if not plan.packing or plan.device != "cuda" or plan.precision != "bf16" or leaves_out(placed.model):
         return plan
     if plan.attention is not None:
         use_kernel(placed.model, plan.attention)
@@ -195,7 +211,7 @@ def decide_loss(plan: Plan, placed: Placed, objective: Objective, rows: Mixture,
     check = None if objective.check is None else objective.check.why_not_chunked
     if check is None:
         return replace(plan, chunked=False, reasons={**plan.reasons, "chunked": "the objective builds no logits"})
-    reason = first_said(placed.ranks, check(Models(placed.model, plan), shortest(rows)))
+    reason = first_said(placed.ranks, check(Models(placed.model, plan), looked_at(rows, objective)))
     said = "logits are never all there"
     if reason is not None:
         said = f"logits are built: {reason}"
@@ -289,7 +305,7 @@ def seconds_of_launching(plan: Plan, placed: Placed, objective: Objective, rows:
 
 def decide_graphs(plan: Plan, wishes: Wishes, placed: Placed, objective: Objective, rows: Mixture) -> Plan:
     """The plan, knowing whether kernels are recorded and replayed: where launching them takes longer than computing."""
-    reason = why_not_recorded(plan, wishes, objective)
+    reason = why_not_recorded(plan, wishes, placed, objective)
     if reason is not None and plan.graphs:  # a run that goes on with other settings, or elsewhere
         plan = replace(plan, graphs=False, reasons={**plan.reasons, "graphs": reason})
     if plan.graphs is None and plan.device == "cuda":
@@ -307,7 +323,7 @@ def decide_graphs(plan: Plan, wishes: Wishes, placed: Placed, objective: Objecti
     return plan
 
 
-def why_not_recorded(plan: Plan, wishes: Wishes, objective: Objective) -> str | None:
+def why_not_recorded(plan: Plan, wishes: Wishes, placed: Placed, objective: Objective) -> str | None:
     """Why a step's kernels cannot be recorded, as a sentence; None if they may be."""
     if plan.device != "cuda":
         return "there is no GPU"
@@ -315,17 +331,24 @@ def why_not_recorded(plan: Plan, wishes: Wishes, objective: Objective) -> str | 
         return "a step is more than a loss of tokens"
     if not (plan.packing and plan.chunked and plan.precision == "bf16"):
         return "only what is packed, in bf16 and without logits comes in few shapes"
+    if leaves_out(placed.model):
+        return "attention leaves out probabilities"
     if plan.checkpointing or plan.processes > 1:
         return "layers are computed again" if plan.checkpointing else "several processes train together"
     return None
+
+
+def leaves_out(model: Any) -> bool:
+    """Whether attention leaves out probabilities, which no kernel of a library does for packed rows."""
+    config = inside(model).config
+    return any(getattr(config, name, 0) for name in ATTENTION_DROPOUTS)
 
 
 def why_layers_cannot(plan: Plan, placed: Placed, objective: Objective, rows: Mixture) -> str | None:
     """Compile the layers; why they cannot be, as a sentence."""
     if not plan.packing:  # each mask and each number of rows would be a graph of its own
         return "rows are not packed, and only layers that read packed rows are compiled"
-    config = inside(placed.model).config
-    if any(getattr(config, name, 0) for name in ATTENTION_DROPOUTS):
+    if leaves_out(placed.model):
         return "attention leaves out probabilities (model.dropout.attention)"
     trial = replace(plan, compiled=True)
     batch = trial_batch(trial, objective, rows)
@@ -350,8 +373,10 @@ def one_backward(plan: Plan, placed: Placed, objective: Objective, batch: Any) -
 
 
 def bytes_to_come(plan: Plan, placed: Placed, wishes: Wishes) -> int:
-    """Bytes in this process of gradients and moments, and of the layers that it puts together at once."""
+    """Bytes in this process of gradients and moments, of the loss, and of the layers that it puts together at once."""
     state = state_bytes(placed.weights.values(), wishes.bytes_a_weight)
+    head = output_layer(placed.model) if plan.chunked else None
+    state += 0 if head is None else piece_bytes(head, plan.micro_tokens)
     if plan.sharding == "none":
         return state
     return state + gathered_bytes(placed.model, layers_of(placed.model), plan.dtype.itemsize)
