@@ -8,7 +8,7 @@ import torch
 from test_fast import Largest
 from tunesmith.model.new_tokens import MoreOutputs
 from tunesmith.train import logprobs, loss
-from tunesmith.train.logprobs import token_logprobs, token_logprobs_and_entropy
+from tunesmith.train.logprobs import token_logprobs
 
 N, D, V = 37, 16, 501
 CLOSE = {torch.float32: 1e-6, torch.bfloat16: 2e-2}  # relative to the largest
@@ -29,12 +29,12 @@ def given(dtype=torch.float32):
 
 
 def exact(hidden_ND, weight_VD, target_N, weigh_N):
-    """Five lines in double precision: log probabilities, entropies, and the gradients of their weighted sum."""
+    """Five lines in double precision: log probabilities, and the gradients of their weighted sum."""
     hidden, weight = (tensor.detach().double().requires_grad_() for tensor in (hidden_ND, weight_VD))
     all_NV = (hidden @ weight.T).log_softmax(-1)
     found_N = all_NV.gather(1, target_N[:, None])[:, 0]
     by = torch.autograd.grad((found_N * weigh_N).sum(), (hidden, weight))
-    return found_N, -(all_NV * all_NV.exp()).sum(-1), *by
+    return found_N, *by
 
 
 def near(one, other, dtype=torch.float32):
@@ -48,12 +48,11 @@ def test_they_and_their_gradients_are_those_of_double_precision(frozen, kept, dt
     monkeypatch.setattr(logprobs, "MOST_KEPT", kept)
     hidden_ND, head, target_N, weigh_N = given(dtype)
     head.weight.requires_grad_(not frozen)
-    logprob_N, entropy_N = token_logprobs_and_entropy(hidden_ND, head, target_N, compiled)
-    want_N, want_entropy_N, by_hidden, by_weight = exact(hidden_ND, head.weight, target_N, weigh_N)
+    logprob_N = token_logprobs(hidden_ND, head, target_N, compiled)
+    want_N, by_hidden, by_weight = exact(hidden_ND, head.weight, target_N, weigh_N)
     (logprob_N * weigh_N).sum().backward()
-    assert (logprob_N.dtype, entropy_N.requires_grad) == (torch.float32, False)
+    assert logprob_N.dtype == torch.float32
     near(logprob_N, want_N, dtype)
-    near(entropy_N, want_entropy_N, dtype)
     near(hidden_ND.grad, by_hidden, dtype)
     assert hidden_ND.grad.dtype == dtype
     if frozen:
@@ -81,7 +80,7 @@ def test_rows_that_are_trained_apart_have_their_gradients(frozen):
     head = MoreOutputs(layer, 400, rows)
     target_N[:8] = torch.arange(400, 404).repeat(2)
     (token_logprobs(hidden_ND, head, target_N) * weigh_N).sum().backward()
-    _, _, by_hidden, by_weight = exact(hidden_ND, layer.weight, target_N, weigh_N)
+    _, by_hidden, by_weight = exact(hidden_ND, layer.weight, target_N, weigh_N)
     near(hidden_ND.grad, by_hidden)
     near(rows.grad, by_weight[400:404])
     if not frozen:

@@ -27,6 +27,8 @@ TAKES = {  # of each function; all return 0, or 1 where there is no memory
     "attention": [*[POINTER] * 5, *[NUMBER] * 11, REAL, NUMBER],
     "step": [POINTER, POINTER, NUMBER],
     "dropout": [POINTER, POINTER, NUMBER, NUMBER, REAL, WORD, NUMBER],
+    "shares": [*[POINTER] * 3, *[NUMBER] * 3],
+    "weigh": [POINTER, POINTER, *[NUMBER] * 3],
     "rows_forward": [POINTER, POINTER, NUMBER],
     "rows_backward": [*[POINTER] * 5, NUMBER],
 }

@@ -15,7 +15,9 @@ from typing import Any
 
 import torch
 
+from tunesmith.model import shares
 from tunesmith.model.layers import inside
+from tunesmith.model.shares import can_write
 from tunesmith.train.batch import TokenBatch
 from tunesmith.train.loss import (
     at_targets,
@@ -44,14 +46,9 @@ def token_logprobs(
         target_N: the words in question.
         compiled: whether what lies between the products is compiled.
     """
-    return _logprobs(hidden_ND, head, target_N, False, compiled)[0]
-
-
-def token_logprobs_and_entropy(
-    hidden_ND: torch.Tensor, head: torch.nn.Linear, target_N: torch.Tensor, compiled: bool = False
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same, and at each position the entropy over all words in nats, (N,) in fp32, which carries no gradient."""
-    return _logprobs(hidden_ND, head, target_N, True, compiled)
+    weight_VD, rows, first = table_of(head)
+    learns = torch.is_grad_enabled()
+    return _TokenLogprobs.apply(hidden_ND, weight_VD, target_N, rows, first, learns, compiled)  # pyright: ignore
 
 
 def logprobs_at_trained(models: Models, batch: TokenBatch, temperature: float = 1.0) -> torch.Tensor:
@@ -99,41 +96,29 @@ def of_logits(logits_NV: torch.Tensor, target_N: torch.Tensor, temperature: floa
     return at_targets(logits_NV, target_N)[:, 0] - logits_NV.logsumexp(-1)
 
 
-def _logprobs(
-    hidden_ND: torch.Tensor, head: torch.nn.Linear, target_N: torch.Tensor, entropy: bool, compiled: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    weight_VD, rows, first = table_of(head)
-    learns = torch.is_grad_enabled()
-    return _TokenLogprobs.apply(  # pyright: ignore
-        hidden_ND, weight_VD, target_N, rows, first, entropy, learns, compiled
-    )
-
-
 def _pieces(count: int, length: int) -> Iterator[slice]:
     return (slice(start, start + length) for start in range(0, count, length))
 
 
 class _TokenLogprobs(torch.autograd.Function):
-    """Log probabilities and entropies of a piece at a time."""
+    """Log probabilities of a piece at a time."""
 
     @staticmethod
     def forward(
         ctx: Any, hidden_ND: torch.Tensor, weight_VD: torch.Tensor, target_N: torch.Tensor,
-        rows_RD: torch.Tensor | None, first: int, entropy: bool, learns: bool, compiled: bool,
-    ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+        rows_RD: torch.Tensor | None, first: int, learns: bool, compiled: bool,
+    ) -> torch.Tensor:  # fmt: skip
         by_hidden, by_weight = (learns and needed for needed in ctx.needs_input_grad[:2])
         read_ND = hidden_ND.to(weight_VD.dtype)
         kept_ND = torch.empty_like(hidden_ND) if by_hidden and not by_weight else None
         few = len(hidden_ND) * len(weight_VD) * weight_VD.element_size() <= MOST_KEPT
         share_NV = read_ND.new_empty(len(read_ND), len(weight_VD)) if by_weight and few else None
         logprob_N = hidden_ND.new_empty(len(hidden_ND), dtype=torch.float32)
-        log_sum_N, entropy_N = torch.empty_like(logprob_N), torch.zeros_like(logprob_N)
-        spread_out = fused(spread) if compiled else spread
+        log_sum_N, in_cpp = torch.empty_like(logprob_N), can_write(weight_VD)
+        spread_out = spread_in_cpp if in_cpp else fused(spread) if compiled else spread
         for piece in _pieces(len(hidden_ND), piece_length(weight_VD, by_weight)):
             into_NV = None if share_NV is None else share_NV[piece]
             logits_NV = torch.mm(read_ND[piece], weight_VD.T, out=into_NV)
-            if entropy:
-                entropy_N[piece] = torch.special.entr(logits_NV.float().softmax(-1)).sum(-1)
             found = spread_out(logits_NV, at_targets(logits_NV, target_N[piece]))
             log_sum_N[piece], logprob_N[piece] = (column_N1[:, 0] for column_N1 in found)
             if kept_ND is not None:
@@ -142,13 +127,18 @@ class _TokenLogprobs(torch.autograd.Function):
         again = by_weight or (learns and rows_RD is not None)
         ctx.save_for_backward(kept_ND, logprob_N, log_sum_N, target_N, hidden_ND if again else None,
                               weight_VD if by_weight else None, rows_RD)  # fmt: skip
-        ctx.share_NV, ctx.first, ctx.by_hidden, ctx.by_weight = share_NV, first, by_hidden, by_weight
-        ctx.weigh = fused(weigh) if compiled else weigh
-        ctx.mark_non_differentiable(entropy_N)
-        return logprob_N, entropy_N
+        ctx.share_NV, ctx.first, ctx.by_hidden, ctx.by_weight, ctx.in_cpp = (
+            share_NV,
+            first,
+            by_hidden,
+            by_weight,
+            in_cpp,
+        )
+        ctx.weigh = shares.weigh if in_cpp else fused(weigh) if compiled else weigh
+        return logprob_N
 
     @staticmethod
-    def backward(ctx: Any, gradient_N: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # pyright: ignore
+    def backward(ctx: Any, gradient_N: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # pyright: ignore
         kept_ND, logprob_N, log_sum_N, target_N, hidden_ND, weight_VD, rows_RD = ctx.saved_tensors
         by_hidden = by_weight = by_rows = None
         if kept_ND is not None:
@@ -159,11 +149,14 @@ class _TokenLogprobs(torch.autograd.Function):
             for piece in _pieces(len(hidden_ND), piece_length(weight_VD, True)):
                 hidden = hidden_ND[piece].to(weight_VD.dtype)
                 if ctx.share_NV is None:
-                    logits_NV = hidden @ weight_VD.T
-                    share_NV = logits_NV.copy_(logits_NV.float().sub_(log_sum_N[piece, None]).exp_())
+                    share_NV = hidden @ weight_VD.T
+                    if ctx.in_cpp:
+                        shares.write_shares(share_NV)
+                    else:
+                        share_NV.copy_(share_NV.float().sub_(log_sum_N[piece, None]).exp_())
                 else:
                     share_NV = ctx.share_NV[piece]
-                ctx.weigh(share_NV, gradient_N[piece, None])
+                ctx.weigh(share_NV, -gradient_N[piece, None])
                 slope_NV = slopes(share_NV, logprob_N[piece], target_N[piece], gradient_N[piece])
                 if by_hidden is not None:
                     by_hidden[piece] = slope_NV @ weight_VD
@@ -176,7 +169,7 @@ class _TokenLogprobs(torch.autograd.Function):
             own_NR = target_N[:, None] == ctx.first + torch.arange(len(rows_RD), device=target_N.device)
             slope_NR = ((own_NR.float() - share_NR) * gradient_N[:, None]).to(hidden.dtype)
             by_rows = slope_NR.T @ hidden
-        return by_hidden, by_weight, None, by_rows, None, None, None, None
+        return by_hidden, by_weight, None, by_rows, None, None, None
 
 
 def spread(logits_NV: torch.Tensor, at_target_N1: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -191,9 +184,15 @@ def spread(logits_NV: torch.Tensor, at_target_N1: torch.Tensor) -> tuple[torch.T
     return log_sum_N1, at_target_N1 - log_sum_N1
 
 
-def weigh(share_NV: torch.Tensor, gradient_N1: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Shares as slopes of the other words' log probabilities, each position by its gradient, in their place."""
-    share_NV.copy_(share_NV.float() * -gradient_N1)
+def spread_in_cpp(logits_NV: torch.Tensor, at_target_N1: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same on a CPU in bf16."""
+    log_sum_N1, _ = shares.write_shares(logits_NV)
+    return log_sum_N1, at_target_N1 - log_sum_N1
+
+
+def weigh(share_NV: torch.Tensor, factor_N1: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Each position's shares times a number of its own, in their place."""
+    share_NV.copy_(share_NV.float() * factor_N1)
     return ()
 
 
