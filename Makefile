@@ -92,7 +92,7 @@ bench: $(VENV)/.test
 	ONEDNN_MAX_CPU_ISA=AVX2 $(SFT) --size 10m --steps 6 --precision fp32 --only tunesmith bfd
 	$(SFT) --size 135m --steps 3
 	$(SFT) --size 135m --steps 2 --method full --only tunesmith bfd
-	$(BIN)/python benchmarks/levers.py --rows $(ROWS) --write
+	$(BIN)/python benchmarks/levers.py --rounds 3 --rows $(ROWS) --write
 	$(BIN)/python benchmarks/optimizer.py
 	$(BIN)/python benchmarks/hyperparameters.py --write
 	$(BIN)/python benchmarks/shards.py

@@ -15,12 +15,17 @@ from tunesmith.core.events import silent
 from tunesmith.core.files import read_json, read_lines, write_text
 from tunesmith.infer.generator import Options, answer_all
 from tunesmith.infer.local import LocalEngine
+from tunesmith.jobs import evaluate
 from tunesmith.jobs import finetune as walk
 from tunesmith.jobs.finetune import finetune
+from tunesmith.jobs.replay import speaker_of
 from tunesmith.model import device, memory
+from tunesmith.model import load as loading
 from tunesmith.model.export import find_model
 from tunesmith.model.load import LoadSpec, load
 from tunesmith.model.quantize import is_quantized, quantized
+from tunesmith.prompt.base import resolve
+from tunesmith.serve.engines import Engines
 from tunesmith.train.recipe import read_recipe
 
 
@@ -61,6 +66,42 @@ def test_a_run_beside_a_quantised_base_ends_where_the_base_has_no_room(tmp_path,
     [answer] = answer_all(LocalEngine(model, exported.contract()), [([5, 6, 7], Options(max_new_tokens=4))])
     assert len(answer.choice.ids) > 0
     assert not is_quantized(exported.load_as(exported.spec(LoadSpec())))  # who merges or compares takes it whole
+    base = find_model(str(tiny))
+    assert not is_quantized(base.load())
+    assert is_quantized(base.load(beside=exported.trained_beside))
+
+
+def test_whoever_asks_the_base_or_the_model_asks_it_quantised(tmp_path, tiny, write_rows, small, monkeypatch):
+    """Served, compared by hand, and asked to answer general prompts before training."""
+    folder = run(tmp_path, tiny, write_rows)
+    made = Engines()
+    with made.borrow("model", lambda: find_model(str(folder))) as borrowed:
+        assert is_quantized(borrowed.engine.model)
+    made.close()
+    rows, asked = write_rows(many_rows(4), "asked.jsonl"), []
+    kept = evaluate.LocalEngine
+    monkeypatch.setattr(evaluate, "LocalEngine", lambda model, *rest: asked.append(model) or kept(model, *rest))
+    evaluate.evaluate_model(
+        {"model": str(folder), "against": str(tiny), "data": str(rows), "template": None, "max_new_tokens": 4,
+         "samples": 1, "format": None, "columns": None, "rows": 0, "bad_rows": "fail"}, silent,
+    )  # fmt: skip
+    assert [is_quantized(model) for model in asked] == [True, True]
+    speaker = speaker_of(read_recipe(folder / "config.yaml"), find_model(str(tiny)).base or resolve(str(tiny)), None)
+    assert is_quantized(speaker.load())
+    assert speaker.computed[-1] == "nf4"
+
+
+def test_what_will_be_quantised_is_read_as_it_is_stored(tmp_path, monkeypatch):
+    """Or it would be whole in another precision first, where there is no room for it."""
+    folder, read = save_tiny(tmp_path), []
+    model = load(folder, LoadSpec(precision="bf16")).model
+    model.save_pretrained(folder)
+    kept = loading._read
+    monkeypatch.setattr(loading, "_read", lambda *given: read.append(given[2]) or kept(*given))
+    model = load(folder, LoadSpec(precision="fp32", quantize="nf4")).model
+    assert read == [torch.bfloat16]
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32, torch.uint8}
+    assert model.dtype == model.config.dtype == model(torch.arange(9)[None]).logits.dtype == torch.float32
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -139,5 +180,5 @@ def test_each_layer_goes_to_its_device_by_itself(tmp_path, kind, monkeypatch):
     monkeypatch.setattr(weights, "to", to)
     monkeypatch.setattr(type(model), "to", lambda *_: pytest.fail("the whole model was sent"))
     layers = [layer for layer in model.model.layers.modules() if type(layer) is torch.nn.Linear]
-    assert is_quantized(quantized(model, kind, "there"))
+    assert is_quantized(quantized(model, kind, torch.bfloat16, "there"))
     assert sent == [(layer.weight.numel(), ("there",)) for layer in layers]

@@ -13,13 +13,15 @@ GPUS = Path("/proc/driver/nvidia/gpus")
 
 def versions() -> dict[str, str]:
     """Of Python and of the libraries that results depend on."""
-    found = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # tunesmith run from its sources
-            found[name] = "none"
-    return found
+    return {"python": platform.python_version(), **{name: version_of(name) for name in LIBRARIES}}
+
+
+def version_of(library: str) -> str:
+    """Of a library; `none` where it is not installed, as tunesmith where it runs from its sources."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "none"
 
 
 def processor() -> str:

@@ -32,6 +32,7 @@ from tunesmith.jobs.tasks.table import EVALUATIONS
 from tunesmith.jobs.tasks.task import NO_BASELINE, baselines_of
 from tunesmith.model.adapter import soft_places
 from tunesmith.model.export import ExportedModel, find_model
+from tunesmith.model.quantize import Quantize
 from tunesmith.prompt.base import EMBEDDED, context_length, resolve
 from tunesmith.prompt.contract import Contract
 from tunesmith.prompt.load import load_contract, load_tokenizer
@@ -75,8 +76,12 @@ def evaluate_model(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     if device != "auto" and not any(isinstance(one, ExportedModel) for one in (model, other)):
         raise ConfigError(f"--device {device}: {arguments['model']} is not on this machine. Leave it out.")
 
+    here = [one for one in (model, other) if isinstance(one, ExportedModel)]
+    kinds: list[Quantize] = [one.trained_beside for one in here if one.trained_beside != "none"]
+    beside = kinds[0] if kinds else None
+
     def run(one: ExportedModel | RemoteModel) -> tuple[RowResults, dict[str, RowResults]]:
-        generator = one if isinstance(one, RemoteModel) else LocalEngine(one.load(device), contract)
+        generator = one if isinstance(one, RemoteModel) else LocalEngine(one.load(device, beside=beside), contract)
         asked = {
             what: evaluate_rows(generator, rows_of_it, most, report, f"{one.name} on {what}")
             for what, rows_of_it in general.items()

@@ -52,6 +52,7 @@ from tunesmith.model.load import TASKS, load, read_config, refuse_not_finite, re
 from tunesmith.model.methods.continue_from import starting_adapter
 from tunesmith.model.methods.method import trainable
 from tunesmith.model.methods.table import method_for
+from tunesmith.model.quantize import is_quantized
 from tunesmith.model.soft import soft_tokens
 from tunesmith.model.value_head import add_value_head
 from tunesmith.prompt.base import Base, context_length, resolve
@@ -233,7 +234,7 @@ def walk(
     target = folder / ("adapter" if recipe.output.merge and "merge" in method.can else "model")
     export(model, base, contract, target, {**card, "chosen": objective.choose(model, splits.validation)})
     trained = what_was_trained(model, shown, recipe.device, task)
-    if beside is not None and chosen.step == steps:
+    if beside is not None and (is_quantized(model) or chosen.step == steps):
         report(events.Warning(said_of_quantizing(recipe.model.quantize, model, beside, trained.losses)))
     del model
     verify_export(target, contract, shown, trained, recipe.device)

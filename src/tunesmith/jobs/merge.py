@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import math
 import shutil
 from collections.abc import Generator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from tunesmith.core import events
 from tunesmith.core.errors import JobError, MissingError, ModelError, TunesmithError
@@ -31,6 +31,7 @@ from tunesmith.jobs.verify_merge import Trial, verify_merge
 from tunesmith.model.export import ExportedModel, export, find_model, merged
 from tunesmith.model.layout import CARD
 from tunesmith.model.load import LoadSpec, read_config
+from tunesmith.model.memory import weight_bytes
 from tunesmith.prompt.base import Base, context_length
 from tunesmith.registry.runs import is_run
 from tunesmith.train.planning.planner import make_plan
@@ -200,21 +201,12 @@ def refuse_small_disk(base: Base, rows: Sequence[Prepared], target: Path) -> Non
         ModelError: with the bytes that are needed and those that are free.
     """
     logits = 4 * sum(len(row.ids) for row in rows) * read_config(base.folder).get_text_config().vocab_size
-    needed, free = 4 * count_weights(base.folder) + logits + SPARE, shutil.disk_usage(target.parent).free
+    needed, free = weight_bytes(base.folder, torch.float32) + logits + SPARE, shutil.disk_usage(target.parent).free
     if free < needed:
         raise ModelError(
             f"{target}: the merged model and its comparison need {needed:,} bytes ({logits:,} of them only while they "
             f"are compared), and {free:,} are free. Make room, or give --output on another disk or fewer --prompts."
         )
-
-
-def count_weights(folder: Path) -> int:
-    """How many numbers a model's files hold, read from their headers."""
-    count = 0
-    for path in folder.glob("*.safetensors"):
-        with safe_open(path, "pt") as file:
-            count += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-    return count
 
 
 def _fold(exported: ExportedModel, base: Base, folder: Path) -> ExportedModel:

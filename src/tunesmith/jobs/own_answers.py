@@ -23,7 +23,6 @@ from tunesmith.core.files import home, make_folder, read_json, write_json
 from tunesmith.data.kinds.conversation import openai_turns
 from tunesmith.infer.generator import Generator, Options, answer_all
 from tunesmith.infer.local import LocalEngine
-from tunesmith.model.load import answering
 from tunesmith.prompt.contract import Contract
 from tunesmith.prompt.messages import Conversation
 
@@ -42,11 +41,13 @@ class Speaker:
         id: hash of all weights that decide what it says.
         load: the model, ready to answer.
         contract: how it is prompted.
+        computed: in which precision and where, and how it is quantised, if it is.
     """
 
     id: str
     load: Callable[[], Any]
     contract: Contract
+    computed: tuple[str, ...] = ()
 
 
 @dataclass
@@ -73,8 +74,7 @@ def key_of(speaker: Speaker, prompts: Sequence[Conversation], here: bool = True)
     """32 digits that stand for everything that decides what is answered; `here`: in which precision and where, too."""
     asked = [openai_turns(prompt) for prompt in prompts]
     sampling = {name: getattr(OPTIONS, name) for name in ("max_new_tokens", "temperature", "top_p", "seed")}
-    computed = [str(answering().dtype), answering().device] if here else []
-    parts = [LAYOUT, speaker.id, speaker.contract.id, sampling, computed, asked]
+    parts = [LAYOUT, speaker.id, speaker.contract.id, sampling, list(speaker.computed) if here else [], asked]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 

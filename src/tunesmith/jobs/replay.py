@@ -22,6 +22,7 @@ from tunesmith.jobs.own_answers import TOGETHER, Answers, Speaker, key_of, own_a
 from tunesmith.jobs.preflight import REWARDED
 from tunesmith.model.export import find_model
 from tunesmith.model.load import answering, load, read_config
+from tunesmith.model.memory import to_answer
 from tunesmith.model.methods.continue_from import starting_adapter
 from tunesmith.prompt.base import EMBEDDED, Base
 from tunesmith.prompt.contract import Contract
@@ -167,10 +168,13 @@ def speaker_of(recipe: Recipe, base: Base, contract: Contract) -> Speaker:
     """The model as training starts from it: the base, with the adapter that is trained further if there is one."""
     adapter = starting_adapter(getattr(recipe.method, "continue_from", None))
 
+    spec = to_answer(base.folder, answering(recipe.device), recipe.model.quantize)
+
     def load_it() -> Any:
         if adapter is None:
             tokens = tuple(recipe.model.add_tokens)  # those of the contract, as yet untrained
-            return load(base.folder, replace(answering(), new_tokens=tokens)).model
-        return find_model(str(getattr(recipe.method, "continue_from", None))).load()
+            return load(base.folder, replace(spec, new_tokens=tokens)).model
+        return find_model(str(getattr(recipe.method, "continue_from", None))).load_as(spec)
 
-    return Speaker(f"{base.fingerprint()} {adapter or ''}", load_it, contract)
+    computed = (str(spec.dtype), spec.device, *(() if spec.quantize == "none" else (spec.quantize,)))
+    return Speaker(f"{base.fingerprint()} {adapter or ''}", load_it, contract, computed)

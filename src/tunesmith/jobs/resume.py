@@ -17,6 +17,7 @@ from tunesmith.core.errors import ConfigError, TrainingError
 from tunesmith.core.events import EVENTS, METRICS, Report
 from tunesmith.core.files import keep_lines
 from tunesmith.data.split import Splits
+from tunesmith.exec.machine import version_of
 from tunesmith.prompt.base import Base
 from tunesmith.prompt.contract import Contract
 from tunesmith.train.checkpoint import Checkpoint, delete_later, find_checkpoint, find_step, restore
@@ -88,6 +89,8 @@ def begin_plan(
         recipe.precision, recipe.data.packing, recipe.micro_tokens, recipe.optim.accumulation, recipe.device, ranks,
         recipe.sharding,
     )  # fmt: skip
+    if recipe.model.quantize != "none":
+        plan = replace(plan, versions={**plan.versions, "bitsandbytes": version_of("bitsandbytes")})
     checkpoint, changed = None, False
     if ranks.leads:
         resumed = find_resumed(folder, bound, plan, arguments, report) if arguments.get("resume") else None

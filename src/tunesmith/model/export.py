@@ -22,6 +22,7 @@ from tunesmith.model.layout import ADAPTER, CARD
 from tunesmith.model.load import TASKS, LoadSpec, Precision, answering, language_task, load, read_config
 from tunesmith.model.memory import to_answer
 from tunesmith.model.methods.method import trainable
+from tunesmith.model.quantize import Quantize
 from tunesmith.model.seq2seq import generation_settings
 from tunesmith.prompt.base import Base, resolve
 from tunesmith.prompt.contract import Contract
@@ -130,24 +131,32 @@ class ExportedModel:
             )
         return contract
 
-    def load(self, device: str = "auto", precision: Precision = "auto") -> Any:
-        """The model with its adapter, ready to answer.
-
-        Args:
-            device: `auto`, `cpu` or `cuda`.
-            precision: as `answering` takes it.
+    def load(self, device: str = "auto", precision: Precision = "auto", beside: Quantize | None = None) -> Any:
+        """The model with its adapter, ready to answer; arguments are those of `to_answer`.
 
         Raises:
             ConfigError: the device is not there.
             ModelError: the base model is not the one that the adapter was trained on.
         """
-        return self.load_as(self.to_answer(device, precision))
+        return self.load_as(self.to_answer(device, precision, beside))
 
-    def to_answer(self, device: str = "auto", precision: Precision = "auto") -> LoadSpec:
-        """How it and its base are loaded to answer: as in training where the device is too small for the base whole."""
-        kind = self.card.get("recipe", {}).get("model", {}).get("quantize", "none")
+    @property
+    def trained_beside(self) -> Quantize:
+        """How its base was kept while it was trained."""
+        return self.card.get("recipe", {}).get("model", {}).get("quantize", "none")
+
+    def to_answer(
+        self, device: str = "auto", precision: Precision = "auto", beside: Quantize | None = None
+    ) -> LoadSpec:  # fmt: skip
+        """How it and its base are loaded to answer: as in training where the device is too small for the base whole.
+
+        Args:
+            device: `auto`, `cpu` or `cuda`.
+            precision: as `answering` takes it.
+            beside: how the base was kept in the training of what it is compared with; in its own if absent.
+        """
         folder = self.folder if self.base is None else self.base.folder
-        return to_answer(folder, self.spec(answering(device, precision)), kind)
+        return to_answer(folder, self.spec(answering(device, precision)), beside or self.trained_beside)
 
     def spec(self, spec: LoadSpec) -> LoadSpec:
         """The same, for the task that the model was trained for."""

@@ -168,11 +168,12 @@ def load(folder: Path, spec: LoadSpec) -> Loaded:
         for name, value in changes.items():
             setattr(config, name, value)
         return Loaded(*outline(mapped, lambda: task.library.from_config(config, dtype=spec.dtype)))
-    model = _read(folder, task, spec.dtype, changes)
+    as_stored = spec.quantize != "none"  # what is quantised shall not be whole in another precision before
+    model = _read(folder, task, (stored_dtype(folder) if as_stored else None) or spec.dtype, changes)
     if spec.pool == "mean":
         model = with_mean_layer(model)
     model = with_new_tokens(model, folder, spec.new_tokens)
-    model = on_device(folder, quantized(model, spec.quantize, spec.device), spec.device).eval()
+    model = on_device(folder, quantized(model, spec.quantize, spec.dtype, spec.device), spec.device).eval()
     if spec.adapter is not None:
         model = with_adapter(model, Path(spec.adapter)).eval()
         with_fresh(inside(model), ())  # the adapter brings its head along

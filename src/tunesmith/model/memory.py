@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 
+from tunesmith.core.errors import ModelError
 from tunesmith.model.device import total_bytes
 from tunesmith.model.load import LoadSpec
 from tunesmith.model.quantize import Quantize
@@ -44,14 +44,16 @@ def fits(folder: Path, spec: LoadSpec) -> bool:
 
 
 def weight_bytes(folder: Path, dtype: torch.dtype) -> int:
-    """What the tensors in a folder's *.safetensors take in this precision."""
-    return sum(_sizes(folder)) * dtype.itemsize
+    """What the tensors in a folder's *.safetensors take in this precision, by the files' headers.
 
-
-def _sizes(folder: Path) -> Iterator[int]:
+    Raises:
+        ModelError: a file is broken.
+    """
+    count = 0
     for path in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(path, "pt") as file:  # pyright: ignore[reportUnknownVariableType]
-                yield from (math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-        except (SafetensorError, OSError):  # loading says what is wrong with it
-            return
+                count += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{path}: cannot be read ({error}).") from error
+    return count * dtype.itemsize

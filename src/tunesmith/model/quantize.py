@@ -24,12 +24,13 @@ Quantize = Literal["none", "nf4", "int8"]
 BLOCK = 64  # numbers with one scale
 
 
-def quantized(model: Any, kind: Quantize, device: str = "cpu") -> Any:
+def quantized(model: Any, kind: Quantize, dtype: torch.dtype, device: str = "cpu") -> Any:
     """The model, with its linear layers quantised in place, but for the output layer or the modules of its head.
 
     Args:
         model: on the CPU.
         kind: of numbers.
+        dtype: of all other weights, and of what quantised ones are computed in.
         device: where each layer is quantised, and then stays: no more than one of them is whole there at a time.
 
     Raises:
@@ -52,7 +53,11 @@ def quantized(model: Any, kind: Quantize, device: str = "cpu") -> Any:
                 continue
             if type(child) is torch.nn.Linear and child is not head:
                 refuse_width(whole, child.in_features, kind)
-                setattr(parent, child_name, _layer(library, child, kind, device))
+                setattr(parent, child_name, _layer(library, child, kind, dtype, device))
+    for weight in model.parameters():
+        if weight.is_floating_point():
+            weight.data = weight.data.to(dtype)
+    model.config.dtype = dtype
     setattr(model, "is_loaded_in_4bit" if kind == "nf4" else "is_loaded_in_8bit", True)  # where peft looks
     return model
 
@@ -83,8 +88,8 @@ def refuse_width(name: str, width: int, kind: Quantize) -> None:
         )
 
 
-def _layer(library: Any, layer: torch.nn.Linear, kind: Quantize, device: str) -> Any:
-    shape, dtype = (layer.in_features, layer.out_features), layer.weight.dtype
+def _layer(library: Any, layer: torch.nn.Linear, kind: Quantize, dtype: torch.dtype, device: str) -> Any:
+    shape = layer.in_features, layer.out_features
     bias = layer.bias is not None
     if kind == "nf4":
         made = library.nn.Linear4bit(*shape, bias=bias, compute_dtype=dtype, quant_type="nf4", compress_statistics=True)
@@ -96,8 +101,6 @@ def _layer(library: Any, layer: torch.nn.Linear, kind: Quantize, device: str) ->
         made = int8_linear(library)(*shape, bias=bias, has_fp16_weights=False, threshold=0.0)
         weight = library.nn.Int8Params(layer.weight.data, requires_grad=False, has_fp16_weights=False)
     made.weight = weight.to(device)
-    if kind == "int8":
-        made.register_buffer("scale_O", made.weight.SCB * (1 / 127), persistent=False)
     if bias:
         made.bias = layer.bias
     return made.requires_grad_(False)
@@ -105,11 +108,11 @@ def _layer(library: Any, layer: torch.nn.Linear, kind: Quantize, device: str) ->
 
 @functools.cache
 def int8_linear(library: Any) -> Any:
-    """bitsandbytes' layer of int8, as peft knows it, with products of ours: `scale_O` is what one code is worth."""
+    """bitsandbytes' layer of int8, as peft knows it, with products of ours."""
 
     class Int8Linear(library.nn.Linear8bitLt):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return _CodesProduct.apply(x, self.weight.data, self.scale_O, self.bias)  # pyright: ignore
+            return _CodesProduct.apply(x, self.weight.data, self.weight.SCB, self.bias)  # pyright: ignore
 
     return Int8Linear
 
@@ -132,8 +135,8 @@ class _CodesProduct(torch.autograd.Function):
 
 
 def whole(codes_OI: torch.Tensor, scale_O: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The weights (O, I) that codes stand for."""
-    return codes_OI.to(dtype).mul_(scale_O[:, None])
+    """The weights (O, I) that codes stand for, 127 being the scale."""
+    return codes_OI.to(dtype).mul_(scale_O[:, None] * (1 / 127))
 
 
 def is_quantized(model: Any) -> bool:

@@ -181,6 +181,8 @@ class Engines:
         if exported.base is not None:
             key = f"{exported.card.get('base', {}).get('sha256') or exported.base.fingerprint()} {contract.id}"
             try:
+                if exported.to_answer().quantize != "none":
+                    raise ModelError("adapters beside a quantised base are not stacked")
                 self._add(name, key, exported, contract)
                 return
             except ModelError:  # it cannot be stacked: it gets an engine of its own

@@ -26,7 +26,7 @@ from tunesmith.train.weights.shards import within
 # Of a CPU they stay in its cache; four times as many where the output layer is trained, whose gradient is summed up. A
 # GPU is left idle by small products, and each piece goes over the whole sum of that gradient.
 LOGITS_PER_PIECE = {"cpu": 2**24, "cuda": 2**28}
-BYTES_A_LOGIT = 14  # while it is graded uncompiled: in bf16, and three times in fp32
+BYTES_A_LOGIT = 14  # while torch grades it uncompiled: in bf16, and three times in fp32
 PIECE_SHARE = 1 / 16  # of a GPU's memory that they may take
 
 Grade = Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
@@ -137,7 +137,8 @@ def piece_bytes(head: torch.nn.Linear, positions: int) -> int:
     weight_VD, trained = head.weight, head.weight.requires_grad
     words, width = weight_VD.shape
     length = min(piece_length(weight_VD, trained), positions)
-    return length * words * BYTES_A_LOGIT + (4 * words * width if trained else 0)
+    a_logit = weight_VD.element_size() if can_write(weight_VD) else BYTES_A_LOGIT
+    return length * words * a_logit + (4 * words * width if trained else 0)
 
 
 @functools.cache

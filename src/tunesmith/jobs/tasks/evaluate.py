@@ -95,11 +95,11 @@ def beside_baselines(
     """
     task = EVALUATIONS[exported.task]
     chosen = baselines_of(task, baseline)
+    others: dict[str, RowResults] = {}
+    if task.base and base is not None:  # and forgotten before the model is loaded
+        others[base.name], _ = task.measure(base_of(exported, base, device), "base", rows, report)
     predictor = load_predictor(exported, device)
     results, pictures = task.measure(predictor, name, rows, report)
-    others: dict[str, RowResults] = {}
-    if task.base and base is not None:
-        others[base.name], _ = task.measure(base_of(exported, base, device), "base", rows, report)
     for one in chosen:
         report(events.Phase("asking the baselines"))
         other, said = one(Asked(predictor, rows, training, base, device))

@@ -28,13 +28,13 @@ def why_checkpointing(kept: int, state: int, free: int) -> str | None:
 
     Args:
         kept: bytes of a micro-batch's activations.
-        state: bytes of gradients, optimizer state and layers put together, which are not there yet.
+        state: bytes of gradients, optimizer state, the loss and layers put together, which are not there yet.
         free: bytes of memory.
     """
     if kept + state <= FREE_SHARE * free:
         return None
     return (
-        f"a micro-batch keeps about {kept / 2**30:.1f} GB and the optimizer takes {state / 2**30:.1f}, of "
+        f"a micro-batch keeps about {kept / 2**30:.1f} GB, and the optimizer and the loss take {state / 2**30:.1f}, of "
         f"{free / 2**30:.1f} GB that are free"
     )
 
