@@ -320,7 +320,7 @@ def test_a_quantised_base_keeps_its_head(tmp_path):
 
     size = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     BertModel(BertConfig(**size, intermediate_size=64)).save_pretrained(tmp_path)
-    for kind, layer in (("nf4", "Linear4bit"), ("int8", "Linear8bitLt")):
+    for kind, layer in (("nf4", "Linear4bit"), ("int8", "Int8Linear")):
         model = load(tmp_path, LoadSpec(task="classify", facts=FACTS, quantize=kind)).model
         layers = {name: type(part).__name__ for name, part in model.named_modules() if "Linear" in type(part).__name__}
         assert [layers.pop(name) for name in ("classifier", "bert.pooler.dense")] == ["Linear"] * 2

@@ -76,12 +76,9 @@ def evaluate_model(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     if device != "auto" and not any(isinstance(one, ExportedModel) for one in (model, other)):
         raise ConfigError(f"--device {device}: {arguments['model']} is not on this machine. Leave it out.")
 
-    here = [one for one in (model, other) if isinstance(one, ExportedModel)]
-    kinds: list[Quantize] = [one.trained_beside for one in here if one.trained_beside != "none"]
-    beside = kinds[0] if kinds else None
-
     def run(one: ExportedModel | RemoteModel) -> tuple[RowResults, dict[str, RowResults]]:
-        generator = one if isinstance(one, RemoteModel) else LocalEngine(one.load(device, beside=beside), contract)
+        local = None if isinstance(one, RemoteModel) else one.load(device, beside=kept_beside([model, other]))
+        generator = one if isinstance(one, RemoteModel) else LocalEngine(local, contract)
         asked = {
             what: evaluate_rows(generator, rows_of_it, most, report, f"{one.name} on {what}")
             for what, rows_of_it in general.items()
@@ -102,6 +99,12 @@ def evaluate_model(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
         rows_of(results, rows),
     )
     return {"report": _told(found, arguments, report)}
+
+
+def kept_beside(models: Sequence[Any]) -> Quantize | None:
+    """How the base of one of some models was kept in training, if it was quantised: what all of them answer beside."""
+    kinds: list[Quantize] = [one.trained_beside for one in models if isinstance(one, ExportedModel)]
+    return next((kind for kind in kinds if kind != "none"), None)
 
 
 def _told(found: Found, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
