@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tunesmith.model import native
+from tunesmith.model import native, shares
 from tunesmith.model.shares import can_write, weigh, write_shares
 from tunesmith.train import logprobs, loss
 from tunesmith.train.logprobs import token_logprobs
@@ -62,7 +62,7 @@ def test_losses_and_their_gradients_are_those_that_torch_computes(monkeypatch, t
     target_N = (start @ table.T).argmax(-1).where(torch.arange(23) % 2 == 0, 7)  # some are the first choice
     for ours in (True, False):
         if not ours:
-            for module in (loss, logprobs):
+            for module in (loss, shares):  # `logprobs` asks there
                 monkeypatch.setattr(module, "can_write", lambda weight: False)
         head = torch.nn.Linear(32, 203, bias=False, dtype=torch.bfloat16)
         head.weight = torch.nn.Parameter(table.clone(), requires_grad=trained)

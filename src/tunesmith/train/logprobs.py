@@ -17,7 +17,6 @@ import torch
 
 from tunesmith.model import shares
 from tunesmith.model.layers import inside
-from tunesmith.model.shares import can_write
 from tunesmith.train.batch import TokenBatch
 from tunesmith.train.loss import (
     at_targets,
@@ -114,7 +113,7 @@ class _TokenLogprobs(torch.autograd.Function):
         few = len(hidden_ND) * len(weight_VD) * weight_VD.element_size() <= MOST_KEPT
         share_NV = read_ND.new_empty(len(read_ND), len(weight_VD)) if by_weight and few else None
         logprob_N = hidden_ND.new_empty(len(hidden_ND), dtype=torch.float32)
-        log_sum_N, in_cpp = torch.empty_like(logprob_N), can_write(weight_VD)
+        log_sum_N, in_cpp = torch.empty_like(logprob_N), shares.can_write(weight_VD)
         spread_out = spread_in_cpp if in_cpp else fused(spread) if compiled else spread
         for piece in _pieces(len(hidden_ND), piece_length(weight_VD, by_weight)):
             into_NV = None if share_NV is None else share_NV[piece]
